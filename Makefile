@@ -1,0 +1,68 @@
+# exafsd. On a machine with Python 3.11 and make: `make demo`, `make test`.
+
+PYTHON ?= python3
+DEMO_SECONDS ?= 60
+DEMO_RATE ?= 5
+TRAIN_MINUTES ?= 30
+
+# Two environments: the daemon alone, which never has TensorFlow, and everything for development.
+DAEMON := .venv-daemon
+DEV := .venv
+PIP_FLAGS := --disable-pip-version-check --quiet -c constraints.txt
+
+.PHONY: help demo test lint test-wheels bench train schemas clean
+
+help:
+	@echo "make demo [DEMO_SECONDS=60 DEMO_RATE=5]  simulated beamline to published results"
+	@echo "make test         all tests (without the wheels)"
+	@echo "make test-wheels  build the wheels and try each in an environment of its own"
+	@echo "make lint         ruff, pyright, import-linter"
+	@echo "make bench        benchmarks, as ratios measured in one run"
+	@echo "make train        train and export the Cu K model again (TRAIN_MINUTES=$(TRAIN_MINUTES))"
+	@echo "make schemas      generate docs/schemas again"
+
+# pip is upgraded first: the one that comes with Python 3.11 knows no dependency groups
+$(DAEMON)/.stamp: daemon/pyproject.toml constraints.txt
+	@echo "setting up $(DAEMON) (about two minutes)"
+	@$(PYTHON) -m venv $(DAEMON)
+	@$(DAEMON)/bin/python -m pip install --disable-pip-version-check --quiet --upgrade pip
+	@$(DAEMON)/bin/python -m pip install $(PIP_FLAGS) -e "daemon[daemon]"
+	@touch $@
+
+$(DEV)/.stamp: daemon/pyproject.toml training/pyproject.toml export/pyproject.toml pyproject.toml constraints.txt
+	@echo "setting up $(DEV) (about four minutes)"
+	@$(PYTHON) -m venv $(DEV)
+	@$(DEV)/bin/python -m pip install --disable-pip-version-check --quiet --upgrade pip
+	@$(DEV)/bin/python -m pip install $(PIP_FLAGS) -e "daemon[daemon]" -e training -e export \
+		--group test --group lint --group wheels
+	@touch $@
+
+demo: $(DAEMON)/.stamp
+	$(DAEMON)/bin/exafsd demo --seconds $(DEMO_SECONDS) --rate $(DEMO_RATE)
+
+test: $(DEV)/.stamp
+	$(DEV)/bin/python -m pytest -m "not soak"
+
+lint: $(DEV)/.stamp
+	$(DEV)/bin/ruff check .
+	$(DEV)/bin/ruff format --check .
+	$(DEV)/bin/pyright
+	$(DEV)/bin/lint-imports
+
+test-wheels: $(DEV)/.stamp
+	$(DEV)/bin/python tests/wheels/check_wheels.py
+
+bench: $(DEV)/.stamp
+	$(DEV)/bin/python -m tests.bench
+
+train: $(DEV)/.stamp
+	nice $(DEV)/bin/exafsd-train fit --amcsd 11145 --absorber Cu --edge K --name cu-k-fcc \
+		--out runs/cu-k-fcc --minutes $(TRAIN_MINUTES)
+	$(DEV)/bin/exafsd-export bundle runs/cu-k-fcc --out daemon/exafsd/models/cu-k-fcc
+
+schemas: $(DEV)/.stamp
+	$(DEV)/bin/python -m exafsd.contract.schemas docs/schemas
+	$(DEV)/bin/exafsd config schema > docs/schemas/settings.json
+
+clean:
+	rm -rf $(DAEMON) $(DEV) runs build

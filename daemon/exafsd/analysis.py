@@ -1,0 +1,242 @@
+"""The settings that decide numbers: adapter, reduction, inference. Hashed onto every result."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from exafsd.contract.messages import Channel
+from exafsd.contract.recipe import Autobk, PreEdge, Xftf
+
+EnergyUnit = Literal["eV", "keV", "deg", "mdeg", "rad", "pulses"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EnergyColumn(_Frozen):
+    """Where the energy is, and how an encoder reading becomes eV."""
+
+    key: tuple[str, ...] = Field(description="data key; of several names the first present counts")
+    unit: EnergyUnit | None = Field(
+        default=None,
+        description="null: the unit in the descriptor or file, and eV where there is none",
+    )
+    d_spacing: float | str | None = Field(
+        default=None,
+        description="of the monochromator crystal, angstrom, or the metadata key that has it",
+    )
+    angle_offset: float | str = Field(
+        default=0.0,
+        description="degrees taken off the encoder's angle, or the metadata key that has it",
+    )
+    pulses_per_degree: float = Field(default=360000.0, gt=0, description="for the unit pulses")
+
+    @field_validator("key", mode="before")
+    @classmethod
+    def _one_or_many(cls, key: Any) -> Any:
+        return (key,) if isinstance(key, str) else key
+
+
+class Adapter(_Frozen):
+    """Names of a beamline. Data keys are tried as given, metadata also as dotted paths.
+
+    A name may be one string or a list of alternatives of which the first present counts;
+    `iff` is different: all elements present are summed.
+    """
+
+    energy: EnergyColumn
+    i0: tuple[str, ...] = ()
+    it: tuple[str, ...] = ()
+    ir: tuple[str, ...] = ()
+    iff: tuple[str, ...] = Field(default=(), description="fluorescence elements, summed")
+    mutrans: tuple[str, ...] = Field(default=(), description="ready-made mu in transmission")
+    mufluor: tuple[str, ...] = Field(default=(), description="ready-made mu in fluorescence")
+    murefer: tuple[str, ...] = Field(default=(), description="ready-made mu of the reference foil")
+    element: tuple[str, ...] = ("element", "exafsd.element", "XDI.Element.symbol")
+    edge: tuple[str, ...] = ("edge", "exafsd.edge", "XDI.Element.edge")
+    sample: tuple[str, ...] = ("sample", "sample_name", "XDI.Sample.name")
+    context: tuple[str, ...] = Field(
+        default=(), description="data or metadata keys copied onto results"
+    )
+    truth: dict[str, str] = Field(
+        default_factory=dict, description="name to key of known parameters (simulated beamline)"
+    )
+    saturation: dict[str, float] = Field(
+        default_factory=dict, description="signal name to the count at which it saturates"
+    )
+
+    @field_validator(
+        "i0", "it", "ir", "iff", "mutrans", "mufluor", "murefer",
+        "element", "edge", "sample", "context", mode="before",
+    )  # fmt: skip
+    @classmethod
+    def _one_or_many(cls, key: Any) -> Any:
+        return (key,) if isinstance(key, str) else key
+
+    @property
+    def signals(self) -> dict[str, tuple[str, ...]]:
+        """Signal name to data keys, without the empty ones."""
+        names = ("i0", "it", "ir", "iff", "mutrans", "mufluor", "murefer")
+        return {name: getattr(self, name) for name in names if getattr(self, name)}
+
+
+#: Beamline names known to exafsd; `[adapter] preset = ...` starts from one of them.
+PRESETS: dict[str, dict[str, Any]] = {
+    "generic": {
+        "energy": {"key": ["energy", "Energy", "mono_energy", "dcm_energy", "qxafs_energy"]},
+        "i0": ["I0", "i0", "qxafs_i0"],
+        "it": ["It", "it", "itrans", "qxafs_it"],
+        "ir": ["Ir", "ir", "irefer", "qxafs_ir"],
+        "iff": ["If", "iff", "ifluor", "qxafs_if"],
+        "mutrans": ["mutrans", "xmu", "mu", "norm"],
+        "mufluor": ["mufluor"],
+        "murefer": ["murefer"],
+        "context": ["temperature"],
+        "truth": {n: f"truth_{n}" for n in ("r", "sigma2", "n_s02", "e0", "c3")},
+    },
+    # NSLS-II BMM: step scans; metadata under XDI, dead-time corrected fluorescence columns
+    "bmm": {
+        "energy": {"key": ["dcm_energy"], "unit": "eV"},
+        "i0": ["I0"],
+        "it": ["It"],
+        "ir": ["Ir"],
+        "iff": ["DTC1", "DTC2", "DTC3", "DTC4"],
+        "element": ["XDI.Element.symbol"],
+        "edge": ["XDI.Element.edge"],
+        "sample": ["XDI.Sample.name"],
+        "context": ["XDI.Sample.temperature"],
+    },
+    # NSLS-II ISS and QAS: fly scans, analog pizza box and encoder, 360000 pulses a degree
+    "iss": {
+        "energy": {
+            "key": ["hhm_energy", "mono1_energy", "pb9_enc1", "pb1_enc1"],
+            "d_spacing": "mono_d_spacing",
+            "angle_offset": "angle_offset",
+        },
+        "i0": ["apb_ave_ch1", "i0"],
+        "it": ["apb_ave_ch2", "it"],
+        "ir": ["apb_ave_ch3", "ir"],
+        "iff": ["apb_ave_ch4", "iff"],
+        "sample": ["sample_name", "name"],
+    },
+    # ophyd-async with a PandA: positions and averaged amplifiers captured to one HDF5 file
+    "panda": {
+        "energy": {"key": ["energy", "mono-energy", "panda-inenc1-val"], "d_spacing": "d_spacing"},
+        "i0": ["i0", "I0", "panda-i0"],
+        "it": ["it", "It", "panda-it"],
+        "ir": ["ir", "Ir", "panda-ir"],
+        "iff": ["iff", "If", "panda-iff"],
+        "context": ["temperature", "sample-temperature"],
+        "truth": {n: f"truth_{n}" for n in ("r", "sigma2", "n_s02", "e0", "c3")},
+    },
+}
+
+
+def adapter(preset: str = "generic", **changes: Any) -> Adapter:
+    """Adapter of a preset with some names replaced.
+
+    Raises
+    ------
+    ValueError
+        If the preset is unknown.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"adapter preset {preset!r} is unknown; there are {', '.join(PRESETS)}")
+    base = dict(PRESETS[preset])
+    energy = changes.pop("energy", None)
+    if energy is not None:
+        named = {"key": energy} if isinstance(energy, (str, list, tuple)) else dict(energy)
+        base["energy"] = {**base["energy"], **named}
+    return Adapter.model_validate({**base, **changes})
+
+
+class Reduction(_Frozen):
+    """From mu(E) to chi(k)."""
+
+    channels: tuple[Channel, ...] = ("transmission", "fluorescence", "reference")
+    e0_policy: Literal["run", "auto", "fixed"] = Field(
+        default="run",
+        description="run: the first good spectrum decides; auto: each; fixed: the e0 below",
+    )
+    e0: float | None = Field(default=None, description="eV, for the policy fixed")
+    pre_edge: PreEdge = PreEdge()
+    autobk: Autobk | None = Field(default=None, description="for display; null is the model's own")
+    xftf: Xftf | None = Field(default=None, description="for display; null is the model's own")
+    min_points: int = Field(default=40, ge=10, description="fewer are not a spectrum")
+    max_bad_share: float = Field(
+        default=0.02, ge=0, lt=1, description="bad points dropped up to this"
+    )
+    k_max_min: float = Field(
+        default=6.0, description="shorter data are published without parameters, 1/Å"
+    )
+
+
+class Inference(_Frozen):
+    """Which model reads the spectra."""
+
+    enabled: bool = True
+    model: str | None = Field(
+        default=None, description="bundle name; null is chosen by element and edge"
+    )
+
+
+class RunOverride(_Frozen):
+    """What ``start["exafsd"]`` may set for its own run: never sockets, paths or code."""
+
+    model: str | None = None
+    element: str | None = None
+    edge: str | None = None
+    adapter: dict[str, Any] | None = None
+    e0_policy: Literal["run", "auto", "fixed"] | None = None
+    e0: float | None = None
+    pre_edge: PreEdge | None = None
+    autobk: Autobk | None = None
+    xftf: Xftf | None = None
+
+
+class Analysis(_Frozen):
+    """Everything that decides a number."""
+
+    adapter: Adapter = Field(default_factory=adapter)
+    reduction: Reduction = Reduction()
+    inference: Inference = Inference()
+
+    def for_run(self, start: Mapping[str, Any]) -> "Analysis":
+        """Analysis of one run: these settings with the overrides of its start document.
+
+        Raises
+        ------
+        ValueError
+            If the run asks for something that does not exist or is not allowed.
+        """
+        asked = start.get("exafsd")
+        if asked is None:
+            return self
+        try:
+            override = RunOverride.model_validate(asked)
+            changes = override.model_dump(
+                include={"e0_policy", "e0", "pre_edge", "autobk", "xftf"}, exclude_none=True
+            )
+            reduction = Reduction.model_validate({**self.reduction.model_dump(), **changes})
+            names = {**self.adapter.model_dump(), **(override.adapter or {})}
+            return Analysis(
+                adapter=Adapter.model_validate(names),
+                reduction=reduction,
+                inference=self.inference.model_copy(
+                    update={"model": override.model} if override.model else {}
+                ),
+            )
+        except ValidationError as error:
+            told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise ValueError(f'start["exafsd"] is not valid: {told}') from None
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the canonical JSON of these settings."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()

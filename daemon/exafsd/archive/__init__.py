@@ -1,0 +1,1 @@
+"""Archived runs: the journal, and databroker/tiled catalogs."""

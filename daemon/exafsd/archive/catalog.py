@@ -1,0 +1,232 @@
+"""Archived runs, from databroker or tiled, as the documents they once were.
+
+``run.documents()`` holds a whole run in memory, returns arrays as lists, and external data as one
+datum after all events. Here columns are read in slices and put back into their events: external
+arrays come back inside, so that every shape of documents is replayed as events.
+"""
+
+import heapq
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from exafsd.archive.embedded import CatalogError
+
+Document = tuple[str, dict[str, Any]]
+#: Bytes of one column that are read at once; tiled answers so much in about 10 ms.
+SLICE_BYTES = 2_000_000
+#: ``plan_name`` of our own result runs, which are no raw data.
+RESULT_PLAN = "exafsd"
+
+
+def open_catalog(name_or_uri: str) -> Any:
+    """Open a catalog of Bluesky runs.
+
+    Parameters
+    ----------
+    name_or_uri
+        A profile, as for ``databroker.catalog[NAME]``, or the address of a tiled server, for
+        which the environment variable ``TILED_API_KEY`` may hold a key.
+
+    Raises
+    ------
+    CatalogError
+        If there is no such profile, or the server does not answer or refuses.
+    """
+    try:
+        if name_or_uri.startswith(("http://", "https://")):
+            from tiled.client import from_uri  # a second to import: only who needs it
+
+            return from_uri(name_or_uri, api_key=os.environ.get("TILED_API_KEY"))
+        import databroker
+
+        names = list(databroker.catalog)
+        if name_or_uri not in names:
+            raise CatalogError(f"no tiled profile {name_or_uri!r}; there are: {', '.join(names)}")
+        return databroker.catalog[name_or_uri]
+    except CatalogError:
+        raise
+    except Exception as error:  # httpx, tiled, sqlalchemy and duckdb each raise their own
+        raise CatalogError(
+            f"cannot open {name_or_uri!r}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def runs(
+    catalog: Any,
+    uid: str | None = None,
+    last: int | None = None,
+    since: float | None = None,
+    until: float | None = None,
+    search: Mapping[str, Any] | None = None,
+) -> Iterator[Any]:
+    """Yield runs of a catalog, oldest first; our own result runs only if asked for by `uid`.
+
+    Parameters
+    ----------
+    catalog
+        From `open_catalog`.
+    uid
+        This run, or the only one that begins so (5 characters or more).
+    last
+        So many of the latest that fit the other conditions.
+    since, until
+        Start times, seconds since 1970.
+    search
+        Items of the start document, by key (dots lead into it) and exact value.
+
+    Raises
+    ------
+    CatalogError
+        If there is no run `uid`.
+    """
+    from tiled.queries import Comparison, Eq
+
+    if uid is not None:
+        try:
+            yield catalog[uid]
+        except (KeyError, ValueError) as error:
+            raise CatalogError(f"no run {uid!r}: {error}") from error
+        return
+    for key, value in (search or {}).items():
+        catalog = catalog.search(Eq(f"start.{key}", value))
+    if since is not None:
+        catalog = catalog.search(Comparison("ge", "start.time", since))
+    if until is not None:
+        catalog = catalog.search(Comparison("lt", "start.time", until))
+    if last is None:
+        yield from _raw(catalog.sort(("start.time", 1)).values())
+        return
+    latest = _raw(catalog.sort(("start.time", -1)).values())
+    yield from reversed([run for run, _ in zip(latest, range(last), strict=False)])
+
+
+def documents(run: Any) -> Iterator[Document]:
+    """Documents of one run: start, descriptors, events in order of time, stop.
+
+    External data are read through the catalog and put into the events; a stream without events
+    gets one per row. What was never archived cannot come back: see ``docs/reference``.
+
+    Raises
+    ------
+    CatalogError
+        If a column cannot be read, for example because its file is gone.
+    """
+    if not any(s.name == "BlueskyRun" and (s.version or "").startswith("3.") for s in run.specs):
+        yield from _with_arrays(run.documents())  # a MongoDB catalog streams by itself
+        return
+    run = getattr(run, "v3", run)  # the older interface hides the columns
+    metadata = run.metadata
+    yield "start", dict(metadata["start"])
+    streams = [_Stream(name, run[name]) for name in run]
+    for descriptor in sorted((d for s in streams for d in s.descriptors), key=_time):
+        yield "descriptor", descriptor
+    for event in heapq.merge(*(stream.events() for stream in streams), key=_time):
+        yield "event", event
+    if metadata.get("stop"):  # or its writer died, and the run is not complete
+        yield "stop", dict(metadata["stop"])
+
+
+def _raw(found: Any) -> Iterator[Any]:
+    return (run for run in found if run.metadata["start"].get("plan_name") != RESULT_PLAN)
+
+
+def _time(document: Mapping[str, Any]) -> float:
+    return float(document["time"])
+
+
+class _Stream:
+    """One stream: a table of numbers, read whole, and columns of arrays, read in slices."""
+
+    def __init__(self, name: str, node: Any) -> None:
+        self._name = name
+        self.descriptors = [_all_internal(descriptor) for descriptor in node.descriptors]
+        self._keys = list(self.descriptors[0]["data_keys"])
+        base = node.base
+        parts = list(base)
+        self._columns = {key: base[key] for key in self._keys if key in parts}
+        self._tables = [base[part] for part in parts if part not in self._columns]
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Events in order; without a table, one per row of the columns, at no known time."""
+        rows = self._rows()
+        length = max((len(column) for column in self._columns.values()), default=0)
+        if not rows:
+            at = self.descriptors[0]["time"]
+            rows = [{"seq_num": number, "time": at} for number in range(1, length + 1)]
+        step = self._slice()
+        for first in range(0, len(rows), step):
+            part = rows[first : first + step]
+            columns = self._read(first, first + len(part))
+            for index, row in enumerate(part):
+                yield self._event(row, {k: c[index] for k, c in columns.items() if index < len(c)})
+
+    def _rows(self) -> list[dict[str, Any]]:
+        rows: dict[int, dict[str, Any]] = {}
+        for table in self._tables:
+            for row in table.read().to_dict(orient="records"):
+                rows.setdefault(row["seq_num"], {}).update(row)
+        return [rows[number] for number in sorted(rows)]  # SQL promises no order
+
+    def _slice(self) -> int:
+        sizes = [column.dtype.itemsize * np.prod(column.shape[1:], dtype=int)
+                 for column in self._columns.values()]  # fmt: skip
+        return max(int(SLICE_BYTES // max(sizes, default=1)), 1)
+
+    def _read(self, first: int, last: int) -> dict[str, Any]:
+        columns = {}
+        for key, column in self._columns.items():
+            try:
+                columns[key] = np.asarray(column[first : min(last, len(column))])
+            except Exception as error:  # whatever server, client or file may raise
+                raise CatalogError(
+                    f"column {key!r} of stream {self._name!r} cannot be read from the catalog:"
+                    f" {type(error).__name__}: {error}"
+                ) from error
+        return columns
+
+    def _event(self, row: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
+        descriptor = self.descriptors[0]
+        for later in self.descriptors[1:]:  # the configuration changed in mid-run
+            if later["time"] <= row["time"]:
+                descriptor = later
+        values = {**row, **arrays}
+        data = {key: _plain(values[key]) for key in self._keys if key in values}
+        recorded = {key: row[f"ts_{key}"] for key in data if f"ts_{key}" in row}
+        # tiled keeps no timestamps of external data; those of the same event are the next best
+        stamp = max(recorded.values(), default=None)
+        return {
+            "uid": f"{descriptor['uid']}/{row['seq_num']}",
+            "descriptor": descriptor["uid"],
+            "seq_num": row["seq_num"],
+            "time": row["time"],
+            "data": data,
+            "timestamps": {} if stamp is None else dict.fromkeys(data, stamp) | recorded,
+            "filled": {},
+        }
+
+
+def _plain(value: Any) -> Any:
+    """Numbers as Python's own, so that documents can be encoded; lists as arrays."""
+    if isinstance(value, list):
+        value = np.asarray(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _all_internal(descriptor: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop the mark of external data, which `documents` puts into the events."""
+    keys = {
+        key: {name: value for name, value in spec.items() if name != "external"}
+        for key, spec in descriptor["data_keys"].items()
+    }
+    return {**descriptor, "data_keys": keys}
+
+
+def _with_arrays(found: Any) -> Iterator[Document]:
+    for name, document in found:
+        document = dict(document)
+        if name == "event":
+            document["data"] = {k: _plain(v) for k, v in document["data"].items()}
+        yield name, document

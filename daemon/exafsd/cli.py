@@ -1,0 +1,249 @@
+"""The ``exafsd`` command. Every command is a few lines that call one function."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from exafsd._version import __version__
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+models_app = typer.Typer(no_args_is_help=True, help="Model bundles.")
+config_app = typer.Typer(no_args_is_help=True, help="Settings.")
+app.add_typer(models_app, name="models")
+app.add_typer(config_app, name="config")
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file (TOML).")]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", help="Bundle name or folder, or none for no model.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+
+
+def fail(text: object, code: int = 1) -> NoReturn:
+    """Say what is wrong and end."""
+    typer.echo(f"exafsd: {text}", err=True)
+    raise typer.Exit(code)
+
+
+def _settings(config: Path | None, **overrides: Any) -> Any:
+    from pydantic import ValidationError
+
+    from exafsd.settings import load
+
+    try:
+        return load(config, **overrides)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        fail("\n".join([f"settings {config or '(environment)'} are not valid:", *lines]), 2)
+    except (OSError, ValueError) as error:
+        fail(error, 2)
+
+
+def _log(level: str) -> None:
+    """One line an event on stderr; only our own, whatever libraries do to the root logger."""
+    handler = logging.StreamHandler(sys.stderr)
+    form = "%(asctime)s level=%(levelname)s logger=%(name)s %(message)s"
+    handler.setFormatter(logging.Formatter(form))
+    logger = logging.getLogger("exafsd")
+    logger.handlers = [handler]
+    logger.setLevel(level)
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    version: Annotated[bool, typer.Option("--version", help="Say it and end.")] = False,
+) -> None:
+    """Live structural parameters from quick-XAFS scans."""
+    if version:
+        typer.echo(f"exafsd {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(config: ConfigOption = None) -> None:
+    """Listen to bluesky-0MQ-proxy and publish results until SIGTERM."""
+    settings = _settings(config)
+    _log(settings.service.log_level)
+    from exafsd.composition import make_service
+    from exafsd.publishing import AddressError
+
+    try:
+        service, _ = make_service(settings)
+    except (AddressError, OSError) as error:
+        fail(error)
+    service.handle_signals()
+    service.run()
+
+
+@app.command()
+def check(config: ConfigOption = None) -> None:
+    """Build everything, connect nothing, say what is wrong."""
+    settings = _settings(config)
+    from exafsd.composition import check_settings
+
+    report, problems = check_settings(settings)
+    for line in report:
+        typer.echo(line)
+    for problem in problems:
+        typer.echo(f"PROBLEM  {problem}", err=True)
+    if problems:
+        raise typer.Exit(1)
+    typer.echo("ok")
+
+
+@app.command()
+def analyze(
+    files: Annotated[list[Path], typer.Argument(help="XDI, column ASCII or HDF5.")],
+    config: ConfigOption = None,
+    model: ModelOption = None,
+    element: Annotated[str | None, typer.Option(help="For example Cu.")] = None,
+    edge: Annotated[str | None, typer.Option(help="For example K.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Analyse spectra in files with the pipeline of the live daemon."""
+    from exafsd.offline import analyze_files, with_model
+
+    settings = with_model(_settings(config), model)
+    _log("ERROR")
+    if not analyze_files(files, settings, element, edge, json):
+        raise typer.Exit(1)
+
+
+@app.command()
+def replay(
+    catalog: Annotated[str, typer.Argument(help="databroker/tiled profile, tiled URI or journal.")],
+    uid: Annotated[str | None, typer.Option(help="One run.")] = None,
+    last: Annotated[int | None, typer.Option(help="The latest N runs.")] = None,
+    since: Annotated[str | None, typer.Option(help="ISO date or s since 1970.")] = None,
+    until: Annotated[str | None, typer.Option(help="ISO date or s since 1970.")] = None,
+    search: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE of the start document; may be repeated.")
+    ] = None,
+    realtime: Annotated[
+        bool, typer.Option("--realtime/--fast", help="As measured, or at once.")
+    ] = False,
+    publish: Annotated[bool, typer.Option("--publish", help="Over ZeroMQ, as if live.")] = False,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+    model: ModelOption = None,
+) -> None:
+    """Analyse archived runs again."""
+    from exafsd.offline import Selection, replay_catalog, with_model
+
+    settings = with_model(_settings(config), model)
+    _log("ERROR")
+    try:
+        chosen = Selection.parse(uid, last, since, until, search or [])
+        complete = replay_catalog(catalog, chosen, settings, realtime, publish, json)
+    except (ValueError, LookupError, OSError, RuntimeError) as error:
+        fail(error)
+    if not complete:
+        raise typer.Exit(1)
+
+
+@app.command()
+def watch(
+    address: Annotated[str, typer.Argument(help="Of the daemon's PUB socket.")] = (
+        "tcp://127.0.0.1:5580"
+    ),
+    topic: Annotated[str, typer.Option(help="Topic prefix, for example result.Cu.K.")] = "",
+    json: JsonOption = False,
+    seconds: Annotated[float | None, typer.Option(help="End after this time.")] = None,
+) -> None:
+    """Follow results in the terminal, truth beside prediction where there is one."""
+    from exafsd.terminal import watch_address
+
+    watch_address(address, topic, json, seconds)
+
+
+@app.command()
+def demo(
+    seconds: Annotated[float, typer.Option(help="How long to measure.")] = 60.0,
+    rate: Annotated[float, typer.Option(help="Sweeps a second.")] = 5.0,
+    publish: Annotated[str, typer.Option(help="Where results go.")] = "tcp://127.0.0.1:*",
+    port: Annotated[int | None, typer.Option(help="For the dashboard (not built yet).")] = None,
+    shape: Annotated[
+        str, typer.Option(help="Documents: array, event, page, monitor, resource, stream.")
+    ] = "array",
+    folder: Annotated[
+        Path | None, typer.Option(help="Keep catalog and journal here; default: a new folder.")
+    ] = None,
+) -> None:
+    """Simulated beamline to published results, all on this machine."""
+    if port is not None:
+        typer.echo("exafsd: there is no dashboard yet; --port has no effect", err=True)
+    from exafsd.testing.demo import DemoError, run_demo
+
+    try:
+        run_demo(seconds, rate, publish, shape, folder)
+    except DemoError as error:
+        fail(error)
+
+
+@models_app.command("list")
+def models_list(config: ConfigOption = None) -> None:
+    """Show bundles and the reasons of refused ones."""
+    from exafsd.offline import models_table
+
+    models_table(_settings(config))
+
+
+@models_app.command("show")
+def models_show(name: str, config: ConfigOption = None) -> None:
+    """Print the card of a bundle (name or folder)."""
+    from exafsd.inference.registry import BundleError
+    from exafsd.offline import find_card
+
+    try:
+        typer.echo(find_card(name, _settings(config)).model_dump_json(by_alias=True, indent=2))
+    except BundleError as error:
+        fail(error)
+
+
+@models_app.command("verify")
+def models_verify(
+    bundles: Annotated[list[Path] | None, typer.Argument(help="Folders; default: all.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Check hashes, cards and graphs by loading them."""
+    from exafsd.offline import verify_models
+
+    lines, good = verify_models(bundles or [], _settings(config))
+    for line in lines:
+        typer.echo(line)
+    if not good:
+        raise typer.Exit(1)
+
+
+@config_app.command("init")
+def config_init(
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("exafsd.toml"),
+) -> None:
+    """Write a commented settings file with every default."""
+    from exafsd.configfile import template
+
+    if path.exists():
+        fail(f"{path} exists already; it is not overwritten")
+    path.write_text(template())
+    typer.echo(f"wrote {path}")
+
+
+@config_app.command("show")
+def config_show(config: ConfigOption = None) -> None:
+    """Print the settings in force, as JSON."""
+    typer.echo(_settings(config).model_dump_json(indent=2))
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """Print the JSON schema of the settings."""
+    from exafsd.configfile import schema_text
+
+    typer.echo(schema_text(), nl=False)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,161 @@
+"""The model card: everything there is to know about a bundle, beside its graphs."""
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from exafsd.contract.grid import K_SIZE, K_STEP
+from exafsd.contract.recipe import FitWindow, Recipe
+
+CARD_SCHEMA = "exafsd.card/1"
+#: Names of the two graphs and the card inside a bundle folder.
+PINN_FILE, EQUATION_FILE, CARD_FILE = "pinn.onnx", "equation.onnx", "card.json"
+
+ParameterName = Literal["e0_shift", "n_s02", "r", "sigma2", "c3", "expansion", "fraction"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Structure(_Frozen):
+    """One phase: the crystal that FEFF was run on."""
+
+    phase: str = Field(description="name used in messages, for example Cu")
+    formula: str
+    source: str = Field(description="where the structure comes from, for example AMCSD 11145")
+    cif_sha256: str
+    absorber_site: int = Field(
+        default=1, description="1-based crystallographic site of the absorber"
+    )
+    space_group: str | None = None
+
+
+class KGrid(_Frozen):
+    """The k grid the graphs expect; only the contract's own is accepted."""
+
+    step: Literal[K_STEP] = K_STEP  # type: ignore[valid-type]  # a constant, which pyright cannot see
+    size: Literal[K_SIZE] = K_SIZE  # type: ignore[valid-type]
+    k_min: float = Field(description="start of the validity mask, 1/angstrom")
+    k_max_trained: tuple[float, float] = Field(description="range of data ends in training")
+
+
+class Prior(_Frozen):
+    """What training drew the parameter from."""
+
+    kind: Literal["uniform", "normal"]
+    mean: float
+    std: float = Field(gt=0, description="standard deviation, also of a uniform prior")
+
+
+class Parameter(_Frozen):
+    """One entry of theta, in order."""
+
+    id: str = Field(description="for example Cu/1/sigma2")
+    name: ParameterName
+    unit: str
+    bounds: tuple[float, float]
+    prior: Prior
+    phase: str
+    shell: int | None = Field(default=None, description="1 is the nearest; null for a whole phase")
+    scatterer: str | None = None
+    r_eff: float | None = Field(default=None, description="distance in the crystal, angstrom")
+    degeneracy: float | None = Field(default=None, description="neighbours in the crystal")
+
+
+class Tie(_Frozen):
+    """A quantity of a path or shell that follows from theta."""
+
+    target: str
+    expression: str
+
+
+class Training(_Frozen):
+    """How the weights came to be."""
+
+    command: str
+    seed: int
+    spectra: int = Field(description="simulated spectra seen, repeats included")
+    through_instrument: float = Field(description="share of them made through mu(E) and AUTOBK")
+    epochs: int
+    minutes: float
+    final_losses: dict[str, float] = Field(description="every term, on validation data")
+
+
+class AccuracyRow(_Frozen):
+    """One parameter on one measured spectrum, beside Larch's feffit of the same file."""
+
+    spectrum: str
+    parameter: str
+    feffit: float
+    feffit_stderr: float
+    network: float
+    network_std: float
+
+
+class Calibration(_Frozen):
+    """What the uncertainty and the out-of-domain score were checked against."""
+
+    std_scale: dict[str, float] = Field(
+        description="factor per parameter id by which pinn.onnx already multiplied its raw std"
+    )
+    coverage_90: dict[str, float] = Field(description="held-out coverage of 90 % intervals")
+    validation_spectra: int
+
+
+class Thresholds(_Frozen):
+    """Limits beyond which a result is withheld or flagged."""
+
+    ood: float = Field(description="largest out-of-domain score at which parameters are published")
+    ood_false_alarms: float = Field(description="share of good held-out spectra above it")
+    k_max_min: float = Field(
+        description="shortest data end the network was trained for, 1/angstrom"
+    )
+    prior_limited: float = Field(
+        default=0.7, description="posterior over prior std that earns the flag"
+    )
+
+
+class Card(_Frozen):
+    """The card of a model bundle (``card.json``)."""
+
+    schema_: Literal["exafsd.card/1"] = Field(default=CARD_SCHEMA, alias="schema")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    version: str = Field(default="1", description="raised whenever the graphs change")
+    description: str
+    licence: str = "BSD-3-Clause"
+    absorber: str
+    edge: str
+    structures: list[Structure] = Field(min_length=1)
+    k_grid: KGrid
+    recipe: Recipe
+    fit: list[FitWindow] = Field(min_length=1, description="one per phase, in order")
+    parameters: list[Parameter] = Field(min_length=1)
+    ties: list[Tie]
+    training: Training
+    accuracy: list[AccuracyRow]
+    calibration: Calibration
+    thresholds: Thresholds
+    software: dict[str, str]
+    sha256: dict[Literal["pinn.onnx", "equation.onnx"], str]
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Card":
+        phases = {structure.phase for structure in self.structures}
+        for parameter in self.parameters:
+            if parameter.phase not in phases:
+                raise ValueError(f"parameter {parameter.id}: unknown phase {parameter.phase}")
+        if len({parameter.id for parameter in self.parameters}) != len(self.parameters):
+            raise ValueError("parameter ids are not unique")
+        if set(self.sha256) != {PINN_FILE, EQUATION_FILE}:
+            raise ValueError(f"sha256 must name {PINN_FILE} and {EQUATION_FILE}")
+        return self
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,91 @@
+"""A message as ZeroMQ frames: topic, JSON header, one raw buffer per array."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exafsd.contract.messages import MESSAGE_SCHEMA, ArraySpec, BaseMessage, Result, topic_of
+
+
+class FrameError(ValueError):
+    """Frames that are not a message of schema ``exafsd/1``."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message as received: the header as plain JSON, the arrays as read-only float arrays."""
+
+    topic: str
+    header: dict[str, Any]
+    arrays: dict[str, NDArray[Any]]
+
+
+#: name -> (unit); every array a result may carry.
+ARRAY_UNITS = {
+    "energy": "eV",
+    "norm": "",
+    "flat": "",
+    "k": "1/angstrom",
+    "chi_k2": "1/angstrom^2",
+    "chi_k2_pred": "1/angstrom^2",
+    "r": "angstrom",
+    "chir_mag": "1/angstrom^3",
+    "chir_mag_pred": "1/angstrom^3",
+}
+
+
+def encode(message: BaseMessage, arrays: Mapping[str, NDArray[Any]] | None = None) -> list[bytes]:
+    """Frames of a message.
+
+    Parameters
+    ----------
+    message
+        Header; for a result its ``arrays`` field is filled in here.
+    arrays
+        Name to array; sent as little-endian float32, but energies as float64, because float32
+        resolves only 1 meV at 10 keV.
+    """
+    buffers: list[bytes] = []
+    if isinstance(message, Result) and arrays is not None:
+        specs: list[ArraySpec] = []
+        for name, array in arrays.items():
+            dtype = "<f8" if name == "energy" else "<f4"
+            buffers.append(np.ascontiguousarray(array, dtype=dtype).tobytes())
+            shape = list(np.shape(array))
+            specs.append(ArraySpec(name=name, dtype=dtype, shape=shape, unit=ARRAY_UNITS[name]))
+        message.arrays = specs
+    header = message.model_dump_json(by_alias=True).encode()
+    return [topic_of(message).encode(), header, *buffers]
+
+
+def decode(frames: Sequence[bytes]) -> Message:
+    """Message of frames; the inverse of `encode`.
+
+    Raises
+    ------
+    FrameError
+        If the frames are truncated, of another schema, or the buffers do not fit the header.
+    """
+    if len(frames) < 2:
+        raise FrameError(f"a message has at least 2 frames, got {len(frames)}")
+    try:
+        header = json.loads(frames[1])
+        schema = header["schema"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise FrameError(f"the header is not an exafsd message: {error}") from None
+    if schema != MESSAGE_SCHEMA:
+        raise FrameError(f"schema {schema!r}; this client reads {MESSAGE_SCHEMA!r}")
+    specs: list[dict[str, Any]] = header.get("arrays", [])
+    if len(specs) != len(frames) - 2:
+        raise FrameError(f"{len(specs)} arrays announced, {len(frames) - 2} received")
+    arrays: dict[str, NDArray[Any]] = {}
+    try:
+        for spec, buffer in zip(specs, frames[2:], strict=True):
+            arrays[spec["name"]] = np.frombuffer(buffer, spec["dtype"]).reshape(spec["shape"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise FrameError(f"the arrays do not fit their header: {error}") from None
+    return Message(bytes(frames[0]).decode(), header, arrays)

@@ -1,0 +1,287 @@
+"""The messages on the wire, schema ``exafsd/1``.
+
+The models are the source; ``docs/schemas/`` is generated from them. Every field is always
+present: what a later version fills is null or empty until then.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from exafsd.contract.recipe import FitWindow
+
+MESSAGE_SCHEMA = "exafsd/1"
+
+Channel = Literal["transmission", "fluorescence", "reference"]
+Direction = Literal["up", "down"]
+
+
+class _Part(BaseModel):
+    # NaN and infinity are not JSON: null on the wire
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="null", protected_namespaces=())
+
+
+class Value(_Part):
+    """A number with one standard deviation of what the measured noise does to it."""
+
+    value: float | None
+    std: float | None
+
+
+class FitValue(Value):
+    """A polished number, with feffit's misfit-scaled error bar as well."""
+
+    std_feffit: float | None = None
+
+
+class Calibrated(Value):
+    """A number that was measured elsewhere and carried over."""
+
+    source: str
+
+
+class ContextValue(_Part):
+    """One chosen item of metadata, for example a temperature."""
+
+    value: Any
+    unit: str | None = None
+    time: float | None = None
+
+
+class Acquired(_Part):
+    """When the sweep was measured, seconds since 1970."""
+
+    start: float | None
+    mid: float | None
+    end: float | None
+
+
+class Averaged(_Part):
+    """Which sweeps are in this spectrum."""
+
+    n: int = 1
+    first: int
+    last: int
+
+
+class ModelRef(_Part):
+    """The bundle that read the spectrum."""
+
+    name: str
+    sha256: str = Field(description="of pinn.onnx")
+
+
+class Candidate(_Part):
+    """Another bundle that was considered."""
+
+    model: str
+    score: float | None
+
+
+class Phase(_Part):
+    """One crystal phase."""
+
+    phase: str
+    fraction: Value | None
+    e0_shift: Value = Field(description="eV")
+
+
+class Shell(_Part):
+    """One shell of neighbours."""
+
+    id: str = Field(description="<phase>/<shell>")
+    phase: str
+    shell: int
+    site: int
+    scatterer: str
+    degeneracy: float
+    r_eff: float = Field(description="distance in the crystal, angstrom")
+    n_s02: Value = Field(description="coordination number times S0^2, per absorber")
+    n: Value | None = Field(default=None, description="null unless S0^2 is known")
+    r: Value = Field(description="angstrom")
+    sigma2: Value = Field(description="angstrom^2")
+    c3: Value | None = Field(default=None, description="angstrom^3")
+    prior_limited: list[str] = Field(default_factory=list[str])
+
+
+class Correlation(_Part):
+    """Correlations of the polished parameters."""
+
+    parameters: list[str]
+    matrix: list[list[float]]
+
+
+class PolishPhase(_Part):
+    """One phase after the polish."""
+
+    phase: str
+    fraction: FitValue | None
+    e0_shift: FitValue
+
+
+class PolishShell(_Part):
+    """One shell after the polish."""
+
+    id: str
+    n_s02: FitValue
+    r: FitValue
+    sigma2: FitValue
+    c3: FitValue | None = None
+
+
+class Polish(_Part):
+    """The least-squares fit that starts from the network's answer."""
+
+    status: Literal["converged", "at_bound", "failed", "shed", "off"]
+    r_factor: float | None
+    n_idp: float | None
+    n_var: int | None
+    phases: list[PolishPhase]
+    shells: list[PolishShell]
+    correlation: Correlation | None
+
+
+class Trust(_Part):
+    """Whether the structural parameters may be believed."""
+
+    score: float | None = Field(description="1 is typical of the training data, 0 is far from it")
+    in_domain: bool
+    reason: str | None = Field(description="why the parameters are withheld, in words")
+
+
+class Timing(_Part):
+    """Milliseconds since the document that completed the sweep was received."""
+
+    assembled: float | None = None
+    reduced: float | None = None
+    inferred: float | None = None
+    published: float | None = None
+
+
+class ArraySpec(_Part):
+    """One raw little-endian buffer, in the order of the frames."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+    unit: str
+
+
+class BaseMessage(_Part):
+    """What every message begins with."""
+
+    schema_: Literal["exafsd/1"] = Field(default=MESSAGE_SCHEMA, alias="schema")
+    publisher: str = Field(default="", description="UUID of this start of the publisher")
+    seq: int = Field(default=0, description="+1 per message of this topic and publisher")
+    time: float = Field(default=0.0, description="published, seconds since 1970")
+
+    model_config = ConfigDict(populate_by_name=True)
+
+
+class Identity(BaseMessage):
+    """What result and rejection have in common."""
+
+    id: str = Field(description="<run_uid>/<stream>/<channel>/<edge>/<sweep>; the same on replay")
+    acquired: Acquired
+    run_uid: str
+    scan_id: int | None
+    stream: str
+    channel: Channel
+    sweep: int
+    direction: Direction | None
+    averaged: Averaged
+    sample: Any
+    context: dict[str, ContextValue]
+    truth: dict[str, float | None] | None = Field(description="only from a simulated beamline")
+    element: str
+    edge: str
+    guessed: list[str] = Field(description="which of element and edge were not in the metadata")
+    quality: list[str]
+    settings_sha256: str
+    timing_ms: Timing
+
+
+class Result(Identity):
+    """A spectrum that was reduced, and read where a model could be trusted."""
+
+    kind: Literal["result"] = "result"
+    e0: float = Field(description="eV")
+    e0_policy: Literal["run", "auto", "fixed", "foil"]
+    energy_shift: Calibrated | None = None
+    edge_step: Value
+    epsilon_k: float | None = Field(description="noise of chi(k), Larch's estimate_noise")
+    k_data: tuple[float, float] = Field(description="1/angstrom")
+    fit: FitWindow | None
+    model: ModelRef | None
+    candidates: list[Candidate] = Field(default_factory=list[Candidate])
+    phases: list[Phase] | None
+    shells: list[Shell] | None
+    s02: Calibrated | None = None
+    r_factor: float | None = None
+    polish: Polish | None = None
+    best: Literal["network", "polish"] | None
+    trust: Trust
+    convergence: None = None
+    xanes: None = None
+    arrays: list[ArraySpec] = Field(default_factory=list[ArraySpec])
+
+
+class Rejected(Identity):
+    """A sweep, channel and edge that gave no result, and why."""
+
+    kind: Literal["rejected"] = "rejected"
+    reason: str = Field(description="a code, see docs/reference/reasons.md")
+    detail: str = Field(description="a sentence that says what was wrong and what to do")
+
+
+class RunStart(BaseMessage):
+    """A run has begun."""
+
+    kind: Literal["run.start"] = "run.start"
+    run_uid: str
+    scan_id: int | None
+    element: str
+    edge: str
+    sample: Any
+
+
+class RunStop(BaseMessage):
+    """A run has ended."""
+
+    kind: Literal["run.stop"] = "run.stop"
+    run_uid: str
+    scan_id: int | None
+    exit_status: str = Field(description="success, abort, fail, or lost when no stop came")
+    results: int
+    rejected: int
+    detail: str | None = None
+
+
+class Status(BaseMessage):
+    """The daemon's health, once a second."""
+
+    kind: Literal["status"] = "status"
+    state: Literal["starting", "ready", "overloaded", "stopping", "stopped"]
+    uptime: float = Field(description="s")
+    results: int
+    rejected: int
+    rate: float = Field(description="outcomes per second since the last status")
+    rejections: dict[str, int] = Field(description="by reason")
+    drops: dict[str, int] = Field(description="documents dropped, by reason")
+    queues: dict[str, int]
+    lag: float | None = Field(description="seconds from sweep end to result, latest")
+    audit: dict[str, float] | None = None
+    models: list[str]
+    refused_models: dict[str, str] = Field(description="bundle to reason")
+    versions: dict[str, str]
+    problems: list[str] = Field(description="latest trouble with documents, newest last")
+
+
+MESSAGES: tuple[type[BaseMessage], ...] = (Result, Rejected, RunStart, RunStop, Status)
+
+
+def topic_of(message: BaseMessage) -> str:
+    """Topic of a message; it ends with a dot so that prefixes are exact."""
+    if isinstance(message, Identity):
+        return f"{message.kind}.{message.element}.{message.edge}."  # type: ignore[attr-defined]
+    return f"{message.kind}."  # type: ignore[attr-defined]

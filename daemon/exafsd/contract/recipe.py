@@ -1,0 +1,84 @@
+"""How a spectrum is reduced and fitted, in Larch's own argument names."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Window = Literal["hanning", "kaiser", "parzen", "welch", "sine", "gaussian"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PreEdge(_Frozen):
+    """Arguments of ``larch.xafs.pre_edge``; null lets Larch choose from the data."""
+
+    pre1: float | None = Field(
+        default=None, description="start of the pre-edge fit, eV relative to E0"
+    )
+    pre2: float | None = Field(
+        default=None, description="end of the pre-edge fit, eV relative to E0"
+    )
+    norm1: float | None = Field(
+        default=None, description="start of the post-edge fit, eV relative to E0"
+    )
+    norm2: float | None = Field(
+        default=None, description="end of the post-edge fit, eV relative to E0"
+    )
+    nnorm: int | None = Field(
+        default=None, ge=0, le=5, description="degree of the post-edge polynomial"
+    )
+    npre: int = Field(default=1, ge=0, le=1, description="degree of the pre-edge polynomial")
+    nvict: int = Field(default=0, description="power of energy that weights the pre-edge fit")
+
+
+class Autobk(_Frozen):
+    """Arguments of ``larch.xafs.autobk``."""
+
+    rbkg: float = Field(
+        default=1.0, gt=0, description="background is what lies below this R, angstrom"
+    )
+    kweight: int = Field(
+        default=2, ge=0, le=3, description="k weight of the background's transform"
+    )
+    kmin: float = Field(default=0.0, ge=0, description="1/angstrom")
+    kmax: float | None = Field(default=None, description="1/angstrom; null is the end of the data")
+    dk: float = Field(default=0.1, ge=0, description="window sill, 1/angstrom")
+    win: Window = "hanning"
+    nclamp: int = Field(default=3, ge=0, description="points at each end held by the clamps")
+    clamp_lo: float = 0.0
+    clamp_hi: float = 1.0
+
+
+class Xftf(_Frozen):
+    """Arguments of ``larch.xafs.xftf`` for the transform to chi(R)."""
+
+    kmin: float = Field(default=3.0, ge=0, description="1/angstrom")
+    kmax: float = Field(
+        default=14.0, gt=0, description="1/angstrom; cut to the data's end less 0.5"
+    )
+    dk: float = Field(default=2.0, ge=0, description="window sill, 1/angstrom")
+    kweight: int = Field(default=2, ge=0, le=3)
+    window: Window = "hanning"
+    rmax_out: float = Field(default=6.0, gt=0, description="angstrom")
+
+
+class Recipe(_Frozen):
+    """From mu(E) to chi(k) and chi(R). A model's recipe drives the reduction behind it."""
+
+    pre_edge: PreEdge = PreEdge()
+    autobk: Autobk = Autobk()
+    xftf: Xftf = Xftf()
+
+
+class FitWindow(_Frozen):
+    """The window of feffit that the parameters answer for."""
+
+    k: tuple[float, float] = Field(
+        default=(3.0, 14.0), description="1/angstrom; end cut to data less 0.5"
+    )
+    r: tuple[float, float] = Field(default=(1.4, 3.0), description="angstrom, not phase corrected")
+    kweight: int = 2
+    window: Window = "hanning"
+    dk: float = Field(default=2.0, description="1/angstrom")

@@ -1,0 +1,291 @@
+"""One run's documents to sweeps, by direct dispatch on the document name."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from exafsd.analysis import Adapter, Analysis
+from exafsd.documents import assets
+from exafsd.documents.binding import Binding, bind, first
+from exafsd.documents.items import Problem
+from exafsd.documents.joiner import Joiner
+from exafsd.documents.stream import Block, Context, Fetch, Stream
+from exafsd.spectra import Edge, Run, SpectrumError, Sweep
+
+
+class RunAssembler:
+    """Cuts one run into sweeps. Every method yields what its document completes."""
+
+    def __init__(
+        self,
+        start: Mapping[str, Any],
+        analysis: Analysis,
+        roots: tuple[Path, ...],
+        patience: float,
+        turn: float,
+    ) -> None:
+        self._start = start
+        self._roots = roots
+        self._patience = patience
+        self._turn = turn
+        self._streams: dict[str, Stream] = {}  # by name
+        self._described: dict[str, Stream] = {}  # by descriptor uid
+        self._join: tuple[Joiner, Stream] | None = None
+        self._resources: dict[str, Mapping[str, Any]] = {}
+        self._data: dict[str, tuple[str, Mapping[str, Any]]] = {}  # datum id -> resource, datum
+        self._refused: set[str] = set()  # stream_resources that will not be read
+        self._stop: Mapping[str, Any] | None = None
+        self._given_up = False
+        self._sweeps = 0
+        self.refused: SpectrumError | None = None
+        try:
+            self.analysis = analysis.for_run(start)
+        except ValueError as error:
+            self.analysis = analysis
+            self.refused = SpectrumError("bad_settings", str(error))
+        self._context = Context(self.analysis.adapter, start)
+        self.run = describe(start, self.analysis)
+
+    @property
+    def owned(self) -> list[str]:
+        """Descriptor and resource uids of this run."""
+        return [*self._described, *self._resources]
+
+    @property
+    def waiting(self) -> bool:
+        """Whether some sweep waits for an external file."""
+        return any(stream.pending for stream in self._streams.values())
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has stopped and nothing is waited for any more."""
+        return self._given_up or (self._stop is not None and not self.waiting)
+
+    @property
+    def exit_status(self) -> str:
+        """What the stop document said, or ``lost``."""
+        return "lost" if self._stop is None else str(self._stop.get("exit_status", "success"))
+
+    def descriptor(self, document: Mapping[str, Any]) -> Iterator[str]:
+        """Bind a stream; yields what is wrong with it."""
+        binding = bind(self.analysis.adapter, document, self._start)
+        broken = self.refused
+        if binding.problem is not None:
+            broken = SpectrumError("energy_unit", binding.problem)
+            yield binding.problem
+        stream = self._streams.get(binding.stream)
+        if stream is None:
+            stream = Stream(binding, self._turn, self._context, broken)
+            self._streams[binding.stream] = stream
+            self._joined(binding)
+        stream.binding = binding  # a stream that is described anew goes on
+        self._described[str(document["uid"])] = stream
+
+    def _joined(self, binding: Binding) -> None:
+        """Add a stream that has only energy or only signals to the run's join."""
+        if binding.has_energy == binding.has_signals:
+            return
+        if self._join is None:
+            joined = Binding("", {}, (), {}, {})
+            self._join = (Joiner(), Stream(joined, self._turn, self._context, self.refused))
+        self._join[0].add_stream(binding.stream, binding.columns)
+
+    def resource(self, document: Mapping[str, Any]) -> Iterator[str]:
+        """Remember a file."""
+        self._resources[str(document["uid"])] = document
+        return iter(())
+
+    stream_resource = resource
+
+    def datum(
+        self, document: Mapping[str, Any], received: float | None, now: float
+    ) -> Iterator[Sweep | Problem]:
+        """Remember a place in a file."""
+        self._data[str(document["datum_id"])] = (str(document["resource"]), document)
+        return iter(())
+
+    def datum_page(
+        self, document: Mapping[str, Any], received: float | None, now: float
+    ) -> Iterator[Sweep | Problem]:
+        """Remember many places in a file."""
+        for i, datum_id in enumerate(document["datum_id"]):
+            row = {name: values[i] for name, values in dict(document["datum_kwargs"]).items()}
+            self._data[str(datum_id)] = (str(document["resource"]), {"datum_kwargs": row})
+        return iter(())
+
+    def event(
+        self, document: Mapping[str, Any], received: float | None, now: float
+    ) -> Iterator[Sweep | Problem]:
+        """One row."""
+        stream = self._described[str(document["descriptor"])]
+        filled = document.get("filled") or {}
+        external = [key for key in stream.binding.keys if filled.get(key) is False]
+        if external:
+            fetches = {key: self._fetch_datum(document["data"][key]) for key in external}
+            block = Block.of_event(document, stream.binding, without=external)
+            yield from self._out(stream.wait(block, fetches, received, now + self._patience))
+            yield from self.poll(now)
+        elif stream.announced:  # ophyd-async: the arrays come by stream_datum
+            stream.note(document)
+        else:
+            yield from self._rows(stream, stream.hold(document, received))
+
+    def event_page(
+        self, document: Mapping[str, Any], received: float | None, now: float
+    ) -> Iterator[Sweep | Problem]:
+        """Many rows."""
+        stream = self._described[str(document["descriptor"])]
+        filled = document.get("filled") or {}
+        if any(False in list(filled.get(key, ())) for key in stream.binding.keys):
+            for row in _rows_of_page(document):
+                yield from self.event(row, received, now)
+        elif stream.announced:
+            for row in _rows_of_page(document):
+                stream.note(row)
+        else:
+            yield from self._rows(stream, stream.flush())
+            yield from self._rows(stream, [Block.of_page(document, stream.binding, received)])
+
+    def stream_datum(
+        self, document: Mapping[str, Any], received: float | None, now: float
+    ) -> Iterator[Sweep | Problem]:
+        """Rows that have been written to a file."""
+        stream = self._described[str(document["descriptor"])]
+        uid = str(document["stream_resource"])
+        resource = self._resources.get(uid)
+        if resource is None:
+            yield Problem(
+                "unknown_resource",
+                f"run {self.run.uid}: stream_datum for an unknown stream_resource"
+                f" {uid}; its rows are lost",
+            )
+            return
+        key = str(resource["data_key"])
+        if key not in stream.binding.keys:
+            return
+        try:
+            file = Fetch(*assets.stream_dataset(resource, self._roots))
+        except (assets.AssetError, KeyError, TypeError, ValueError) as error:
+            file = Fetch(error=str(error))
+            if uid not in self._refused:
+                self._refused.add(uid)
+                yield Problem("asset_refused", f"run {self.run.uid}, {key}: {error}")
+        stream.announce(key, document, file, received, now + self._patience)
+        yield from self.poll(now)
+
+    def stop(self, document: Mapping[str, Any], now: float) -> Iterator[Sweep | Problem]:
+        """End the run."""
+        self._stop = document
+        yield from self.poll(now)
+
+    def poll(self, now: float) -> Iterator[Sweep | Problem]:
+        """Read external rows that have become available; end the run when all are in."""
+        for stream in self._streams.values():
+            if stream.pending:
+                yield from self._rows(stream, stream.fetch(now, final=self._stop is not None))
+        if self.finished:
+            yield from self._finish()
+
+    def abandon(self) -> Iterator[Sweep | Problem]:
+        """End a run that will get no more documents."""
+        for stream in self._streams.values():
+            yield from self._rows(stream, stream.fetch(float("inf"), final=True))
+        self._given_up = True
+        yield from self._finish()
+
+    def _finish(self) -> Iterator[Sweep | Problem]:
+        whole = self.exit_status == "success"
+        for stream in self._streams.values():
+            yield from self._rows(stream, stream.flush())
+            yield from self._out(stream.finish(whole))
+            expected = ((self._stop or {}).get("num_events") or {}).get(stream.binding.stream)
+            if isinstance(expected, int) and stream.binding.has_signals and stream.rows < expected:
+                yield Problem(
+                    "gap",
+                    f"run {self.run.uid}: {stream.rows} of {expected} events of stream"
+                    f" {stream.binding.stream!r} arrived; replay it from the archive",
+                )
+        if self._join is not None:
+            yield from self._out(self._join[1].finish(whole))
+        if self._sweeps == 0:
+            seen = {s.binding.stream: sorted(s.binding.columns) for s in self._streams.values()}
+            yield Problem(
+                "no_spectrum",
+                f"run {self.run.uid} gave no sweep; recognised columns by stream: {seen}. If it is"
+                " an XAFS scan, name its columns under [adapter]",
+            )
+
+    def _rows(self, stream: Stream, blocks: list[Block]) -> Iterator[Sweep | Problem]:
+        """Blocks of rows to sweeps, through the join where energy and signals are apart."""
+        for block in blocks:
+            gap = stream.check_sequence(self.run.uid, block)
+            if gap is not None:
+                yield gap
+                if gap.reason == "repeated":
+                    continue
+            binding = stream.binding
+            self._context.remember(binding, block)
+            if binding.has_energy and binding.has_signals:
+                yield from self._out(stream.accept(block))
+            elif self._join is not None and (binding.has_energy or binding.has_signals):
+                joiner, target = self._join
+                points = joiner.push(binding.stream, stream.points(block, stamps=True))
+                if points is not None and joiner.base is not None:
+                    yield from self._out(target.cut(points, joiner.base, block))
+
+    def _out(self, sweeps: list[Sweep]) -> Iterator[Sweep]:
+        for sweep in sweeps:
+            self._sweeps += 1
+            late = None
+            if sweep.received is not None:
+                late = (time.perf_counter() - sweep.received) * 1e3
+            yield replace(sweep, run=self.run, assembled_ms=late)
+
+    def _fetch_datum(self, datum_id: Any) -> Fetch:
+        if str(datum_id) not in self._data:
+            return Fetch(error=f"datum {datum_id} was never sent")
+        uid, datum = self._data.pop(str(datum_id))
+        resource = self._resources.get(uid)
+        if resource is None:
+            return Fetch(error=f"resource {uid} was never sent")
+        try:
+            return Fetch(*assets.datum_rows(resource, datum, self._roots))
+        except (assets.AssetError, KeyError, TypeError, ValueError) as error:
+            return Fetch(error=str(error))
+
+
+def _rows_of_page(page: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for i, seq_num in enumerate(page["seq_num"]):
+        row: dict[str, Any] = {"descriptor": page["descriptor"], "seq_num": seq_num}
+        row["time"] = page["time"][i]
+        for part in ("data", "timestamps", "filled"):
+            row[part] = {key: values[i] for key, values in dict(page.get(part) or {}).items()}
+        yield row
+
+
+def describe(start: Mapping[str, Any], analysis: Analysis) -> Run:
+    """What a start document says about its run."""
+    adapter: Adapter = analysis.adapter
+    scan_id = start.get("scan_id")
+    return Run(
+        uid=str(start["uid"]),
+        scan_id=scan_id if isinstance(scan_id, int) else None,
+        edges=_edges(first(start, adapter.element), first(start, adapter.edge)),
+        sample=first(start, adapter.sample),
+        model=analysis.inference.model,
+    )
+
+
+def _edges(elements: Any, edges: Any) -> tuple[Edge, ...]:
+    """Element and edge as given: one of each, or lists; empty strings where one is missing."""
+    if elements is None and edges is None:
+        return ()
+    names = list(elements) if isinstance(elements, (list, tuple)) else [elements or ""]
+    kinds = list(edges) if isinstance(edges, (list, tuple)) else [edges or ""] * len(names)
+    kinds += [""] * (len(names) - len(kinds))
+    return tuple(
+        Edge(str(e).strip().capitalize(), str(k).strip())
+        for e, k in zip(names, kinds, strict=False)
+    )

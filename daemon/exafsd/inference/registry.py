@@ -1,0 +1,129 @@
+"""Model bundles: found, checked and refused with a reason, chosen by element and edge."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from exafsd.contract.card import CARD_FILE, EQUATION_FILE, PINN_FILE, Card, file_sha256
+from exafsd.inference.predictor import Predictor
+from exafsd.spectra import Edge
+
+log = logging.getLogger(__name__)
+
+
+class BundleError(ValueError):
+    """A bundle that must not be used; the text says which and why."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A checked model: its card and its running graph."""
+
+    folder: Path
+    card: Card
+    predictor: Predictor
+
+
+def shipped_folder() -> Path:
+    """Folder of the bundles that come with exafsd."""
+    return Path(str(files("exafsd") / "models"))
+
+
+def read_card(folder: Path) -> Card:
+    """Card of a bundle, its files checked against their hashes.
+
+    Raises
+    ------
+    BundleError
+        If the card is missing or invalid, or a graph is missing or differs from its hash.
+    """
+    path = folder / CARD_FILE
+    if not path.is_file():
+        raise BundleError(f"{folder} has no {CARD_FILE}: it is not a model bundle")
+    try:
+        card = Card.model_validate_json(path.read_text())
+    except (ValidationError, OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path} is not a valid card: {error}") from None
+    for name in (PINN_FILE, EQUATION_FILE):
+        graph = folder / name
+        if not graph.is_file():
+            raise BundleError(f"{folder}: {name} is missing")
+        if file_sha256(graph) != card.sha256[name]:
+            raise BundleError(
+                f"{graph} does not have the SHA-256 of its card: it was changed or damaged;"
+                " export the bundle again"
+            )
+    return card
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Read, check and start a bundle.
+
+    Raises
+    ------
+    BundleError
+        If it must not be used.
+    """
+    card = read_card(folder)
+    try:
+        predictor = Predictor(folder / PINN_FILE, card)
+    except Exception as error:  # onnxruntime raises its own kinds on bad graphs
+        raise BundleError(f"{folder / PINN_FILE} cannot be run: {error}") from None
+    return Bundle(folder, card, predictor)
+
+
+def bundle_folders(roots: Iterable[Path]) -> list[Path]:
+    """Folders that look like bundles: each root itself, or the folders below it."""
+    found: list[Path] = []
+    for root in roots:
+        if (root / CARD_FILE).is_file() or not root.is_dir():
+            found.append(root)
+        else:
+            found += sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("_"))
+    return found
+
+
+@dataclass
+class Registry:
+    """Bundles by name, and why others were refused."""
+
+    bundles: dict[str, Bundle] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, roots: Iterable[Path] = ()) -> "Registry":
+        """Load what is shipped and what is in `roots`; a later bundle of a name wins."""
+        registry = cls()
+        for folder in bundle_folders([shipped_folder(), *roots]):
+            try:
+                bundle = load_bundle(folder)
+            except BundleError as error:
+                registry.refused[folder.name] = str(error)
+                log.error("model refused: %s", error)
+            else:
+                registry.bundles[bundle.card.name] = bundle
+        return registry
+
+    def choose(self, edge: Edge, name: str | None = None) -> tuple[Bundle | None, str | None]:
+        """Return the bundle for an edge and None, or None and the reason there is none."""
+        if name is not None:
+            bundle = self.bundles.get(name)
+            if bundle is None:
+                why = self.refused.get(name)
+                have = ", ".join(self.bundles) or "none"
+                text = f"it was refused: {why}" if why else f"loaded are: {have}"
+                return None, f"the model {name!r} was asked for, but {text}"
+            if (bundle.card.absorber, bundle.card.edge) != (edge.element, edge.edge):
+                return None, (
+                    f"the model {name!r} is for {bundle.card.absorber} {bundle.card.edge},"
+                    f" the spectrum is {edge.element} {edge.edge}"
+                )
+            return bundle, None
+        for bundle in self.bundles.values():
+            if (bundle.card.absorber, bundle.card.edge) == (edge.element, edge.edge):
+                return bundle, None
+        return None, f"no model for {edge.element} {edge.edge} is loaded"

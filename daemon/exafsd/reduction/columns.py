@@ -1,0 +1,164 @@
+"""Detector columns to mu(E) of each channel: cleaned, ascending, unique, all finite."""
+
+import numpy as np
+
+from exafsd.analysis import Adapter, Reduction
+from exafsd.contract.messages import Channel
+from exafsd.spectra import Floats, SpectrumError, Sweep
+
+#: signals of each channel, ready-made mu last
+CHANNELS: dict[Channel, tuple[tuple[str, ...], ...]] = {
+    "transmission": (("i0", "it"), ("mutrans",)),
+    "fluorescence": (("i0", "iff"), ("mufluor",)),
+    "reference": (("it", "ir"), ("murefer",)),
+}
+#: X-ray absorption edges lie between Al K below and U K above, eV; below 200 it is keV or an angle
+LOWEST_ENERGY, HIGHEST_ENERGY = 200.0, 150_000.0
+#: share of steps that may go backwards before a sweep counts as out of order
+MAX_JITTER = 0.1
+#: energies closer than this are one point, eV
+SAME_ENERGY = 1e-3
+
+
+def channels_of(sweep: Sweep, wanted: tuple[Channel, ...]) -> list[Channel]:
+    """Channels that the sweep's signals allow; the first wanted where nothing can be told."""
+    found: list[Channel] = [
+        channel
+        for channel in wanted
+        if any(all(name in sweep.signals for name in names) for names in CHANNELS[channel])
+    ]
+    return found or [wanted[0]]
+
+
+def absorption(
+    sweep: Sweep, channel: Channel, adapter: Adapter, settings: Reduction
+) -> tuple[Floats, Floats, tuple[str, ...]]:
+    """mu(E) of a channel.
+
+    Transmission ln(i0/it), fluorescence iff/i0, reference ln(it/ir).
+
+    Returns
+    -------
+    energy, mu, quality
+        (n,) eV, ascending and unique; (n,); flags.
+
+    Raises
+    ------
+    SpectrumError
+        With a code and what to do.
+    """
+    if sweep.broken is not None:
+        raise sweep.broken
+    names = _signals(sweep, channel)
+    energy = sweep.energy
+    for name in names:
+        if sweep.signals[name].shape != energy.shape:
+            raise SpectrumError(
+                "shape_mismatch",
+                f"energy has {energy.shape} points, {name} {sweep.signals[name].shape}",
+            )
+    if energy.size < settings.min_points:
+        raise SpectrumError(
+            "too_few_points",
+            f"{energy.size} points are not a spectrum; at least {settings.min_points} are needed"
+            " (reduction.min_points)",
+        )
+    flags = [*sweep.flags]
+    signals = {name: sweep.signals[name] for name in names}
+    good = _good_points(energy, signals)
+    bad = int(energy.size - good.sum())
+    if bad > settings.max_bad_share * energy.size:
+        raise _too_many_bad(energy, signals, bad)
+    if bad:
+        flags.append("points_dropped")
+    for name, limit in adapter.saturation.items():
+        if name in signals and (signals[name] >= limit).any():
+            flags.append(f"saturated_{name}")
+    energy = energy[good]
+    _check_unit(energy)
+    mu = _mu(channel, [signals[name][good] for name in names])
+    return _ordered(energy, mu, flags)
+
+
+def _signals(sweep: Sweep, channel: Channel) -> tuple[str, ...]:
+    for names in CHANNELS[channel]:
+        if all(name in sweep.signals for name in names):
+            return names
+    have = sorted(sweep.signals) or ["none"]
+    raise SpectrumError(
+        "missing_column",
+        f"{channel} needs {' and '.join(CHANNELS[channel][0])}; the columns found are"
+        f" {', '.join(have)}. Name them under [adapter]",
+    )
+
+
+def _good_points(energy: Floats, signals: dict[str, Floats]) -> np.ndarray:
+    good = np.isfinite(energy)
+    for name, values in signals.items():
+        good &= np.isfinite(values)
+        if not name.startswith("mu"):
+            # no count is no measurement: neither a ratio nor a logarithm exists
+            good &= (values != 0) if name == "iff" else (values > 0)
+    return good
+
+
+def _too_many_bad(energy: Floats, signals: dict[str, Floats], bad: int) -> SpectrumError:
+    for name, values in signals.items():
+        if name in ("i0", "it", "ir") and np.mean(values <= 0) > 0.5:
+            return SpectrumError(
+                f"{name}_zero",
+                f"{name} is zero or negative at {int((values <= 0).sum())} of {values.size}"
+                " points: was the shutter closed, or the gain or dark offset wrong?",
+            )
+    return SpectrumError(
+        "non_finite",
+        f"{bad} of {energy.size} points are NaN, infinite or without counts; more than"
+        " reduction.max_bad_share allows",
+    )
+
+
+def _check_unit(energy: Floats) -> None:
+    low, high = float(energy.min()), float(energy.max())
+    if high < LOWEST_ENERGY:
+        raise SpectrumError(
+            "energy_unit",
+            f"energies run from {low:g} to {high:g}: that is no range in eV. If they are keV or"
+            ' an angle, say so: adapter.energy.unit = "keV" (or deg, pulses)',
+        )
+    if low <= 0 or high > HIGHEST_ENERGY:
+        raise SpectrumError(
+            "energy_unit",
+            f"energies run from {low:g} to {high:g} eV, where no absorption edge is measured;"
+            " check adapter.energy.key and unit",
+        )
+
+
+def _mu(channel: Channel, signals: list[Floats]) -> Floats:
+    if len(signals) == 1:
+        return signals[0]
+    first, second = signals
+    return second / first if channel == "fluorescence" else np.log(first / second)
+
+
+def _ordered(
+    energy: Floats, mu: Floats, flags: list[str]
+) -> tuple[Floats, Floats, tuple[str, ...]]:
+    """Ascending and unique; readings at one energy are averaged."""
+    step = np.diff(energy)
+    if (step < 0).all():
+        energy, mu = energy[::-1], mu[::-1]
+    elif (step < 0).any():
+        order = np.argsort(energy, kind="stable")
+        energy, mu = energy[order], mu[order]
+        # an encoder's jitter goes back by about a step and rarely; anything more is disorder
+        if np.mean(step * np.sign(np.sum(step)) < 0) > MAX_JITTER or (
+            np.abs(np.sum(step)) < 0.5 * np.sum(np.abs(step))
+        ):
+            flags.append("energy_unsorted")
+    new = np.concatenate([[True], np.diff(energy) > SAME_ENERGY])
+    if not new.all():
+        group = np.cumsum(new) - 1
+        count = np.bincount(group)
+        energy, mu = np.bincount(group, energy) / count, np.bincount(group, mu) / count
+        flags.append("energies_merged")
+    return np.ascontiguousarray(energy), np.ascontiguousarray(mu), tuple(flags)

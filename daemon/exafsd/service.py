@@ -1,0 +1,248 @@
+"""The daemon's life: take documents, process sweeps, publish, tell how it is, end cleanly."""
+
+import logging
+import signal
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from exafsd.analysis import Analysis
+from exafsd.contract.messages import RunStart, RunStop, Status
+from exafsd.documents import Arrival, Inbox, Item, Problem, Router, RunBegan, RunEnded
+from exafsd.pipeline import Outcome, Pipeline
+from exafsd.publishing import Publisher
+from exafsd.publishing.outcomes import plain
+from exafsd.settings import Service as ServiceSettings
+from exafsd.spectra import Sweep
+
+log = logging.getLogger(__name__)
+
+#: s the worker waits for a document before it looks at clock and signals
+TICK = 0.05
+#: latest troubles kept for the status
+PROBLEMS = 20
+
+
+class Source(Protocol):
+    """Something that puts documents into the inbox."""
+
+    def start(self) -> None:
+        """Begin."""
+        ...
+
+    def stop(self) -> None:
+        """End; nothing is put afterwards."""
+        ...
+
+
+class Writer(Protocol):
+    """Something that keeps documents, such as the journal; it never raises."""
+
+    def write(self, name: str, document: Any) -> None:
+        """Keep a document."""
+        ...
+
+    def close(self) -> None:
+        """Finish."""
+        ...
+
+
+class Service:
+    """Worker loop around a pipeline; `run` returns when stopped."""
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        router: Router,
+        pipeline: Pipeline,
+        publisher: Publisher,
+        settings: ServiceSettings,
+        heartbeat: float,
+        source: Source | None = None,
+        journal: Writer | None = None,
+        models: Iterable[str] = (),
+        refused_models: dict[str, str] | None = None,
+        versions: dict[str, str] | None = None,
+    ) -> None:
+        self._inbox = inbox
+        self._router = router
+        self._pipeline = pipeline
+        self._publisher = publisher
+        self._settings = settings
+        self._heartbeat = heartbeat
+        self._source = source
+        self._journal = journal
+        self._about = {
+            "models": sorted(models),
+            "refused_models": refused_models or {},
+            "versions": versions or {},
+        }
+        self._stopping = threading.Event()
+        self._analyses: dict[str, Analysis] = {}
+        self._counts: dict[str, Counter[str]] = {}  # run uid -> result, rejected
+        self._results = 0
+        self._rejections: Counter[str] = Counter()
+        self._problems: deque[str] = deque(maxlen=PROBLEMS)
+        self._problem_counts: Counter[str] = Counter()
+        self._lag: float | None = None
+        self._shedding = False
+        self._began = time.monotonic()
+        self._told = (self._began, 0)  # when the last status was sent, outcomes by then
+
+    def stop(self, *_: object) -> None:
+        """Ask the loop to end; safe in a signal handler and from any thread."""
+        self._stopping.set()
+
+    def handle_signals(self) -> None:
+        """End on SIGTERM and SIGINT."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.stop)
+
+    def run(self, on_ready: Callable[[], None] | None = None) -> None:
+        """Process documents until stopped, then finish what is assembled."""
+        self._status("starting")
+        if self._source is not None:
+            self._source.start()
+        self._status("ready")
+        log.info("ready models=%s", ",".join(self._about["models"]) or "none")
+        if on_ready is not None:
+            on_ready()
+        while not self._stopping.is_set():
+            self._step(TICK)
+            if time.monotonic() - self._told[0] >= self._heartbeat:
+                self._status("overloaded" if self._shedding else "ready")
+        self._finish()
+
+    def _finish(self) -> None:
+        self._status("stopping")
+        if self._source is not None:
+            self._source.stop()
+        deadline = time.monotonic() + self._settings.shutdown
+        while len(self._inbox) and time.monotonic() < deadline:
+            self._step(0.0)
+        if left := len(self._inbox):
+            self._inbox.drops["shutdown"] += left
+            log.warning("stopping: %d documents were not processed in time", left)
+        for item in self._router.close():
+            self._handle(item)
+        if self._journal is not None:
+            self._journal.close()
+        self._status("stopped")
+        self._publisher.close()
+        log.info("stopped results=%d rejected=%d", self._results, self._rejections.total())
+
+    def _step(self, timeout: float) -> None:
+        arrival = self._inbox.get(timeout)
+        if isinstance(arrival, Problem):
+            self._handle(arrival)
+        elif isinstance(arrival, Arrival):
+            if self._journal is not None:
+                self._journal.write(arrival.name, arrival.document)
+            for item in self._router.feed(*arrival):
+                self._handle(item)
+        if self._router.waiting:
+            for item in self._router.poll():
+                self._handle(item)
+
+    def _handle(self, item: Item) -> None:
+        if isinstance(item, Sweep):
+            self._sweep(item)
+        elif isinstance(item, RunBegan):
+            run = item.run
+            self._analyses[run.uid] = item.analysis
+            self._counts[run.uid] = Counter()
+            edge = run.edges[0] if run.edges else None
+            self._publisher.send(
+                RunStart(
+                    run_uid=run.uid,
+                    scan_id=run.scan_id,
+                    element=(edge.element if edge else "") or "unknown",
+                    edge=(edge.edge if edge else "") or "unknown",
+                    sample=plain(run.sample),
+                )
+            )
+            log.info("run started run_uid=%s scan_id=%s", run.uid, run.scan_id)
+        elif isinstance(item, RunEnded):
+            self._run_ended(item)
+        else:
+            self._problem_counts[item.reason] += 1
+            self._problems.append(f"{item.reason}: {item.detail}")
+            log.warning("problem reason=%s detail=%s", item.reason, item.detail)
+
+    def _run_ended(self, item: RunEnded) -> None:
+        uid = item.run.uid
+        counts = self._counts.pop(uid, Counter())
+        self._analyses.pop(uid, None)
+        self._pipeline.end(uid)
+        lost = "no stop document came" if item.exit_status == "lost" else None
+        self._publisher.send(
+            RunStop(
+                run_uid=uid,
+                scan_id=item.run.scan_id,
+                exit_status=item.exit_status,
+                results=counts["result"],
+                rejected=counts["rejected"],
+                detail=lost,
+            )
+        )
+        log.info(
+            "run ended run_uid=%s exit_status=%s results=%d rejected=%d",
+            uid,
+            item.exit_status,
+            counts["result"],
+            counts["rejected"],
+        )
+
+    def _sweep(self, sweep: Sweep) -> None:
+        analysis = self._analyses[sweep.run.uid]
+        waited = 0.0 if sweep.received is None else time.perf_counter() - sweep.received
+        self._shedding = waited > self._settings.max_lag
+        if self._shedding:
+            detail = (
+                f"it waited {waited:.1f} s, more than service.max_lag: spectra come faster than"
+                " they can be processed. It is in the archive and can be replayed"
+            )
+            found = self._pipeline.reject(sweep, analysis, "overload", detail)
+        else:
+            found = self._pipeline.process(sweep, analysis)
+        for outcome in found:
+            self._publish(outcome, sweep)
+
+    def _publish(self, outcome: Outcome, sweep: Sweep) -> None:
+        message = outcome.message
+        if message.kind == "result":
+            self._results += 1
+        else:
+            self._rejections[message.reason] += 1
+            log.info("rejected id=%s reason=%s", message.id, message.reason)
+        self._counts[sweep.run.uid][message.kind] += 1
+        if sweep.received is not None:
+            message.timing_ms.published = (time.perf_counter() - sweep.received) * 1e3
+        self._publisher.send(message, outcome.arrays)
+        if sweep.acquired[1] is not None:
+            self._lag = time.time() - sweep.acquired[1]
+
+    def _status(self, state: str) -> None:
+        now = time.monotonic()
+        outcomes = self._results + self._rejections.total()
+        before, told = self._told
+        drops = Counter(self._inbox.drops)
+        drops.update(self._problem_counts)
+        self._publisher.send(
+            Status(
+                state=state,  # type: ignore[arg-type]
+                uptime=now - self._began,
+                results=self._results,
+                rejected=self._rejections.total(),
+                rate=(outcomes - told) / max(now - before, 1e-3),
+                rejections=dict(self._rejections),
+                drops=dict(drops),
+                queues={"inbox": len(self._inbox), "runs": self._router.open_runs},
+                lag=self._lag,
+                problems=list(self._problems),
+                **self._about,  # type: ignore[arg-type]
+            )
+        )
+        self._told = (now, outcomes)

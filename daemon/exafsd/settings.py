@@ -1,0 +1,179 @@
+"""exafsd.toml and EXAFSD_* environment variables: frozen, unknown keys refused."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from exafsd.analysis import Adapter, Analysis, Inference, Reduction, adapter
+from exafsd.contract.frames import ARRAY_UNITS
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(_Frozen):
+    """Where documents come from."""
+
+    address: str = Field(
+        default="tcp://127.0.0.1:5578",
+        description="out-port of bluesky-0MQ-proxy, as tcp://HOST:PORT",
+    )
+    prefix: str = Field(default="", description="only documents published with this prefix")
+    pickle: bool = Field(
+        default=False,
+        description="also accept bluesky's default pickle frames, through an allow-list of"
+        " numpy arrays and builtins; off: only strict msgpack",
+    )
+    queue: int = Field(
+        default=20000, gt=0, description="documents that may wait; beyond it they are lost"
+    )
+    asset_roots: tuple[Path, ...] = Field(
+        default=(),
+        description="folders below which external HDF5 files may be opened; none by default",
+    )
+    asset_patience: float = Field(
+        default=5.0, ge=0, description="s to wait for a file that arrives late"
+    )
+    turn: float = Field(
+        default=20.0,
+        gt=0,
+        description="eV the energy must come back by before a sweep counts as ended",
+    )
+
+
+class Publish(_Frozen):
+    """Where results go."""
+
+    address: str = Field(
+        default="tcp://127.0.0.1:5580",
+        description="PUB socket; port * is any free one. Loopback unless insecure is set",
+    )
+    insecure: bool = Field(
+        default=False, description="allow other than loopback addresses without encryption"
+    )
+    arrays: tuple[str, ...] = Field(
+        default=tuple(ARRAY_UNITS), description="arrays sent with a result"
+    )
+    high_water: int = Field(
+        default=1000,
+        gt=0,
+        description="messages kept for a slow subscriber; beyond it it misses some",
+    )
+    heartbeat: float = Field(default=1.0, gt=0, description="s between status messages")
+    address_file: Path | None = Field(
+        default=None, description="file into which the bound address is written, for port *"
+    )
+
+    @field_validator("arrays")
+    @classmethod
+    def _known(cls, arrays: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = set(arrays) - set(ARRAY_UNITS)
+        if unknown:
+            raise ValueError(f"unknown arrays {sorted(unknown)}; there are {list(ARRAY_UNITS)}")
+        return arrays
+
+
+class JournalSettings(_Frozen):
+    """Raw documents on disk, one file a run, written before they are analysed."""
+
+    folder: Path | None = Field(default=None, description="null: no journal")
+    fsync: Literal["never", "stop", "always"] = Field(
+        default="stop", description="when to force documents to the disk"
+    )
+
+
+class Service(_Frozen):
+    """How the daemon behaves under load and on its way out."""
+
+    max_lag: float = Field(
+        default=30.0, gt=0, description="s; sweeps that waited longer are rejected as overload"
+    )
+    shutdown: float = Field(
+        default=4.0, gt=0, description="s to finish what is assembled after SIGTERM"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class AdapterSettings(BaseModel):
+    """[adapter]: a preset, and names of this beamline that replace the preset's."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    preset: str = "generic"
+
+    def build(self) -> Adapter:
+        """Return the adapter itself."""
+        return adapter(self.preset, **(self.model_extra or {}))
+
+
+class Settings(BaseSettings):
+    """Everything a beamline may set."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="EXAFSD_", env_nested_delimiter="__"
+    )
+
+    source: Source = Source()
+    adapter: AdapterSettings = AdapterSettings()
+    reduction: Reduction = Reduction()
+    inference: Inference = Inference()
+    models: tuple[Path, ...] = Field(
+        default=(), description="folders with model bundles, beside those shipped with exafsd"
+    )
+    publish: Publish = Publish()
+    journal: JournalSettings = JournalSettings()
+    service: Service = Service()
+
+    @field_validator("adapter")
+    @classmethod
+    def _buildable(cls, value: AdapterSettings) -> AdapterSettings:
+        value.build()
+        return value
+
+    @property
+    def analysis(self) -> Analysis:
+        """The part that decides numbers."""
+        return Analysis(
+            adapter=self.adapter.build(), reduction=self.reduction, inference=self.inference
+        )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment before file, so that a unit can override a shared file."""
+        toml = TomlConfigSettingsSource(settings_cls, settings_cls.model_config.get("toml_file"))
+        return init_settings, env_settings, toml
+
+
+def load(path: Path | None = None, **overrides: Any) -> Settings:
+    """Settings from a file, the environment and overrides, the last winning.
+
+    Raises
+    ------
+    FileNotFoundError
+        If `path` does not exist.
+    ValueError
+        If a key is unknown or a value not allowed; the text names it.
+    """
+    if path is None:
+        return Settings(**overrides)
+    if not path.is_file():
+        raise FileNotFoundError(f"settings file {path} does not exist")
+
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(toml_file=path)
+
+    return FromFile(**overrides)

@@ -1,0 +1,132 @@
+"""The data that flows: Run, Sweep, ReducedSpectrum, Prediction, Rejected. All immutable."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exafsd.contract.messages import Channel, Direction
+from exafsd.contract.recipe import Recipe
+
+Floats = NDArray[np.float64]
+
+
+class SpectrumError(ValueError):
+    """A spectrum that cannot be analysed; `reason` is a code, the text says what to do."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Edge:
+    """An absorption edge, for example Cu K; empty strings where it is not known yet."""
+
+    element: str
+    edge: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a start document says about every sweep of its run."""
+
+    uid: str
+    scan_id: int | None = None
+    edges: tuple[Edge, ...] = ()
+    sample: Any = None
+    model: str | None = None
+    recipe: Recipe | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One pass over an edge, as measured.
+
+    `energy` is (n,) in eV in the order of measurement; `signals` maps ``i0``, ``it``, ``ir``,
+    ``iff`` (detector counts) or ``mutrans``, ``mufluor``, ``murefer`` (ready-made mu) to (n,).
+    """
+
+    run: Run
+    stream: str
+    number: int
+    energy: Floats
+    signals: Mapping[str, Floats]
+    direction: Direction | None = None
+    acquired: tuple[float | None, float | None] = (None, None)
+    context: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Any])
+    truth: Mapping[str, float] | None = None
+    flags: tuple[str, ...] = ()
+    #: time.perf_counter() when the document that completed the sweep was received, s
+    received: float | None = None
+    #: milliseconds from then until the sweep was cut
+    assembled_ms: float | None = None
+    #: set where the assembler already knows that this sweep gives nothing
+    broken: SpectrumError | None = None
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """mu(E) of one channel and edge of a sweep: energies ascending and unique, all finite."""
+
+    sweep: Sweep
+    channel: Channel
+    edge: Edge
+    guessed: tuple[str, ...]
+    energy: Floats
+    mu: Floats
+    quality: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReducedSpectrum:
+    """What Larch makes of mu(E).
+
+    `energy`, `norm`, `flat` are (n,); `k`, `chi` (m,) on Larch's grid of 0.05 1/angstrom;
+    `r`, `chir_mag` (l,). Energies in eV, k in 1/angstrom, R in angstrom.
+    """
+
+    energy: Floats
+    e0: float
+    edge_step: float
+    edge_step_std: float | None
+    norm: Floats
+    flat: Floats
+    k: Floats
+    chi: Floats
+    r: Floats
+    chir_mag: Floats
+    epsilon_k: float | None
+    k_data: tuple[float, float]
+    recipe: Recipe
+    quality: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network reads from a spectrum; arrays as in the bundle's card.
+
+    `theta` (p,), `theta_cov` (p, p), `chi_k2_pred` and `chi_k2_exafs` (401,) 1/angstrom^2.
+    """
+
+    theta: Floats
+    theta_cov: Floats
+    chi_k2_pred: Floats
+    chi_k2_exafs: Floats
+    ood: float
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A sweep, channel and edge without a result."""
+
+    sweep: Sweep
+    channel: Channel
+    edge: Edge
+    guessed: tuple[str, ...]
+    reason: str
+    detail: str
+    quality: tuple[str, ...] = ()

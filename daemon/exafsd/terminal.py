@@ -1,0 +1,199 @@
+"""Results in a terminal: a table that follows, truth beside prediction; JSON for pipes."""
+
+import json
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from exafsd.client import FrameError, Message, Subscriber
+
+#: rows on the screen
+ROWS = 18
+#: screen updates a second, whatever the data rate
+REFRESH = 4
+#: column and the width it keeps on a narrow screen
+COLUMNS = {
+    "spectrum": 8,
+    "sweep": 5,
+    "channel": 10,
+    "E0/eV": 6,
+    "N·S0²": 8,
+    "R/Å": 9,
+    "σ²/Å²": 10,
+    "true R σ²": 12,
+    "trust": 5,
+    "remarks": 6,
+}
+#: channels as the table shows them
+SHORT = {"transmission": "trans", "fluorescence": "fluor", "reference": "ref"}
+#: s without a status after which the daemon is said to be away
+AWAY = 3.0
+
+
+class ResultTable:
+    """The latest outcomes as a table."""
+
+    def __init__(self, rows: int | None = None) -> None:
+        self._rows: deque[list[str]] = deque(maxlen=rows)
+        self.results = 0
+        self.rejected = 0
+
+    def add(self, header: dict[str, Any], where: str) -> None:
+        """Take a result or a rejection."""
+        if header["kind"] == "result":
+            self.results += 1
+        else:
+            self.rejected += 1
+        self._rows.append(_row(header, where))
+
+    def render(self) -> Table:
+        """Return the table."""
+        table = Table(
+            box=SIMPLE_HEAD,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+            caption=f"{self.results} results, {self.rejected} rejected",
+        )
+        # the truth is known only of a simulated beamline
+        shown = [
+            (i, name)
+            for i, name in enumerate(COLUMNS)
+            if name != "true R σ²" or any(row[i] for row in self._rows)
+        ]
+        for _, name in shown:
+            width = COLUMNS[name]
+            table.add_column(name, no_wrap=True, overflow="ellipsis", min_width=width)
+        for row in self._rows:
+            table.add_row(*(row[i] for i, _ in shown))
+        return table
+
+
+def _row(header: dict[str, Any], where: str) -> list[str]:
+    direction = {"up": "↑", "down": "↓"}.get(header["direction"] or "", "")
+    row = [
+        where,
+        f"{header['sweep']}{direction}",
+        f"{SHORT[header['channel']]} {header['element']} {header['edge']}",
+    ]
+    truth = header.get("truth") or {}
+    known = ""
+    if truth.get("r") is not None and truth.get("sigma2") is not None:
+        known = f"{truth['r']:.3f} {truth['sigma2']:.4f}"
+    if header["kind"] == "rejected":
+        return [*row, "", "", "", "", known, "", f"rejected: {header['reason']}"]
+    remarks = [*header["quality"]]
+    if header["guessed"]:
+        remarks.append(f"guessed {', '.join(header['guessed'])}")
+    score = header["trust"]["score"]
+    trust = "" if score is None else f"{score:.2f}"
+    if not header["shells"]:
+        remarks.insert(0, str(header["trust"]["reason"]))
+        e0 = f"{header['e0']:.1f}"
+        return [*row, e0, "", "", "", known, trust, "; ".join(remarks)]
+    shell, phase = header["shells"][0], header["phases"][0]
+    e0 = header["e0"] + (phase["e0_shift"]["value"] or 0.0)
+    values = [
+        f"{e0:.1f}",
+        _pm(shell["n_s02"], 1),
+        _pm(shell["r"], 3),
+        _pm(shell["sigma2"], 4),
+    ]
+    return [*row, *values, known, trust, "; ".join(remarks)]
+
+
+def _pm(value: dict[str, Any], digits: int) -> str:
+    """Value with its standard deviation in units of the last digit: 2.544(3)."""
+    if value["value"] is None:
+        return ""
+    text = f"{value['value']:.{digits}f}"
+    return text if value["std"] is None else f"{text}({value['std'] * 10**digits:.0f})"
+
+
+class Screen:
+    """What `watch` shows: the table and a line about the daemon."""
+
+    def __init__(self, rows: int | None = ROWS) -> None:
+        self.table = ResultTable(rows)
+        self._status: dict[str, Any] | None = None
+        self._heard = time.monotonic()
+
+    def take(self, message: Message) -> None:
+        """Take a message."""
+        header = message.header
+        if header["kind"] in ("result", "rejected"):
+            self.table.add(header, header["run_uid"][:8])
+        elif header["kind"] == "status":
+            self._status = header
+            self._heard = time.monotonic()
+
+    def render(self) -> Group:
+        """Return what is to be drawn."""
+        return Group(self.table.render(), self._line())
+
+    def _line(self) -> Text:
+        silent = time.monotonic() - self._heard
+        if self._status is None:
+            return Text("waiting for the daemon…" if silent < AWAY else "no daemon answers here")
+        if silent > AWAY and self._status["state"] != "stopped":
+            return Text(f"daemon away for {silent:.0f} s", style="bold red")
+        s = self._status
+        text = f"{s['state']}  {s['rate']:.1f}/s  results {s['results']}  rejected {s['rejected']}"
+        if s["drops"]:
+            text += "  trouble: " + ", ".join(f"{n} {name}" for name, n in s["drops"].items())
+        return Text(text)
+
+
+def as_list(array: NDArray[Any]) -> list[Any]:
+    """Array as nested lists that JSON can hold: what is not finite becomes null."""
+    plain = np.asarray(array, dtype=object)
+    return np.where(np.isfinite(np.asarray(array, dtype=float)), plain, np.array(None)).tolist()
+
+
+def as_json(message: Message) -> str:
+    """Message as one line of JSON, arrays as lists."""
+    arrays = {name: as_list(array) for name, array in message.arrays.items()}
+    return json.dumps({**message.header, "arrays": arrays} if arrays else message.header)
+
+
+def watch_address(address: str, topic: str, as_lines: bool, seconds: float | None) -> None:
+    """Follow a daemon until interrupted, or for `seconds`."""
+    end = None if seconds is None else time.monotonic() + seconds
+    screen = Screen()
+    with Subscriber(address, topic) as subscriber:
+        try:
+            if as_lines:
+                for message in _until(subscriber, end):
+                    if message is not None:
+                        sys.stdout.write(as_json(message) + "\n")
+                        sys.stdout.flush()
+                return
+            with Live(
+                get_renderable=screen.render, console=Console(), refresh_per_second=REFRESH
+            ) as live:
+                for message in _until(subscriber, end):
+                    if message is not None:
+                        screen.take(message)
+                live.refresh()
+        except KeyboardInterrupt:
+            pass
+        except BrokenPipeError:  # the reader of our lines has gone
+            sys.stderr.close()
+
+
+def _until(subscriber: Subscriber, end: float | None) -> Iterator[Message | None]:
+    """Messages until the time is over; None now and then where there is none."""
+    while (left := 0.5 if end is None else min(0.5, end - time.monotonic())) > 0:
+        try:
+            yield subscriber.receive(left)
+        except FrameError as error:
+            sys.stderr.write(f"exafsd: {error}\n")

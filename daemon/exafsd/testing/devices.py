@@ -1,0 +1,408 @@
+"""Devices of the simulated beamline: Bluesky's protocols only, one per shape of documents."""
+
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from event_model import compose_resource, compose_stream_resource
+
+from exafsd.spectra import Floats
+from exafsd.testing.heating import Counts
+
+#: Names of the columns, as the generic adapter expects them, with units.
+UNITS = {"energy": "eV", "I0": "counts", "It": "counts", "Ir": "counts"}
+TRUTH_UNITS = {
+    "truth_r": "angstrom",
+    "truth_sigma2": "angstrom^2",
+    "truth_n_s02": "",
+    "truth_e0": "eV",
+    "truth_c3": "angstrom^3",
+    "temperature": "K",
+}
+#: Points of a monitored sweep are sent in groups of this duration, s: as an IOC's archiver would,
+#: and so that a sweep of 500 points does not need 500 wake-ups.
+MONITOR_GROUP = 0.02
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One sweep as the hardware has it: columns (n,), numbers, and the clock of every point."""
+
+    columns: dict[str, Floats]
+    numbers: dict[str, float]
+    times: Floats
+
+    @classmethod
+    def of(cls, counts: Counts, start: float, dwell: float) -> "Pass":
+        """Sweep that began at `start`, s since 1970, with `dwell` s per point."""
+        columns = dict(zip(UNITS, (counts.energy, counts.i0, counts.it, counts.ir), strict=True))
+        numbers = {key: float(counts.truth[key.removeprefix("truth_")]) for key in TRUTH_UNITS}
+        return cls(columns, numbers, start + dwell * np.arange(len(counts.energy), dtype=float))
+
+
+class Done:
+    """A Bluesky status; done at once, or when `finish` is called."""
+
+    def __init__(self, done: bool = True) -> None:
+        self.done = self.success = done
+        self._failure: Exception | None = None
+        self._callbacks: list[Callable[[Done], None]] = []
+
+    def add_callback(self, callback: Callable[["Done"], None]) -> None:
+        """Call back when done."""
+        if self.done:
+            callback(self)
+        else:
+            self._callbacks.append(callback)
+
+    def exception(self, timeout: float | None = 0.0) -> Exception | None:
+        """Return what went wrong, if anything."""
+        return self._failure
+
+    def finish(self, failure: Exception | None = None) -> None:
+        """Say that it is over."""
+        self._failure, self.success, self.done = failure, failure is None, True
+        for callback in self._callbacks:
+            callback(self)
+
+
+def data_key(shape: list[int], units: str, external: str | None = None) -> dict[str, Any]:
+    """Describe a float column or number, as a descriptor's ``data_keys`` want it."""
+    key = {
+        "source": "sim",
+        "dtype": "array" if shape else "number",
+        "dtype_numpy": "<f8",
+        "shape": shape,
+        "units": units,
+    }
+    return key | ({"external": external} if external else {})
+
+
+def _readings(values: Mapping[str, Any], at: float) -> dict[str, dict[str, Any]]:
+    return {key: {"value": value, "timestamp": at} for key, value in values.items()}
+
+
+class _Device:
+    parent = None
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def read_configuration(self) -> dict[str, Any]:
+        return {}
+
+    def describe_configuration(self) -> dict[str, Any]:
+        return {}
+
+
+class PointDetector(_Device):
+    """Shape (i): one energy per event."""
+
+    def __init__(self) -> None:
+        super().__init__("qxafs")
+        self._points: Iterator[tuple[float, tuple[float, ...]]] = iter(())
+        self._now: dict[str, Any] = {}
+
+    def load(self, sweep: Pass) -> None:
+        """Prepare a sweep; every `advance` takes its next point."""
+        rows = zip(*(column.tolist() for column in sweep.columns.values()), strict=True)
+        self._points = zip(sweep.times.tolist(), rows, strict=True)
+
+    def advance(self) -> None:
+        """Take the next point."""
+        at, row = next(self._points)
+        self._now = _readings(dict(zip(UNITS, row, strict=True)), at)
+
+    def read(self) -> dict[str, Any]:
+        """Read the point taken."""
+        return self._now
+
+    def describe(self) -> dict[str, Any]:
+        """Four numbers."""
+        return {key: data_key([], units) for key, units in UNITS.items()}
+
+
+class SweepDetector(_Device):
+    """Shape (iii): one sweep per event, as arrays."""
+
+    def __init__(self, points: int) -> None:
+        super().__init__("qxafs")
+        self._points = points
+        self._now: dict[str, Any] = {}
+
+    def load(self, sweep: Pass) -> None:
+        """Take a whole sweep."""
+        self._now = _readings({**sweep.columns, **sweep.numbers}, float(sweep.times[-1]))
+
+    def read(self) -> dict[str, Any]:
+        """Read the sweep taken."""
+        return self._now
+
+    def describe(self) -> dict[str, Any]:
+        """Four arrays, and the numbers that hold for the whole sweep."""
+        arrays = {key: data_key([self._points], units) for key, units in UNITS.items()}
+        return arrays | {key: data_key([], units) for key, units in TRUTH_UNITS.items()}
+
+
+class PageFlyer(_Device):
+    """Shape (ii): pages of points, one or more per sweep."""
+
+    def __init__(self, page: int = 100) -> None:
+        super().__init__("qxafs_flyer")
+        self._page = page
+        self._sweeps: deque[Pass] = deque()
+
+    def load(self, sweep: Pass) -> None:
+        """Queue a sweep for `collect_pages`."""
+        self._sweeps.append(sweep)
+
+    def kickoff(self) -> Done:
+        """Begin; at once."""
+        return Done()
+
+    def complete(self) -> Done:
+        """End; at once."""
+        return Done()
+
+    def describe_collect(self) -> dict[str, Any]:
+        """Four numbers per row."""
+        return {key: data_key([], units) for key, units in UNITS.items()}
+
+    def collect_pages(self) -> Iterator[dict[str, Any]]:
+        """Yield what was queued, as pages."""
+        while self._sweeps:
+            sweep = self._sweeps.popleft()
+            for first in range(0, len(sweep.times), self._page):
+                rows = slice(first, first + self._page)
+                at = sweep.times[rows].tolist()
+                data = {key: column[rows].tolist() for key, column in sweep.columns.items()}
+                yield {"data": data, "timestamps": dict.fromkeys(UNITS, at), "time": at}
+
+
+class Monitored(_Device):
+    """Numbers that announce themselves, like an EPICS channel."""
+
+    def __init__(self, name: str, keys: tuple[str, ...]) -> None:
+        super().__init__(name)
+        self._keys = keys
+        self._now: dict[str, Any] = {}
+        self._subscribers: list[Callable[..., None]] = []
+
+    def subscribe(self, callback: Callable[..., None]) -> None:
+        """Announce new values to `callback`."""
+        self._subscribers.append(callback)
+
+    def clear_sub(self, callback: Callable[..., None]) -> None:
+        """Announce no more to `callback`."""
+        self._subscribers.remove(callback)
+
+    def announce(self, at: float, *values: float) -> None:
+        """Send new values, with the device's own time in s since 1970."""
+        self._now = _readings(dict(zip(self._keys, values, strict=True)), at)
+        for callback in self._subscribers:
+            callback(self._now)
+
+    def read(self) -> dict[str, Any]:
+        """Read the latest values."""
+        return self._now
+
+    def describe(self) -> dict[str, Any]:
+        """One number per key."""
+        return {key: data_key([], UNITS[key]) for key in self._keys}
+
+
+class Oscillator(_Device):
+    """Shape (iv): a monochromator to and fro, and ion chambers that know nothing of it.
+
+    The encoder is read half a dwell time after the chambers: the streams share no clock and must
+    be joined on timestamps.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("oscillator")
+        self.mono = Monitored("mono", ("energy",))
+        self.chambers = Monitored("chambers", ("I0", "It", "Ir"))
+        self._sweeps: list[Pass] = []
+
+    def load(self, sweep: Pass) -> None:
+        """Queue a sweep for the next kickoff."""
+        self._sweeps.append(sweep)
+
+    def kickoff(self) -> Done:
+        """Play the queued sweeps in a thread, in real time."""
+        self._playing = Done(done=False)
+        threading.Thread(target=self._play, daemon=True).start()
+        return Done()
+
+    def complete(self) -> Done:
+        """Done when the queued sweeps have been played."""
+        return self._playing
+
+    def _play(self) -> None:
+        try:
+            while self._sweeps:
+                self._play_one(self._sweeps.pop(0))
+        except Exception as failure:  # the plan must learn of it, whatever it was
+            self._playing.finish(failure)
+        else:
+            self._playing.finish()
+
+    def _play_one(self, sweep: Pass) -> None:
+        times = sweep.times
+        half = 0.5 * (times[1] - times[0])
+        energy, *counts = sweep.columns.values()
+        encoder = np.append(0.5 * (energy[1:] + energy[:-1]), energy[-1])
+        rows = zip(times.tolist(), encoder.tolist(), *(c.tolist() for c in counts), strict=True)
+        for at, position, *chambers in rows:
+            if at - time.time() > MONITOR_GROUP:
+                time.sleep(at - time.time())
+            self.chambers.announce(at, *chambers)
+            self.mono.announce(at + half, position)
+
+
+class _Hdf5File:
+    """A growing HDF5 file that may be read while it is written (SWMR)."""
+
+    def __init__(self, path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self.path = path
+        self.rows = 0
+        self._file = h5py.File(path, "w", libver="latest")
+        self._sets = {
+            key: self._file.create_dataset(
+                f"entry/{key}", (0, *shape), "<f8", maxshape=(None, *shape), chunks=(1, *shape)
+            )
+            for key, shape in shapes.items()
+        }
+        self._file.swmr_mode = True
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        for key, dataset in self._sets.items():
+            dataset.resize(self.rows + 1, axis=0)
+            dataset[self.rows] = row[key]
+            dataset.flush()
+        self.rows += 1
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Hdf5Detector(_Device):
+    """Shape (v-a): arrays in HDF5, announced by resource and datum."""
+
+    def __init__(self, points: int, folder: Path) -> None:
+        super().__init__("qxafs")
+        self._points, self._folder = points, folder
+        self._documents: list[tuple[str, dict[str, Any]]] = []
+        self._now: dict[str, Any] = {}
+
+    def stage(self) -> list[Any]:
+        """Open a file for the run."""
+        path = self._folder / f"{uuid.uuid4()}.h5"
+        self._file = _Hdf5File(path, dict.fromkeys(UNITS, (self._points,)))
+        self._datum: dict[str, Any] = {}
+        for key in UNITS:
+            resource = compose_resource(
+                spec="XAFS_HDF5",
+                root=str(self._folder),
+                resource_path=path.name,
+                resource_kwargs={"dataset": f"entry/{key}"},
+            )
+            self._documents.append(("resource", dict(resource.resource_doc)))
+            self._datum[key] = resource.compose_datum
+        return [self]
+
+    def unstage(self) -> list[Any]:
+        """Close the file."""
+        self._file.close()
+        return [self]
+
+    def load(self, sweep: Pass) -> None:
+        """Write a whole sweep."""
+        self._file.append(sweep.columns)
+        values: dict[str, Any] = dict(sweep.numbers)
+        for key in UNITS:
+            datum = self._datum[key](datum_kwargs={"index": self._file.rows - 1})
+            self._documents.append(("datum", datum))
+            values[key] = datum["datum_id"]
+        self._now = _readings(values, float(sweep.times[-1]))
+
+    def read(self) -> dict[str, Any]:
+        """Read the datum ids and the numbers of the sweep."""
+        return self._now
+
+    def collect_asset_docs(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield resources once, and the datums of the latest sweep."""
+        documents, self._documents = self._documents, []
+        yield from documents
+
+    def describe(self) -> dict[str, Any]:
+        """Four external arrays, and numbers."""
+        arrays = {
+            key: data_key([self._points], units, "FILESTORE:") for key, units in UNITS.items()
+        }
+        return arrays | {key: data_key([], units) for key, units in TRUTH_UNITS.items()}
+
+
+class StreamDetector(_Device):
+    """Shape (v-b): everything in HDF5, announced by stream_resource and stream_datum; no events."""
+
+    def __init__(self, points: int, folder: Path) -> None:
+        super().__init__("qxafs")
+        self._points, self._folder = points, folder
+        self._shapes: dict[str, tuple[int, ...]] = dict.fromkeys(UNITS, (points,))
+        self._shapes |= dict.fromkeys(TRUTH_UNITS, ())
+
+    def stage(self) -> list[Any]:
+        """Open a file for the run."""
+        self._file = _Hdf5File(self._folder / f"{uuid.uuid4()}.h5", self._shapes)
+        self._announced = 0
+        self._bundles: dict[str, Any] = {}
+        return [self]
+
+    def unstage(self) -> list[Any]:
+        """Close the file."""
+        self._file.close()
+        return [self]
+
+    def load(self, sweep: Pass) -> None:
+        """Write a whole sweep."""
+        self._file.append({**sweep.columns, **sweep.numbers})
+
+    def get_index(self) -> int:
+        """Sweeps written so far."""
+        return self._file.rows
+
+    def describe_collect(self) -> dict[str, Any]:
+        """Everything external."""
+        units = UNITS | TRUTH_UNITS
+        return {
+            key: data_key(list(shape), units[key], "STREAM:") for key, shape in self._shapes.items()
+        }
+
+    def collect_asset_docs(self, index: int | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield stream resources once, and one stream datum per column for what is new."""
+        rows = self._file.rows if index is None else index
+        if rows == self._announced:
+            return
+        for key, shape in self._shapes.items():
+            if key not in self._bundles:
+                bundle = compose_stream_resource(
+                    mimetype="application/x-hdf5",
+                    uri=f"file://localhost{self._file.path}",
+                    data_key=key,
+                    parameters={"dataset": f"/entry/{key}", "chunk_shape": [1, *shape]},
+                )
+                self._bundles[key] = bundle
+                yield "stream_resource", dict(bundle.stream_resource_doc)
+            datum = self._bundles[key].compose_stream_datum(
+                indices={"start": self._announced, "stop": rows}
+            )
+            yield "stream_datum", datum
+        self._announced = rows

@@ -1,0 +1,29 @@
+"""Command: ``exafsd-export bundle``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False,
+    help="Turn trained networks into verified model bundles.",
+)  # fmt: skip
+
+
+@app.callback()
+def main() -> None:
+    """Turn trained networks into verified model bundles."""
+
+
+@app.command()
+def bundle(
+    model: Annotated[Path, typer.Argument(help="Folder that exafsd-train fit wrote.")],
+    out: Annotated[Path, typer.Option(help="Folder of the bundle.")],
+) -> None:
+    """Convert to ONNX, prove it equal to TensorFlow, write graphs and card."""
+    from exafsd_export.bundle import make_bundle
+
+    for name, difference in make_bundle(model, out).items():
+        typer.echo(f"{name}: ONNX differs from TensorFlow by {difference:.1e} of its scale")
+    typer.echo(f"{out}: written")

@@ -1,0 +1,41 @@
+"""A trained model folder, made in some seconds through the same function as the real one."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("tensorflow")
+pytest.importorskip("tf2onnx")
+
+from exafsd_training import structures, workflow
+from exafsd_training.fit import Settings
+from exafsd_training.network import Sizes
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SHIPPED = REPOSITORY / "daemon" / "exafsd" / "models" / "cu-k-fcc"
+MEASURED = REPOSITORY.parent / "shared" / "data" / "xas"
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    settings = Settings(
+        steps=40, batch=64, epoch_steps=20, validation=200, sizes=Sizes((64,), 16),
+        direct_spectra=1000, instrument_spectra=20,
+    )  # fmt: skip
+    workflow.fit_model(structures.from_amcsd(11145), "Cu", "K", "smoke", folder, settings)
+    return folder
+
+
+@pytest.fixture
+def shipped() -> Path:
+    if not (SHIPPED / "card.json").exists():
+        pytest.skip("no bundle is shipped")
+    return SHIPPED
+
+
+@pytest.fixture
+def measured() -> Path:
+    if not MEASURED.is_dir():
+        pytest.skip("measured spectra are not here")
+    return MEASURED

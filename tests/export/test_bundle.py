@@ -1,0 +1,92 @@
+"""From a trained model to a proven bundle."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from typer.testing import CliRunner
+
+from exafsd.contract import Card, file_sha256
+from exafsd_export import bundle, prove
+from exafsd_export.cli import app
+from exafsd_training.evaluation import evaluate
+
+
+@pytest.fixture(scope="module")
+def made(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    out = tmp_path_factory.mktemp("bundle") / "smoke"
+    return out, bundle.make_bundle(model_folder, out)
+
+
+def test_every_output_is_proven_equal(made: tuple[Path, dict]) -> None:
+    _, differences = made
+    assert set(differences) == {
+        "theta", "theta_cov", "chi_k2_pred", "chi_k2_exafs", "ood", "chi", "jacobian"
+    }  # fmt: skip
+    assert max(differences.values()) <= prove.TOLERANCE
+
+
+def test_card_and_graphs_belong_together(made: tuple[Path, dict]) -> None:
+    out, _ = made
+    card = Card.model_validate_json((out / "card.json").read_text())
+    assert card.name == "smoke"
+    for name, digest in card.sha256.items():
+        assert file_sha256(out / name) == digest
+    facts = {p.key: p.value for p in onnx.load(out / "pinn.onnx").metadata_props}
+    assert facts == {"card_schema": "exafsd.card/1", "bundle": "smoke"}
+    assert set(card.training.final_losses) == {
+        "data", "theta", "curvature", "exafs_equation", "total"
+    }  # fmt: skip
+
+
+def test_shapes_at_any_batch(made: tuple[Path, dict]) -> None:
+    out, _ = made
+    p = len(Card.model_validate_json((out / "card.json").read_text()).parameters)
+    pinn = prove.session(onnx.load(out / "pinn.onnx"))
+    equation = prove.session(onnx.load(out / "equation.onnx"))
+    assert {i.name: i.type for i in pinn.get_inputs()} == dict.fromkeys(
+        ("chi_k2", "mask"), "tensor(float)"
+    )
+    for n in (1, 3):
+        spectra = np.ones((n, 401), np.float32)
+        outputs = [o.name for o in pinn.get_outputs()]
+        got = dict(
+            zip(outputs, pinn.run(outputs, {"chi_k2": spectra, "mask": spectra}), strict=True)
+        )
+        assert {name: value.shape for name, value in got.items()} == {
+            "theta": (n, p), "theta_cov": (n, p, p), "chi_k2_pred": (n, 401),
+            "chi_k2_exafs": (n, 401), "ood": (n,),
+        }  # fmt: skip
+        chi, jacobian = equation.run(["chi", "jacobian"], {"theta": got["theta"]})
+        assert chi.shape == (n, 401)
+        assert jacobian.shape == (n, 401, p)
+        np.testing.assert_allclose(
+            chi * (np.arange(401) * 0.05) ** 2, got["chi_k2_exafs"],
+            atol=1e-4 * np.abs(got["chi_k2_exafs"]).max(),
+        )  # fmt: skip
+
+
+def test_a_graph_that_differs_is_refused(
+    made: tuple[Path, dict], model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs = iter([onnx.load(made[0] / name) for name in ("pinn.onnx", "equation.onnx")])
+    monkeypatch.setattr(bundle, "convert", lambda module, function: next(graphs))
+    monkeypatch.setattr(prove, "TOLERANCE", 1e-12)
+    with pytest.raises(prove.NotEqualError, match="differs"):
+        bundle.make_bundle(model_folder, tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+
+
+@pytest.mark.measured
+def test_evaluate_keeps_its_table(model_folder: Path, measured: Path) -> None:
+    rows = evaluate(model_folder, [measured / "Cu" / "cu_metal_rt.xdi"])
+    assert [row.parameter for row in rows] == [
+        "Cu/e0_shift", "Cu/1/n_s02", "Cu/1/r", "Cu/1/sigma2"
+    ]  # fmt: skip
+    assert (model_folder / "accuracy.json").exists()
+
+
+def test_help() -> None:
+    for command in ([], ["bundle"]):
+        assert CliRunner().invoke(app, [*command, "--help"]).exit_code == 0

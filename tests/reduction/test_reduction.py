@@ -1,0 +1,309 @@
+"""mu(E) to chi(k): Larch's own numbers, E0 policies, channels, files, and what is refused."""
+
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+from conftest import foil, sweep_columns
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from larch import Group
+from larch.xafs import autobk, pre_edge, xftf
+
+from exafsd.analysis import Analysis, Reduction, adapter
+from exafsd.contract import Autobk, FitWindow, Recipe, Xftf, to_grid
+from exafsd.reduction.files import read_file
+from exafsd.reduction.larch_engine import reduce_mu
+from exafsd.reduction.reducer import Reducer, spectra_of
+from exafsd.reduction.transform import chi_r, r_factor
+from exafsd.spectra import Edge, Rejected, Run, Spectrum, SpectrumError, Sweep
+
+RUN = Run(uid="run", edges=(Edge("Cu", "K"),))
+
+
+def sweep(energy=None, run=RUN, number=1, **signals):
+    if energy is None:
+        energy, columns, _ = sweep_columns()
+        signals = {name.lower(): column for name, column in columns.items()} | signals
+    return Sweep(run, "primary", number, np.asarray(energy, float), signals)
+
+
+def outcomes(a_sweep, analysis=None):
+    return list(spectra_of(a_sweep, analysis or Analysis()))
+
+
+def rejection(a_sweep, analysis=None):
+    found = outcomes(a_sweep, analysis)
+    assert isinstance(found[0], Rejected), found
+    return found[0]
+
+
+def test_reduction_is_larch():
+    energy, mu = foil(noise=1e-4)
+    reduced, frozen = reduce_mu(energy, mu, Recipe())
+    group = Group(energy=energy, mu=mu)
+    pre_edge(group)
+    autobk(group, rbkg=1.0, kweight=2)
+    xftf(group, kmin=3, kmax=14, dk=2, kweight=2, window="hanning", rmax_out=6)
+    assert reduced.e0 == group.e0
+    assert reduced.edge_step == group.edge_step
+    np.testing.assert_array_equal(reduced.chi, group.chi)
+    np.testing.assert_allclose(reduced.chir_mag, group.chir_mag, rtol=1e-12)
+    again, _ = reduce_mu(energy, mu, frozen.recipe, frozen.e0)
+    np.testing.assert_allclose(again.chi, reduced.chi, atol=1e-9)
+
+
+@pytest.mark.measured
+def test_frozen_ranges_change_nothing_on_measured_spectra(data):
+    for path in sorted((data / "xas" / "Cu").glob("*.xdi")):
+        analysis = Analysis()
+        (a_sweep,) = read_file(path, analysis.adapter)
+        spectrum = outcomes(a_sweep)[0]
+        first, frozen = reduce_mu(spectrum.energy, spectrum.mu, Recipe())
+        again, _ = reduce_mu(spectrum.energy, spectrum.mu, frozen.recipe, frozen.e0)
+        np.testing.assert_allclose(again.chi, first.chi, atol=1e-9)
+
+
+def test_chi_r_of_the_grid_is_xftf():
+    energy, mu = foil()
+    reduced, _ = reduce_mu(energy, mu, Recipe())
+    chi_k2, _ = to_grid(reduced.k, reduced.chi, 0.0, reduced.k_data[1])
+    r, chir = chi_r(chi_k2, Xftf(), reduced.k_data[1])
+    np.testing.assert_allclose(r, reduced.r)
+    np.testing.assert_allclose(np.abs(chir), reduced.chir_mag, atol=1e-5 * reduced.chir_mag.max())
+    assert r_factor(chi_k2, chi_k2, FitWindow(), 14.0) == 0
+    assert r_factor(chi_k2, 0 * chi_k2, FitWindow(), 14.0) == 1
+
+
+def test_noise_estimate_follows_the_noise():
+    estimates = [
+        reduce_mu(*foil(points=900, noise=noise), Recipe())[0].epsilon_k
+        for noise in (1e-3, 1e-2)
+    ]
+    assert estimates[1] == pytest.approx(10 * estimates[0], rel=0.5)
+
+
+def test_e0_policies():
+    reducer = Reducer()
+    run_policy = Analysis()
+    auto = Analysis(reduction=Reduction(e0_policy="auto"))
+    fixed = Analysis(reduction=Reduction(e0_policy="fixed", e0=8985.0))
+
+    def e0_of(number, shift, analysis, uid):
+        energy, mu = foil(e0=8979.0 + shift, noise=1e-4)
+        spectrum = Spectrum(
+            sweep(run=Run(uid=uid, edges=RUN.edges), number=number), "transmission", RUN.edges[0],
+            (), energy, mu,
+        )  # fmt: skip
+        return reducer.reduce(spectrum, analysis, Recipe()).e0
+
+    first = e0_of(1, 0.0, run_policy, "a")
+    assert e0_of(2, 6.0, run_policy, "a") == first  # the run's first decides
+    assert e0_of(1, 6.0, run_policy, "b") > first + 3  # another run has its own
+    reducer.end("a")
+    assert e0_of(3, 6.0, run_policy, "a") > first + 3  # forgotten with its run
+    assert e0_of(2, 0.0, auto, "c") != e0_of(3, 6.0, auto, "c")
+    assert e0_of(1, 0.0, fixed, "d") == 8985.0
+    with pytest.raises(SpectrumError, match=r"reduction\.e0"):
+        e0_of(1, 0.0, Analysis(reduction=Reduction(e0_policy="fixed")), "e")
+
+
+def test_channels_side_by_side():
+    energy, columns, _ = sweep_columns()
+    signals = {n.lower(): c for n, c in columns.items()} | {"iff": columns["I0"] * 0.1}
+    found = outcomes(sweep(energy, **signals))
+    assert [f.channel for f in found] == ["transmission", "fluorescence", "reference"]
+    np.testing.assert_allclose(found[0].mu, np.log(columns["I0"] / columns["It"]))
+    np.testing.assert_allclose(found[1].mu, 0.1)
+    np.testing.assert_allclose(found[2].mu, np.log(columns["It"] / columns["Ir"]))
+    only = Analysis(reduction=Reduction(channels=("reference",)))
+    assert [f.channel for f in outcomes(sweep(energy, **signals), only)] == ["reference"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000))
+def test_order_and_repeats_do_not_change_mu(seed):
+    rng = np.random.default_rng(seed)
+    energy, columns, _ = sweep_columns(points=200)
+    order = rng.permutation(200)
+    order = np.concatenate([order, order[:5]])  # some points twice
+    (got, *_) = outcomes(sweep(energy[order], **{n.lower(): c[order] for n, c in columns.items()}))
+    np.testing.assert_allclose(got.energy, energy)
+    np.testing.assert_allclose(got.mu, np.log(columns["I0"] / columns["It"]), rtol=1e-9)
+    assert set(got.quality) == {"energy_unsorted", "energies_merged"}
+
+
+def test_a_down_sweep_is_no_disorder():
+    energy, columns, _ = sweep_columns(number=1)
+    found = outcomes(sweep(energy, **{n.lower(): c for n, c in columns.items()}))
+    assert found[0].quality == ()
+    assert (np.diff(found[0].energy) > 0).all()
+
+
+def broken(name, value, share=1.0):
+    energy, columns, _ = sweep_columns()
+    signals = {n.lower(): c.copy() for n, c in columns.items()}
+    target = energy if name == "energy" else signals[name]
+    count = max(int(share * len(target)), 1)
+    target[:count] = value
+    return sweep(energy, **signals)
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason", "says"),
+    [
+        (broken("i0", 0.0), "i0_zero", "shutter"),
+        (broken("it", 0.0), "it_zero", "it is zero"),
+        (broken("it", np.nan, 0.1), "non_finite", "NaN"),
+        (broken("energy", np.nan), "non_finite", "NaN"),
+        (sweep(np.linspace(8.9, 9.9, 400), i0=np.ones(400), it=np.ones(400)), "energy_unit", "keV"),
+        (sweep(np.linspace(-5, 9000, 400), i0=np.ones(400), it=np.ones(400)), "energy_unit", "unit"),
+        (sweep(np.linspace(8900, 9000, 5), i0=np.ones(5), it=np.ones(5)), "too_few_points", "5 "),
+        (sweep(np.full(400, 9000.0), i0=np.ones(400), it=np.ones(400)), "too_few_points", "1 "),
+        (sweep(np.linspace(8900, 9900, 400), i0=np.ones(400)), "missing_column", "it"),
+        (sweep(np.linspace(8900, 9900, 400), i0=np.ones(9), it=np.ones(9)), "shape_mismatch", "9"),
+        (sweep(np.linspace(7000, 8000, 400), i0=np.ones(400), it=np.ones(400)), "no_edge", "Cu K"),
+        (sweep(run=Run(uid="r", edges=(Edge("Xx", "K"),))), "unknown_element", "Xx"),
+        (sweep(run=Run(uid="r", edges=(Edge("Cu", "Q9"),))), "unknown_element", "Q9"),
+        (sweep(run=Run(uid="r", edges=(Edge("Au", ""),))), "no_edge", "Au"),
+    ],
+)  # fmt: skip
+def test_bad_sweeps_are_rejected_with_a_reason(bad, reason, says):
+    found = rejection(bad)
+    assert found.reason == reason
+    assert says in found.detail
+
+
+@pytest.mark.parametrize(
+    "mu",
+    [
+        np.ones(400),
+        np.random.default_rng(0).normal(1, 0.01, 400),
+        -foil()[1],
+        np.linspace(2, 1, 400),
+    ],
+    ids=["flat", "noise", "upside down", "slope"],
+)
+def test_no_edge_is_said(mu):
+    energy, _ = foil()
+    spectrum = Spectrum(sweep(), "transmission", RUN.edges[0], (), energy, mu)
+    with pytest.raises(SpectrumError) as caught:
+        Reducer().reduce(spectrum, Analysis(), Recipe())
+    assert caught.value.reason in ("no_edge", "larch_failed")
+
+
+def test_a_few_bad_points_are_dropped_and_said():
+    (got, *_) = outcomes(broken("i0", np.nan, 0.01))
+    assert isinstance(got, Spectrum)
+    assert "points_dropped" in got.quality
+    assert len(got.energy) == 396
+
+
+def test_saturation_is_flagged():
+    analysis = Analysis(adapter=adapter("generic", saturation={"i0": 1e6}))
+    assert "saturated_i0" in outcomes(sweep(), analysis)[0].quality
+
+
+def test_wrong_element_and_short_range_are_flagged():
+    energy, mu = foil(e0=9040.0)
+    spectrum = Spectrum(sweep(), "transmission", RUN.edges[0], (), energy, mu)
+    assert "wrong_element" in Reducer().reduce(spectrum, Analysis(), Recipe()).quality
+    energy, mu = foil(high=9080.0)
+    spectrum = Spectrum(sweep(), "transmission", RUN.edges[0], (), energy, mu)
+    assert "short_k_range" in Reducer().reduce(spectrum, Analysis(), Recipe()).quality
+
+
+def test_element_and_edge_are_guessed_where_they_are_missing():
+    found = outcomes(sweep(run=Run(uid="r")))[0]
+    assert (found.edge, found.guessed) == (Edge("Cu", "K"), ("element", "edge"))
+    found = outcomes(sweep(run=Run(uid="r", edges=(Edge("Cu", ""),))))[0]
+    assert (found.edge, found.guessed) == (Edge("Cu", "K"), ("edge",))
+
+
+def test_a_sweep_over_two_edges_gives_both():
+    energy = np.linspace(8100, 9900, 1800)
+    mu = foil(1800, low=8100, high=9900)[1] + 0.7 * (np.arctan(energy - 8333) / np.pi + 0.5)
+    run = Run(uid="r", edges=(Edge("Ni", "K"), Edge("Cu", "K")))
+    found = outcomes(sweep(energy, run=run, i0=np.ones(1800), it=np.exp(-mu)))
+    assert [f.edge.element for f in found] == ["Ni", "Cu"]
+    assert found[0].energy[-1] < 8979 - 25
+    assert found[1].energy[0] > 8979 - 310
+
+
+def test_recipe_reaches_larch():
+    energy, mu = foil()
+    a, _ = reduce_mu(energy, mu, Recipe(autobk=Autobk(rbkg=1.0)))
+    b, _ = reduce_mu(energy, mu, Recipe(autobk=Autobk(rbkg=1.4)))
+    assert not np.allclose(a.chi, b.chi)
+
+
+@pytest.mark.measured
+def test_files_of_every_measured_folder_are_read(data):
+    analysis = Analysis()
+    seen, refused = 0, []
+    for path in sorted((data / "xas").glob("*/*.xdi")):
+        for a_sweep in read_file(path, analysis.adapter):
+            for found in outcomes(a_sweep):
+                seen += 1
+                if isinstance(found, Rejected):
+                    refused.append((path.name, found.channel, found.reason))
+                    continue
+                assert found.edge.element == path.parent.name or found.channel == "reference"
+    assert seen >= 100
+    # a rejection is allowed only where a column really is unusable
+    assert all(channel == "reference" for _, channel, _ in refused), refused
+
+
+def test_ascii_and_hdf5_files(tmp_path):
+    energy, mu = foil()
+    table = np.column_stack([energy, mu])
+    bare = tmp_path / "bare.dat"
+    np.savetxt(bare, table)
+    named = tmp_path / "named.dat"
+    np.savetxt(named, np.column_stack([energy, np.full(400, 1e5), 1e5 * np.exp(-mu)]),
+               header="energy i0 itrans")  # fmt: skip
+    stack = tmp_path / "stack.h5"
+    with h5py.File(stack, "w") as file:
+        file["entry/energy"] = energy
+        file["entry/mutrans"] = np.stack([mu, mu + 0.1, mu + 0.2])
+    kev = tmp_path / "kev.h5"
+    with h5py.File(kev, "w") as file:
+        file["entry/energy"] = energy / 1e3
+        file["entry/energy"].attrs["units"] = "keV"
+        file["entry/mutrans"] = mu
+    for path, count in ((bare, 1), (named, 1), (stack, 3), (kev, 1)):
+        sweeps = read_file(path, adapter())
+        assert len(sweeps) == count, path
+        found = outcomes(sweeps[0])[0]
+        assert isinstance(found, Spectrum), found
+        np.testing.assert_allclose(found.energy, energy, rtol=1e-6)
+        np.testing.assert_allclose(found.mu, mu, atol=1e-5)
+        assert found.edge == Edge("Cu", "K")
+
+
+def test_unreadable_files_are_named(tmp_path):
+    text = tmp_path / "notes.txt"
+    text.write_text("this is no spectrum\n")
+    binary = tmp_path / "image.bin"
+    binary.write_bytes(bytes(range(256)) * 10)
+    empty = tmp_path / "empty.dat"
+    empty.write_text("")
+    unknown = tmp_path / "unknown.dat"
+    np.savetxt(unknown, np.ones((50, 4)), header="a b c d")
+    cut = tmp_path / "cut.h5"
+    cut.write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 50)
+    for path in (text, binary, empty, unknown, cut, tmp_path / "missing.xdi", tmp_path):
+        with pytest.raises(SpectrumError, match=str(path)):
+            read_file(path, adapter())
+
+
+def test_reduction_loads_no_wire_and_no_archive():
+    code = (
+        "import exafsd.reduction.reducer, exafsd.reduction.files, sys;"
+        "bad = {'zmq', 'databroker', 'tiled', 'tensorflow', 'onnxruntime'} & set(sys.modules);"
+        "sys.exit(str(sorted(bad)) if bad else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

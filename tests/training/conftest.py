@@ -1,0 +1,62 @@
+"""A fresh FEFF run on Cu, small pools, and a network trained for a few seconds."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("tensorflow")
+
+from exafsd_training import structures
+from exafsd_training.fit import Data, Settings
+from exafsd_training.instrument import Atom, instrument_pool
+from exafsd_training.network import Sizes
+from exafsd_training.parametrisation import Parametrisation, parametrise
+from exafsd_training.paths import PathTable, read_paths
+from exafsd_training.simulate import REFF_MAX, direct_pool
+
+#: AMCSD 11145: Cu, Wyckoff 1963, a = 3.61496 angstrom
+COPPER = 11145
+MEASURED = Path(__file__).resolve().parents[3] / "shared" / "data" / "xas"
+
+
+@pytest.fixture(scope="session")
+def feff_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    crystal = structures.from_amcsd(COPPER)
+    return structures.run_feff(crystal, "Cu", "K", tmp_path_factory.mktemp("feff"))
+
+
+@pytest.fixture(scope="session")
+def all_paths(feff_folder: Path) -> PathTable:
+    return read_paths(feff_folder)
+
+
+@pytest.fixture(scope="session")
+def truth(all_paths: PathTable) -> PathTable:
+    return all_paths.within(REFF_MAX)
+
+
+@pytest.fixture(scope="session")
+def copper(truth: PathTable) -> Parametrisation:
+    return parametrise("Cu", truth)
+
+
+@pytest.fixture(scope="session")
+def settings() -> Settings:
+    return Settings(
+        steps=120, batch=64, epoch_steps=40, validation=100, sizes=Sizes((96, 96), 24),
+        direct_spectra=2000, instrument_spectra=24,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def data(copper: Parametrisation, truth: PathTable, settings: Settings) -> Data:
+    direct = direct_pool(1, settings.direct_spectra, copper, truth)
+    instrument = instrument_pool(2, settings.instrument_spectra, copper, truth, Atom("Cu", "K"))
+    return Data.split(direct, instrument, settings.validation)
+
+
+@pytest.fixture
+def measured() -> Path:
+    if not MEASURED.is_dir():
+        pytest.skip("measured spectra are not here")
+    return MEASURED

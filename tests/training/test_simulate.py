@@ -1,0 +1,60 @@
+"""Simulated spectra: shapes, reproducibility, masks."""
+
+import numpy as np
+import tensorflow as tf
+
+from exafsd.contract import K_GRID, K_SIZE
+from exafsd_training.fit import Data
+from exafsd_training.instrument import Atom, instrument_pool
+from exafsd_training.parametrisation import Parametrisation
+from exafsd_training.paths import PathTable
+from exafsd_training.simulate import K_END, K_MIN, direct_pool, einstein_sigma2, spoil
+
+
+def test_einstein_at_both_ends() -> None:
+    hot = einstein_sigma2(np.array([1000.0]), np.array([232.0]), 31.773)[0]
+    cold = einstein_sigma2(np.array([1.0]), np.array([232.0]), 31.773)[0]
+    assert 0.0032 < cold < 0.0034
+    # classical limit 2 T / theta times the zero-point value
+    assert abs(hot / cold / (2 * 1000 / 232) - 1) < 0.01
+
+
+def test_direct_pool_is_inside_bounds_and_reproducible(
+    copper: Parametrisation, truth: PathTable
+) -> None:
+    one, two = (direct_pool(3, 150, copper, truth) for _ in range(2))
+    np.testing.assert_array_equal(one.clean, two.clean)
+    assert one.clean.shape == (150, K_SIZE)
+    assert np.isfinite(one.clean).all()
+    low, high = copper.bounds.T
+    assert ((one.theta > low) & (one.theta < high)).all()
+    assert not np.array_equal(one.clean, direct_pool(4, 150, copper, truth).clean)
+
+
+def test_spoil_masks_and_repeats(data: Data) -> None:
+    pool = data.direct.take(slice(0, 200))
+    inputs = [tf.constant(x, tf.float32) for x in (pool.noisy, pool.k_end, np.ones(200))]
+    chi_k2, mask = (x.numpy() for x in spoil(*inputs, tf.constant([1, 2])))
+    again = spoil(*inputs, tf.constant([1, 2]))[0].numpy()
+    np.testing.assert_array_equal(chi_k2, again)
+    assert set(np.unique(mask)) == {0.0, 1.0}
+    assert (chi_k2[mask == 0] == 0).all()
+    start = K_GRID[mask.argmax(1)]
+    np.testing.assert_allclose(start, K_MIN)
+    end = (K_GRID * mask).max(1)
+    assert end.min() > K_END[0] - 0.1
+    assert end.max() <= K_END[1] + 0.1
+
+
+def test_instrument_pool(copper: Parametrisation, truth: PathTable, data: Data) -> None:
+    one, two = (instrument_pool(9, 3, copper, truth, Atom("Cu", "K")) for _ in range(2))
+    np.testing.assert_array_equal(one.noisy, two.noisy)
+    pool = data.instrument
+    assert len(pool) > 10
+    # AUTOBK and normalisation give back what went in, apart from noise and near-edge trouble
+    rest = []
+    for clean, noisy, end in zip(pool.clean, pool.noisy, pool.k_end, strict=True):
+        stop = min(10, end)
+        where = (K_GRID > 4) & (stop > K_GRID)
+        rest.append(np.std((noisy - clean)[where]) / np.std(clean[where]))
+    assert np.median(rest) < 0.35

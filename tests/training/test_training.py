@@ -1,0 +1,116 @@
+"""Network, losses, and a training of some seconds that can be interrupted."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from exafsd.contract import K_GRID
+from exafsd_training.calibrate import calibrate, predict
+from exafsd_training.fit import Data, Settings, build, train
+from exafsd_training.losses import collocation, loss_terms, negative_log_likelihood
+from exafsd_training.network import Pinn
+from exafsd_training.parametrisation import Parametrisation
+
+TERMS = {"data", "theta", "curvature", "exafs_equation", "measured", "total"}
+
+
+@pytest.fixture(scope="module")
+def fresh(copper: Parametrisation, data: Data, settings: Settings) -> Pinn:
+    return build(copper, data.direct, settings)
+
+
+def test_field_starts_with_the_shape_of_spectra(fresh: Pinn, data: Data) -> None:
+    basis = fresh.field.basis(fresh.k).numpy()
+    where = (K_GRID > 2.5) & (K_GRID < 18)
+    weighted = (basis / fresh.scale.numpy()[:, None])[where]
+    clean = (data.direct.clean[:200] / fresh.scale.numpy())[:, where].T
+    rest = clean - weighted @ np.linalg.lstsq(weighted, clean, rcond=None)[0]
+    assert np.std(rest) / np.std(clean) < 0.1
+
+
+def test_field_curvature_against_finite_differences(fresh: Pinn) -> None:
+    k, h = np.linspace(3, 15, 9), 1e-2
+    around = [fresh.field.basis(tf.constant(k + s, tf.float32)).numpy() for s in (-h, 0, h)]
+    expected = (around[0] - 2 * around[1] + around[2]) / h**2
+    found = fresh.field.curvature(tf.constant(k, tf.float32)).numpy()
+    np.testing.assert_allclose(found, expected, atol=0.03 * np.abs(expected).max())
+
+
+def test_outputs(fresh: Pinn, copper: Parametrisation, data: Data) -> None:
+    chi_k2 = data.direct.clean[:5]
+    mask = np.broadcast_to((K_GRID > 2.4) & (K_GRID < 13), chi_k2.shape).astype(np.float32)
+    out = predict(fresh, chi_k2 * mask, mask)
+    assert {name: value.shape for name, value in out.items()} == {
+        "theta": (5, 9), "theta_cov": (5, 9, 9), "chi_k2_pred": (5, 401),
+        "chi_k2_exafs": (5, 401), "ood": (5,),
+    }  # fmt: skip
+    low, high = copper.bounds.T
+    assert ((out["theta"] > low) & (out["theta"] < high)).all()
+    assert (np.linalg.eigvalsh(out["theta_cov"] / np.outer(*[copper.prior_std] * 2)) > 0).all()
+
+
+def test_the_score_is_zero_for_exafs_itself_and_one_for_noise(fresh: Pinn, data: Data) -> None:
+    exafs = fresh.equation.chi_k2(tf.constant(data.direct.theta[:20]))
+    mask = tf.constant(np.broadcast_to((K_GRID > 2.4) & (K_GRID < 13), (20, 401)), tf.float32)
+    assert fresh.out_of_domain(exafs * mask, mask, exafs).numpy().max() < 0.01
+    noise = tf.constant(np.random.default_rng(0).normal(0, 9, (20, 401)), tf.float32)
+    assert fresh.out_of_domain(noise * mask, mask, exafs).numpy().min() > 0.3
+
+
+def test_likelihood_is_the_gaussian_one() -> None:
+    unit = tf.constant([2.0, 0.5])
+    cholesky = tf.constant([[[0.3, 0.0], [0.1, 0.2]]])
+    off = np.array([0.2, -0.1])
+    factor = np.diag(unit.numpy()) @ cholesky.numpy()[0]
+    covariance = factor @ factor.T
+    expected = 0.5 * off @ np.linalg.solve(covariance, off) + 0.5 * np.log(
+        np.linalg.det(covariance)
+    )
+    theta = tf.constant([[1.0, 2.0]])
+    truth = theta + tf.constant(off[None], tf.float32)
+    found = negative_log_likelihood(theta, cholesky, truth, unit).numpy()[0]
+    assert found + np.log(unit.numpy()).sum() == pytest.approx(expected, abs=1e-5)
+
+
+def test_every_term_is_finite(fresh: Pinn, data: Data, settings: Settings) -> None:
+    pool = data.direct.take(slice(0, 16))
+    arrays = [tf.constant(x, tf.float32) for x in (pool.clean, np.ones((16, 401)))]
+    truth = tf.constant(pool.theta)
+    k = collocation(tf.constant([0, 1]))
+    terms = loss_terms(fresh, *arrays, arrays[0], truth, k, settings.weights, tuple(arrays))
+    assert set(terms) == TERMS
+    assert all(np.isfinite(value.numpy()) for value in terms.values())
+    off = replace(settings.weights, exafs_equation=0.0)
+    assert set(loss_terms(fresh, *arrays, arrays[0], truth, k, off)) == {
+        "data", "theta", "curvature", "total"
+    }  # fmt: skip
+
+
+def test_training_learns_tracks_and_resumes(
+    copper: Parametrisation, data: Data, settings: Settings, tmp_path: Path
+) -> None:
+    model = build(copper, data.direct, settings)
+    first = replace(settings, steps=80)
+    assert train(model, data, first, tmp_path)["steps"] == 80
+    again = build(copper, data.direct, settings)
+    summary = train(again, data, settings, tmp_path)
+    assert (summary["steps"], summary["epochs"]) == (120, 3)
+    with (tmp_path / "history.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 3
+    for term in TERMS - {"measured"}:
+        assert {term, f"validation/{term}"} <= set(rows[0])
+    assert float(rows[-1]["validation/total"]) < float(rows[0]["validation/total"])
+    assert float(rows[-1]["validation/data"]) < float(rows[0]["validation/data"])
+
+    held = data.validation_direct, data.validation_instrument
+    calibrated = calibrate(again, copper, *held)
+    assert set(calibrated.std_scale) == {p.id for p in copper.parameters}
+    np.testing.assert_allclose(
+        again.std_scale.numpy(), list(calibrated.std_scale.values()), rtol=1e-3
+    )
+    assert np.mean(list(calibrated.coverage_90.values())) == pytest.approx(0.9, abs=0.12)

@@ -1,0 +1,195 @@
+"""The network: an encoder, a structure head and a field that is a function of continuous k."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import tensorflow as tf
+
+from exafsd.contract import K_GRID, K_SIZE
+from exafsd_training.equation import Equation
+from exafsd_training.parametrisation import Parametrisation
+from exafsd_training.paths import Floats
+from exafsd_training.simulate import K_MIN
+
+#: The mask is told to the encoder as its mean over this many stretches of k.
+MASK_BINS = 20
+#: tanh functions of k behind the field: centres 0.13 1/angstrom apart and 0.18 wide can draw
+#: oscillations up to R = 8 angstrom.
+CENTRES = 160
+STEEPNESS = 5.5
+#: Window of the out-of-domain score, angstrom, and where only noise is left.
+OOD_R, NOISE_R = (1.0, 5.0), (15.0, 25.0)
+#: Taper at both ends of the mask, 1/angstrom.
+TAPER = 1.5
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Widths of the layers; the bundle must stay below 3 MB."""
+
+    encoder: tuple[int, ...] = (384, 384, 256)
+    basis: int = 40
+
+
+class Dense(tf.Module):
+    """x @ w + b, with Glorot's normal initialisation."""
+
+    def __init__(self, rng: np.random.Generator, inputs: int, outputs: int, gain: float = 1.0):
+        super().__init__()
+        std = gain * np.sqrt(2 / (inputs + outputs))
+        self.w = tf.Variable(rng.normal(0, std, (inputs, outputs)), dtype=tf.float32)
+        self.b = tf.Variable(tf.zeros(outputs))
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        """(b, outputs) from (b, inputs)."""
+        return x @ self.w + self.b
+
+
+class Field(tf.Module):
+    """field(z, k) = sum_i b_i(z) t_i(k), where t_i = sum_j tanh(s (k - c_j)) v_ji.
+
+    v starts as the least-squares drawing of the leading principal components of simulated
+    k^2 chi, so that the coefficients are well conditioned from the first step.
+    """
+
+    def __init__(self, basis: int) -> None:
+        super().__init__()
+        self.centres = tf.constant(np.linspace(-0.4, 20.4, CENTRES), tf.float32)
+        self.v = tf.Variable(tf.zeros((CENTRES, basis)))
+
+    def initialise(self, chi_k2: Floats, weight: Floats) -> None:
+        """Set the components.
+
+        Parameters
+        ----------
+        chi_k2
+            (n, 401) simulated clean spectra, 1/angstrom^2.
+        weight
+            (401,) inverse of the size that counts as 1 at every k.
+        """
+        _, _, components = np.linalg.svd(chi_k2 * weight, full_matrices=False)
+        drawn = components[: self.v.shape[1]] / weight * np.sqrt(K_SIZE)
+        features = np.tanh(STEEPNESS * (K_GRID[:, None] - self.centres.numpy()))
+        a = np.vstack([features * weight[:, None], 1e-3 * np.eye(CENTRES)])
+        b = np.vstack([(drawn * weight).T, np.zeros((CENTRES, len(drawn)))])
+        self.v.assign(np.linalg.lstsq(a, b, rcond=None)[0])
+
+    def basis(self, k: tf.Tensor) -> tf.Tensor:
+        """T (m, basis) at k (m,)."""
+        return tf.tanh(STEEPNESS * (k[:, tf.newaxis] - self.centres)) @ self.v
+
+    def curvature(self, k: tf.Tensor) -> tf.Tensor:
+        """Second derivative of t in k (m, basis), analytically."""
+        t = tf.tanh(STEEPNESS * (k[:, tf.newaxis] - self.centres))
+        return (-2 * STEEPNESS**2 * t * (1 - t * t)) @ self.v
+
+
+class Pinn(tf.Module):
+    """Spectrum to parameters with covariance, predicted spectrum and out-of-domain score."""
+
+    def __init__(
+        self, parametrisation: Parametrisation, scale: Floats, sizes: Sizes, seed: int = 0
+    ) -> None:
+        super().__init__()
+        rng = np.random.default_rng(seed)
+        self.p = len(parametrisation.parameters)
+        self.equation = Equation(parametrisation)
+        self.scale = tf.constant(scale, tf.float32)
+        bounds = parametrisation.bounds
+        self.low = tf.constant(bounds[:, 0], tf.float32)
+        self.span = tf.constant(bounds[:, 1] - bounds[:, 0], tf.float32)
+        self.unit = tf.constant(parametrisation.prior_std, tf.float32)
+        widths = [K_SIZE + MASK_BINS, *sizes.encoder]
+        self.encoder = [Dense(rng, a, b) for a, b in pairwise(widths)]
+        self.to_theta = Dense(rng, widths[-1], self.p, gain=0.3)
+        self.to_cholesky = Dense(rng, widths[-1], self.p * (self.p + 1) // 2, gain=0.1)
+        self.to_field = Dense(rng, widths[-1], sizes.basis)
+        self.field = Field(sizes.basis)
+        self.std_scale = tf.Variable(tf.ones(self.p), trainable=False, name="std_scale")
+        self.k = tf.constant(K_GRID, tf.float32)
+        # place of every entry of the packed triangle in the (p, p) matrix, as a 0/1 matrix:
+        # a product exports to ONNX where a scatter does not
+        rows, columns = np.tril_indices(self.p)
+        place = np.zeros((len(rows), self.p * self.p), np.float32)
+        place[np.arange(len(rows)), rows * self.p + columns] = 1
+        self.place, self.diagonal = tf.constant(place), tf.constant(rows == columns)
+
+    def encode(self, chi_k2: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        """Encoding z (b, width) of the input (b, 401) and its mask (b, 401)."""
+        # soft limit: where noise is many times the signal its size says nothing more
+        x = 3 * tf.tanh(chi_k2 * mask / (3 * self.scale))
+        seen = tf.reduce_mean(tf.reshape(mask[:, 1:], (-1, MASK_BINS, K_SIZE // MASK_BINS)), -1)
+        z = tf.concat([x, seen], 1)
+        for layer in self.encoder:
+            z = tf.tanh(layer(z))
+        return z
+
+    def structure(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Theta (b, p) inside its bounds, and Cholesky factor (b, p, p) in prior stds."""
+        theta = self.low + self.span * tf.sigmoid(self.to_theta(z))
+        packed = self.to_cholesky(z)
+        # exp keeps precision over decades of noise; 3e-3 of the prior is below any real precision
+        positive = 3e-3 + tf.exp(tf.clip_by_value(packed, -9.0, 3.0))
+        packed = tf.where(self.diagonal, positive, packed)
+        return theta, tf.reshape(packed @ self.place, (-1, self.p, self.p))
+
+    def spectrum(self, z: tf.Tensor, basis: tf.Tensor) -> tf.Tensor:
+        """Field (b, m) for a basis (m, n) of `Field.basis` or `Field.curvature`."""
+        return tf.matmul(self.to_field(z), basis, transpose_b=True)
+
+    def covariance(self, cholesky: tf.Tensor) -> tf.Tensor:
+        """Covariance of theta (b, p, p) in the units of theta, calibrated."""
+        factor = cholesky * (self.unit * self.std_scale)[:, tf.newaxis]
+        return tf.matmul(factor, factor, transpose_b=True)
+
+    def taper(self, mask: tf.Tensor) -> tf.Tensor:
+        """Fourier window (b, 401) with sine-squared sills inside the mask."""
+        end = tf.reduce_max(mask * self.k, axis=1, keepdims=True)
+        edge = tf.minimum(self.k - K_MIN, end - self.k) / TAPER
+        return mask * tf.sin(np.pi / 2 * tf.clip_by_value(edge, 0.0, 1.0)) ** 2
+
+    def power(self, chi_k2: tf.Tensor, window: tf.Tensor, r: tuple[float, float]) -> tf.Tensor:
+        """Mean power (b,) of the transform of k^2 chi within an R range in angstrom."""
+        angle = 2 * K_GRID[:, None] * np.arange(r[0], r[1] + 1e-6, 0.1)
+        matrix = np.hstack([np.cos(angle), np.sin(angle)]) / K_SIZE
+        wave = (chi_k2 * window) @ tf.constant(matrix, tf.float32)
+        return tf.reduce_mean(wave * wave, axis=1)
+
+    def out_of_domain(self, chi_k2: tf.Tensor, mask: tf.Tensor, exafs: tf.Tensor) -> tf.Tensor:
+        """Score (b,): 0 when EXAFS(theta) is the input, about 1 when they have nothing in common.
+
+        The R-factor over `OOD_R`, less what noise at high R predicts, plus the square of the
+        share of noise in the signal, so that noise alone is not taken for a perfect spectrum.
+        """
+        window = self.taper(mask)
+        data = self.power(chi_k2, window, OOD_R) + 1e-12
+        misfit = self.power(chi_k2 - exafs, window, OOD_R)
+        noise = self.power(chi_k2, window, NOISE_R)
+        return tf.maximum(misfit - noise, 0.0) / data + (noise / data) ** 2
+
+    def __call__(self, chi_k2: tf.Tensor, mask: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What the bundle's ``pinn.onnx`` returns.
+
+        Parameters
+        ----------
+        chi_k2, mask
+            (b, 401) float32 of `exafsd.contract.to_grid`.
+        """
+        z = self.encode(chi_k2, mask)
+        theta, cholesky = self.structure(z)
+        exafs = self.equation.chi_k2(theta)
+        return {
+            "theta": theta,
+            "theta_cov": self.covariance(cholesky),
+            "chi_k2_pred": self.spectrum(z, self.field.basis(self.k)),
+            "chi_k2_exafs": exafs,
+            "ood": self.out_of_domain(chi_k2 * mask, mask, exafs),
+        }
+
+
+def input_scale(chi_k2: Floats) -> Floats:
+    """(401,) size of simulated k^2 chi (n, 401) at every k, smoothed, never near zero."""
+    rms = np.sqrt(np.mean(chi_k2**2, axis=0))
+    smooth = np.convolve(np.pad(rms, 20, mode="edge"), np.ones(41) / 41, mode="valid")
+    return np.maximum(smooth, 0.1 * smooth.max())

@@ -1,0 +1,165 @@
+"""Scattering paths of a FEFF run, as tables that reproduce Larch's splines exactly."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import UnivariateSpline
+
+Floats = NDArray[np.float64]
+
+#: Distance of the table's knots in 1/angstrom. FEFF's k are multiples of it, so a cubic on
+#: every interval of this length *is* the cubic spline that Larch draws through FEFF's k.
+KNOT_STEP = 0.1
+#: End of FEFF's k, 1/angstrom; beyond it the last cubic goes on, as in Larch.
+KNOT_END = 20.0
+KNOTS = round(KNOT_END / KNOT_STEP)
+
+
+@dataclass(frozen=True)
+class ScatteringPath:
+    """One path: what `larch.xafs.feffdat` takes from its ``feffNNNN.dat``."""
+
+    file: str
+    reff: float
+    degeneracy: float
+    #: (nleg, 3) positions in angstrom, the absorber first
+    positions: Floats
+    atoms: tuple[str, ...]
+    #: (KNOTS, 2, 4) cubic coefficients of phase (rad) and amplitude on each interval
+    cubics: Floats
+
+    @property
+    def nleg(self) -> int:
+        """Number of legs; 2 is single scattering."""
+        return len(self.atoms)
+
+    @property
+    def label(self) -> str:
+        """Name for people, for example ``Cu-Cu 3.834 (3 legs)``."""
+        return f"{'-'.join(self.atoms[1:])} {self.reff:.3f} ({self.nleg} legs)"
+
+
+@dataclass(frozen=True)
+class PathTable:
+    """All paths of one absorber and its photoelectron momentum."""
+
+    paths: tuple[ScatteringPath, ...]
+    #: (KNOTS, 2, 4) cubics of real momentum (1/angstrom) and mean free path (angstrom)
+    momentum: Floats
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def reff(self) -> Floats:
+        """(n,) half path lengths, angstrom."""
+        return np.array([path.reff for path in self.paths])
+
+    @property
+    def degeneracy(self) -> Floats:
+        """(n,) number of equivalent paths."""
+        return np.array([path.degeneracy for path in self.paths])
+
+    def within(self, reff_max: float) -> "PathTable":
+        """Only the paths up to `reff_max` (angstrom)."""
+        kept = tuple(path for path in self.paths if path.reff <= reff_max)
+        return PathTable(kept, self.momentum)
+
+    def coefficients(self) -> Floats:
+        """(KNOTS, 2 n + 2, 4): phases, amplitudes, momentum, mean free path."""
+        phase = [path.cubics[:, 0] for path in self.paths]
+        amplitude = [path.cubics[:, 1] for path in self.paths]
+        return np.stack([*phase, *amplitude, self.momentum[:, 0], self.momentum[:, 1]], axis=1)
+
+
+def cubics(k: Floats, values: Floats) -> Floats:
+    """(KNOTS, 4) coefficients, in powers of (k - knot)/KNOT_STEP, of Larch's spline.
+
+    Parameters
+    ----------
+    k, values
+        (m,) FEFF's k in 1/angstrom and a quantity there.
+    """
+    if np.abs(k / KNOT_STEP - np.round(k / KNOT_STEP)).max() > 1e-6 or k[-1] < KNOT_END - 1e-6:
+        raise ValueError(f"FEFF's k are not multiples of {KNOT_STEP} up to {KNOT_END} 1/angstrom")
+    spline = UnivariateSpline(k, values, s=0)
+    # in the middle of an interval no neighbouring cubic can be meant
+    middle = (np.arange(KNOTS) + 0.5) * KNOT_STEP
+    value, d1, d2, d3 = (spline.derivative(n)(middle) if n else spline(middle) for n in range(4))
+    back = -0.5 * KNOT_STEP
+    third = d3 / 6
+    second = d2 / 2 + 3 * third * back
+    first = d1 + d2 * back + 3 * third * back**2
+    zeroth = value + d1 * back + d2 / 2 * back**2 + third * back**3
+    scale = KNOT_STEP ** np.arange(4)
+    return np.stack([zeroth, first, second, third], axis=1) * scale
+
+
+def read_paths(folder: Path) -> PathTable:
+    """Paths of a FEFF run, nearest first.
+
+    Parameters
+    ----------
+    folder
+        Folder with ``feffNNNN.dat`` files, see `exafsd_training.structures.run_feff`.
+    """
+    from larch.xafs import feffpath
+
+    paths, momentum = [], None
+    for file in sorted(folder.glob("feff[0-9][0-9][0-9][0-9].dat")):
+        data = feffpath(str(file))._feffdat
+        own = np.stack([cubics(data.k, data.rep), cubics(data.k, data.lam)], axis=1)
+        if momentum is not None and not np.allclose(own, momentum):
+            raise ValueError(f"{file.name} has a momentum of its own: not a path of the same run")
+        momentum = own
+        paths.append(
+            ScatteringPath(
+                file=file.name,
+                reff=float(data.reff),
+                degeneracy=float(data.degen),
+                positions=np.array([row[4:7] for row in data.geom], dtype=float),
+                atoms=tuple(row[0] for row in data.geom),
+                cubics=np.stack([cubics(data.k, data.pha), cubics(data.k, data.amp)], axis=1),
+            )
+        )
+    if momentum is None:
+        raise ValueError(f"no feffNNNN.dat in {folder}")
+    order = sorted(paths, key=lambda path: (path.reff, path.nleg))
+    return PathTable(tuple(order), momentum)
+
+
+def save_table(table: PathTable, file: Path) -> None:
+    """Write a table as npz."""
+    np.savez_compressed(
+        file,
+        momentum=table.momentum,
+        cubics=np.stack([path.cubics for path in table.paths]),
+        reff=table.reff,
+        degeneracy=table.degeneracy,
+        files=[path.file for path in table.paths],
+        atoms=["/".join(path.atoms) for path in table.paths],
+        positions=np.concatenate([path.positions for path in table.paths]),
+    )
+
+
+def load_table(file: Path) -> PathTable:
+    """Read what `save_table` wrote."""
+    with np.load(file) as data:
+        atoms = [tuple(str(names).split("/")) for names in data["atoms"]]
+        ends = np.cumsum([len(names) for names in atoms])[:-1]
+        positions = np.split(data["positions"], ends)
+        paths = tuple(
+            ScatteringPath(str(name), float(reff), float(degeneracy), xyz, names, cubic)
+            for name, reff, degeneracy, xyz, names, cubic in zip(
+                data["files"],
+                data["reff"],
+                data["degeneracy"],
+                positions,
+                atoms,
+                data["cubics"],
+                strict=True,
+            )
+        )
+        return PathTable(paths, data["momentum"])

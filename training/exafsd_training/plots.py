@@ -1,0 +1,79 @@
+"""Pictures of a training: losses, spectra in k, and predicted against true parameters."""
+
+import csv
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import tensorflow as tf
+
+from exafsd.contract import K_GRID
+from exafsd_training.calibrate import predict
+from exafsd_training.fit import HISTORY
+from exafsd_training.network import Pinn
+from exafsd_training.parametrisation import Parametrisation
+from exafsd_training.simulate import Pool, spoil
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+
+def plot_history(folder: Path) -> None:
+    """Every term of the loss over the epochs."""
+    with (folder / HISTORY).open() as stream:
+        rows = list(csv.DictReader(stream))
+    names = [name for name in rows[0] if name not in ("epoch", "steps") and "/" not in name]
+    figure, axes = plt.subplots(len(names), sharex=True, figsize=(6, 2 * len(names)))
+    for name, axis in zip(names, np.atleast_1d(axes), strict=True):
+        for label, key in (("training", name), ("validation", f"validation/{name}")):
+            values = np.array([float(row[key]) for row in rows])
+            axis.plot(values, label=label)
+        if (values > 0).all():
+            axis.set_yscale("log")
+        axis.set_ylabel(name)
+    np.atleast_1d(axes)[0].legend()
+    np.atleast_1d(axes)[-1].set_xlabel("epoch")
+    _save(figure, folder / "losses.png")
+
+
+def plot_spectra(model: Pinn, pool: Pool, folder: Path) -> None:
+    """Input, clean spectrum, field and EXAFS(theta) of some held-out spectra."""
+    chi_k2, mask = _spoilt(pool.take(slice(0, 6)))
+    out = predict(model, chi_k2, mask)
+    figure, axes = plt.subplots(3, 2, sharex=True, figsize=(10, 8))
+    for i, axis in enumerate(axes.flat[: len(chi_k2)]):
+        axis.plot(K_GRID, np.where(mask[i] > 0, chi_k2[i], np.nan), label="input", color="0.7")
+        axis.plot(K_GRID, pool.clean[i], label="clean", color="k", linewidth=0.8)
+        axis.plot(K_GRID[40:], out["chi_k2_pred"][i, 40:], label="field")
+        axis.plot(K_GRID[40:], out["chi_k2_exafs"][i, 40:], "--", label="EXAFS(theta)")
+        size = 2 * np.abs(pool.clean[i, 60:]).max()
+        axis.set_ylim(-size, size)
+    axes.flat[0].legend(fontsize="small")
+    figure.supxlabel("k (1/Å)")
+    figure.supylabel("k²χ (1/Å²)")
+    _save(figure, folder / "spectra.png")
+
+
+def plot_parity(model: Pinn, parametrisation: Parametrisation, pool: Pool, folder: Path) -> None:
+    """Predicted against true parameters of held-out instrument spectra."""
+    out = predict(model, *_spoilt(pool))
+    columns = -(-len(parametrisation.parameters) // 3)
+    figure, axes = plt.subplots(3, columns, figsize=(4 * columns, 11))
+    for i, parameter in enumerate(parametrisation.parameters):
+        axis = axes.flat[i]
+        axis.plot(pool.theta[:, i], out["theta"][:, i], ".", markersize=2)
+        axis.plot(parameter.bounds, parameter.bounds, "k", linewidth=0.5)
+        axis.set_title(f"{parameter.id} ({parameter.unit})")
+    _save(figure, folder / "parity.png")
+
+
+def _spoilt(pool: Pool) -> tuple[np.ndarray, np.ndarray]:
+    inputs = (pool.noisy, pool.k_end, np.zeros(len(pool)))
+    chi_k2, mask = spoil(*(tf.constant(x, tf.float32) for x in inputs), tf.constant([5, 5]))
+    return chi_k2.numpy(), mask.numpy()
+
+
+def _save(figure: plt.Figure, file: Path) -> None:
+    figure.tight_layout()
+    figure.savefig(file, dpi=110)
+    plt.close(figure)

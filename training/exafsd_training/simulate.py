@@ -1,0 +1,317 @@
+"""Simulated spectra: sampled structures, path sums of many shells, and what spoils a spectrum.
+
+Two kinds are made. *Direct* ones are path sums on the contract grid, spoilt afresh in every
+batch by `spoil`. *Instrument* ones go through mu(E), noise, an energy grid and Larch's own
+reduction (`exafsd_training.instrument`), because AUTOBK's bias is not leakage added afterwards.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import tensorflow as tf
+
+from exafsd.contract import K_GRID, K_SIZE, K_STEP
+from exafsd_training.equation import PathSum
+from exafsd_training.parametrisation import Parametrisation, sigma2_ties
+from exafsd_training.paths import Floats, PathTable
+
+#: Start of the validity mask, 1/angstrom: below it lies XANES, which no path sum describes.
+K_MIN = 2.5
+#: Data ends seen in training, 1/angstrom.
+K_END = (8.5, 20.0)
+#: Farthest paths of the simulated truth, angstrom; the network's own equation ends nearer.
+REFF_MAX = 7.0
+#: hbar^2 / (2 m_u k_B) in angstrom^2 K, for Einstein's sigma^2 with reduced mass in u.
+EINSTEIN = 24.254337
+#: Noise of chi(k) at 8 1/angstrom, log-uniform, no unit.
+NOISE = (1e-5, 3e-2)
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Spectra with their truth; n spectra, p parameters.
+
+    `theta` (n, p); `clean` and `noisy` (n, 401) k^2 chi in 1/angstrom^2; `k_end` (n,) data end
+    in 1/angstrom. Of direct spectra `noisy` equals `clean`.
+    """
+
+    theta: Floats
+    clean: Floats
+    noisy: Floats
+    k_end: Floats
+
+    def __len__(self) -> int:
+        return len(self.theta)
+
+    def take(self, rows: slice | Floats) -> "Pool":
+        """Some of the spectra."""
+        return Pool(self.theta[rows], self.clean[rows], self.noisy[rows], self.k_end[rows])
+
+    def save(self, file: object) -> None:
+        """Write as npz, float32."""
+        np.savez(file, **{name: np.float32(value) for name, value in vars(self).items()})
+
+    @classmethod
+    def load(cls, file: object) -> "Pool":
+        """Read what `save` wrote."""
+        with np.load(file) as data:  # type: ignore[arg-type]
+            return cls(**{name: data[name] for name in ("theta", "clean", "noisy", "k_end")})
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Sampled structures: theta (n, p) and parameters of every path of the truth (n, paths)."""
+
+    theta: Floats
+    amplitude: Floats
+    deltar: Floats
+    sigma2: Floats
+    c3: Floats
+
+    def __len__(self) -> int:
+        return len(self.theta)
+
+    def with_e0(self, e0: Floats, index: int) -> "Draw":
+        """The same structures with other e0_shift (n,), eV."""
+        theta = self.theta.copy()
+        theta[:, index] = e0
+        return replace(self, theta=theta)
+
+
+def einstein_sigma2(temperature: Floats, einstein: Floats, mass: float) -> Floats:
+    """sigma^2 in angstrom^2 of an Einstein oscillator (Sevillano, Meuth, Rehr 1979, eq. 5).
+
+    Parameters
+    ----------
+    temperature, einstein
+        Temperature and Einstein temperature in K.
+    mass
+        Reduced mass in u.
+    """
+    return EINSTEIN / (mass * einstein) / np.tanh(einstein / (2 * temperature))
+
+
+def _clip(values: Floats, bounds: tuple[float, float]) -> Floats:
+    # a sigmoid cannot reach its bounds
+    margin = 0.01 * (bounds[1] - bounds[0])
+    return np.clip(values, bounds[0] + margin, bounds[1] - margin)
+
+
+def sample(
+    rng: np.random.Generator, n: int, parametrisation: Parametrisation, truth: PathTable
+) -> Draw:
+    """Draw structures.
+
+    Temperatures from 5 to 1000 K through Einstein oscillators, in part with static disorder. C3
+    follows the anharmonic correlated Einstein model (Van Hung, Rehr, Phys. Rev. B 56, 43, 1997):
+    C3 = a (sigma^4 - 2/3 sigma_0^4), sigma_0^2 at zero temperature, with a = 6 k3/k uniform in
+    0 ... 2.4 1/angstrom; 1.8 is a metal such as Cu, and 0 a harmonic bond.
+
+    Parameters
+    ----------
+    rng
+        Source of randomness.
+    n
+        Number of structures.
+    parametrisation
+        What theta means.
+    truth
+        Paths of the simulated spectra, more than the parametrisation's own.
+    """
+    from xraydb import atomic_mass
+
+    par = parametrisation
+    shells = par.shells
+    theta = np.zeros((n, len(par.parameters)))
+    atoms = truth.paths[0].atoms
+    mass = 1 / sum(1 / atomic_mass(symbol) for symbol in atoms)
+
+    temperature = np.exp(rng.uniform(np.log(5), np.log(1000), n))
+    temperature = np.where(rng.random(n) < 0.5, temperature, rng.uniform(20, 1000, n))
+    # the nearest bond's Einstein temperature scales as 1/sqrt(mass); 232 K is Cu's
+    einstein = 232 * np.sqrt(31.773 / mass) * np.exp(rng.normal(0, 0.18, n))
+    zero_point = einstein_sigma2(np.full(n, 1e-3), einstein, mass)
+    thermal = einstein_sigma2(temperature, einstein, mass)
+    static = np.where(rng.random(n) < 0.35, rng.exponential(0.002, n), 0)
+    sigma2 = thermal + static
+    c3 = rng.uniform(0, 2.4, n) * (thermal**2 - 2 / 3 * zero_point**2) + rng.normal(0, 1.5e-5, n)
+
+    wide = rng.random(n) < 0.3
+    e0 = np.where(wide, rng.uniform(-14, 14, n), rng.normal(4, 4.5, n))
+    number = rng.uniform(0.25, 1.25, n) * par.degeneracy
+    stretch = rng.uniform(-0.08, 0.10, n)
+    expansion = stretch / shells[0].reff + rng.normal(0, 0.003, n)
+
+    def put(id_: str, values: Floats) -> Floats:
+        index = par.index(id_)
+        theta[:, index] = _clip(values, par.parameters[index].bounds)
+        return theta[:, index]
+
+    put("e0_shift", e0)
+    number = put("1/n_s02", number)
+    put("1/r", shells[0].reff + stretch)
+    put("1/sigma2", sigma2)
+    put("1/c3", c3)
+    if len(shells) > 1:
+        expansion = put("expansion", expansion)
+    # farther atoms move less together: up to 1.6 times the nearest shell's sigma2
+    common = rng.normal(1.25, 0.1, (n, 1))
+    ratio = common * np.exp(rng.normal(0, 0.12, (n, len(shells))))
+    for i, shell in enumerate(shells[1:], start=1):
+        put(f"{shell.number}/sigma2", thermal * ratio[:, i] + static * rng.uniform(0.5, 2.5, n))
+
+    own = len(par.table)
+    far = truth.paths[own:]
+    ties = par.ties
+    weights = np.array([sigma2_ties(p, [s.reff for s in shells]) for p in far]).reshape(
+        len(far), len(shells)
+    )
+    rows = [par.index(f"{shell.number}/sigma2") for shell in shells]
+    far_sigma2 = theta[:, rows] @ weights.T * rng.uniform(0.8, 1.5, (n, 1))
+    far_deltar = truth.reff[own:] * (expansion[:, None] + rng.normal(0, 0.001, (n, len(far))))
+    deltar = np.hstack([ties.deltar_0 + theta @ ties.deltar, far_deltar])
+    path_sigma2 = np.hstack([theta @ ties.sigma2, far_sigma2])
+    cumulant = np.hstack([theta @ ties.c3, np.zeros((n, len(far)))])
+    # the ties are not exact in nature: loosen them for all but the nearest shell
+    loose = np.ones(len(truth))
+    loose[list(shells[0].paths)] = 0.0
+    small = rng.random((n, 1)) < 0.3
+    damped = np.where(small, rng.uniform(0.6, 1.0, (n, 1)), 1.0)
+    amplitude = 1 + loose * (damped * np.exp(rng.normal(0, 0.06, deltar.shape)) - 1)
+    # a mean free path (about 10 angstrom) off by a tenth weakens longer paths more
+    lengths = truth.reff - shells[0].reff
+    amplitude = amplitude * np.exp(-2 * lengths / 10 * rng.normal(0, 0.1, (n, 1)))
+    amplitude = amplitude * (number / par.degeneracy)[:, None]
+    deltar = deltar + loose * truth.reff * rng.normal(0, 0.0006, deltar.shape)
+    path_sigma2 = path_sigma2 * np.exp(loose * rng.normal(0, 0.06, deltar.shape))
+    return Draw(theta, amplitude, deltar, path_sigma2, cumulant)
+
+
+def feff_errors(rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
+    """Relative amplitude and phase (rad) errors of FEFF, both (n, 401), smooth in k.
+
+    Some per cent and hundredths of a radian everywhere (periods longer than 13 1/angstrom, or
+    they would be structure), and more below 5 1/angstrom, where muffin-tin potentials fail.
+    """
+    order = np.arange(4)
+    phase = rng.uniform(0, 2 * np.pi, (2, n, 4, 1))
+    waves = np.cos(np.pi * order[:, None] * K_GRID / 20 + phase)
+    smooth = (rng.normal(0, 1, (2, n, 4, 1)) * waves).sum(2) / 2
+    low = np.exp(-((K_GRID / 3.2) ** 2)) * rng.normal(0, 1, (2, n, 1))
+    amplitude = 0.02 * smooth[0] + 0.25 * low[0]
+    return amplitude, 0.03 * smooth[1] + 0.35 * low[1]
+
+
+def path_sums(draw: Draw, truth: PathTable, e0: Floats) -> tuple[Floats, Floats]:
+    """Complex chi on the contract grid as two (n, 401); the second is chi.
+
+    Parameters
+    ----------
+    draw
+        Structures.
+    truth
+        Paths they are drawn for.
+    e0
+        (n,) eV.
+    """
+    paths = PathSum(truth)
+    k = tf.constant(K_GRID, tf.float32)
+
+    @tf.function(reduce_retracing=True)
+    def total(e0: tf.Tensor, amplitude: tf.Tensor, *rest: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        real, imag = paths(k, e0[:, tf.newaxis], *rest)
+        weight = amplitude[:, tf.newaxis, :]
+        return tf.reduce_sum(real * weight, -1), tf.reduce_sum(imag * weight, -1)
+
+    real, imag = np.empty((len(draw), K_SIZE)), np.empty((len(draw), K_SIZE))
+    for start in range(0, len(draw), BATCH):
+        rows = slice(start, start + BATCH)
+        arrays = (e0, draw.amplitude, draw.deltar, draw.sigma2, draw.c3)
+        real[rows], imag[rows] = total(*(tf.constant(x[rows], tf.float32) for x in arrays))
+    return real, imag
+
+
+def disturbed(complex_chi: tuple[Floats, Floats], errors: tuple[Floats, Floats]) -> Floats:
+    """Spectra chi (n, 401) with FEFF's amplitude and phase errors."""
+    real, imag = complex_chi
+    amplitude, phase = errors
+    return (1 + amplitude) * (imag * np.cos(phase) + real * np.sin(phase))
+
+
+def direct_pool(seed: int, n: int, parametrisation: Parametrisation, truth: PathTable) -> Pool:
+    """Path sums on the contract grid, unspoilt; reproducible for a seed."""
+    rng = np.random.default_rng(seed)
+    draw = sample(rng, n, parametrisation, truth)
+    e0 = draw.theta[:, parametrisation.index("e0_shift")]
+    chi = disturbed(path_sums(draw, truth, e0), feff_errors(rng, n))
+    clean = np.float32(K_GRID**2 * chi)
+    return Pool(np.float32(draw.theta), clean, clean, np.full(n, K_END[1], np.float32))
+
+
+def sample_k_end(n: int, seed: tf.Tensor) -> tf.Tensor:
+    """(n,) data ends in 1/angstrom: mostly 11 ... 17, the rest over all of `K_END`."""
+    u, v = tf.unstack(tf.random.stateless_uniform((2, n), seed))
+    usual = 11 + 6 * u
+    anywhere = K_END[0] + (K_END[1] - K_END[0]) * u
+    return tf.where(v < 0.75, usual, anywhere)
+
+
+def spoil(
+    noisy: tf.Tensor, k_end: tf.Tensor, direct: tf.Tensor, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Input of the network: noise, leakage, glitches and a mask.
+
+    Parameters
+    ----------
+    noisy
+        (b, 401) k^2 chi.
+    k_end
+        (b,) end of what is there, 1/angstrom.
+    direct
+        (b,) 1 where nothing has been spoilt yet, 0 for instrument spectra.
+    seed
+        (2,) int32 of stateless randomness.
+
+    Returns
+    -------
+    chi_k2, mask
+        (b, 401) each, as `exafsd.contract.to_grid` makes them.
+    """
+    k = tf.constant(K_GRID, tf.float32)
+    b = tf.shape(noisy)[0]
+    seeds = tf.unstack(tf.random.split(seed, 12))
+
+    def normal(i: int, *shape: object) -> tf.Tensor:
+        return tf.random.stateless_normal((b, *shape), seeds[i])
+
+    def uniform(i: int, lo: float, hi: float, *shape: object) -> tf.Tensor:
+        return tf.random.stateless_uniform((b, *shape), seeds[i], lo, hi)
+
+    # white noise; with constant time per energy, bins of equal k gather more at high k
+    level = tf.exp(uniform(0, float(np.log(NOISE[0])), float(np.log(NOISE[1])), 1))
+    shape = (tf.maximum(k, 1.0) / 8) ** (-uniform(1, -0.2, 0.8, 1))
+    white = normal(2, K_SIZE)
+    # beam and monochromator vibrations are correlated over some points
+    smoothed = white[:, 2:-2] + white[:, 1:-3] + white[:, 3:-1] + white[:, :-4] + white[:, 4:]
+    smoothed = tf.pad(smoothed / np.sqrt(5), [[0, 0], [2, 2]])
+    correlated = tf.where(uniform(3, 0, 1, 1) < 0.3, smoothed, white)
+    noise = level * shape * correlated * k**2
+    # a quarter of the instrument spectra gets more noise than it already has
+    noise *= tf.where(uniform(4, 0, 1, 1) < 0.25, 1.0, direct[:, tf.newaxis])
+
+    # what AUTOBK leaves below or takes away at its R limit of 1 angstrom
+    r = uniform(5, 0.2, 1.15, 3)[..., tf.newaxis]
+    wave = tf.sin(2 * k * r + uniform(6, 0, 2 * np.pi, 3)[..., tf.newaxis])
+    size = 0.03 * normal(7, 3)[..., tf.newaxis] * direct[:, tf.newaxis, tf.newaxis]
+    leak = tf.reduce_sum(size * wave, 1) * tf.minimum(k, 6.0) / 3
+
+    # glitches: one or two points far off, in one spectrum out of twelve
+    where = uniform(8, 0, 1, K_SIZE) < 0.004
+    there = uniform(9, 0, 1, 1) < 0.08
+    glitch = tf.where(where & there, normal(10, K_SIZE) * 0.04 * k**2, 0.0)
+
+    end = tf.minimum(k_end, sample_k_end(b, seeds[11]))
+    half = K_STEP / 2
+    mask = tf.cast((k >= K_MIN - half) & (k <= end[:, tf.newaxis] + half), tf.float32)
+    return (noisy + noise + leak + glitch) * mask, mask

@@ -1,0 +1,193 @@
+"""From crystal structures to a trained model folder, and back to a model in memory."""
+
+import json
+import shlex
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from exafsd.contract import Recipe, to_grid
+from exafsd.contract.recipe import FitWindow
+from exafsd_training import structures
+from exafsd_training.calibrate import calibrate
+from exafsd_training.fit import CHECKPOINT, Data, Settings, build, load, save, train
+from exafsd_training.instrument import Atom, instrument_pool
+from exafsd_training.losses import Weights
+from exafsd_training.network import Pinn, Sizes
+from exafsd_training.oracle import fit_window, reduce_file
+from exafsd_training.parametrisation import Parametrisation, group_shells, parametrise
+from exafsd_training.paths import PathTable, load_table, read_paths, save_table
+from exafsd_training.plots import plot_history, plot_parity, plot_spectra
+from exafsd_training.simulate import K_MIN, REFF_MAX, Pool, direct_pool
+from exafsd_training.structures import Crystal
+
+MODEL, WEIGHTS, TABLE, SUMMARY = "model.json", "model.npz", "paths.npz", "summary.json"
+
+console = Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model in memory, with the facts that go into its card."""
+
+    name: str
+    absorber: str
+    edge: str
+    crystal: Crystal
+    feff_folder: Path
+    parametrisation: Parametrisation
+    settings: Settings
+    window: FitWindow
+    network: Pinn
+    summary: dict
+
+
+def crystals(cif: list[Path] | None, amcsd: list[int] | None) -> Crystal:
+    """The one structure named on the command line."""
+    found = [structures.from_cif(path) for path in cif or []]
+    found += [structures.from_amcsd(id_) for id_ in amcsd or []]
+    if len(found) != 1:
+        raise SystemExit("give exactly one --cif or --amcsd: several phases are not trained yet")
+    return found[0]
+
+
+def list_paths(crystal: Crystal, absorber: str, edge: str, out: Path) -> None:
+    """Run FEFF and print shells and paths."""
+    table = read_paths(structures.run_feff(crystal, absorber, edge, out))
+    shown = Table(
+        "file", "path", "degeneracy", "shell", title=f"{crystal.formula}, {absorber} {edge}"
+    )
+    shell_of = {i: str(shell.number) for shell in group_shells(table) for i in shell.paths}
+    for i, path in enumerate(table.paths):
+        shown.add_row(path.file, path.label, f"{path.degeneracy:g}", shell_of.get(i, ""))
+    Console().print(shown)
+
+
+def fit_model(
+    crystal: Crystal,
+    absorber: str,
+    edge: str,
+    name: str,
+    out: Path,
+    settings: Settings,
+    workers: int = 1,
+    unlabelled: list[Path] | None = None,
+) -> None:
+    """Simulate, train, calibrate, plot; everything ends up in `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    feff = structures.run_feff(crystal, absorber, edge, out)
+    table = read_paths(feff).within(REFF_MAX)
+    save_table(table, out / TABLE)
+    phase = crystal.formula.replace(" ", "")
+    parametrisation = parametrise(phase, table)
+    window = fit_window(phase, parametrisation.shells[0].reff)
+    facts = {
+        "name": name, "absorber": absorber, "edge": edge, "crystal": asdict(crystal),
+        "feff": feff.name, "settings": asdict(settings), "window": window.model_dump(),
+        "command": "exafsd-train " + shlex.join(_portable(sys.argv[1:])),
+    }  # fmt: skip
+    (out / MODEL).write_text(json.dumps(facts, indent=1))
+
+    with _progress() as progress:
+        data = _simulate(
+            parametrisation, table, Atom(absorber, edge), settings, out, workers, progress
+        )
+        model = build(parametrisation, data.direct, settings)
+        measured = _unlabelled(unlabelled or [])
+        task = progress.add_task("training", total=1.0)
+
+        def report(share: float, losses: dict[str, float]) -> None:
+            kept = ("data", "theta", "exafs_equation")
+            shown = " ".join(f"{n} {losses[f'validation/{n}']:.3g}" for n in kept if n in losses)
+            progress.update(task, completed=share, description=f"training: {shown}")
+
+        summary = train(model, data, settings, out, measured, report)
+    calibrated = calibrate(
+        model, parametrisation, data.validation_direct, data.validation_instrument
+    )
+    save(out / WEIGHTS, model)
+    summary |= {
+        "spectra": int(summary["steps"]) * settings.batch,
+        "through_instrument": settings.through_instrument,
+        "calibration": asdict(calibrated),
+    }
+    (out / SUMMARY).write_text(json.dumps(summary, indent=1))
+    plot_history(out)
+    plot_spectra(model, data.validation_instrument, out)
+    plot_parity(model, parametrisation, data.validation_instrument, out)
+    console.print(f"{out}: {summary['epochs']} epochs, limit of the out-of-domain score "
+                  f"{calibrated.ood_limit:.3g}")  # fmt: skip
+
+
+def load_model(folder: Path) -> Model:
+    """A model that `fit_model` wrote."""
+    facts = json.loads((folder / MODEL).read_text())
+    table = load_table(folder / TABLE)
+    raw = facts["settings"]
+    sizes = Sizes(tuple(raw["sizes"]["encoder"]), raw["sizes"]["basis"])
+    settings = Settings(**(raw | {"sizes": sizes, "weights": Weights(**raw["weights"])}))
+    crystal = Crystal(**facts["crystal"])
+    parametrisation = parametrise(crystal.formula.replace(" ", ""), table)
+    weights = folder / (WEIGHTS if (folder / WEIGHTS).exists() else CHECKPOINT)
+    summary = folder / SUMMARY
+    return Model(
+        name=facts["name"],
+        absorber=facts["absorber"],
+        edge=facts["edge"],
+        crystal=crystal,
+        feff_folder=folder / facts["feff"],
+        parametrisation=parametrisation,
+        settings=settings,
+        window=FitWindow(**facts["window"]),
+        network=load(weights, parametrisation, settings),
+        summary=(json.loads(summary.read_text()) if summary.exists() else {})
+        | {"command": facts["command"]},
+    )
+
+
+def _portable(arguments: list[str]) -> list[str]:
+    """Arguments without the folders of this machine."""
+    return [Path(argument).name if "/" in argument else argument for argument in arguments]
+
+
+def _progress() -> Progress:
+    return Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
+                    TimeRemainingColumn(), console=console)  # fmt: skip
+
+
+def _simulate(
+    parametrisation: Parametrisation,
+    table: PathTable,
+    atom: Atom,
+    settings: Settings,
+    out: Path,
+    workers: int,
+    progress: Progress,
+) -> Data:
+    """Both pools, from their files where an earlier run left them."""
+    key = f"{settings.seed}-{settings.direct_spectra}-{settings.instrument_spectra}"
+    files = [out / f"{kind}-{key}.npz" for kind in ("direct", "instrument")]
+    task = progress.add_task("simulating", total=settings.instrument_spectra)
+    if not files[0].exists():
+        direct_pool(settings.seed, settings.direct_spectra, parametrisation, table).save(files[0])
+    if not files[1].exists():
+        instrument_pool(
+            settings.seed + 1, settings.instrument_spectra, parametrisation, table, atom, workers,
+            lambda done: progress.update(task, completed=done),
+        ).save(files[1])  # fmt: skip
+    progress.update(task, completed=settings.instrument_spectra)
+    pools = [Pool.load(file) for file in files]
+    return Data.split(pools[0], pools[1], settings.validation)
+
+
+def _unlabelled(files: list[Path]) -> tuple[np.ndarray, np.ndarray] | None:
+    if not files:
+        return None
+    spectra = [reduce_file(file, Recipe()) for file in files]
+    pairs = [to_grid(s.k, s.chi, K_MIN, s.k_data[1]) for s in spectra]
+    return np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs])
