@@ -65,7 +65,8 @@ def make_service(settings: Settings, proxy: bool = True) -> tuple[Service, Inbox
         source = ProxySource(inbox, s.address, s.prefix, s.pickle)
     journal = None
     if settings.journal.folder is not None:
-        journal = Journal(settings.journal.folder, fsync=settings.journal.fsync)
+        kept = settings.journal
+        journal = Journal(settings.journal.folder, kept.fsync, kept.max_bytes, report=inbox.report)
     service = Service(
         inbox=inbox,
         router=make_router(settings),

@@ -88,6 +88,11 @@ class JournalSettings(_Frozen):
     fsync: Literal["never", "stop", "always"] = Field(
         default="stop", description="when to force documents to the disk"
     )
+    max_bytes: int = Field(
+        default=50_000_000_000,
+        ge=0,
+        description="oldest runs are deleted beyond this size of the folder; 0 keeps all",
+    )
 
 
 class Service(_Frozen):

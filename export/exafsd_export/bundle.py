@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import tensorflow as tf
 
+from exafsd._version import __version__
 from exafsd.contract import CARD_FILE, EQUATION_FILE, PINN_FILE, Card, Recipe, file_sha256
 from exafsd.contract.card import (
     CARD_SCHEMA,
@@ -27,7 +28,7 @@ from exafsd_training.workflow import Model, load_model
 
 #: Bundles ship inside a wheel, MB.
 LARGEST = 3.0
-PACKAGES = ("exafsd", "tensorflow", "tf2onnx", "onnx", "xraylarch", "larixite", "xraydb", "numpy")
+PACKAGES = ("tensorflow", "tf2onnx", "onnx", "xraylarch", "larixite", "xraydb", "numpy")
 BATCHES = (1, 64)
 
 
@@ -128,18 +129,10 @@ def card(model: Model, folder: Path, hashes: dict[str, str]) -> Card:
             ood_false_alarms=calibration["ood_false_alarms"],
             k_max_min=K_END[0],
         ),
-        software={name: importlib.metadata.version(name) for name in PACKAGES if _installed(name)}
-        | {"python": platform.python_version()},
+        software={"exafsd": __version__, "python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in PACKAGES},
         sha256=hashes,
     )
-
-
-def _installed(name: str) -> bool:
-    try:
-        importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def _name(graph: onnx.ModelProto, facts: dict[str, str]) -> None:

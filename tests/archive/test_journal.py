@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exafsd.archive.journal import ORPHANS, Journal, read_journal, safe_name
@@ -71,7 +71,7 @@ VALUES = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None)
 @given(metadata=st.dictionaries(st.text(), VALUES, max_size=5), uid=st.text())
 def test_round_trip(
     metadata: dict[str, Any], uid: str, tmp_path_factory: pytest.TempPathFactory
@@ -86,6 +86,7 @@ def test_round_trip(
     assert run.path.parent == folder
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_names_are_harmless(uid: str) -> None:
     name = safe_name(uid)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from beamline_wire import SHAPES, Documents, Wire
 
 
 def free_port() -> int:

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from exafsd.testing import shapes
 from exafsd.testing.hostile import corpus
 
-WHOLE = settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+WHOLE = settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @st.composite

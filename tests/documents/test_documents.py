@@ -8,7 +8,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import METADATA, sweep_columns
 from exafsd.analysis import Analysis, adapter
 from exafsd.documents import Problem, Router, RunBegan, RunEnded
 from exafsd.documents.binding import HC
@@ -17,6 +16,7 @@ from exafsd.documents.splitter import TurningSplitter
 from exafsd.spectra import Sweep
 from exafsd.testing import shapes
 from exafsd.testing.hostile import corpus
+from synthetic import METADATA, sweep_columns
 
 SWEEPS = [sweep_columns(i, points=120) for i in range(4)]
 

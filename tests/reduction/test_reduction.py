@@ -6,7 +6,6 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from conftest import foil, sweep_columns
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from larch import Group
@@ -19,6 +18,7 @@ from exafsd.reduction.larch_engine import reduce_mu
 from exafsd.reduction.reducer import Reducer, spectra_of
 from exafsd.reduction.transform import chi_r, r_factor
 from exafsd.spectra import Edge, Rejected, Run, Spectrum, SpectrumError, Sweep
+from synthetic import foil, sweep_columns
 
 RUN = Run(uid="run", edges=(Edge("Cu", "K"),))
 
@@ -79,8 +79,7 @@ def test_chi_r_of_the_grid_is_xftf():
 
 def test_noise_estimate_follows_the_noise():
     estimates = [
-        reduce_mu(*foil(points=900, noise=noise), Recipe())[0].epsilon_k
-        for noise in (1e-3, 1e-2)
+        reduce_mu(*foil(points=900, noise=noise), Recipe())[0].epsilon_k for noise in (1e-3, 1e-2)
     ]
     assert estimates[1] == pytest.approx(10 * estimates[0], rel=0.5)
 

@@ -35,11 +35,10 @@ class Calibrated:
 
 def predict(model: Pinn, chi_k2: Floats, mask: Floats, batch: int = 256) -> dict[str, Floats]:
     """Outputs of the network for (n, 401) inputs."""
-    run = tf.function(model.__call__, reduce_retracing=True)
     parts: dict[str, list[Floats]] = {}
     for start in range(0, len(chi_k2), batch):
         rows = slice(start, start + batch)
-        out = run(tf.constant(chi_k2[rows], tf.float32), tf.constant(mask[rows], tf.float32))
+        out = model(tf.constant(chi_k2[rows], tf.float32), tf.constant(mask[rows], tf.float32))
         for name, value in out.items():
             parts.setdefault(name, []).append(value.numpy())
     return {name: np.concatenate(values) for name, values in parts.items()}

@@ -90,23 +90,26 @@ def build(parametrisation: Parametrisation, direct: Pool, settings: Settings) ->
     """Network with its scales and field basis taken from simulated spectra."""
     few = direct.clean[:6000]
     scale = input_scale(few)
-    model = Pinn(parametrisation, scale, settings.sizes, settings.seed)
+    unit = parametrisation.prior_std
+    model = Pinn(parametrisation, scale, unit, settings.sizes, settings.seed)
     model.field.initialise(few[:3000], 1 / scale)
     return model
 
 
 def save(file: Path, model: Pinn, **more: np.ndarray) -> None:
-    """Write the network's variables and input scale as npz, atomically."""
+    """Write the network's variables, input scale and unit as npz, atomically."""
     arrays = {f"v{i}": v.numpy() for i, v in enumerate(model.variables)}
     temporary = file.with_suffix(".tmp.npz")
-    np.savez(temporary, scale=model.scale.numpy(), **arrays, **more)
+    fixed = {"scale": model.scale.numpy(), "unit": model.unit.numpy()}
+    np.savez(temporary, **fixed, **arrays, **more)
     temporary.replace(file)
 
 
 def load(file: Path, parametrisation: Parametrisation, settings: Settings) -> Pinn:
     """Network of a file that `save` wrote."""
     with np.load(file) as data:
-        model = Pinn(parametrisation, data["scale"], settings.sizes, settings.seed)
+        scale, unit = data["scale"], data["unit"]
+        model = Pinn(parametrisation, scale, unit, settings.sizes, settings.seed)
         for i, variable in enumerate(model.variables):
             variable.assign(data[f"v{i}"])
     return model

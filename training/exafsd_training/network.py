@@ -89,7 +89,12 @@ class Pinn(tf.Module):
     """Spectrum to parameters with covariance, predicted spectrum and out-of-domain score."""
 
     def __init__(
-        self, parametrisation: Parametrisation, scale: Floats, sizes: Sizes, seed: int = 0
+        self,
+        parametrisation: Parametrisation,
+        scale: Floats,
+        unit: Floats,
+        sizes: Sizes,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         rng = np.random.default_rng(seed)
@@ -99,7 +104,8 @@ class Pinn(tf.Module):
         bounds = parametrisation.bounds
         self.low = tf.constant(bounds[:, 0], tf.float32)
         self.span = tf.constant(bounds[:, 1] - bounds[:, 0], tf.float32)
-        self.unit = tf.constant(parametrisation.prior_std, tf.float32)
+        #: (p,) what the Cholesky factor is in units of
+        self.unit = tf.constant(unit, tf.float32)
         widths = [K_SIZE + MASK_BINS, *sizes.encoder]
         self.encoder = [Dense(rng, a, b) for a, b in pairwise(widths)]
         self.to_theta = Dense(rng, widths[-1], self.p, gain=0.3)
@@ -126,10 +132,10 @@ class Pinn(tf.Module):
         return z
 
     def structure(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Theta (b, p) inside its bounds, and Cholesky factor (b, p, p) in prior stds."""
+        """Theta (b, p) inside its bounds, and Cholesky factor (b, p, p) in `unit`."""
         theta = self.low + self.span * tf.sigmoid(self.to_theta(z))
         packed = self.to_cholesky(z)
-        # exp keeps precision over decades of noise; 3e-3 of the prior is below any real precision
+        # exp keeps precision over decades of noise; 3e-3 of the prior's is below any real precision
         positive = 3e-3 + tf.exp(tf.clip_by_value(packed, -9.0, 3.0))
         packed = tf.where(self.diagonal, positive, packed)
         return theta, tf.reshape(packed @ self.place, (-1, self.p, self.p))

@@ -16,8 +16,10 @@ MAX_SHELLS = 4
 E0_BOUND = 15.0
 #: N S0^2 relative to the crystal's N: from small clusters to overestimated S0^2.
 N_RANGE = (0.15, 1.35)
+N_PRIOR = (0.25, 1.25)
 #: R about the crystal's, angstrom: strained nanoparticles to thermal expansion at 1000 K.
 R_RANGE = (-0.10, 0.12)
+R_PRIOR = (-0.08, 0.10)
 #: angstrom^2 of the nearest shell; zero-point motion of stiff bonds to near the melting point.
 SIGMA2_RANGE = (0.0005, 0.04)
 #: angstrom^2 of farther shells, whose motion is less correlated.
@@ -165,7 +167,9 @@ def parametrise(phase: str, table: PathTable) -> Parametrisation:
     first = shells[0]
 
     def uniform(lo: float, hi: float) -> Prior:
-        return Prior(kind="uniform", mean=(lo + hi) / 2, std=(hi - lo) / np.sqrt(12))
+        return Prior(
+            kind="uniform", mean=round((lo + hi) / 2, 6), std=round((hi - lo) / 12**0.5, 6)
+        )
 
     def of_shell(
         shell: Shell, name: ParameterName, unit: str, bounds: tuple[float, float], prior: Prior
@@ -176,26 +180,31 @@ def parametrise(phase: str, table: PathTable) -> Parametrisation:
             r_eff=round(shell.reff, 5), degeneracy=shell.degeneracy,
         )  # fmt: skip
 
-    n_bounds = (N_RANGE[0] * first.degeneracy, N_RANGE[1] * first.degeneracy)
-    r_bounds = (first.reff + R_RANGE[0], first.reff + R_RANGE[1])
+    n_bounds, n_prior = (
+        (round(lo * first.degeneracy, 3), round(hi * first.degeneracy, 3))
+        for lo, hi in (N_RANGE, N_PRIOR)
+    )
+    r_bounds, r_prior = (
+        (round(first.reff + lo, 4), round(first.reff + hi, 4)) for lo, hi in (R_RANGE, R_PRIOR)
+    )
     parameters = [
         Parameter(id=f"{phase}/e0_shift", name="e0_shift", unit="eV", bounds=(-E0_BOUND, E0_BOUND),
-                  prior=Prior(kind="normal", mean=2.0, std=6.0), phase=phase),
-        of_shell(first, "n_s02", "", n_bounds, uniform(*n_bounds)),
-        of_shell(first, "r", "angstrom", r_bounds, uniform(*r_bounds)),
+                  prior=Prior(kind="normal", mean=2.8, std=6.1), phase=phase),
+        of_shell(first, "n_s02", "", n_bounds, uniform(*n_prior)),
+        of_shell(first, "r", "angstrom", r_bounds, uniform(*r_prior)),
         of_shell(first, "sigma2", "angstrom^2", SIGMA2_RANGE,
-              Prior(kind="normal", mean=0.011, std=0.007)),
+              Prior(kind="normal", mean=0.012, std=0.0096)),
         of_shell(first, "c3", "angstrom^3", C3_RANGE,
-              Prior(kind="normal", mean=0.00025, std=0.0004)),
+              Prior(kind="normal", mean=0.00026, std=0.0005)),
     ]  # fmt: skip
     if len(shells) > 1:
         parameters.append(
             Parameter(id=f"{phase}/expansion", name="expansion", unit="", bounds=EXPANSION_RANGE,
-                      prior=uniform(*EXPANSION_RANGE), phase=phase)
+                      prior=Prior(kind="normal", mean=0.004, std=0.0205), phase=phase)
         )  # fmt: skip
     parameters += [
         of_shell(other, "sigma2", "angstrom^2", SIGMA2_FAR_RANGE,
-              Prior(kind="normal", mean=0.015, std=0.010))
+              Prior(kind="normal", mean=0.0155, std=0.0127))
         for other in shells[1:]
     ]  # fmt: skip
     return Parametrisation(

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from exafsd.contract import K_GRID, K_SIZE, K_STEP
 from exafsd_training.equation import PathSum
-from exafsd_training.parametrisation import Parametrisation, sigma2_ties
+from exafsd_training.parametrisation import N_PRIOR, R_PRIOR, Parametrisation, sigma2_ties
 from exafsd_training.paths import Floats, PathTable
 
 #: Start of the validity mask, 1/angstrom: below it lies XANES, which no path sum describes.
@@ -139,8 +139,8 @@ def sample(
 
     wide = rng.random(n) < 0.3
     e0 = np.where(wide, rng.uniform(-14, 14, n), rng.normal(4, 4.5, n))
-    number = rng.uniform(0.25, 1.25, n) * par.degeneracy
-    stretch = rng.uniform(-0.08, 0.10, n)
+    number = rng.uniform(*N_PRIOR, n) * par.degeneracy
+    stretch = rng.uniform(*R_PRIOR, n)
     expansion = stretch / shells[0].reff + rng.normal(0, 0.003, n)
 
     def put(id_: str, values: Floats) -> Floats:

@@ -1,5 +1,6 @@
 """From a crystal structure to a checked FEFF8L run, cached by what went into it."""
 
+import gc
 import hashlib
 import json
 import re
@@ -120,7 +121,11 @@ def run_feff(crystal: Crystal, absorber: str, edge: str, work: Path) -> Path:
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "feff.inp").write_text(text)
-    feff8l(feffinp="feff.inp", folder=str(folder), verbose=False)
+    with warnings.catch_warnings():
+        # Larch's runner leaves pipes and logs open: close them here, not in somebody's test
+        warnings.simplefilter("ignore", ResourceWarning)
+        feff8l(feffinp="feff.inp", folder=str(folder), verbose=False)
+        gc.collect()
     if not list(folder.glob("feff0*.dat")):
         raise StructureError(f"FEFF8L produced no paths; its logs are in {folder}")
     done.write_text(json.dumps(asdict(crystal), indent=1))

@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -28,11 +29,10 @@ class CatalogError(RuntimeError):
     """The catalog could not be started or opened."""
 
 
-def configuration(folder: Path) -> dict[str, Any]:
+def configuration(folder: Path, assets: Sequence[Path] = ()) -> dict[str, Any]:
     """Tiled's configuration of the catalog in `folder`.
 
-    External files are read where they are: anywhere below the root, because the server runs as
-    the user who wrote them.
+    External files are read where they are, but only below `folder` and `assets`.
     """
     folder = folder.absolute()
     data = folder / "data"
@@ -47,7 +47,7 @@ def configuration(folder: Path) -> dict[str, Any]:
                     "uri": f"sqlite:///{folder / 'catalog.db'}",
                     "init_if_not_exists": True,
                     "writable_storage": [str(data), f"duckdb:///{folder / 'tables.duckdb'}"],
-                    "readable_storage": ["/"],
+                    "readable_storage": [str(path.absolute()) for path in (folder, *assets)],
                     "specs": [{"name": "CatalogOfBlueskyRuns", "version": "3.0"}],
                 },
             }
@@ -55,15 +55,17 @@ def configuration(folder: Path) -> dict[str, Any]:
     }
 
 
-def write_server_config(folder: Path) -> Path:
+def write_server_config(folder: Path, assets: Sequence[Path] = ()) -> Path:
     """File for ``tiled serve config``; it holds no secret."""
     path = folder / "server.yml"
-    config = configuration(folder)
+    config = configuration(folder, assets)
     path.write_text(json.dumps(config, indent=2) + "\n")  # JSON is YAML, and quotes every path
     return path
 
 
-def write_profile(folder: Path, name: str, profiles: Path) -> Path:
+def write_profile(
+    folder: Path, name: str, profiles: Path, assets: Sequence[Path] = ()
+) -> Path:
     """Write the tiled profile `name`, which opens the catalog in `folder` without a server.
 
     Parameters
@@ -74,11 +76,13 @@ def write_profile(folder: Path, name: str, profiles: Path) -> Path:
         For ``databroker.catalog[name]``.
     profiles
         Where tiled looks for profiles: ``TILED_PROFILES`` or ``~/.config/tiled/profiles``.
+    assets
+        Folders of external files.
     """
     profiles.mkdir(parents=True, exist_ok=True)
     path = profiles / f"{name}.yml"
     # the key never leaves the process that opens the profile, but tiled insists on one
-    direct = configuration(folder) | {
+    direct = configuration(folder, assets) | {
         "authentication": {"single_user_api_key": secrets.token_hex(16)}
     }
     path.touch(mode=0o600)
@@ -95,8 +99,9 @@ class CatalogServer:
         For ``tiled.client.from_uri``; give the key to other processes as ``TILED_API_KEY``.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, assets: Sequence[Path] = ()) -> None:
         self.folder = folder
+        self._assets = assets
         self.api_key = secrets.token_hex(32)
         self.uri = ""
 
@@ -109,7 +114,7 @@ class CatalogServer:
             If the server ends, or says nothing for a minute; with its last words.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        config = write_server_config(self.folder)
+        config = write_server_config(self.folder, self._assets)
         port = _free_port()
         command = [sys.executable, "-m", "tiled", "serve", "config", str(config)]
         environment = os.environ | {"TILED_SINGLE_USER_API_KEY": self.api_key}

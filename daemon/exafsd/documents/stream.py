@@ -47,7 +47,7 @@ class Block:
         """Block of one event."""
         data = event["data"]
         columns = {key: [data[key]] for key in binding.keys if key in data and key not in without}
-        return cls(columns, [int(event["seq_num"])], [float(event["time"])])
+        return cls(columns, [int(event["seq_num"])], [_time(event)])
 
     @classmethod
     def of_events(
@@ -62,7 +62,7 @@ class Block:
         return cls(
             columns,
             [int(e["seq_num"]) for e in events],
-            [float(e["time"]) for e in events],
+            [_time(e) for e in events],
             stamps,
             received,
         )
@@ -74,6 +74,11 @@ class Block:
         told = page.get("timestamps") or {}
         stamps = {key: told[key] for key in columns if key in told}
         return cls(columns, page["seq_num"], page["time"], stamps, received)
+
+
+def _time(event: Mapping[str, Any]) -> float | None:
+    """Time of an event; the archive gives back stream_datum rows as events without timestamps."""
+    return None if event.get("timestamps") == {} else float(event["time"])
 
 
 @dataclass(frozen=True)
@@ -370,7 +375,7 @@ class Stream:
             number=self._number,
             columns={n: a for n, a in columns.items() if n != "time" and not n.startswith("row:")},
             row=row,
-            acquired=(float(times[0]), float(times[-1])),
+            acquired=(_finite(times[0]), _finite(times[-1])),
             received=self._received,
             flags=("partial",) if partial else (),
         )
@@ -439,6 +444,10 @@ class Stream:
             received=received,
             broken=self._broken or broken,
         )
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _summed(columns: Mapping[str, Floats]) -> dict[str, Floats]:

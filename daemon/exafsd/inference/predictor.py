@@ -37,9 +37,9 @@ class Predictor:
     def __init__(self, path: Path, card: Card) -> None:
         self._session = session(path)
         told = self._session.get_modelmeta().custom_metadata_map
-        if told.get("schema") != CARD_SCHEMA or told.get("name") != card.name:
+        if told.get("card_schema") != CARD_SCHEMA or told.get("bundle") != card.name:
             raise ValueError(
-                f"the graph says it is {told.get('name')!r} of {told.get('schema')!r}, its card"
+                f"the graph says it is {told.get('bundle')!r} of {told.get('card_schema')!r}, its card"
                 f" {card.name!r} of {CARD_SCHEMA!r}"
             )
         names = {output.name: output.shape for output in self._session.get_outputs()}

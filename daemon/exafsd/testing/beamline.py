@@ -22,15 +22,8 @@ from bluesky.callbacks.zmq import Publisher
 from bluesky.utils import MsgGenerator
 
 from exafsd.codec import dumps
-from exafsd.testing.devices import (
-    Hdf5Detector,
-    Oscillator,
-    PageFlyer,
-    Pass,
-    PointDetector,
-    StreamDetector,
-    SweepDetector,
-)
+from exafsd.testing.devices import Oscillator, PageFlyer, Pass, PointDetector, SweepDetector
+from exafsd.testing.filedevices import Hdf5Detector, StreamDetector
 from exafsd.testing.heating import HeatedFoil, cache_folder
 
 SHAPES = ("array", "event", "page", "monitor", "resource", "stream")

@@ -165,7 +165,7 @@ def run_demo(
     with ExitStack() as stack:
         with console.status("starting proxy, catalog and daemon"):
             into, out = stack.enter_context(proxy(folder))
-            server = stack.enter_context(CatalogServer(catalog))
+            server = stack.enter_context(CatalogServer(catalog, [assets]))
             running, address = stack.enter_context(daemon(folder, out, publish, journal, assets))
             subscriber = stack.enter_context(Subscriber(address))
             wait_until_ready(subscriber, running)
@@ -186,7 +186,7 @@ def run_demo(
         raise DemoError(f"the beamline failed:\n{beamline.tail()}")
     if screen.table.results == 0:
         raise DemoError(f"no result was published; last status: {last}; logs are in {folder}")
-    write_profile(catalog, PROFILE, folder / "profiles")
+    write_profile(catalog, PROFILE, folder / "profiles", [assets])
     console.print(
         f"{screen.table.results} results, {screen.table.rejected} rejected. Again, from the"
         f" journal:\n  exafsd replay {journal} --last 1\nor from the catalog, without a server:\n"

@@ -2,19 +2,17 @@
 
 import threading
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
-from event_model import compose_resource, compose_stream_resource
 
 from exafsd.spectra import Floats
-from exafsd.testing.heating import Counts
+
+if TYPE_CHECKING:  # Larch comes with it, 3 s of imports
+    from exafsd.testing.heating import Counts
 
 #: Names of the columns, as the generic adapter expects them, with units.
 UNITS = {"energy": "eV", "I0": "counts", "It": "counts", "Ir": "counts"}
@@ -40,7 +38,7 @@ class Pass:
     times: Floats
 
     @classmethod
-    def of(cls, counts: Counts, start: float, dwell: float) -> "Pass":
+    def of(cls, counts: "Counts", start: float, dwell: float) -> "Pass":
         """Sweep that began at `start`, s since 1970, with `dwell` s per point."""
         columns = dict(zip(UNITS, (counts.energy, counts.i0, counts.it, counts.ir), strict=True))
         numbers = {key: float(counts.truth[key.removeprefix("truth_")]) for key in TRUTH_UNITS}
@@ -85,24 +83,29 @@ def data_key(shape: list[int], units: str, external: str | None = None) -> dict[
     return key | ({"external": external} if external else {})
 
 
-def _readings(values: Mapping[str, Any], at: float) -> dict[str, dict[str, Any]]:
+def readings(values: Mapping[str, Any], at: float) -> dict[str, dict[str, Any]]:
+    """Values as `read` returns them, taken at `at`, s since 1970."""
     return {key: {"value": value, "timestamp": at} for key, value in values.items()}
 
 
-class _Device:
+class Device:
+    """What every device has; no configuration."""
+
     parent = None
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def read_configuration(self) -> dict[str, Any]:
+        """Read nothing."""
         return {}
 
     def describe_configuration(self) -> dict[str, Any]:
+        """Describe nothing."""
         return {}
 
 
-class PointDetector(_Device):
+class PointDetector(Device):
     """Shape (i): one energy per event."""
 
     def __init__(self) -> None:
@@ -118,7 +121,7 @@ class PointDetector(_Device):
     def advance(self) -> None:
         """Take the next point."""
         at, row = next(self._points)
-        self._now = _readings(dict(zip(UNITS, row, strict=True)), at)
+        self._now = readings(dict(zip(UNITS, row, strict=True)), at)
 
     def read(self) -> dict[str, Any]:
         """Read the point taken."""
@@ -129,7 +132,7 @@ class PointDetector(_Device):
         return {key: data_key([], units) for key, units in UNITS.items()}
 
 
-class SweepDetector(_Device):
+class SweepDetector(Device):
     """Shape (iii): one sweep per event, as arrays."""
 
     def __init__(self, points: int) -> None:
@@ -139,7 +142,7 @@ class SweepDetector(_Device):
 
     def load(self, sweep: Pass) -> None:
         """Take a whole sweep."""
-        self._now = _readings({**sweep.columns, **sweep.numbers}, float(sweep.times[-1]))
+        self._now = readings({**sweep.columns, **sweep.numbers}, float(sweep.times[-1]))
 
     def read(self) -> dict[str, Any]:
         """Read the sweep taken."""
@@ -151,7 +154,7 @@ class SweepDetector(_Device):
         return arrays | {key: data_key([], units) for key, units in TRUTH_UNITS.items()}
 
 
-class PageFlyer(_Device):
+class PageFlyer(Device):
     """Shape (ii): pages of points, one or more per sweep."""
 
     def __init__(self, page: int = 100) -> None:
@@ -186,7 +189,7 @@ class PageFlyer(_Device):
                 yield {"data": data, "timestamps": dict.fromkeys(UNITS, at), "time": at}
 
 
-class Monitored(_Device):
+class Monitored(Device):
     """Numbers that announce themselves, like an EPICS channel."""
 
     def __init__(self, name: str, keys: tuple[str, ...]) -> None:
@@ -205,7 +208,7 @@ class Monitored(_Device):
 
     def announce(self, at: float, *values: float) -> None:
         """Send new values, with the device's own time in s since 1970."""
-        self._now = _readings(dict(zip(self._keys, values, strict=True)), at)
+        self._now = readings(dict(zip(self._keys, values, strict=True)), at)
         for callback in self._subscribers:
             callback(self._now)
 
@@ -218,7 +221,7 @@ class Monitored(_Device):
         return {key: data_key([], UNITS[key]) for key in self._keys}
 
 
-class Oscillator(_Device):
+class Oscillator(Device):
     """Shape (iv): a monochromator to and fro, and ion chambers that know nothing of it.
 
     The encoder is read half a dwell time after the chambers: the streams share no clock and must
@@ -265,144 +268,3 @@ class Oscillator(_Device):
                 time.sleep(at - time.time())
             self.chambers.announce(at, *chambers)
             self.mono.announce(at + half, position)
-
-
-class _Hdf5File:
-    """A growing HDF5 file that may be read while it is written (SWMR)."""
-
-    def __init__(self, path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self.path = path
-        self.rows = 0
-        self._file = h5py.File(path, "w", libver="latest")
-        self._sets = {
-            key: self._file.create_dataset(
-                f"entry/{key}", (0, *shape), "<f8", maxshape=(None, *shape), chunks=(1, *shape)
-            )
-            for key, shape in shapes.items()
-        }
-        self._file.swmr_mode = True
-
-    def append(self, row: Mapping[str, Any]) -> None:
-        for key, dataset in self._sets.items():
-            dataset.resize(self.rows + 1, axis=0)
-            dataset[self.rows] = row[key]
-            dataset.flush()
-        self.rows += 1
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class Hdf5Detector(_Device):
-    """Shape (v-a): arrays in HDF5, announced by resource and datum."""
-
-    def __init__(self, points: int, folder: Path) -> None:
-        super().__init__("qxafs")
-        self._points, self._folder = points, folder
-        self._documents: list[tuple[str, dict[str, Any]]] = []
-        self._now: dict[str, Any] = {}
-
-    def stage(self) -> list[Any]:
-        """Open a file for the run."""
-        path = self._folder / f"{uuid.uuid4()}.h5"
-        self._file = _Hdf5File(path, dict.fromkeys(UNITS, (self._points,)))
-        self._datum: dict[str, Any] = {}
-        for key in UNITS:
-            resource = compose_resource(
-                spec="XAFS_HDF5",
-                root=str(self._folder),
-                resource_path=path.name,
-                resource_kwargs={"dataset": f"entry/{key}"},
-            )
-            self._documents.append(("resource", dict(resource.resource_doc)))
-            self._datum[key] = resource.compose_datum
-        return [self]
-
-    def unstage(self) -> list[Any]:
-        """Close the file."""
-        self._file.close()
-        return [self]
-
-    def load(self, sweep: Pass) -> None:
-        """Write a whole sweep."""
-        self._file.append(sweep.columns)
-        values: dict[str, Any] = dict(sweep.numbers)
-        for key in UNITS:
-            datum = self._datum[key](datum_kwargs={"index": self._file.rows - 1})
-            self._documents.append(("datum", datum))
-            values[key] = datum["datum_id"]
-        self._now = _readings(values, float(sweep.times[-1]))
-
-    def read(self) -> dict[str, Any]:
-        """Read the datum ids and the numbers of the sweep."""
-        return self._now
-
-    def collect_asset_docs(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield resources once, and the datums of the latest sweep."""
-        documents, self._documents = self._documents, []
-        yield from documents
-
-    def describe(self) -> dict[str, Any]:
-        """Four external arrays, and numbers."""
-        arrays = {
-            key: data_key([self._points], units, "FILESTORE:") for key, units in UNITS.items()
-        }
-        return arrays | {key: data_key([], units) for key, units in TRUTH_UNITS.items()}
-
-
-class StreamDetector(_Device):
-    """Shape (v-b): everything in HDF5, announced by stream_resource and stream_datum; no events."""
-
-    def __init__(self, points: int, folder: Path) -> None:
-        super().__init__("qxafs")
-        self._points, self._folder = points, folder
-        self._shapes: dict[str, tuple[int, ...]] = dict.fromkeys(UNITS, (points,))
-        self._shapes |= dict.fromkeys(TRUTH_UNITS, ())
-
-    def stage(self) -> list[Any]:
-        """Open a file for the run."""
-        self._file = _Hdf5File(self._folder / f"{uuid.uuid4()}.h5", self._shapes)
-        self._announced = 0
-        self._bundles: dict[str, Any] = {}
-        return [self]
-
-    def unstage(self) -> list[Any]:
-        """Close the file."""
-        self._file.close()
-        return [self]
-
-    def load(self, sweep: Pass) -> None:
-        """Write a whole sweep."""
-        self._file.append({**sweep.columns, **sweep.numbers})
-
-    def get_index(self) -> int:
-        """Sweeps written so far."""
-        return self._file.rows
-
-    def describe_collect(self) -> dict[str, Any]:
-        """Everything external."""
-        units = UNITS | TRUTH_UNITS
-        return {
-            key: data_key(list(shape), units[key], "STREAM:") for key, shape in self._shapes.items()
-        }
-
-    def collect_asset_docs(self, index: int | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield stream resources once, and one stream datum per column for what is new."""
-        rows = self._file.rows if index is None else index
-        if rows == self._announced:
-            return
-        for key, shape in self._shapes.items():
-            if key not in self._bundles:
-                bundle = compose_stream_resource(
-                    mimetype="application/x-hdf5",
-                    uri=f"file://localhost{self._file.path}",
-                    data_key=key,
-                    parameters={"dataset": f"/entry/{key}", "chunk_shape": [1, *shape]},
-                )
-                self._bundles[key] = bundle
-                yield "stream_resource", dict(bundle.stream_resource_doc)
-            datum = self._bundles[key].compose_stream_datum(
-                indices={"start": self._announced, "stop": rows}
-            )
-            yield "stream_datum", datum
-        self._announced = rows

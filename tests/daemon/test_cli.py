@@ -1,0 +1,136 @@
+"""Commands, settings files and example configurations, as a user types them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from exafsd.cli import app
+from exafsd.settings import load
+from synthetic import ROOT, foil
+
+EXAMPLES = sorted((ROOT / "deploy").rglob("*.toml"))
+
+
+def exafsd(*arguments, expect=0):
+    """Run a command in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "exafsd.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def spectra(tmp_path_factory):
+    """Two good files and a bad one."""
+    folder = tmp_path_factory.mktemp("spectra")
+    for i in range(2):
+        energy, mu = foil(500, noise=1e-4, seed=i)
+        np.savetxt(folder / f"good{i}.dat", np.column_stack([energy, mu]), header="energy mutrans")
+    (folder / "bad.dat").write_text("this is no spectrum\n")
+    return folder
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
+def test_example_configurations_load(path):
+    assert load(path).analysis.adapter.energy.key
+
+
+def test_every_command_has_help():
+    runner = CliRunner()
+    for command in (
+        "run", "check", "demo", "analyze", "replay", "watch", "models", "config",
+        "models list", "models show", "models verify", "config init", "config show", "config schema",
+    ):  # fmt: skip
+        result = runner.invoke(app, [*command.split(), "--help"])
+        assert result.exit_code == 0, command
+        assert len(result.output) > 40
+
+
+def test_help_is_quick_to_import():
+    """What --help needs is not the whole daemon."""
+    code = "import sys, exafsd.cli; sys.exit(bool({'larch', 'zmq', 'tiled'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+def test_analyze_goes_on_after_a_bad_file(spectra):
+    files = [spectra / n for n in ("good0.dat", "bad.dat", "missing.dat", "good1.dat")]
+    done = exafsd("analyze", *files, "--json", "--element", "Cu", "--edge", "K", expect=1)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["kind"] for line in lines] == ["result", "rejected", "rejected", "result"]
+    assert [Path(line["file"]).name for line in lines] == [f.name for f in files]
+    assert "bad.dat" in done.stderr
+    assert "missing.dat" in done.stderr
+    first = lines[0]
+    assert first["element"] == "Cu"
+    assert len(first["arrays"]["chi_k2"]) == 401
+    assert first["edge_step"]["value"] == pytest.approx(2.0, rel=0.1)
+
+
+def test_analyze_without_a_model_and_as_a_table(spectra):
+    done = exafsd("analyze", spectra / "good0.dat", "--model", "none")
+    assert "1 results, 0 rejected" in done.stdout
+    done = exafsd("analyze", spectra / "good0.dat", "--model", "none", "--json")
+    line = json.loads(done.stdout)
+    assert line["trust"]["reason"] == "inference is off"
+    assert line["guessed"] == ["element", "edge"]
+    done = exafsd("analyze", spectra / "good0.dat", "--model", "nobody", "--json")
+    assert "nobody" in json.loads(done.stdout)["trust"]["reason"]
+
+
+def test_check_says_what_is_wrong(tmp_path):
+    assert "ok" in exafsd("check").stdout
+    config = tmp_path / "exafsd.toml"
+    config.write_text(
+        'models = ["/nowhere"]\n[publish]\naddress = "tcp://0.0.0.0:1"\n'
+        '[inference]\nmodel = "nobody"\n[reduction]\ne0_policy = "fixed"\n'
+    )
+    told = exafsd("check", "--config", config, expect=1).stderr
+    for word in ("/nowhere", "loopback", "nobody", "reduction.e0"):
+        assert word in told
+    config.write_text("[publish]\nadress = 'tcp://127.0.0.1:1'\n")
+    assert "adress" in exafsd("check", "--config", config, expect=2).stderr
+    exafsd("check", "--config", tmp_path / "missing.toml", expect=2)
+    config.write_text("not toml at all [")
+    exafsd("check", "--config", config, expect=2)
+
+
+def test_config_commands(tmp_path):
+    path = tmp_path / "exafsd.toml"
+    exafsd("config", "init", path)
+    exafsd("config", "init", path, expect=1)  # never overwrites
+    shown = json.loads(exafsd("config", "show", "--config", path).stdout)
+    assert shown["publish"]["address"] == "tcp://127.0.0.1:5580"
+    assert json.loads(exafsd("config", "schema").stdout)["title"] == "Settings"
+
+
+def test_models_commands(tmp_path):
+    assert "cu-k-fcc" in exafsd("models", "list").stdout
+    card = json.loads(exafsd("models", "show", "cu-k-fcc").stdout)
+    assert card["absorber"] == "Cu"
+    assert "ok" in exafsd("models", "verify").stdout
+    assert "nobody" in exafsd("models", "show", "nobody", expect=1).stderr
+    (tmp_path / "broken").mkdir()
+    done = exafsd("models", "verify", tmp_path / "broken", expect=1)
+    assert "card.json" in done.stdout
+
+
+def test_replay_of_nothing_is_said(tmp_path):
+    assert "no run" in exafsd("replay", tmp_path, expect=1).stderr
+    assert "exafsd:" in exafsd("replay", "no-such-profile", expect=1).stderr
+    told = exafsd("replay", tmp_path, "--since", "yesterday-ish", expect=1).stderr
+    assert "yesterday-ish" in told
+
+
+def test_run_refuses_an_address_in_the_open(tmp_path):
+    config = tmp_path / "exafsd.toml"
+    config.write_text('[publish]\naddress = "tcp://0.0.0.0:5999"\n')
+    assert "loopback" in exafsd("run", "--config", config, expect=1).stderr
