@@ -3,7 +3,7 @@
 PYTHON ?= python3
 DEMO_SECONDS ?= 60
 DEMO_RATE ?= 5
-TRAIN_MINUTES ?= 30
+TRAIN_MINUTES ?= 26
 
 # Two environments: the daemon alone, which never has TensorFlow, and everything for development.
 DAEMON := .venv-daemon
@@ -53,11 +53,12 @@ test-wheels: $(DEV)/.stamp
 	$(DEV)/bin/python tests/wheels/check_wheels.py
 
 bench: $(DEV)/.stamp
-	$(DEV)/bin/python -m tests.bench
+	$(DEV)/bin/python tests/bench/bench.py
 
 train: $(DEV)/.stamp
 	nice $(DEV)/bin/exafsd-train fit --amcsd 11145 --absorber Cu --edge K --name cu-k-fcc \
-		--out runs/cu-k-fcc --minutes $(TRAIN_MINUTES)
+		--out runs/cu-k-fcc --minutes $(TRAIN_MINUTES) --seed 1 --direct 120000 \
+		--instrument 8000 --workers 2
 	$(DEV)/bin/exafsd-export bundle runs/cu-k-fcc --out daemon/exafsd/models/cu-k-fcc
 
 schemas: $(DEV)/.stamp

@@ -199,7 +199,7 @@ def replay_catalog(
                 if lines:
                     sys.stdout.write(as_json(item) + "\n")
                 elif publisher is None:
-                    table.add(item.message.model_dump(mode="json"), item.message.run_uid[:8])
+                    table.add(item.message.model_dump(mode="json"), item.message.run_uid[:6])
     if publisher is not None:
         publisher.close()
     if not found:

@@ -38,8 +38,6 @@ class Run:
     scan_id: int | None = None
     edges: tuple[Edge, ...] = ()
     sample: Any = None
-    model: str | None = None
-    recipe: Recipe | None = None
 
 
 @dataclass(frozen=True)

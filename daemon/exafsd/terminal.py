@@ -23,11 +23,11 @@ ROWS = 18
 REFRESH = 4
 #: column and the width it keeps on a narrow screen
 COLUMNS = {
-    "spectrum": 8,
-    "sweep": 5,
+    "spectrum": 6,
+    "sweep": 4,
     "channel": 10,
     "E0/eV": 6,
-    "N·S0²": 8,
+    "N·S0²": 7,
     "R/Å": 9,
     "σ²/Å²": 10,
     "true R σ²": 12,
@@ -131,7 +131,7 @@ class Screen:
         """Take a message."""
         header = message.header
         if header["kind"] in ("result", "rejected"):
-            self.table.add(header, header["run_uid"][:8])
+            self.table.add(header, header["run_uid"][:6])
         elif header["kind"] == "status":
             self._status = header
             self._heard = time.monotonic()

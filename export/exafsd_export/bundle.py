@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,15 @@ import onnx
 import tensorflow as tf
 
 from exafsd._version import __version__
-from exafsd.contract import CARD_FILE, EQUATION_FILE, PINN_FILE, Card, Recipe, file_sha256
+from exafsd.contract import (
+    CARD_FILE,
+    EQUATION_FILE,
+    PINN_FILE,
+    Card,
+    Recipe,
+    file_sha256,
+    to_grid,
+)
 from exafsd.contract.card import (
     CARD_SCHEMA,
     AccuracyRow,
@@ -23,6 +32,7 @@ from exafsd.contract.card import (
 from exafsd_export.convert import convert, equation_function, pinn_function
 from exafsd_export.prove import prove
 from exafsd_training.evaluation import ACCURACY
+from exafsd_training.oracle import reduce_file
 from exafsd_training.simulate import K_END, K_MIN, direct_pool, spoil
 from exafsd_training.workflow import Model, load_model
 
@@ -32,7 +42,7 @@ PACKAGES = ("tensorflow", "tf2onnx", "onnx", "xraylarch", "larixite", "xraydb", 
 BATCHES = (1, 64)
 
 
-def make_bundle(folder: Path, out: Path) -> dict[str, float]:
+def make_bundle(folder: Path, out: Path, measured: Sequence[Path] = ()) -> dict[str, float]:
     """Convert, prove and write the bundle of a trained model.
 
     Parameters
@@ -41,6 +51,8 @@ def make_bundle(folder: Path, out: Path) -> dict[str, float]:
         Of `exafsd_training.workflow.fit_model`.
     out
         Bundle folder; only touched when everything has been proven.
+    measured
+        XDI files that ONNX and TensorFlow must also agree on.
 
     Returns
     -------
@@ -48,7 +60,7 @@ def make_bundle(folder: Path, out: Path) -> dict[str, float]:
         Largest difference between ONNX and TensorFlow by output name.
     """
     model = load_model(folder)
-    spectra = _spectra(model)
+    spectra = [*_spectra(model), *map(_measured, measured)]
     pinn_module, pinn_tf = pinn_function(model.network)
     equation_module, equation_tf = equation_function(model.network.equation)
     pinn, equation = convert(pinn_module, pinn_tf), convert(equation_module, equation_tf)
@@ -152,6 +164,13 @@ def _spectra(model: Model) -> list[dict[str, np.ndarray]]:
         noise = rng.normal(0, 1, chi_k2.shape).astype(np.float32) * mask.numpy()
         batches.append({"chi_k2": noise, "mask": mask.numpy()})
     return batches
+
+
+def _measured(path: Path) -> dict[str, np.ndarray]:
+    """A measured spectrum as the daemon would give it to the network."""
+    reduced = reduce_file(path, Recipe())
+    chi_k2, mask = to_grid(reduced.k, reduced.chi, K_MIN, reduced.k_data[1])
+    return {"chi_k2": chi_k2[None], "mask": mask[None]}
 
 
 def _thetas(model: Model) -> list[dict[str, np.ndarray]]:

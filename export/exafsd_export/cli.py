@@ -20,10 +20,14 @@ def main() -> None:
 def bundle(
     model: Annotated[Path, typer.Argument(help="Folder that exafsd-train fit wrote.")],
     out: Annotated[Path, typer.Option(help="Folder of the bundle.")],
+    spectra: Annotated[
+        list[Path] | None,
+        typer.Option(help="Measured XDI spectra to prove it on, beside simulated ones."),
+    ] = None,
 ) -> None:
     """Convert to ONNX, prove it equal to TensorFlow, write graphs and card."""
     from exafsd_export.bundle import make_bundle
 
-    for name, difference in make_bundle(model, out).items():
+    for name, difference in make_bundle(model, out, spectra or []).items():
         typer.echo(f"{name}: ONNX differs from TensorFlow by {difference:.1e} of its scale")
     typer.echo(f"{out}: written")

@@ -48,7 +48,8 @@ def test_every_command_has_help():
     runner = CliRunner()
     for command in (
         "run", "check", "demo", "analyze", "replay", "watch", "models", "config",
-        "models list", "models show", "models verify", "config init", "config show", "config schema",
+        "models list", "models show", "models verify", "config init", "config show",
+        "config schema",
     ):  # fmt: skip
         result = runner.invoke(app, [*command.split(), "--help"])
         assert result.exit_code == 0, command

@@ -27,6 +27,13 @@ def test_every_output_is_proven_equal(made: tuple[Path, dict]) -> None:
     assert max(differences.values()) <= prove.TOLERANCE
 
 
+@pytest.mark.measured
+def test_equal_on_measured_spectra_too(model_folder: Path, measured: Path, tmp_path: Path) -> None:
+    foils = sorted((measured / "Cu").glob("*.xdi"))
+    differences = bundle.make_bundle(model_folder, tmp_path / "measured", foils)
+    assert max(differences.values()) <= prove.TOLERANCE
+
+
 def test_card_and_graphs_belong_together(made: tuple[Path, dict]) -> None:
     out, _ = made
     card = Card.model_validate_json((out / "card.json").read_text())

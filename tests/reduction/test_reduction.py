@@ -20,6 +20,7 @@ from exafsd.reduction.transform import chi_r, r_factor
 from exafsd.spectra import Edge, Rejected, Run, Spectrum, SpectrumError, Sweep
 from synthetic import foil, sweep_columns
 
+ONES = np.ones(400)
 RUN = Run(uid="run", edges=(Edge("Cu", "K"),))
 
 
@@ -157,13 +158,13 @@ def broken(name, value, share=1.0):
         (broken("it", 0.0), "it_zero", "it is zero"),
         (broken("it", np.nan, 0.1), "non_finite", "NaN"),
         (broken("energy", np.nan), "non_finite", "NaN"),
-        (sweep(np.linspace(8.9, 9.9, 400), i0=np.ones(400), it=np.ones(400)), "energy_unit", "keV"),
-        (sweep(np.linspace(-5, 9000, 400), i0=np.ones(400), it=np.ones(400)), "energy_unit", "unit"),
+        (sweep(np.linspace(8.9, 9.9, 400), i0=ONES, it=ONES), "energy_unit", "keV"),
+        (sweep(np.linspace(-5, 9000, 400), i0=ONES, it=ONES), "energy_unit", "unit"),
         (sweep(np.linspace(8900, 9000, 5), i0=np.ones(5), it=np.ones(5)), "too_few_points", "5 "),
-        (sweep(np.full(400, 9000.0), i0=np.ones(400), it=np.ones(400)), "too_few_points", "1 "),
-        (sweep(np.linspace(8900, 9900, 400), i0=np.ones(400)), "missing_column", "it"),
+        (sweep(np.full(400, 9000.0), i0=ONES, it=ONES), "too_few_points", "1 "),
+        (sweep(np.linspace(8900, 9900, 400), i0=ONES), "missing_column", "it"),
         (sweep(np.linspace(8900, 9900, 400), i0=np.ones(9), it=np.ones(9)), "shape_mismatch", "9"),
-        (sweep(np.linspace(7000, 8000, 400), i0=np.ones(400), it=np.ones(400)), "no_edge", "Cu K"),
+        (sweep(np.linspace(7000, 8000, 400), i0=ONES, it=ONES), "no_edge", "Cu K"),
         (sweep(run=Run(uid="r", edges=(Edge("Xx", "K"),))), "unknown_element", "Xx"),
         (sweep(run=Run(uid="r", edges=(Edge("Cu", "Q9"),))), "unknown_element", "Q9"),
         (sweep(run=Run(uid="r", edges=(Edge("Au", ""),))), "no_edge", "Au"),

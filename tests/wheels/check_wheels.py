@@ -90,9 +90,7 @@ def check_bare(wheels, folder):
     )
     while client.poll() is None:  # PUB drops what it sends before the client is there
         publisher.send(
-            RunStop(
-                run_uid="wheel-test", scan_id=1, exit_status="success", results=1, rejected=0
-            )
+            RunStop(run_uid="wheel-test", scan_id=1, exit_status="success", results=1, rejected=0)
         )
         time.sleep(0.1)
     out, _ = client.communicate()
@@ -104,6 +102,7 @@ def check_bare(wheels, folder):
 def check_daemon(wheels, folder):
     """`exafsd check` and `exafsd analyze`, without TensorFlow."""
     import numpy as np
+
     from synthetic import foil
 
     python = environment(folder / "daemon", f"{wheels['daemon']}[daemon]")

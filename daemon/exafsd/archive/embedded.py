@@ -63,9 +63,7 @@ def write_server_config(folder: Path, assets: Sequence[Path] = ()) -> Path:
     return path
 
 
-def write_profile(
-    folder: Path, name: str, profiles: Path, assets: Sequence[Path] = ()
-) -> Path:
+def write_profile(folder: Path, name: str, profiles: Path, assets: Sequence[Path] = ()) -> Path:
     """Write the tiled profile `name`, which opens the catalog in `folder` without a server.
 
     Parameters

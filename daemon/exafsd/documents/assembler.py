@@ -9,9 +9,12 @@ from typing import Any
 from exafsd.analysis import Adapter, Analysis
 from exafsd.documents import assets
 from exafsd.documents.binding import Binding, bind, first
+from exafsd.documents.block import Block
+from exafsd.documents.context import Context
+from exafsd.documents.external import Fetch
 from exafsd.documents.items import Problem
 from exafsd.documents.joiner import Joiner
-from exafsd.documents.stream import Block, Context, Fetch, Stream
+from exafsd.documents.stream import Stream
 from exafsd.spectra import Edge, Run, SpectrumError, Sweep
 
 
@@ -125,10 +128,10 @@ class RunAssembler:
         if external:
             fetches = {key: self._fetch_datum(document["data"][key]) for key in external}
             block = Block.of_event(document, stream.binding, without=external)
-            yield from self._out(stream.wait(block, fetches, received, now + self._patience))
+            stream.external.wait(block, fetches, received, now + self._patience)
             yield from self.poll(now)
-        elif stream.announced:  # ophyd-async: the arrays come by stream_datum
-            stream.note(document)
+        elif stream.external.announced:  # ophyd-async: the arrays come by stream_datum
+            stream.external.note(document)
         else:
             yield from self._rows(stream, stream.hold(document, received))
 
@@ -141,9 +144,9 @@ class RunAssembler:
         if any(False in list(filled.get(key, ())) for key in stream.binding.keys):
             for row in _rows_of_page(document):
                 yield from self.event(row, received, now)
-        elif stream.announced:
+        elif stream.external.announced:
             for row in _rows_of_page(document):
-                stream.note(row)
+                stream.external.note(row)
         else:
             yield from self._rows(stream, stream.flush())
             yield from self._rows(stream, [Block.of_page(document, stream.binding, received)])
@@ -172,7 +175,7 @@ class RunAssembler:
             if uid not in self._refused:
                 self._refused.add(uid)
                 yield Problem("asset_refused", f"run {self.run.uid}, {key}: {error}")
-        stream.announce(key, document, file, received, now + self._patience)
+        stream.external.announce(key, document, file, received, now + self._patience)
         yield from self.poll(now)
 
     def stop(self, document: Mapping[str, Any], now: float) -> Iterator[Sweep | Problem]:
@@ -184,14 +187,18 @@ class RunAssembler:
         """Read external rows that have become available; end the run when all are in."""
         for stream in self._streams.values():
             if stream.pending:
-                yield from self._rows(stream, stream.fetch(now, final=self._stop is not None))
+                yield from self._rows(
+                    stream, stream.external.fetch(stream.binding, now, final=self._stop is not None)
+                )
         if self.finished:
             yield from self._finish()
 
     def abandon(self) -> Iterator[Sweep | Problem]:
         """End a run that will get no more documents."""
         for stream in self._streams.values():
-            yield from self._rows(stream, stream.fetch(float("inf"), final=True))
+            yield from self._rows(
+                stream, stream.external.fetch(stream.binding, float("inf"), final=True)
+            )
         self._given_up = True
         yield from self._finish()
 
@@ -274,7 +281,6 @@ def describe(start: Mapping[str, Any], analysis: Analysis) -> Run:
         scan_id=scan_id if isinstance(scan_id, int) else None,
         edges=_edges(first(start, adapter.element), first(start, adapter.edge)),
         sample=first(start, adapter.sample),
-        model=analysis.inference.model,
     )
 
 

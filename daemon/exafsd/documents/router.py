@@ -66,15 +66,26 @@ class Router:
         now = self._clock()
         for uid, run in list(self._runs.items()):
             if run.waiting:
-                yield from run.poll(now)
+                yield from self._guarded(uid, run.poll(now))
             if run.finished:
                 yield self._close(uid)
 
     def close(self) -> Iterator[Item]:
         """Give up open runs, at the end of a replay or of the daemon."""
-        for uid, run in list(self._runs.items()):
-            yield from run.abandon()
-            yield self._close(uid)
+        for uid in list(self._runs):
+            yield from self._give_up(uid)
+
+    def _give_up(self, uid: str) -> Iterator[Item]:
+        yield from self._guarded(uid, self._runs[uid].abandon())
+        yield self._close(uid)
+
+    @staticmethod
+    def _guarded(uid: str, items: Iterator[Item]) -> Iterator[Item]:
+        """Items, and a problem where making them fails: other runs go on."""
+        try:
+            yield from items
+        except Exception as error:
+            yield Problem("bad_document", f"run {uid}: {type(error).__name__}: {error}")
 
     def _dispatch(self, name: Any, document: Any, received: float | None) -> Iterator[Item]:
         if not isinstance(document, Mapping):
@@ -131,8 +142,7 @@ class Router:
         if len(self._runs) > MAX_OPEN_RUNS:
             oldest = next(iter(self._runs))
             yield Problem("lost_stop", f"run {oldest} never ended; it is closed")
-            yield from self._runs[oldest].abandon()
-            yield self._close(oldest)
+            yield from self._give_up(oldest)
 
     def _close(self, uid: str) -> RunEnded:
         run = self._runs.pop(uid)

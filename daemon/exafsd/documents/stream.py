@@ -1,158 +1,28 @@
 """One stream of a run: rows in, sweeps out."""
 
-from bisect import bisect_right
-from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exafsd.analysis import Adapter
-from exafsd.documents import assets
-from exafsd.documents.binding import Binding, lookup
+from exafsd.documents.binding import Binding
+from exafsd.documents.block import Block
+from exafsd.documents.context import Context
+from exafsd.documents.external import External
 from exafsd.documents.items import Problem
 from exafsd.documents.splitter import Segment, TurningSplitter
 from exafsd.spectra import Floats, Run, SpectrumError, Sweep
 
 #: scalar events gathered before they are looked at: numpy's overhead is that of some ten events
 HELD_EVENTS = 16
-#: rows read from a file at once
-BLOCK_ROWS = 4096
-#: readings of slow signals kept for lookup by time
-REMEMBERED = 1024
 #: a sweep whose span is below this share of the longest is flagged partial
 PARTIAL = 0.9
 _NOBODY = Run(uid="")
 
 
-@dataclass(frozen=True)
-class Block:
-    """Rows of a stream: data key to sequence of values, sequence numbers, times in s."""
-
-    columns: Mapping[str, Any]
-    seq: Sequence[int]
-    time: Sequence[float | None]
-    stamps: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    received: float | None = None
-    #: set where the rows could not be read
-    error: str | None = None
-
-    @classmethod
-    def of_event(
-        cls, event: Mapping[str, Any], binding: Binding, without: Sequence[str] = ()
-    ) -> "Block":
-        """Block of one event."""
-        data = event["data"]
-        columns = {key: [data[key]] for key in binding.keys if key in data and key not in without}
-        return cls(columns, [int(event["seq_num"])], [_time(event)])
-
-    @classmethod
-    def of_events(
-        cls, events: Sequence[Mapping[str, Any]], binding: Binding, received: float | None
-    ) -> "Block":
-        """Block of several events, all with the same keys."""
-        keys = set(binding.keys).intersection(*(e["data"] for e in events))
-        columns = {key: [e["data"][key] for e in events] for key in keys}
-        stamps = {
-            key: [(e.get("timestamps") or {}).get(key, e["time"]) for e in events] for key in keys
-        }
-        return cls(
-            columns,
-            [int(e["seq_num"]) for e in events],
-            [_time(e) for e in events],
-            stamps,
-            received,
-        )
-
-    @classmethod
-    def of_page(cls, page: Mapping[str, Any], binding: Binding, received: float | None) -> "Block":
-        """Block of an event page."""
-        columns = {key: page["data"][key] for key in binding.keys if key in page["data"]}
-        told = page.get("timestamps") or {}
-        stamps = {key: told[key] for key in columns if key in told}
-        return cls(columns, page["seq_num"], page["time"], stamps, received)
-
-
-def _time(event: Mapping[str, Any]) -> float | None:
-    """Time of an event; the archive gives back stream_datum rows as events without timestamps."""
-    return None if event.get("timestamps") == {} else float(event["time"])
-
-
-@dataclass(frozen=True)
-class Fetch:
-    """Rows start ... stop - 1 of a dataset, or why there will never be any."""
-
-    path: Path | None = None
-    dataset: str = ""
-    start: int = 0
-    stop: int = 0
-    error: str | None = None
-
-
-@dataclass
-class _Waiting:
-    """Rows whose values are partly in files."""
-
-    block: Block
-    fetches: Mapping[str, Fetch]
-    deadline: float
-
-
-class Context:
-    """Chosen metadata of a run: from a row, from slow streams by time, from the start document."""
-
-    def __init__(self, adapter: Adapter, start: Mapping[str, Any]) -> None:
-        self._adapter = adapter
-        self._start = start
-        self._slow: dict[str, deque[tuple[float, Any, str | None]]] = {}
-
-    def remember(self, binding: Binding, block: Block) -> None:
-        """Keep the context readings of a stream that is not a spectrum itself."""
-        if binding.has_signals:
-            return
-        for key in binding.context:
-            if key in block.columns:
-                kept = self._slow.setdefault(key, deque(maxlen=REMEMBERED))
-                for when, value in zip(block.time, block.columns[key], strict=True):
-                    kept.append((when or 0.0, value, binding.units.get(key)))
-
-    def of(self, row: Mapping[str, Any], binding: Binding, when: float | None) -> dict[str, Any]:
-        """Context of a sweep that ended at `when`: name to value, unit and time."""
-        found: dict[str, Any] = {}
-        for key in self._adapter.context:
-            if key in row:
-                found[key] = {"value": _plain(row[key]), "unit": binding.units.get(key)}
-                found[key]["time"] = when
-            elif key in self._slow:
-                kept = list(self._slow[key])
-                at = len(kept) if when is None else bisect_right([k[0] for k in kept], when)
-                time, value, unit = kept[max(at - 1, 0)]
-                found[key] = {"value": _plain(value), "unit": unit, "time": time}
-            elif (value := lookup(self._start, key)) is not None:
-                found[key] = {"value": _plain(value), "unit": None, "time": None}
-        return found
-
-    def truth_of(self, row: Mapping[str, Any]) -> dict[str, float] | None:
-        """Known parameters, where a simulation tells them."""
-        found = {}
-        for name, key in self._adapter.truth.items():
-            value = row.get(key)
-            for path in (key, f"truth.{name}"):
-                value = lookup(self._start, path) if value is None else value
-            if isinstance(value, (int, float, np.number)):
-                found[name] = float(value)
-        return found or None
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
-
-
 class Stream:
-    """State of one stream: rows held back, the open sweep, rows that wait for files."""
+    """State of one stream: rows held back, rows that wait for files, the open sweep."""
 
     def __init__(
         self,
@@ -162,18 +32,13 @@ class Stream:
         broken: SpectrumError | None,
     ) -> None:
         self.binding = binding
+        self.external = External()
         self.rows = 0
         self._context = context
         self._broken = broken
         self._splitter = TurningSplitter(turn)
         self._held: list[Mapping[str, Any]] = []
         self._held_at: float | None = None
-        self._waiting: deque[_Waiting] = deque()
-        self._announced: dict[str, list[Fetch]] = {}
-        self._noted: dict[int, Mapping[str, Any]] = {}
-        self._row = 0  # next row of an announced stream
-        self._first_seq = 1  # sequence number of row 0
-        self._deadline = 0.0
         self._received: float | None = None
         self._number = 0
         self._longest = 0.0
@@ -183,14 +48,9 @@ class Stream:
     # rows in
 
     @property
-    def announced(self) -> bool:
-        """Whether rows of this stream come by stream_datum."""
-        return bool(self._announced)
-
-    @property
     def pending(self) -> bool:
         """Whether rows wait for a file."""
-        return bool(self._waiting) or self._available() > self._row
+        return self.external.pending(self.binding)
 
     def hold(self, event: Mapping[str, Any], received: float | None) -> list[Block]:
         """Take an event; scalar ones are gathered to small blocks."""
@@ -216,91 +76,6 @@ class Stream:
             return []
         return [Block.of_events(events, self.binding, self._held_at)]
 
-    def wait(
-        self, block: Block, fetches: Mapping[str, Fetch], received: float | None, deadline: float
-    ) -> list[Sweep]:
-        """Queue a row whose values are in files."""
-        block = Block(block.columns, block.seq, block.time, received=received)
-        self._waiting.append(_Waiting(block, fetches, deadline))
-        return []
-
-    def announce(
-        self,
-        key: str,
-        document: Mapping[str, Any],
-        file: Fetch,
-        received: float | None,
-        deadline: float,
-    ) -> None:
-        """Take a stream_datum: rows of `key` that a file has or will have."""
-        indices, seq = document["indices"], document["seq_nums"]
-        if not self._announced:
-            self._first_seq = int(seq["start"]) - int(indices["start"])
-        fetch = replace(file, start=int(indices["start"]), stop=int(indices["stop"]))
-        self._announced.setdefault(key, []).append(fetch)
-        self._deadline = deadline
-        self._received = received
-
-    def note(self, event: Mapping[str, Any]) -> None:
-        """Take the internal part of a row whose arrays are in files."""
-        self._noted[int(event["seq_num"])] = event
-
-    def _available(self) -> int:
-        """Rows announced for every column."""
-        if not self._announced:
-            return 0
-        wanted = set(self.binding.columns.values())
-        if not wanted <= set(self._announced):
-            return 0
-        return min(fetches[-1].stop for fetches in self._announced.values())
-
-    def fetch(self, now: float, final: bool) -> list[Block]:
-        """Read what has become readable, in order; give up on what is past its deadline."""
-        blocks = []
-        while self._waiting:
-            head = self._waiting[0]
-            block = _filled(head.block, head.fetches, late=now >= head.deadline)
-            if block is None:
-                break
-            blocks.append(block)
-            self._waiting.popleft()
-        while self._available() > self._row:
-            parts = {
-                key: next(fetch for fetch in fetches if fetch.stop > self._row)
-                for key, fetches in self._announced.items()
-            }
-            end = min(fetch.stop for fetch in parts.values())
-            until = min(end, self._row + BLOCK_ROWS)
-            block = self._announced_block(parts, until, now >= self._deadline, final)
-            if block is None:
-                break
-            blocks.append(block)
-            # of a part that cannot be read one block is rejected: its size is only a claim
-            self._row = until if block.error is None else end
-        return blocks
-
-    def _announced_block(
-        self, fetches: Mapping[str, Fetch], stop: int, late: bool, final: bool
-    ) -> Block | None:
-        start = self._row
-        seq = list(range(self._first_seq + start, self._first_seq + stop))
-        internal = self.binding.keys - set(fetches)
-        if internal and not final and seq[-1] not in self._noted and not late:
-            return None  # context of these rows comes in an event that is still on its way
-        noted = [self._noted.pop(number, {}) for number in seq]
-        columns: dict[str, Any] = {}
-        for key in internal:
-            values = [dict(event.get("data") or {}).get(key) for event in noted]
-            if None not in values:
-                columns[key] = values
-        times = [event.get("time") for event in noted]
-        block = Block(columns, seq, times, received=self._received)
-        ranges = {key: replace(fetch, start=start, stop=stop) for key, fetch in fetches.items()}
-        filled = _filled(block, ranges, late)
-        if filled is None:  # looked at again later
-            self._noted |= {n: event for n, event in zip(seq, noted, strict=True) if event}
-        return filled
-
     def check_sequence(self, run_uid: str, block: Block) -> Problem | None:
         """Count rows; say where sequence numbers have a gap or come again."""
         if len(block.seq) == 0:
@@ -323,7 +98,8 @@ class Stream:
         """Rows with energy and signals: each an array and so a sweep, or points of one."""
         if block.error is not None:
             error = SpectrumError("asset_missing", block.error)
-            return [self._broken_sweep(block, i, error) for i in range(len(block.seq))]
+            rows = range(len(block.seq)) if self.binding.rowwise else range(1)
+            return [self._broken_sweep(block, i, error) for i in rows]
         if self.binding.rowwise:
             return [self._row_sweep(block, i) for i in range(len(block.seq))]
         return self.cut(self.points(block), self._name, block)
@@ -457,34 +233,6 @@ def _summed(columns: Mapping[str, Floats]) -> dict[str, Floats]:
     if elements:
         signals["iff"] = elements[0] if len(elements) == 1 else np.sum(elements, axis=0)
     return signals
-
-
-def _filled(block: Block, fetches: Mapping[str, Fetch], late: bool) -> Block | None:
-    """Block with its external columns read; None while they may still come."""
-    columns = dict(block.columns)
-    error = None
-    for key, fetch in fetches.items():
-        if fetch.error is not None or fetch.path is None:
-            error = f"{key}: {fetch.error}"
-            break
-        try:
-            columns[key] = _unit_axis(
-                assets.read_rows(fetch.path, fetch.dataset, fetch.start, fetch.stop)
-            )
-        except assets.NotYet as reason:
-            if not late:
-                return None
-            error = f"{key}: {reason}"
-            break
-        except assets.AssetError as reason:
-            error = f"{key}: {reason}"
-            break
-    return Block(columns, block.seq, block.time, block.stamps, block.received, error)
-
-
-def _unit_axis(rows: NDArray[Any]) -> NDArray[Any]:
-    """Scalars per row are sometimes written as rows of one."""
-    return rows[:, 0] if rows.ndim == 2 and rows.shape[1] == 1 else rows
 
 
 def _missing(key: str) -> SpectrumError:

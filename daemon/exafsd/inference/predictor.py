@@ -38,9 +38,9 @@ class Predictor:
         self._session = session(path)
         told = self._session.get_modelmeta().custom_metadata_map
         if told.get("card_schema") != CARD_SCHEMA or told.get("bundle") != card.name:
+            said = f"{told.get('bundle')!r} of {told.get('card_schema')!r}"
             raise ValueError(
-                f"the graph says it is {told.get('bundle')!r} of {told.get('card_schema')!r}, its card"
-                f" {card.name!r} of {CARD_SCHEMA!r}"
+                f"the graph says it is {said}, its card {card.name!r} of {CARD_SCHEMA!r}"
             )
         names = {output.name: output.shape for output in self._session.get_outputs()}
         missing = [name for name in OUTPUTS if name not in names]

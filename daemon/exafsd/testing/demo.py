@@ -93,7 +93,7 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def proxy(folder: Path) -> Iterator[tuple[str, str]]:
-    """``bluesky-0MQ-proxy`` on free loopback ports; its addresses for publishers and subscribers."""
+    """``bluesky-0MQ-proxy`` on free loopback ports; its addresses to publish to and subscribe."""
     ports = free_ports(2)
     into, out = (f"tcp://127.0.0.1:{port}" for port in ports)
     code = "from bluesky.commandline.zmq_proxy import main; main()"
@@ -186,6 +186,7 @@ def run_demo(
         raise DemoError(f"the beamline failed:\n{beamline.tail()}")
     if screen.table.results == 0:
         raise DemoError(f"no result was published; last status: {last}; logs are in {folder}")
+    console.print()
     write_profile(catalog, PROFILE, folder / "profiles", [assets])
     console.print(
         f"{screen.table.results} results, {screen.table.rejected} rejected. Again, from the"

@@ -1,0 +1,65 @@
+"""Chosen metadata that is copied onto results: temperature, sample position, known truth."""
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from exafsd.analysis import Adapter
+from exafsd.documents.binding import Binding, lookup
+from exafsd.documents.block import Block
+
+#: readings of slow signals kept for lookup by time
+REMEMBERED = 1024
+
+
+class Context:
+    """Chosen metadata of a run: from a row, from slow streams by time, from the start document."""
+
+    def __init__(self, adapter: Adapter, start: Mapping[str, Any]) -> None:
+        self._adapter = adapter
+        self._start = start
+        self._slow: dict[str, deque[tuple[float, Any, str | None]]] = {}
+
+    def remember(self, binding: Binding, block: Block) -> None:
+        """Keep the context readings of a stream that is not a spectrum itself."""
+        if binding.has_signals:
+            return
+        for key in binding.context:
+            if key in block.columns:
+                kept = self._slow.setdefault(key, deque(maxlen=REMEMBERED))
+                for when, value in zip(block.time, block.columns[key], strict=True):
+                    kept.append((when or 0.0, value, binding.units.get(key)))
+
+    def of(self, row: Mapping[str, Any], binding: Binding, when: float | None) -> dict[str, Any]:
+        """Context of a sweep that ended at `when`: name to value, unit and time."""
+        found: dict[str, Any] = {}
+        for key in self._adapter.context:
+            if key in row:
+                found[key] = {"value": _plain(row[key]), "unit": binding.units.get(key)}
+                found[key]["time"] = when
+            elif key in self._slow:
+                kept = list(self._slow[key])
+                at = len(kept) if when is None else bisect_right([k[0] for k in kept], when)
+                time, value, unit = kept[max(at - 1, 0)]
+                found[key] = {"value": _plain(value), "unit": unit, "time": time}
+            elif (value := lookup(self._start, key)) is not None:
+                found[key] = {"value": _plain(value), "unit": None, "time": None}
+        return found
+
+    def truth_of(self, row: Mapping[str, Any]) -> dict[str, float] | None:
+        """Known parameters, where a simulation tells them."""
+        found = {}
+        for name, key in self._adapter.truth.items():
+            value = row.get(key)
+            for path in (key, f"truth.{name}"):
+                value = lookup(self._start, path) if value is None else value
+            if isinstance(value, (int, float, np.number)):
+                found[name] = float(value)
+        return found or None
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,162 @@
+"""Rows of a stream whose values are in files: waited for, read in order, given up in time."""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from exafsd.documents import assets
+from exafsd.documents.binding import Binding
+from exafsd.documents.block import Block
+
+#: rows read from a file at once
+BLOCK_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Rows start ... stop - 1 of a dataset, or why there will never be any."""
+
+    path: Path | None = None
+    dataset: str = ""
+    start: int = 0
+    stop: int = 0
+    error: str | None = None
+
+
+@dataclass
+class _Waiting:
+    """Rows whose values are partly in files."""
+
+    block: Block
+    fetches: Mapping[str, Fetch]
+    deadline: float
+
+
+class External:
+    """Rows of one stream that wait for files: of resource and datum, and of stream_datum."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[_Waiting] = deque()
+        self._announced: dict[str, list[Fetch]] = {}
+        self._noted: dict[int, Mapping[str, Any]] = {}
+        self._row = 0  # next row of an announced stream
+        self._first_seq = 1  # sequence number of row 0
+        self._deadline = 0.0
+        self._received: float | None = None
+
+    @property
+    def announced(self) -> bool:
+        """Whether rows of this stream come by stream_datum."""
+        return bool(self._announced)
+
+    def pending(self, binding: Binding) -> bool:
+        """Whether rows wait for a file."""
+        return bool(self._waiting) or self._available(binding) > self._row
+
+    def wait(
+        self, block: Block, fetches: Mapping[str, Fetch], received: float | None, deadline: float
+    ) -> None:
+        """Queue a row whose values are in files."""
+        self._waiting.append(_Waiting(replace(block, received=received), fetches, deadline))
+
+    def announce(
+        self,
+        key: str,
+        document: Mapping[str, Any],
+        file: Fetch,
+        received: float | None,
+        deadline: float,
+    ) -> None:
+        """Take a stream_datum: rows of `key` that a file has or will have."""
+        indices, seq = document["indices"], document["seq_nums"]
+        if not self._announced:
+            self._first_seq = int(seq["start"]) - int(indices["start"])
+        fetch = replace(file, start=int(indices["start"]), stop=int(indices["stop"]))
+        self._announced.setdefault(key, []).append(fetch)
+        self._deadline = deadline
+        self._received = received
+
+    def note(self, event: Mapping[str, Any]) -> None:
+        """Take the internal part of a row whose arrays are in files."""
+        self._noted[int(event["seq_num"])] = event
+
+    def _available(self, binding: Binding) -> int:
+        """Rows announced for every column."""
+        if not self._announced or not set(binding.columns.values()) <= set(self._announced):
+            return 0
+        return min(fetches[-1].stop for fetches in self._announced.values())
+
+    def fetch(self, binding: Binding, now: float, final: bool) -> list[Block]:
+        """Read what has become readable, in order; give up on what is past its deadline.
+
+        `final`: the run has stopped, so that no more events will bring context.
+        """
+        blocks = []
+        while self._waiting:
+            head = self._waiting[0]
+            block = _filled(head.block, head.fetches, late=now >= head.deadline)
+            if block is None:
+                break
+            blocks.append(block)
+            self._waiting.popleft()
+        while self._available(binding) > self._row:
+            for fetches in self._announced.values():  # forget what is read, or a run's memory grows
+                while len(fetches) > 1 and fetches[0].stop <= self._row:
+                    fetches.pop(0)
+            parts = {key: fetches[0] for key, fetches in self._announced.items()}
+            end = min(fetch.stop for fetch in parts.values())
+            until = min(end, self._row + BLOCK_ROWS)
+            block = self._announced_block(binding, parts, until, now >= self._deadline, final)
+            if block is None:
+                break
+            blocks.append(block)
+            # of a part that cannot be read one block is rejected: its size is only a claim
+            self._row = until if block.error is None else end
+        return blocks
+
+    def _announced_block(
+        self, binding: Binding, parts: Mapping[str, Fetch], stop: int, late: bool, final: bool
+    ) -> Block | None:
+        start = self._row
+        seq = list(range(self._first_seq + start, self._first_seq + stop))
+        internal = binding.keys - set(parts)
+        if internal and not final and seq[-1] not in self._noted and not late:
+            return None  # context of these rows comes in an event that is still on its way
+        noted = [self._noted.pop(number, {}) for number in seq]
+        columns: dict[str, Any] = {}
+        for key in internal:
+            values = [dict(event.get("data") or {}).get(key) for event in noted]
+            if None not in values:
+                columns[key] = values
+        times = [event.get("time") for event in noted]
+        block = Block(columns, seq, times, received=self._received)
+        ranges = {key: replace(fetch, start=start, stop=stop) for key, fetch in parts.items()}
+        filled = _filled(block, ranges, late)
+        if filled is None:  # looked at again later
+            self._noted |= {n: event for n, event in zip(seq, noted, strict=True) if event}
+        return filled
+
+
+def _filled(block: Block, fetches: Mapping[str, Fetch], late: bool) -> Block | None:
+    """Block with its external columns read; None while they may still come."""
+    columns = dict(block.columns)
+    for key, fetch in fetches.items():
+        if fetch.error is not None or fetch.path is None:
+            return replace(block, error=f"{key}: {fetch.error}")
+        try:
+            rows = assets.read_rows(fetch.path, fetch.dataset, fetch.start, fetch.stop)
+        except assets.NotYet as reason:
+            return replace(block, error=f"{key}: {reason}") if late else None
+        except Exception as reason:  # h5py raises whatever a broken file makes it hit
+            return replace(block, error=f"{key}: {type(reason).__name__}: {reason}")
+        columns[key] = _unit_axis(rows)
+    return replace(block, columns=columns)
+
+
+def _unit_axis(rows: NDArray[Any]) -> NDArray[Any]:
+    """Scalars per row are sometimes written as rows of one."""
+    return rows[:, 0] if rows.ndim == 2 and rows.shape[1] == 1 else rows
