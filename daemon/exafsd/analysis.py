@@ -183,12 +183,16 @@ class Inference(_Frozen):
     model: str | None = Field(
         default=None, description="bundle name; null is chosen by element and edge"
     )
+    structure: str | None = Field(
+        default=None, description="phase or formula that the chosen bundle must hold"
+    )
 
 
 class RunOverride(_Frozen):
     """What ``start["exafsd"]`` may set for its own run: never sockets, paths or code."""
 
     model: str | None = None
+    structure: str | None = None
     element: str | None = None
     edge: str | None = None
     adapter: dict[str, Any] | None = None
@@ -228,7 +232,7 @@ class Analysis(_Frozen):
                 adapter=Adapter.model_validate(names),
                 reduction=reduction,
                 inference=self.inference.model_copy(
-                    update={"model": override.model} if override.model else {}
+                    update=override.model_dump(include={"model", "structure"}, exclude_none=True)
                 ),
             )
         except ValidationError as error:

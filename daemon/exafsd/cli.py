@@ -125,7 +125,7 @@ def replay(
     realtime: Annotated[
         bool, typer.Option("--realtime/--fast", help="As measured, or at once.")
     ] = False,
-    publish: Annotated[bool, typer.Option("--publish", help="Over ZeroMQ, as if live.")] = False,
+    publish: Annotated[bool, typer.Option("--publish", help="Results over ZeroMQ.")] = False,
     json: JsonOption = False,
     config: ConfigOption = None,
     model: ModelOption = None,

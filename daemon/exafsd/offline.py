@@ -33,6 +33,10 @@ from exafsd.spectra import Edge, SpectrumError
 from exafsd.terminal import ResultTable, as_list
 
 
+#: s for subscribers to find a publisher that has just begun; what is sent before is lost to them
+SETTLE = 1.0
+
+
 def with_model(settings: Settings, model: str | None) -> Settings:
     """Settings with the model named on the command line: a name, a bundle's folder, or none."""
     if model is None:
@@ -172,6 +176,8 @@ def replay_catalog(
     source = open_source(catalog)
     pipeline = composition.make_pipeline(settings)
     publisher = composition.make_publisher(settings) if publish else None
+    if publisher is not None:
+        time.sleep(SETTLE)
     table = ResultTable()
     found = False
     with _progress(enabled=not lines) as progress:

@@ -119,7 +119,8 @@ class Pipeline:
     def _choose(self, spectrum: Spectrum, analysis: Analysis) -> tuple[Bundle | None, str | None]:
         if not analysis.inference.enabled:
             return None, "inference is off"
-        return self._registry.choose(spectrum.edge, analysis.inference.model)
+        wanted = analysis.inference
+        return self._registry.choose(spectrum.edge, wanted.model, wanted.structure)
 
     def _message(
         self,

@@ -179,6 +179,24 @@ def test_hostile_frames_do_not_stop_the_next_run(site):
     assert len(outcomes(site)) == before + 4
 
 
+def test_watch_shows_truth_beside_prediction_and_json_for_pipes(site):
+    command = [sys.executable, "-m", "exafsd.cli", "watch", site.address, "--seconds", "25"]
+    wide = {**os.environ, "COLUMNS": "140"}
+    table = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=wide)
+    lines = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True)
+    time.sleep(6)  # both must be connected before the run begins
+    site.beamline("--shape", "array", "--sweeps", "2", "--rate", "10")
+    shown, _ = table.communicate(timeout=60)
+    told, _ = lines.communicate(timeout=60)
+    site.listener.until(lambda h: h["kind"] == "status" and h["queues"]["runs"] == 0)
+    assert "true R σ²" in shown
+    assert "4 results, 0 rejected" in shown
+    results = [h for h in map(json.loads, told.splitlines()) if h["kind"] == "result"]
+    assert len(results) == 4
+    assert len(results[0]["arrays"]["chi_k2"]) == 401
+    assert results[0]["truth"]["r"] == pytest.approx(2.56, abs=0.1)
+
+
 def replayed(archive, site, **environment):
     """Outcomes of `exafsd replay ARCHIVE --json` by id."""
     config = site.folder / "exafsd.toml"
@@ -236,6 +254,26 @@ def test_live_journal_and_catalog_agree(site):
     server.stop()
     write_profile(site.folder / "catalog", "embedded", site.profiles, [site.assets])
     assert_same(live, replayed("embedded", site, TILED_PROFILES=str(site.profiles)))
+
+
+def test_replay_publishes_over_zeromq(site):
+    address_file = site.folder / "replay-address"
+    environment = {
+        **os.environ,
+        "EXAFSD_PUBLISH__ADDRESS_FILE": str(address_file),
+        "EXAFSD_PUBLISH__ADDRESS": "tcp://127.0.0.1:*",
+    }
+    command = [sys.executable, "-m", "exafsd.cli", "replay", str(site.journal), "--last", "1"]
+    process = subprocess.Popen([*command, "--publish"], env=environment)
+    end = time.monotonic() + 60
+    while not address_file.exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    listener = Listener(address_file.read_text().strip())
+    try:
+        listener.until(lambda h: h["sweep"] == 2 and h["channel"] == "reference")
+    finally:
+        listener.close()
+        assert process.wait(60) == 0
 
 
 def test_sigterm_ends_the_daemon_with_stopped_and_exit_0(site):

@@ -108,22 +108,37 @@ class Registry:
                 registry.bundles[bundle.card.name] = bundle
         return registry
 
-    def choose(self, edge: Edge, name: str | None = None) -> tuple[Bundle | None, str | None]:
+    def choose(
+        self, edge: Edge, name: str | None = None, structure: str | None = None
+    ) -> tuple[Bundle | None, str | None]:
         """Return the bundle for an edge and None, or None and the reason there is none."""
         if name is not None:
-            bundle = self.bundles.get(name)
-            if bundle is None:
-                why = self.refused.get(name)
-                have = ", ".join(self.bundles) or "none"
-                text = f"it was refused: {why}" if why else f"loaded are: {have}"
-                return None, f"the model {name!r} was asked for, but {text}"
-            if (bundle.card.absorber, bundle.card.edge) != (edge.element, edge.edge):
-                return None, (
-                    f"the model {name!r} is for {bundle.card.absorber} {bundle.card.edge},"
-                    f" the spectrum is {edge.element} {edge.edge}"
-                )
-            return bundle, None
-        for bundle in self.bundles.values():
-            if (bundle.card.absorber, bundle.card.edge) == (edge.element, edge.edge):
+            return self._named(edge, name)
+        fitting = [
+            bundle
+            for bundle in self.bundles.values()
+            if (bundle.card.absorber, bundle.card.edge) == (edge.element, edge.edge)
+        ]
+        if not fitting:
+            return None, f"no model for {edge.element} {edge.edge} is loaded"
+        if structure is None:
+            return fitting[0], None
+        for bundle in fitting:
+            if any(structure in (s.phase, s.formula) for s in bundle.card.structures):
                 return bundle, None
-        return None, f"no model for {edge.element} {edge.edge} is loaded"
+        names = ", ".join(bundle.card.name for bundle in fitting)
+        return None, f"the structure {structure!r} was asked for, but is in none of {names}"
+
+    def _named(self, edge: Edge, name: str) -> tuple[Bundle | None, str | None]:
+        bundle = self.bundles.get(name)
+        if bundle is None:
+            why = self.refused.get(name)
+            have = ", ".join(self.bundles) or "none"
+            text = f"it was refused: {why}" if why else f"loaded are: {have}"
+            return None, f"the model {name!r} was asked for, but {text}"
+        if (bundle.card.absorber, bundle.card.edge) != (edge.element, edge.edge):
+            return None, (
+                f"the model {name!r} is for {bundle.card.absorber} {bundle.card.edge},"
+                f" the spectrum is {edge.element} {edge.edge}"
+            )
+        return bundle, None

@@ -86,7 +86,10 @@ class Publisher:
             ) from None
         self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         if address_file is not None:
-            address_file.write_text(self.address + "\n")
+            # whole or not at all: others wait for this file
+            partial = address_file.with_name(address_file.name + ".part")
+            partial.write_text(self.address + "\n")
+            partial.replace(address_file)
         log.info("publishing address=%s publisher=%s", self.address, self.uuid)
 
     def send(self, message: BaseMessage, arrays: Mapping[str, NDArray[Any]] | None = None) -> None:
