@@ -32,7 +32,6 @@ from exafsd.settings import Settings
 from exafsd.spectra import Edge, SpectrumError
 from exafsd.terminal import ResultTable, as_list
 
-
 #: s for subscribers to find a publisher that has just begun; what is sent before is lost to them
 SETTLE = 1.0
 

@@ -180,15 +180,25 @@ def test_hostile_frames_do_not_stop_the_next_run(site):
 
 
 def test_watch_shows_truth_beside_prediction_and_json_for_pipes(site):
-    command = [sys.executable, "-m", "exafsd.cli", "watch", site.address, "--seconds", "25"]
+    command = [sys.executable, "-m", "exafsd.cli", "watch", site.address]
     wide = {**os.environ, "COLUMNS": "140"}
-    table = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=wide)
-    lines = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True)
-    time.sleep(6)  # both must be connected before the run begins
-    site.beamline("--shape", "array", "--sweeps", "2", "--rate", "10")
-    shown, _ = table.communicate(timeout=60)
-    told, _ = lines.communicate(timeout=60)
-    site.listener.until(lambda h: h["kind"] == "status" and h["queues"]["runs"] == 0)
+    outputs = [site.folder / "watch.txt", site.folder / "watch.jsonl"]
+    with ExitStack() as stack:
+        both = [
+            subprocess.Popen(c, stdout=stack.enter_context(out.open("w")), env=wide)
+            for c, out in zip((command, [*command, "--json"]), outputs, strict=True)
+        ]
+        end = time.monotonic() + 60
+        while not outputs[1].stat().st_size and time.monotonic() < end:
+            time.sleep(0.1)  # a status will come: it is connected, and so is the other by then
+        time.sleep(2)
+        site.beamline("--shape", "array", "--sweeps", "2", "--rate", "10")
+        site.listener.until(lambda h: h["kind"] == "run.stop")
+        time.sleep(2)
+        for process in both:
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
+    shown, told = (out.read_text() for out in outputs)
     assert "true R σ²" in shown
     assert "4 results, 0 rejected" in shown
     results = [h for h in map(json.loads, told.splitlines()) if h["kind"] == "result"]
