@@ -42,6 +42,16 @@ def _settings(config: Path | None, **overrides: Any) -> Any:
         fail(error, 2)
 
 
+def _with_model(config: Path | None, model: str | None) -> Any:
+    from exafsd.inference.registry import BundleError
+    from exafsd.offline import with_model
+
+    try:
+        return with_model(_settings(config), model)
+    except BundleError as error:
+        fail(error)
+
+
 def _log(level: str) -> None:
     """One line an event on stderr; only our own, whatever libraries do to the root logger."""
     handler = logging.StreamHandler(sys.stderr)
@@ -75,7 +85,10 @@ def run(config: ConfigOption = None) -> None:
     except (AddressError, OSError) as error:
         fail(error)
     service.handle_signals()
-    service.run()
+    try:
+        service.run()
+    except OSError as error:  # the source's address
+        fail(error)
 
 
 @app.command()
@@ -104,9 +117,9 @@ def analyze(
     json: JsonOption = False,
 ) -> None:
     """Analyse spectra in files with the pipeline of the live daemon."""
-    from exafsd.offline import analyze_files, with_model
+    from exafsd.offline import analyze_files
 
-    settings = with_model(_settings(config), model)
+    settings = _with_model(config, model)
     _log("ERROR")
     if not analyze_files(files, settings, element, edge, json):
         raise typer.Exit(1)
@@ -131,9 +144,9 @@ def replay(
     model: ModelOption = None,
 ) -> None:
     """Analyse archived runs again."""
-    from exafsd.offline import Selection, replay_catalog, with_model
+    from exafsd.offline import Selection, replay_catalog
 
-    settings = with_model(_settings(config), model)
+    settings = _with_model(config, model)
     _log("ERROR")
     try:
         chosen = Selection.parse(uid, last, since, until, search or [])

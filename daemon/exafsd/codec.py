@@ -64,6 +64,9 @@ def _decode(code: int, data: bytes) -> Any:
         raise CodecError(f"unknown msgpack extension {code}")
     dtype, shape, raw = msgpack.unpackb(data)
     dtype = np.dtype(dtype)
+    if not raw and shape and shape[0]:
+        # an array of a million million rows of nothing fits into 60 bytes
+        raise CodecError(f"an array of shape {shape} without data is refused")
     if dtype.kind not in PLAIN_KINDS:
         raise CodecError(f"arrays of dtype {dtype} are refused")
     return np.frombuffer(raw, dtype).reshape(shape)

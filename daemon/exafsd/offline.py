@@ -69,7 +69,7 @@ def analyze_files(
 ) -> bool:
     """Analyse files; return whether every spectrum of every file gave a result."""
     pipeline = composition.make_pipeline(settings)
-    given = Edge((element or "").capitalize(), edge or "") if element or edge else None
+    given = Edge.of(element or "", edge or "") if element or edge else None
     table = ResultTable()
     good = True
     with _progress(enabled=not as_lines and len(files) > 1) as progress:

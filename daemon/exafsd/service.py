@@ -13,7 +13,7 @@ from exafsd.contract.messages import RunStart, RunStop, Status
 from exafsd.documents import Arrival, Inbox, Item, Problem, Router, RunBegan, RunEnded
 from exafsd.pipeline import Outcome, Pipeline
 from exafsd.publishing import Publisher
-from exafsd.publishing.outcomes import plain
+from exafsd.publishing.outcomes import plain, text
 from exafsd.settings import Service as ServiceSettings
 from exafsd.spectra import Sweep
 
@@ -104,7 +104,11 @@ class Service:
         """Process documents until stopped, then finish what is assembled."""
         self._status("starting")
         if self._source is not None:
-            self._source.start()
+            try:
+                self._source.start()
+            except OSError:
+                self._publisher.close()
+                raise
         self._status("ready")
         log.info("ready models=%s", ",".join(self._about["models"]) or "none")
         if on_ready is not None:
@@ -112,6 +116,7 @@ class Service:
         while not self._stopping.is_set():
             self._step(TICK)
             if time.monotonic() - self._told[0] >= self._heartbeat:
+                self._shedding = self._shedding and len(self._inbox) > 0
                 self._status("overloaded" if self._shedding else "ready")
         self._finish()
 
@@ -125,8 +130,7 @@ class Service:
         if left := len(self._inbox):
             self._inbox.drops["shutdown"] += left
             log.warning("stopping: %d documents were not processed in time", left)
-        for item in self._router.close():
-            self._handle(item)
+        self._handle_all(self._router.close())
         if self._journal is not None:
             self._journal.close()
         self._status("stopped")
@@ -140,11 +144,19 @@ class Service:
         elif isinstance(arrival, Arrival):
             if self._journal is not None:
                 self._journal.write(arrival.name, arrival.document)
-            for item in self._router.feed(*arrival):
-                self._handle(item)
+            self._handle_all(self._router.feed(*arrival))
         if self._router.waiting:
-            for item in self._router.poll():
+            self._handle_all(self._router.poll())
+
+    def _handle_all(self, items: Iterable[Item]) -> None:
+        """Handle items; whatever goes wrong with one is told, and the next is handled."""
+        for item in items:
+            try:
                 self._handle(item)
+            except Exception as error:
+                log.exception("internal error item=%s", type(item).__name__)
+                what = text(f"{type(item).__name__}: {type(error).__name__}: {error}")
+                self._problem(Problem("internal", f"please report it: {what}"))
 
     def _handle(self, item: Item) -> None:
         if isinstance(item, Sweep):
@@ -156,10 +168,10 @@ class Service:
             edge = run.edges[0] if run.edges else None
             self._publisher.send(
                 RunStart(
-                    run_uid=run.uid,
+                    run_uid=text(run.uid),
                     scan_id=run.scan_id,
-                    element=(edge.element if edge else "") or "unknown",
-                    edge=(edge.edge if edge else "") or "unknown",
+                    element=text((edge.element if edge else "") or "unknown"),
+                    edge=text((edge.edge if edge else "") or "unknown"),
                     sample=plain(run.sample),
                 )
             )
@@ -167,9 +179,12 @@ class Service:
         elif isinstance(item, RunEnded):
             self._run_ended(item)
         else:
-            self._problem_counts[item.reason] += 1
-            self._problems.append(f"{item.reason}: {item.detail}")
-            log.warning("problem reason=%s detail=%s", item.reason, item.detail)
+            self._problem(item)
+
+    def _problem(self, problem: Problem) -> None:
+        self._problem_counts[problem.reason] += 1
+        self._problems.append(text(f"{problem.reason}: {problem.detail}"))
+        log.warning("problem reason=%s detail=%s", problem.reason, text(problem.detail))
 
     def _run_ended(self, item: RunEnded) -> None:
         uid = item.run.uid
@@ -179,9 +194,9 @@ class Service:
         lost = "no stop document came" if item.exit_status == "lost" else None
         self._publisher.send(
             RunStop(
-                run_uid=uid,
+                run_uid=text(uid),
                 scan_id=item.run.scan_id,
-                exit_status=item.exit_status,
+                exit_status=text(item.exit_status),
                 results=counts["result"],
                 rejected=counts["rejected"],
                 detail=lost,

@@ -1,9 +1,10 @@
 """exafsd.toml and EXAFSD_* environment variables: frozen, unknown keys refused."""
 
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -19,10 +20,28 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+#: what ZeroMQ takes: a port alone would listen on every interface
+ADDRESS = re.compile(r"tcp://([A-Za-z0-9._*-]+|\[[0-9a-fA-F:]+\]):(\d{1,5}|\*)|ipc://.+")
+
+
+HIGHEST_PORT = 65535
+
+
+def _address(value: str) -> str:
+    found = ADDRESS.fullmatch(value)
+    port = found[2] if found else None
+    if not found or (port and port != "*" and int(port) > HIGHEST_PORT):
+        raise ValueError(f"{value!r} is not an address; write tcp://HOST:PORT")
+    return value
+
+
+Address = Annotated[str, AfterValidator(_address)]
+
+
 class Source(_Frozen):
     """Where documents come from."""
 
-    address: str = Field(
+    address: Address = Field(
         default="tcp://127.0.0.1:5578",
         description="out-port of bluesky-0MQ-proxy, as tcp://HOST:PORT",
     )
@@ -52,7 +71,7 @@ class Source(_Frozen):
 class Publish(_Frozen):
     """Where results go."""
 
-    address: str = Field(
+    address: Address = Field(
         default="tcp://127.0.0.1:5580",
         description="PUB socket; port * is any free one. Loopback unless insecure is set",
     )

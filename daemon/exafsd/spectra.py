@@ -29,6 +29,11 @@ class Edge:
     element: str
     edge: str
 
+    @classmethod
+    def of(cls, element: str, edge: str) -> "Edge":
+        """Edge in the field's spelling: ``cu``, ``k`` become Cu, K."""
+        return cls(element.strip().capitalize(), edge.strip().upper())
+
 
 @dataclass(frozen=True)
 class Run:

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from exafsd.cli import app
+from exafsd.documents import Inbox, ProxySource
 from exafsd.settings import load
 from synthetic import ROOT, foil
 
@@ -85,6 +86,8 @@ def test_analyze_without_a_model_and_as_a_table(spectra):
     assert line["guessed"] == ["element", "edge"]
     done = exafsd("analyze", spectra / "good0.dat", "--model", "nobody", "--json")
     assert "nobody" in json.loads(done.stdout)["trust"]["reason"]
+    empty = exafsd("analyze", spectra / "good0.dat", "--model", spectra, expect=1)
+    assert "card.json" in empty.stderr
 
 
 def test_check_says_what_is_wrong(tmp_path):
@@ -129,6 +132,22 @@ def test_replay_of_nothing_is_said(tmp_path):
     assert "exafsd:" in exafsd("replay", "no-such-profile", expect=1).stderr
     told = exafsd("replay", tmp_path, "--since", "yesterday-ish", expect=1).stderr
     assert "yesterday-ish" in told
+
+
+@pytest.mark.parametrize(
+    "address", ["localhost:5578", "tcp://[::1", "tcp://127.0.0.1:port", "5578"]
+)
+def test_addresses_are_checked_before_anything_starts(address, tmp_path):
+    config = tmp_path / "exafsd.toml"
+    for section in ("source", "publish"):
+        config.write_text(f'[{section}]\naddress = "{address}"\n')
+        assert "tcp://HOST:PORT" in exafsd("check", "--config", config, expect=2).stderr
+
+
+def test_a_source_that_cannot_be_is_said():
+    source = ProxySource(Inbox(1), "ipc://" + "x" * 200)  # longer than a socket's name may be
+    with pytest.raises(OSError, match=r"source\.address"):
+        source.start()
 
 
 def test_run_refuses_an_address_in_the_open(tmp_path):

@@ -134,6 +134,51 @@ def test_trouble_is_told_in_the_status(daemon):
     assert {"exafsd", "numpy", "xraylarch"} <= set(status["versions"])
 
 
+def deep(depth):
+    return {"a": deep(depth - 1)} if depth else 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sample": deep(400)},
+        {"sample": "\ud800"},
+        {"sample": {1: {2: object()}}},
+        {"sample": "x" * 5_000_000},
+        {"element": "Cu.K.x"},
+        {"element": "E" * 100_000},
+        {"scan_id": "seven"},
+        {"edge": ["K", {}]},
+        {"exafsd": 7},
+        {"exafsd": {"xftf": {"rmax_out": 3e7}}},
+    ],
+    ids=lambda change: str(change)[:30],
+)
+def test_odd_metadata_never_stops_the_daemon(daemon, change):
+    one = daemon(reduction={"channels": ["transmission"]})
+    (_, start), *rest = shapes.array_events(SWEEPS[:2], METADATA)
+    one.measure([("start", {**start, **change}), *rest])
+    assert len(one.outcomes()) >= 2
+    assert all(len(m.topic) < 40 and len(str(m.header)) < 60_000 for m in one.messages)
+    one.messages.clear()
+    assert one.measure(shapes.array_events(SWEEPS, METADATA))["results"] == 4
+
+
+def test_odd_units_and_times_never_stop_the_daemon(daemon):
+    one = daemon(reduction={"channels": ["transmission"]})
+    documents = []
+    for name, document in shapes.array_events(SWEEPS, METADATA):
+        if name == "descriptor":
+            keys = dict(document["data_keys"])
+            keys["temperature"] = {**keys["temperature"], "units": {"not": "text"}}
+            document = {**document, "data_keys": keys}
+        if name == "event" and document["seq_num"] == 2:
+            document = {**document, "time": float("nan"), "data": {**document["data"]}}
+            document["data"]["temperature"] = b"\xff"
+        documents.append((name, document))
+    assert one.measure(documents)["results"] == 4
+
+
 def test_overload_rejects_the_oldest_and_says_so(daemon):
     one = daemon(service={"max_lag": 1e-6})
     stop = one.measure(shapes.array_events(SWEEPS, METADATA))

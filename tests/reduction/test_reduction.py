@@ -283,6 +283,56 @@ def test_ascii_and_hdf5_files(tmp_path):
         assert found.edge == Edge("Cu", "K")
 
 
+def test_groups_of_an_hdf5_file_are_never_mixed(tmp_path):
+    energy, mu = foil()
+    columns = {"I0": np.full(400, 1e5), "It": 1e5 * np.exp(-mu)}
+    two, mixed, rows = (tmp_path / f"{name}.h5" for name in ("two", "mixed", "rows"))
+    with h5py.File(two, "w") as file:
+        for i in (1, 2):
+            file[f"scan{i}/energy"] = energy + i
+            for name, column in columns.items():
+                file[f"scan{i}/{name}"] = column
+    sweeps = read_file(two, adapter())
+    assert [s.number for s in sweeps] == [1, 2]
+    assert [s.energy[0] for s in sweeps] == [energy[0] + 1, energy[0] + 2]
+    with h5py.File(mixed, "w") as file:
+        file["a/energy"], file["a/other"] = energy, energy
+        file["b/energy"], file["c/It"] = energy + 500, columns["It"]
+    with pytest.raises(SpectrumError, match="nobody can say"):
+        read_file(mixed, adapter())
+    with h5py.File(rows, "w") as file:
+        file["energy"] = np.stack([energy] * 3)
+        file["I0"], file["It"] = np.stack([columns["I0"]] * 2), np.stack([columns["It"]] * 3)
+    with pytest.raises(SpectrumError, match="numbers of rows"):
+        read_file(rows, adapter())
+    apart = tmp_path / "apart.h5"  # as NeXus likes it: one group per detector
+    with h5py.File(apart, "w") as file:
+        file["mono/mono_energy"] = energy / 1e3
+        file["mono/mono_energy"].attrs["units"] = np.bytes_(b"keV")
+        file["entry/element"] = b"C\xfcu"
+        file["i0/I0"], file["it/It"] = columns["I0"], columns["It"]
+    (one,) = read_file(apart, adapter())
+    np.testing.assert_allclose(one.energy, energy)
+
+
+def test_a_short_first_sweep_does_not_cut_the_run():
+    reducer = Reducer()
+
+    def reduced(number, high):
+        energy, mu = foil(500, noise=1e-4, high=high)
+        one = sweep(run=Run(uid="a", edges=RUN.edges), number=number)
+        spectrum = Spectrum(one, "transmission", RUN.edges[0], (), energy, mu)
+        return reducer.reduce(spectrum, Analysis(), Recipe())
+
+    short, long, again = reduced(1, 9400.0), reduced(2, 9900.0), reduced(3, 9900.0)
+    assert short.k_data[1] < 11
+    assert long.k_data[1] > 15
+    assert again.k_data == long.k_data
+    assert long.e0 == short.e0
+    later = reduced(4, 9930.0)  # jitter of the end does not move the ranges
+    assert later.recipe == again.recipe
+
+
 def test_unreadable_files_are_named(tmp_path):
     text = tmp_path / "notes.txt"
     text.write_text("this is no spectrum\n")

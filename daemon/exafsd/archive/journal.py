@@ -26,7 +26,7 @@ SUFFIX = ".msgpack"
 #: Documents of no known run; a stray publisher must not fill the disk with them.
 ORPHANS, ORPHANS_MAX_BYTES = f"orphans{SUFFIX}", 10_000_000
 #: Runs kept open at a time: a run that never stops must not hold its file for ever.
-MAX_OPEN = 32
+MAX_OPEN = 80
 #: A name longer than this is cut; file systems allow 255 bytes.
 UID_LENGTH = 64
 #: Fields that say which run a document belongs to, in order of preference.

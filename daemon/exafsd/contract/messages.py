@@ -4,6 +4,7 @@ The models are the source; ``docs/schemas/`` is generated from them. Every field
 present: what a later version fills is null or empty until then.
 """
 
+import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from exafsd.contract.recipe import FitWindow
 
 MESSAGE_SCHEMA = "exafsd/1"
+#: what an element or an edge looks like in a topic
+TOKEN = re.compile(r"[A-Z][A-Za-z0-9]{0,2}")
 
 Channel = Literal["transmission", "fluorescence", "reference"]
 Direction = Literal["up", "down"]
@@ -281,7 +284,12 @@ MESSAGES: tuple[type[BaseMessage], ...] = (Result, Rejected, RunStart, RunStop, 
 
 
 def topic_of(message: BaseMessage) -> str:
-    """Topic of a message; it ends with a dot so that prefixes are exact."""
+    """Topic of a message; it ends with a dot so that prefixes are exact.
+
+    Element and edge come off the wire: what is no symbol is ``unknown`` in the topic.
+    """
     if isinstance(message, Identity):
-        return f"{message.kind}.{message.element}.{message.edge}."  # type: ignore[attr-defined]
+        tokens = (message.element, message.edge)
+        element, edge = (t if TOKEN.fullmatch(t) else "unknown" for t in tokens)
+        return f"{message.kind}.{element}.{edge}."  # type: ignore[attr-defined]
     return f"{message.kind}."  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ Window = Literal["hanning", "kaiser", "parzen", "welch", "sine", "gaussian"]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class PreEdge(_Frozen):
@@ -37,16 +37,20 @@ class Autobk(_Frozen):
     """Arguments of ``larch.xafs.autobk``."""
 
     rbkg: float = Field(
-        default=1.0, gt=0, description="background is what lies below this R, angstrom"
+        default=1.0, gt=0, le=5, description="background is what lies below this R, angstrom"
     )
     kweight: int = Field(
         default=2, ge=0, le=3, description="k weight of the background's transform"
     )
-    kmin: float = Field(default=0.0, ge=0, description="1/angstrom")
-    kmax: float | None = Field(default=None, description="1/angstrom; null is the end of the data")
-    dk: float = Field(default=0.1, ge=0, description="window sill, 1/angstrom")
+    kmin: float = Field(default=0.0, ge=0, le=20, description="1/angstrom")
+    kmax: float | None = Field(
+        default=None, gt=0, le=40, description="1/angstrom; null is the end of the data"
+    )
+    dk: float = Field(default=0.1, ge=0, le=10, description="window sill, 1/angstrom")
     win: Window = "hanning"
-    nclamp: int = Field(default=3, ge=0, description="points at each end held by the clamps")
+    nclamp: int = Field(
+        default=3, ge=0, le=100, description="points at each end held by the clamps"
+    )
     clamp_lo: float = 0.0
     clamp_hi: float = 1.0
 
@@ -54,14 +58,14 @@ class Autobk(_Frozen):
 class Xftf(_Frozen):
     """Arguments of ``larch.xafs.xftf`` for the transform to chi(R)."""
 
-    kmin: float = Field(default=3.0, ge=0, description="1/angstrom")
+    kmin: float = Field(default=3.0, ge=0, le=20, description="1/angstrom")
     kmax: float = Field(
-        default=14.0, gt=0, description="1/angstrom; cut to the data's end less 0.5"
+        default=14.0, gt=0, le=40, description="1/angstrom; cut to the data's end less 0.5"
     )
-    dk: float = Field(default=2.0, ge=0, description="window sill, 1/angstrom")
+    dk: float = Field(default=2.0, ge=0, le=10, description="window sill, 1/angstrom")
     kweight: int = Field(default=2, ge=0, le=3)
     window: Window = "hanning"
-    rmax_out: float = Field(default=6.0, gt=0, description="angstrom")
+    rmax_out: float = Field(default=6.0, gt=0, le=31, description="angstrom")
 
 
 class Recipe(_Frozen):

@@ -87,7 +87,13 @@ class RunAssembler:
         self._described[str(document["uid"])] = stream
 
     def _joined(self, binding: Binding) -> None:
-        """Add a stream that has only energy or only signals to the run's join."""
+        """Add a stream that has only energy or only signals to the run's join.
+
+        A stream that has both needs no other: then nothing is joined.
+        """
+        if any(s.binding.has_energy and s.binding.has_signals for s in self._streams.values()):
+            self._join = None
+            return
         if binding.has_energy == binding.has_signals:
             return
         if self._join is None:
@@ -113,8 +119,11 @@ class RunAssembler:
         self, document: Mapping[str, Any], received: float | None, now: float
     ) -> Iterator[Sweep | Problem]:
         """Remember many places in a file."""
+        kwargs = {name: list(values) for name, values in dict(document["datum_kwargs"]).items()}
+        if any(len(values) != len(document["datum_id"]) for values in kwargs.values()):
+            raise ValueError("the columns of a datum_page differ in length")
         for i, datum_id in enumerate(document["datum_id"]):
-            row = {name: values[i] for name, values in dict(document["datum_kwargs"]).items()}
+            row = {name: values[i] for name, values in kwargs.items()}
             self._data[str(datum_id)] = (str(document["resource"]), {"datum_kwargs": row})
         return iter(())
 
@@ -207,7 +216,8 @@ class RunAssembler:
         for stream in self._streams.values():
             yield from self._rows(stream, stream.flush())
             yield from self._out(stream.finish(whole))
-            expected = ((self._stop or {}).get("num_events") or {}).get(stream.binding.stream)
+            told = (self._stop or {}).get("num_events")
+            expected = told.get(stream.binding.stream) if isinstance(told, Mapping) else None
             if isinstance(expected, int) and stream.binding.has_signals and stream.rows < expected:
                 yield Problem(
                     "gap",
@@ -226,12 +236,12 @@ class RunAssembler:
 
     def _rows(self, stream: Stream, blocks: list[Block]) -> Iterator[Sweep | Problem]:
         """Blocks of rows to sweeps, through the join where energy and signals are apart."""
-        for block in blocks:
-            gap = stream.check_sequence(self.run.uid, block)
-            if gap is not None:
-                yield gap
-                if gap.reason == "repeated":
-                    continue
+        for arrived in blocks:
+            block, problem = stream.in_sequence(self.run.uid, arrived)
+            if problem is not None:
+                yield problem
+            if block is None:
+                continue
             binding = stream.binding
             self._context.remember(binding, block)
             if binding.has_energy and binding.has_signals:
@@ -258,7 +268,8 @@ class RunAssembler:
         if resource is None:
             return Fetch(error=f"resource {uid} was never sent")
         try:
-            return Fetch(*assets.datum_rows(resource, datum, self._roots))
+            path, dataset, begin, end = assets.datum_rows(resource, datum, self._roots)
+            return Fetch(path, dataset, begin, end)
         except (assets.AssetError, KeyError, TypeError, ValueError) as error:
             return Fetch(error=str(error))
 
@@ -276,22 +287,29 @@ def describe(start: Mapping[str, Any], analysis: Analysis) -> Run:
     """What a start document says about its run."""
     adapter: Adapter = analysis.adapter
     scan_id = start.get("scan_id")
+    override = start.get("exafsd")
+    asked = override if isinstance(override, Mapping) else {}
     return Run(
         uid=str(start["uid"]),
         scan_id=scan_id if isinstance(scan_id, int) else None,
-        edges=_edges(first(start, adapter.element), first(start, adapter.edge)),
+        edges=_edges(
+            asked.get("element") or first(start, adapter.element),
+            asked.get("edge") or first(start, adapter.edge),
+        ),
         sample=first(start, adapter.sample),
     )
 
 
 def _edges(elements: Any, edges: Any) -> tuple[Edge, ...]:
-    """Element and edge as given: one of each, or lists; empty strings where one is missing."""
+    """Element and edge as given: one of each, or lists, of which a single one holds for all."""
     if elements is None and edges is None:
         return ()
     names = list(elements) if isinstance(elements, (list, tuple)) else [elements or ""]
-    kinds = list(edges) if isinstance(edges, (list, tuple)) else [edges or ""] * len(names)
-    kinds += [""] * (len(names) - len(kinds))
-    return tuple(
-        Edge(str(e).strip().capitalize(), str(k).strip())
-        for e, k in zip(names, kinds, strict=False)
+    kinds = list(edges) if isinstance(edges, (list, tuple)) else [edges or ""]
+    count = max(len(names), len(kinds))
+    names, kinds = (
+        part * count if len(part) == 1 else part + [""] * (count - len(part))
+        for part in (names, kinds)
     )
+    pairs = (Edge.of(str(name), str(kind)) for name, kind in zip(names, kinds, strict=True))
+    return tuple(dict.fromkeys(pairs))

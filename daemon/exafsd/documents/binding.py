@@ -180,12 +180,17 @@ def bind(adapter: Adapter, descriptor: Mapping[str, Any], start: Mapping[str, An
         columns=columns,
         context=tuple(name for name in adapter.context if name in keys),
         truth={name: key for name, key in adapter.truth.items() if key in keys},
-        units={name: dict(keys[name]).get("units") for name in adapter.context if name in keys},
+        units={name: _unit(keys[name]) for name in adapter.context if name in keys},
         scale=scale,
         axis=axis,
         problem=problem,
         rowwise=axis is not None or _is_array(energy_key),
     )
+
+
+def _unit(data_key: Mapping[str, Any]) -> str | None:
+    unit = data_key.get("units")
+    return None if unit is None else str(unit)
 
 
 def _is_array(data_key: Mapping[str, Any]) -> bool:

@@ -1,7 +1,7 @@
 """Rows of a stream, whatever kind of document brought them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from exafsd.documents.binding import Binding
@@ -48,11 +48,33 @@ class Block:
 
     @classmethod
     def of_page(cls, page: Mapping[str, Any], binding: Binding, received: float | None) -> "Block":
-        """Block of an event page."""
+        """Block of an event page.
+
+        Raises
+        ------
+        ValueError
+            If a column is not as long as the page: nobody knows which values belong together.
+        """
         columns = {key: page["data"][key] for key in binding.keys if key in page["data"]}
         told = page.get("timestamps") or {}
         stamps = {key: told[key] for key in columns if key in told}
-        return cls(columns, page["seq_num"], page["time"], stamps, received)
+        lengths = {key: len(values) for key, values in columns.items()}
+        lengths |= {"seq_num": len(page["seq_num"]), "time": len(page["time"])}
+        lengths |= {f"timestamps.{key}": len(values) for key, values in stamps.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"the columns of a page differ in length: {lengths}")
+        seq = [int(number) for number in page["seq_num"]]
+        return cls(columns, seq, [float(t) for t in page["time"]], stamps, received)
+
+    def tail(self, count: int) -> "Block":
+        """Block of the last rows."""
+        return replace(
+            self,
+            columns={key: values[-count:] for key, values in self.columns.items()},
+            seq=self.seq[-count:],
+            time=self.time[-count:],
+            stamps={key: values[-count:] for key, values in self.stamps.items()},
+        )
 
 
 def _time(event: Mapping[str, Any]) -> float | None:

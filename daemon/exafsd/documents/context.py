@@ -24,8 +24,8 @@ class Context:
         self._slow: dict[str, deque[tuple[float, Any, str | None]]] = {}
 
     def remember(self, binding: Binding, block: Block) -> None:
-        """Keep the context readings of a stream that is not a spectrum itself."""
-        if binding.has_signals:
+        """Keep the context readings of a stream whose rows are not sweeps or points themselves."""
+        if binding.has_energy and binding.has_signals:
             return
         for key in binding.context:
             if key in block.columns:

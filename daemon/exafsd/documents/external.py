@@ -18,12 +18,13 @@ BLOCK_ROWS = 4096
 
 @dataclass(frozen=True)
 class Fetch:
-    """Rows start ... stop - 1 of a dataset, or why there will never be any."""
+    """Rows start ... stop - 1, which stand in the file at + offset, or why there will be none."""
 
     path: Path | None = None
     dataset: str = ""
     start: int = 0
     stop: int = 0
+    offset: int = 0
     error: str | None = None
 
 
@@ -44,7 +45,6 @@ class External:
         self._announced: dict[str, list[Fetch]] = {}
         self._noted: dict[int, Mapping[str, Any]] = {}
         self._row = 0  # next row of an announced stream
-        self._first_seq = 1  # sequence number of row 0
         self._deadline = 0.0
         self._received: float | None = None
 
@@ -73,9 +73,12 @@ class External:
     ) -> None:
         """Take a stream_datum: rows of `key` that a file has or will have."""
         indices, seq = document["indices"], document["seq_nums"]
-        if not self._announced:
-            self._first_seq = int(seq["start"]) - int(indices["start"])
-        fetch = replace(file, start=int(indices["start"]), stop=int(indices["stop"]))
+        begin, count = int(indices["start"]), int(indices["stop"]) - int(indices["start"])
+        # rows are counted through the run; indices begin anew in every file
+        row = int(seq["start"]) - 1
+        if count < 1 or row < 0 or int(seq["stop"]) - int(seq["start"]) != count:
+            raise ValueError(f"indices {dict(indices)} and seq_nums {dict(seq)} do not agree")
+        fetch = replace(file, start=row, stop=row + count, offset=begin - row)
         self._announced.setdefault(key, []).append(fetch)
         self._deadline = deadline
         self._received = received
@@ -108,6 +111,7 @@ class External:
                 while len(fetches) > 1 and fetches[0].stop <= self._row:
                     fetches.pop(0)
             parts = {key: fetches[0] for key, fetches in self._announced.items()}
+            self._row = max(self._row, *(fetch.start for fetch in parts.values()))
             end = min(fetch.stop for fetch in parts.values())
             until = min(end, self._row + BLOCK_ROWS)
             block = self._announced_block(binding, parts, until, now >= self._deadline, final)
@@ -122,7 +126,7 @@ class External:
         self, binding: Binding, parts: Mapping[str, Fetch], stop: int, late: bool, final: bool
     ) -> Block | None:
         start = self._row
-        seq = list(range(self._first_seq + start, self._first_seq + stop))
+        seq = list(range(start + 1, stop + 1))  # row 0 has the sequence number 1
         internal = binding.keys - set(parts)
         if internal and not final and seq[-1] not in self._noted and not late:
             return None  # context of these rows comes in an event that is still on its way
@@ -148,7 +152,8 @@ def _filled(block: Block, fetches: Mapping[str, Fetch], late: bool) -> Block | N
         if fetch.error is not None or fetch.path is None:
             return replace(block, error=f"{key}: {fetch.error}")
         try:
-            rows = assets.read_rows(fetch.path, fetch.dataset, fetch.start, fetch.stop)
+            first, last = fetch.start + fetch.offset, fetch.stop + fetch.offset
+            rows = assets.read_rows(fetch.path, fetch.dataset, first, last)
         except assets.NotYet as reason:
             return replace(block, error=f"{key}: {reason}") if late else None
         except Exception as reason:  # h5py raises whatever a broken file makes it hit

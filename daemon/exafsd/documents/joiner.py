@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 Columns = Mapping[str, NDArray[Any]]
 
 
+#: points of a stream kept while nothing is known to join them with
+HELD_POINTS = 1_000_000
+
+
 class Joiner:
     """Points of several monitor streams, joined on their timestamps.
 
@@ -42,8 +46,13 @@ class Joiner:
     def push(self, name: str, columns: Columns) -> Columns | None:
         """Add points of one stream, times ascending; return the joined ones, if any."""
         held = self._streams[name]
+        if len({len(values) for values in columns.values()}) > 1:
+            raise ValueError("columns of a stream differ in length")
         for role in held:
             held[role] = np.concatenate([held[role], np.asarray(columns[role], float)])
+        if not self.complete:  # its other half may never come: a run's memory must not grow
+            for role in held:
+                held[role] = held[role][-HELD_POINTS:]
         if (
             self._base is None
             or not self.complete

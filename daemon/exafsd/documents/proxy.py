@@ -42,28 +42,42 @@ class ProxySource:
         self.received = 0
 
     def start(self) -> None:
-        """Connect and receive."""
+        """Connect and receive.
+
+        Raises
+        ------
+        OSError
+            If the address cannot be connected to at all, or resolved.
+        """
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.SUB)
+        # the default of 1,000 loses bursts; the inbox is the bound that is counted
+        self._socket.set_hwm(0)
+        self._socket.setsockopt(zmq.SUBSCRIBE, self._prefix)
+        try:
+            self._socket.connect(self._address)
+        except zmq.ZMQError as error:
+            self._close()
+            raise OSError(f"source.address {self._address!r}: {error}") from None
         self._thread.start()
 
     def stop(self) -> None:
         """Stop receiving and close the socket."""
         self._stopping.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _close(self) -> None:
+        self._socket.close(linger=0)
+        self._context.term()
 
     def _receive(self) -> None:
-        context = zmq.Context()
-        socket = context.socket(zmq.SUB)
-        # the default of 1,000 loses bursts; the inbox is the bound that is counted
-        socket.set_hwm(0)
-        socket.setsockopt(zmq.SUBSCRIBE, self._prefix)
         try:
-            socket.connect(self._address)
             while not self._stopping.is_set():
-                if socket.poll(POLL_MS):
-                    self._take(socket.recv())
+                if self._socket.poll(POLL_MS):
+                    self._take(self._socket.recv())
         finally:
-            socket.close(linger=0)
-            context.term()
+            self._close()
 
     def _take(self, frame: bytes) -> None:
         """Decode one frame; never raises."""

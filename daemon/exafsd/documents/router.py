@@ -104,7 +104,7 @@ class Router:
                 )
                 return
             if name == "stop":
-                yield from run.stop(document, self._clock())
+                yield from self._guarded(str(uid), run.stop(document, self._clock()))
                 if run.finished:
                     yield self._close(str(uid))
                 return

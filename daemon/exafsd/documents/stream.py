@@ -18,6 +18,8 @@ from exafsd.spectra import Floats, Run, SpectrumError, Sweep
 HELD_EVENTS = 16
 #: a sweep whose span is below this share of the longest is flagged partial
 PARTIAL = 0.9
+#: a jump of the sequence number beyond this is no gap but nonsense
+LARGEST_GAP = 1_000_000
 _NOBODY = Run(uid="")
 
 
@@ -43,6 +45,8 @@ class Stream:
         self._number = 0
         self._longest = 0.0
         self._next_seq = 1
+        self._missing: set[int] = set()
+        self._gap = False  # whether points of the open sweep are missing
         self._name = binding.stream
 
     # rows in
@@ -76,21 +80,38 @@ class Stream:
             return []
         return [Block.of_events(events, self.binding, self._held_at)]
 
-    def check_sequence(self, run_uid: str, block: Block) -> Problem | None:
-        """Count rows; say where sequence numbers have a gap or come again."""
+    def in_sequence(self, run_uid: str, block: Block) -> tuple[Block | None, Problem | None]:
+        """Return the rows of a block that are new, and what is wrong with their numbers."""
         if len(block.seq) == 0:
-            return None
-        first, last, expected = int(block.seq[0]), int(block.seq[-1]), self._next_seq
+            return None, None
         where = f"run {run_uid}, stream {self._name!r}"
-        if last < expected:
-            text = f"{where}: events {first} to {last} came again and were skipped"
-            return Problem("repeated", text)
+        expected = self._next_seq
+        if max(block.seq) > expected + LARGEST_GAP or min(block.seq) < 1:
+            text = f"{where}: events {block.seq[0]} to {block.seq[-1]} cannot be; they were skipped"
+            return None, Problem("bad_document", text)
+        if self.binding.rowwise and len(block.seq) == 1 and block.seq[0] in self._missing:
+            self._missing.discard(block.seq[0])  # late, but never seen: a sweep of its own
+            self.rows += 1
+            return block, None
+        new = sum(number >= expected for number in block.seq)
+        if new < len(block.seq):
+            text = f"{where}: events up to {expected - 1} came again and were skipped"
+            problem = Problem("repeated", text)
+            if new == 0:
+                return None, problem
+            return self._counted(block.tail(new)), problem
+        absent = set(range(expected, block.seq[-1] + 1)).difference(block.seq)
+        if not absent:
+            return self._counted(block), None
+        self._missing |= absent
+        self._gap = True
+        text = f"{where}: {len(absent)} events from {min(absent)} on are missing"
+        return self._counted(block), Problem("gap", f"{text}; replay the run from the archive")
+
+    def _counted(self, block: Block) -> Block:
         self.rows += len(block.seq)
-        self._next_seq = last + 1
-        if first <= expected:
-            return None
-        text = f"{where}: events {expected} to {first - 1} are missing"
-        return Problem("gap", f"{text}; replay the run from the archive")
+        self._next_seq = int(block.seq[-1]) + 1
+        return block
 
     # sweeps out
 
@@ -153,8 +174,12 @@ class Stream:
             row=row,
             acquired=(_finite(times[0]), _finite(times[-1])),
             received=self._received,
-            flags=("partial",) if partial else (),
+            flags=self._flags(partial),
         )
+
+    def _flags(self, partial: bool) -> tuple[str, ...]:
+        gap, self._gap = self._gap, False
+        return (*(("partial",) if partial else ()), *(("gap",) if gap else ()))
 
     def _row_sweep(self, block: Block, i: int) -> Sweep:
         row = {key: values[i] for key, values in block.columns.items()}

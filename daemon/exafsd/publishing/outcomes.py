@@ -1,5 +1,7 @@
 """A sweep's outcome as a message of the contract."""
 
+from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -24,23 +26,31 @@ def identity(
     settings_sha256: str,
 ) -> dict[str, Any]:
     """Fields that result and rejection share (`Identity`)."""
-    start, end = sweep.acquired
+    start, end = (number(when) for when in sweep.acquired)
+    uid, stream = text(sweep.run.uid), text(sweep.stream)
     mid = (start + end) / 2 if start is not None and end is not None else None
     return {
-        "id": f"{sweep.run.uid}/{sweep.stream}/{channel}/{edge_token(sweep, edge)}/{sweep.number}",
+        "id": text(f"{uid}/{stream}/{channel}/{edge_token(sweep, edge)}/{sweep.number}"),
         "acquired": Acquired(start=start, mid=mid, end=end),
-        "run_uid": sweep.run.uid,
+        "run_uid": uid,
         "scan_id": sweep.run.scan_id,
-        "stream": sweep.stream,
+        "stream": stream,
         "channel": channel,
         "sweep": sweep.number,
         "direction": sweep.direction,
         "averaged": Averaged(n=1, first=sweep.number, last=sweep.number),
         "sample": plain(sweep.run.sample),
-        "context": {name: ContextValue(**plain(v)) for name, v in sweep.context.items()},
+        "context": {
+            text(name): ContextValue(
+                value=plain(item.get("value")),
+                unit=None if item.get("unit") is None else text(item.get("unit")),
+                time=number(item.get("time")),
+            )
+            for name, item in sweep.context.items()
+        },
         "truth": dict(sweep.truth) if sweep.truth is not None else None,
-        "element": edge.element,
-        "edge": edge.edge,
+        "element": text(edge.element),
+        "edge": text(edge.edge),
         "guessed": list(guessed),
         "quality": list(quality),
         "settings_sha256": settings_sha256,
@@ -73,21 +83,44 @@ def rejection(rejected: RejectedSpectrum, settings_sha256: str) -> Rejected:
         rejected.quality,
         settings_sha256,
     )
-    return Rejected(**fields, reason=rejected.reason, detail=rejected.detail)
+    return Rejected(**fields, reason=rejected.reason, detail=text(rejected.detail))
 
 
-def plain(value: Any) -> Any:
-    """Metadata of any origin as JSON can hold it."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
+#: metadata deeper, longer or with more items is cut: it goes onto every message
+DEPTH, ITEMS, LENGTH = 8, 200, 2000
+
+
+def text(value: Any) -> str:
+    """Text that UTF-8 can hold, of bounded length."""
+    return str(value)[:LENGTH].encode("utf-8", "replace").decode()
+
+
+def plain(value: Any, depth: int = DEPTH) -> Any:
+    """Metadata of any origin as JSON can hold it, of bounded size."""
     if isinstance(value, np.generic):
-        return plain(value.item())
+        value = value.item()
     if isinstance(value, float) and not np.isfinite(value):
         return None
-    if value is None or isinstance(value, (str, int, float, bool)):
+    if value is None or isinstance(value, (int, float, bool)):
         return value
-    return str(value)
+    if isinstance(value, str):
+        return text(value)
+    if depth == 0:
+        return "..."
+    if isinstance(value, Mapping):
+        pairs = islice(value.items(), ITEMS)
+        return {text(key): plain(item, depth - 1) for key, item in pairs}
+    if isinstance(value, np.ndarray):
+        value = value.ravel()[:ITEMS].tolist() if value.ndim else [value.item()]
+    if isinstance(value, (list, tuple)):
+        return [plain(item, depth - 1) for item in value[:ITEMS]]
+    return text(type(value).__name__)
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None."""
+    try:
+        converted = float(value)
+    except (TypeError, ValueError):
+        return None
+    return converted if np.isfinite(converted) else None

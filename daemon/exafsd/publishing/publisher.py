@@ -36,8 +36,8 @@ def check_address(address: str, insecure: bool) -> None:
     """
     if insecure or address.startswith(("ipc://", "inproc://")):
         return
-    host = urlparse(address.replace("*", "0")).hostname or ""
     try:
+        host = urlparse(address.replace("*", "0")).hostname or ""
         loopback = host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         loopback = False

@@ -39,11 +39,12 @@ def edge_energy(element: str, edge: str) -> float:
 def candidates(element: str, low: float, high: float) -> list[Edge]:
     """Edges of an element between two energies in eV."""
     return [
-        Edge(element, edge) for edge in USUAL_EDGES if low < _energy_or_zero(element, edge) < high
+        Edge(element, edge) for edge in USUAL_EDGES if low < energy_or_zero(element, edge) < high
     ]
 
 
-def _energy_or_zero(element: str, edge: str) -> float:
+def energy_or_zero(element: str, edge: str) -> float:
+    """Tabulated energy in eV, 0 where there is no such edge."""
     try:
         return edge_energy(element, edge)
     except SpectrumError:

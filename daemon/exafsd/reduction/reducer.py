@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from exafsd.analysis import Analysis
+from exafsd.contract.grid import ETOK
 from exafsd.contract.messages import Channel
 from exafsd.contract.recipe import Recipe
 from exafsd.reduction import edges, larch_engine
@@ -15,6 +16,8 @@ from exafsd.spectra import Edge, ReducedSpectrum, Rejected, Spectrum, SpectrumEr
 
 #: an edge step below this many of its own standard errors is no edge
 EDGE_STEP_SIGMA = 5.0
+#: a spectrum this much longer in k than the first of its run gives the run new ranges
+LONGER = 1.05
 #: an edge step below this share of mu is rounding, as of a straight line
 SMALLEST_STEP = 1e-9
 #: eV kept before an edge of a sweep that holds several, and left out before the next edge
@@ -85,7 +88,7 @@ def _part(energy: np.ndarray, position: float, named: tuple[Edge, ...]) -> slice
     """Points that belong to an edge, where a sweep goes over several."""
     if len(named) < 2:
         return slice(None)
-    others = [edges.edge_energy(e.element, e.edge) for e in named if e.element and e.edge]
+    others = [edges.energy_or_zero(e.element, e.edge) for e in named]
     above = min((o for o in others if o > position), default=np.inf)
     begin = int(np.searchsorted(energy, position - BEFORE_EDGE))
     return slice(begin, int(np.searchsorted(energy, above - BEFORE_NEXT)))
@@ -112,10 +115,12 @@ class Reducer:
         e0 = settings.e0 if settings.e0_policy == "fixed" else None
         if settings.e0_policy == "fixed" and e0 is None:
             raise SpectrumError("bad_settings", "e0_policy is fixed, but reduction.e0 is not set")
-        if frozen is not None:
+        if frozen is not None and settings.e0_policy == "run":
+            e0 = frozen.e0
+        if frozen is not None and not _reaches_further(spectrum, frozen, recipe):
             recipe = frozen.recipe
-            if settings.e0_policy == "run":
-                e0 = frozen.e0
+        else:
+            frozen = None
         reduced, found = larch_engine.reduce_mu(spectrum.energy, spectrum.mu, recipe, e0)
         flags = _quality(spectrum, reduced, settings.k_max_min)
         if frozen is None and not BAD_FLAGS & {*flags, *spectrum.quality}:
@@ -127,8 +132,18 @@ class Reducer:
         self._frozen.pop(run_uid, None)
 
 
+def _reaches_further(spectrum: Spectrum, frozen: Frozen, recipe: Recipe) -> bool:
+    """Whether a spectrum is clearly longer than the one that froze the run's ranges.
+
+    A run may begin in the middle of a sweep; the ranges of that stump must not cut all others.
+    """
+    end = ETOK * max(float(spectrum.energy[-1]) - frozen.e0, 0.0)
+    reach = min(end**0.5, recipe.autobk.kmax or np.inf)
+    return reach > LONGER * (frozen.recipe.autobk.kmax or np.inf)
+
+
 #: flags of a spectrum that must not decide E0 for its run
-BAD_FLAGS = {"wrong_element", "short_k_range", "partial", "energy_unsorted"}
+BAD_FLAGS = {"wrong_element", "short_k_range", "partial", "gap", "energy_unsorted"}
 
 
 def _quality(spectrum: Spectrum, reduced: ReducedSpectrum, k_max_min: float) -> list[str]:
