@@ -25,7 +25,8 @@ Fsync = Literal["never", "stop", "always"]
 SUFFIX = ".msgpack"
 #: Documents of no known run; a stray publisher must not fill the disk with them.
 ORPHANS, ORPHANS_MAX_BYTES = f"orphans{SUFFIX}", 10_000_000
-#: Runs kept open at a time: a run that never stops must not hold its file for ever.
+#: Runs kept open at a time: a run that never stops must not hold its file for ever. More than the
+#: router follows (64), or what is analysed could not be replayed.
 MAX_OPEN = 80
 #: A name longer than this is cut; file systems allow 255 bytes.
 UID_LENGTH = 64
