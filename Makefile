@@ -41,7 +41,7 @@ demo: $(DAEMON)/.stamp
 	$(DAEMON)/bin/exafsd demo --seconds $(DEMO_SECONDS) --rate $(DEMO_RATE)
 
 test: $(DEV)/.stamp
-	$(DEV)/bin/python -m pytest -m "not soak"
+	$(DEV)/bin/python -m pytest
 
 lint: $(DEV)/.stamp
 	$(DEV)/bin/ruff check .

@@ -22,8 +22,7 @@ class _Frozen(BaseModel):
 
 #: what ZeroMQ takes: a port alone would listen on every interface
 ADDRESS = re.compile(r"tcp://([A-Za-z0-9._*-]+|\[[0-9a-fA-F:]+\]):(\d{1,5}|\*)|ipc://.+")
-
-
+#: TCP has no more
 HIGHEST_PORT = 65535
 
 

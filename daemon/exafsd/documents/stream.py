@@ -20,6 +20,8 @@ HELD_EVENTS = 16
 PARTIAL = 0.9
 #: a jump of the sequence number beyond this is no gap but nonsense
 LARGEST_GAP = 1_000_000
+#: missing rows remembered in case they come late; a run's memory must not grow with its losses
+REMEMBERED_ROWS = 10_000
 _NOBODY = Run(uid="")
 
 
@@ -100,10 +102,13 @@ class Stream:
             if new == 0:
                 return None, problem
             return self._counted(block.tail(new)), problem
+        if block.seq[-1] + 1 - expected == len(block.seq):
+            return self._counted(block), None
         absent = set(range(expected, block.seq[-1] + 1)).difference(block.seq)
         if not absent:
             return self._counted(block), None
-        self._missing |= absent
+        if self.binding.rowwise and len(self._missing) + len(absent) <= REMEMBERED_ROWS:
+            self._missing |= absent
         self._gap = True
         text = f"{where}: {len(absent)} events from {min(absent)} on are missing"
         return self._counted(block), Problem("gap", f"{text}; replay the run from the archive")

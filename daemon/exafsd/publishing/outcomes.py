@@ -30,7 +30,7 @@ def identity(
     uid, stream = text(sweep.run.uid), text(sweep.stream)
     mid = (start + end) / 2 if start is not None and end is not None else None
     return {
-        "id": text(f"{uid}/{stream}/{channel}/{edge_token(sweep, edge)}/{sweep.number}"),
+        "id": f"{uid}/{stream}/{channel}/{text(edge_token(sweep, edge))}/{sweep.number}",
         "acquired": Acquired(start=start, mid=mid, end=end),
         "run_uid": uid,
         "scan_id": sweep.run.scan_id,
