@@ -12,6 +12,7 @@ from exafsd.contract.messages import Channel
 from exafsd.contract.recipe import Autobk, PreEdge, Xftf
 
 EnergyUnit = Literal["eV", "keV", "deg", "mdeg", "rad", "pulses"]
+E0Policy = Literal["run", "auto", "fixed", "foil"]
 
 
 class _Frozen(BaseModel):
@@ -68,6 +69,22 @@ class Adapter(_Frozen):
     )
     saturation: dict[str, float] = Field(
         default_factory=dict, description="signal name to the count at which it saturates"
+    )
+    low_flux: dict[str, float] = Field(
+        default_factory=dict,
+        description="signal name to the median count below which it is dim",
+    )
+    dark: dict[str, float | str] = Field(
+        default_factory=dict,
+        description="signal name to the reading without beam, taken off it; or its metadata key",
+    )
+    gain: dict[str, float | str] = Field(
+        default_factory=dict,
+        description="signal name to its amplifier's gain, divided out; or its metadata key",
+    )
+    delay: dict[str, float] = Field(
+        default_factory=dict,
+        description="signal name to s by which it lags behind the energy; needs times of points",
     )
 
     @field_validator(
@@ -155,15 +172,90 @@ def adapter(preset: str = "generic", **changes: Any) -> Adapter:
     return Adapter.model_validate({**base, **changes})
 
 
+class Rebin(_Frozen):
+    """Onto a grid usual in XAFS: steps in eV below and across the edge, in k above it."""
+
+    method: Literal["auto", "off", "boxcar", "gaussian"] = Field(
+        default="auto",
+        description="auto: box-car where a sweep was cut from an encoder's stream and has twice"
+        " as many points as the grid; else as measured",
+    )
+    pre_step: float = Field(default=5.0, gt=0, description="eV, below the edge region")
+    xanes_step: float = Field(default=0.5, gt=0, description="eV, in the edge region")
+    k_step: float = Field(default=0.04, gt=0, description="1/angstrom, above the edge region")
+    xanes: tuple[float, float] = Field(
+        default=(-30.0, 50.0), description="edge region, eV relative to the tabulated edge"
+    )
+
+
+class Average(_Frozen):
+    """Running average of sweeps, published beside or instead of the single ones."""
+
+    n: int = Field(default=1, ge=1, le=1000, description="sweeps in an average; 1 is none")
+    directions: Literal["separate", "together"] = Field(
+        default="separate", description="whether up and down sweeps are averaged apart"
+    )
+    singles: bool = Field(default=True, description="whether single sweeps are published as well")
+
+
+class Calibration(_Frozen):
+    """Energy scale held by the reference foil's edge."""
+
+    source: Literal["off", "foil"] = Field(
+        default="off", description="foil: every sweep is moved so that the foil's edge stays"
+    )
+    foil_e0: float | None = Field(
+        default=None,
+        description="eV to which the foil's edge is moved; null: where the first good sweep has it",
+    )
+    window: tuple[float, float] = Field(
+        default=(-30.0, 40.0), description="eV about the foil's edge in which it is matched"
+    )
+    smoothing: int = Field(
+        default=8, ge=1, description="sweeps over which the drift is smoothed, by direction"
+    )
+    jump: float = Field(
+        default=0.5, gt=0, description="eV; a sudden change beyond it is reported and followed"
+    )
+    max_shift: float = Field(
+        default=15.0, gt=0, description="eV; a larger shift is no drift and not applied"
+    )
+
+
+class Quality(_Frozen):
+    """What is looked for in every spectrum."""
+
+    deglitch: float | None = Field(
+        default=None,
+        gt=0,
+        description="single points this many times the scatter off their neighbours are replaced;"
+        " null: nothing is removed, as nothing should be unasked",
+    )
+    outlier: float | None = Field(
+        default=8.0,
+        gt=0,
+        description="a spectrum this many times the usual difference off the running series is"
+        " flagged; null: never",
+    )
+
+
 class Reduction(_Frozen):
     """From mu(E) to chi(k)."""
 
+    engine: Literal["plan", "larch"] = Field(
+        default="plan", description="plan: the same mathematics, compiled; larch: Larch itself"
+    )
     channels: tuple[Channel, ...] = ("transmission", "fluorescence", "reference")
-    e0_policy: Literal["run", "auto", "fixed"] = Field(
+    e0_policy: E0Policy = Field(
         default="run",
-        description="run: the first good spectrum decides; auto: each; fixed: the e0 below",
+        description="run: the first good spectrum decides; auto: each; fixed: the e0 below;"
+        " foil: as run, on the energy scale that the reference foil holds",
     )
     e0: float | None = Field(default=None, description="eV, for the policy fixed")
+    rebin: Rebin = Rebin()
+    average: Average = Average()
+    calibration: Calibration = Calibration()
+    quality: Quality = Quality()
     pre_edge: PreEdge = PreEdge()
     autobk: Autobk | None = Field(default=None, description="for display; null is the model's own")
     xftf: Xftf | None = Field(default=None, description="for display; null is the model's own")
@@ -196,11 +288,19 @@ class RunOverride(_Frozen):
     element: str | None = None
     edge: str | None = None
     adapter: dict[str, Any] | None = None
-    e0_policy: Literal["run", "auto", "fixed"] | None = None
+    e0_policy: E0Policy | None = None
     e0: float | None = None
+    rebin: Rebin | None = None
+    average: Average | None = None
+    calibration: Calibration | None = None
+    quality: Quality | None = None
     pre_edge: PreEdge | None = None
     autobk: Autobk | None = None
     xftf: Xftf | None = None
+
+
+#: fields of a run's override that belong to the reduction
+REDUCTION_OVERRIDES = set(RunOverride.model_fields) & set(Reduction.model_fields)
 
 
 class Analysis(_Frozen):
@@ -223,9 +323,8 @@ class Analysis(_Frozen):
             return self
         try:
             override = RunOverride.model_validate(asked)
-            changes = override.model_dump(
-                include={"e0_policy", "e0", "pre_edge", "autobk", "xftf"}, exclude_none=True
-            )
+            asked = {name: getattr(override, name) for name in REDUCTION_OVERRIDES}
+            changes = {name: value for name, value in asked.items() if value is not None}
             reduction = Reduction.model_validate({**self.reduction.model_dump(), **changes})
             names = {**self.adapter.model_dump(), **(override.adapter or {})}
             return Analysis(

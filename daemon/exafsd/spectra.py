@@ -67,6 +67,8 @@ class Sweep:
     received: float | None = None
     #: milliseconds from then until the sweep was cut
     assembled_ms: float | None = None
+    #: whether it was cut out of an encoder's stream, whose energies differ sweep by sweep
+    flown: bool = False
     #: set where the assembler already knows that this sweep gives nothing
     broken: SpectrumError | None = None
 
