@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from exafsd.analysis import Analysis, adapter
 from exafsd.documents import Problem, Router, RunBegan, RunEnded
 from exafsd.documents.binding import HC
-from exafsd.documents.joiner import Joiner
 from exafsd.documents.splitter import TurningSplitter
 from exafsd.spectra import Sweep
 from exafsd.testing import shapes
@@ -120,44 +119,6 @@ def test_splitter_knows_flyback_and_leaves_unsorted_points_together():
     splitter = TurningSplitter(20.0)
     assert splitter.push({"energy": shuffled}) == []
     assert len(splitter.finish()[0].columns["energy"]) == 100
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.data())
-def test_joiner_gives_the_same_points_however_the_streams_arrive(data):
-    t_mono, t_det = np.arange(0, 10, 0.11), np.arange(0.03, 9.5, 0.07)
-
-    def run(order):
-        joiner = Joiner()
-        joiner.add_stream("mono", {"energy": "energy"})
-        joiner.add_stream("det", {"i0": "i0"})
-        assert joiner.base == "det"
-        out = []
-        for name, part in order:
-            t = part
-            columns = {"time": t, "energy": 9000 + 10 * t} if name == "mono" else {
-                "time": t, "i0": 5 * t
-            }  # fmt: skip
-            points = joiner.push(name, columns)
-            if points is not None:
-                out.append(points)
-        return {k: np.concatenate([o[k] for o in out]) for k in ("time", "energy", "i0")}
-
-    whole = run([("mono", t_mono), ("det", t_det)])
-    np.testing.assert_allclose(whole["energy"], 9000 + 10 * whole["time"])
-    np.testing.assert_allclose(whole["i0"], 5 * whole["time"])
-    assert len(whole["time"]) == np.sum(t_det <= t_mono[-1])
-    cuts_m = sorted(data.draw(st.lists(st.integers(1, len(t_mono) - 1), max_size=5)))
-    cuts_d = sorted(data.draw(st.lists(st.integers(1, len(t_det) - 1), max_size=5)))
-    parts = [("mono", p) for p in np.split(t_mono, cuts_m) if len(p)]
-    other = [("det", p) for p in np.split(t_det, cuts_d) if len(p)]
-    mixed = []
-    while parts or other:
-        take = parts if (parts and (not other or data.draw(st.booleans()))) else other
-        mixed.append(take.pop(0))
-    again = run(mixed)
-    for key, array in whole.items():
-        np.testing.assert_allclose(again[key], array, rtol=1e-12)
 
 
 def test_names_and_angles_of_a_beamline():

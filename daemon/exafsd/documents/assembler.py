@@ -1,20 +1,18 @@
 """One run's documents to sweeps, by direct dispatch on the document name."""
 
-import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from exafsd.analysis import Adapter, Analysis
+from exafsd.analysis import Adapter, Analysis, Corrections
 from exafsd.documents import assets
-from exafsd.documents.binding import Binding, bind, first
+from exafsd.documents.binding import Binding, bind, first, lookup
 from exafsd.documents.block import Block
 from exafsd.documents.context import Context
 from exafsd.documents.external import Fetch
 from exafsd.documents.items import Problem
 from exafsd.documents.joiner import Joiner
-from exafsd.documents.stream import Stream
+from exafsd.documents.stream import Setting, Stream
 from exafsd.spectra import Edge, Run, SpectrumError, Sweep
 
 
@@ -32,7 +30,6 @@ class RunAssembler:
         self._start = start
         self._roots = roots
         self._patience = patience
-        self._turn = turn
         self._streams: dict[str, Stream] = {}  # by name
         self._described: dict[str, Stream] = {}  # by descriptor uid
         self._join: tuple[Joiner, Stream] | None = None
@@ -41,15 +38,28 @@ class RunAssembler:
         self._refused: set[str] = set()  # stream_resources that will not be read
         self._stop: Mapping[str, Any] | None = None
         self._given_up = False
-        self._sweeps = 0
+        self._gave_sweeps = False
         self.refused: SpectrumError | None = None
         try:
             self.analysis = analysis.for_run(start)
         except ValueError as error:
             self.analysis = analysis
             self.refused = SpectrumError("bad_settings", str(error))
-        self._context = Context(self.analysis.adapter, start)
+        adapter = self.analysis.adapter
+        corrections = Corrections({}, {})
+        try:
+            corrections = adapter.corrections(lambda key: lookup(start, key))
+        except SpectrumError as error:
+            self.refused = self.refused or error
         self.run = describe(start, self.analysis)
+        self._setting = Setting(
+            run=self.run,
+            context=Context(adapter, start),
+            corrections=corrections,
+            delays=adapter.delay,
+            turn=turn,
+            refused=self.refused,
+        )
 
     @property
     def owned(self) -> list[str]:
@@ -74,19 +84,19 @@ class RunAssembler:
     def descriptor(self, document: Mapping[str, Any]) -> Iterator[str]:
         """Bind a stream; yields what is wrong with it."""
         binding = bind(self.analysis.adapter, document, self._start)
-        broken = self.refused
+        broken = None
         if binding.problem is not None:
             broken = SpectrumError("energy_unit", binding.problem)
             yield binding.problem
         stream = self._streams.get(binding.stream)
         if stream is None:
-            stream = Stream(binding, self._turn, self._context, broken)
+            stream = Stream(binding, self._setting, broken)
             self._streams[binding.stream] = stream
-            self._joined(binding)
+            self._joined(stream)
         stream.binding = binding  # a stream that is described anew goes on
         self._described[str(document["uid"])] = stream
 
-    def _joined(self, binding: Binding) -> None:
+    def _joined(self, stream: Stream) -> None:
         """Add a stream that has only energy or only signals to the run's join.
 
         A stream that has both needs no other: then nothing is joined.
@@ -94,12 +104,16 @@ class RunAssembler:
         if any(s.binding.has_energy and s.binding.has_signals for s in self._streams.values()):
             self._join = None
             return
+        binding = stream.binding
         if binding.has_energy == binding.has_signals:
             return
         if self._join is None:
             joined = Binding("", {}, (), {}, {})
-            self._join = (Joiner(), Stream(joined, self._turn, self._context, self.refused))
-        self._join[0].add_stream(binding.stream, binding.columns)
+            self._join = (Joiner(), Stream(joined, self._setting, joined=True))
+        delays = stream.delays()
+        # where rows are missing is told at the time of the readings beside it
+        delays[stream.gap_role] = next(iter(delays.values()), 0.0)
+        self._join[0].add_stream(binding.stream, [*binding.columns, stream.gap_role], delays)
 
     def resource(self, document: Mapping[str, Any]) -> Iterator[str]:
         """Remember a file."""
@@ -132,8 +146,8 @@ class RunAssembler:
     ) -> Iterator[Sweep | Problem]:
         """One row."""
         stream = self._described[str(document["descriptor"])]
-        filled = document.get("filled") or {}
-        external = [key for key in stream.binding.keys if filled.get(key) is False]
+        filled = document.get("filled")
+        external = filled and [key for key in stream.binding.keys if filled.get(key) is False]
         if external:
             fetches = {key: self._fetch_datum(document["data"][key]) for key in external}
             block = Block.of_event(document, stream.binding, without=external)
@@ -218,15 +232,23 @@ class RunAssembler:
             yield from self._out(stream.finish(whole))
             told = (self._stop or {}).get("num_events")
             expected = told.get(stream.binding.stream) if isinstance(told, Mapping) else None
-            if isinstance(expected, int) and stream.binding.has_signals and stream.rows < expected:
+            if (
+                isinstance(expected, int)
+                and stream.binding.has_signals
+                and stream.numbering.rows < expected
+            ):
                 yield Problem(
                     "gap",
-                    f"run {self.run.uid}: {stream.rows} of {expected} events of stream"
+                    f"run {self.run.uid}: {stream.numbering.rows} of {expected} events of stream"
                     f" {stream.binding.stream!r} arrived; replay it from the archive",
                 )
         if self._join is not None:
-            yield from self._out(self._join[1].finish(whole))
-        if self._sweeps == 0:
+            joiner, target = self._join
+            points = joiner.finish()
+            if points is not None and joiner.base is not None:
+                yield from self._out(target.cut(points, joiner.base, None))
+            yield from self._out(target.finish(whole))
+        if not self._gave_sweeps:
             seen = {s.binding.stream: sorted(s.binding.columns) for s in self._streams.values()}
             yield Problem(
                 "no_spectrum",
@@ -236,29 +258,26 @@ class RunAssembler:
 
     def _rows(self, stream: Stream, blocks: list[Block]) -> Iterator[Sweep | Problem]:
         """Blocks of rows to sweeps, through the join where energy and signals are apart."""
+        where = f"run {self.run.uid}, stream {stream.binding.stream!r}"
         for arrived in blocks:
-            block, problem = stream.in_sequence(self.run.uid, arrived)
+            block, problem = stream.numbering.take(arrived, where, stream.binding.rowwise)
             if problem is not None:
                 yield problem
             if block is None:
                 continue
             binding = stream.binding
-            self._context.remember(binding, block)
+            self._setting.context.remember(binding, block)
             if binding.has_energy and binding.has_signals:
                 yield from self._out(stream.accept(block))
             elif self._join is not None and (binding.has_energy or binding.has_signals):
                 joiner, target = self._join
                 points = joiner.push(binding.stream, stream.points(block, stamps=True))
                 if points is not None and joiner.base is not None:
-                    yield from self._out(target.cut(points, joiner.base, block))
+                    yield from self._out(target.cut(points, joiner.base, block.received))
 
-    def _out(self, sweeps: list[Sweep]) -> Iterator[Sweep]:
-        for sweep in sweeps:
-            self._sweeps += 1
-            late = None
-            if sweep.received is not None:
-                late = (time.perf_counter() - sweep.received) * 1e3
-            yield replace(sweep, run=self.run, assembled_ms=late)
+    def _out(self, sweeps: list[Sweep]) -> list[Sweep]:
+        self._gave_sweeps |= bool(sweeps)
+        return sweeps
 
     def _fetch_datum(self, datum_id: Any) -> Fetch:
         if str(datum_id) not in self._data:

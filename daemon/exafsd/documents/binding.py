@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -143,7 +144,7 @@ class Binding:
         """Whether rows have a detector's reading."""
         return any(role != "energy" for role in self.columns)
 
-    @property
+    @cached_property
     def keys(self) -> frozenset[str]:
         """Data keys that must have arrived before a row is complete."""
         return frozenset((*self.columns.values(), *self.context, *self.truth.values()))

@@ -4,18 +4,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from exafsd.documents.binding import Binding
+from exafsd.spectra import Floats
 
 
 @dataclass(frozen=True)
 class Block:
-    """Rows of a stream: data key to sequence of values, sequence numbers, times in s."""
+    """Rows of a stream: data key to sequence of values; sequence numbers and times, (n,).
+
+    Times are in s and NaN where they are not known.
+    """
 
     columns: Mapping[str, Any]
-    seq: Sequence[int]
-    time: Sequence[float | None]
+    seq: NDArray[np.int64]
+    time: Floats
     stamps: Mapping[str, Sequence[float]] = field(default_factory=dict)
     received: float | None = None
+    #: where rows before a row are missing, (n,); None: nowhere
+    gap: NDArray[np.bool_] | None = None
     #: set where the rows could not be read
     error: str | None = None
 
@@ -26,7 +35,7 @@ class Block:
         """Block of one event."""
         data = event["data"]
         columns = {key: [data[key]] for key in binding.keys if key in data and key not in without}
-        return cls(columns, [int(event["seq_num"])], [_time(event)])
+        return cls(columns, numbers([event["seq_num"]]), np.array([_time(event)]))
 
     @classmethod
     def of_events(
@@ -40,8 +49,8 @@ class Block:
         }
         return cls(
             columns,
-            [int(e["seq_num"]) for e in events],
-            [_time(e) for e in events],
+            numbers([e["seq_num"] for e in events]),
+            np.array([_time(e) for e in events]),
             stamps,
             received,
         )
@@ -63,20 +72,35 @@ class Block:
         lengths |= {f"timestamps.{key}": len(values) for key, values in stamps.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"the columns of a page differ in length: {lengths}")
-        seq = [int(number) for number in page["seq_num"]]
-        return cls(columns, seq, [float(t) for t in page["time"]], stamps, received)
+        times = np.asarray(page["time"], dtype=float)
+        return cls(columns, numbers(page["seq_num"]), times, stamps, received)
 
-    def tail(self, count: int) -> "Block":
-        """Block of the last rows."""
+    def only(self, rows: NDArray[np.bool_]) -> "Block":
+        """Block of some of the rows."""
+        chosen = np.flatnonzero(rows).tolist()
         return replace(
             self,
-            columns={key: values[-count:] for key, values in self.columns.items()},
-            seq=self.seq[-count:],
-            time=self.time[-count:],
-            stamps={key: values[-count:] for key, values in self.stamps.items()},
+            columns={key: [values[i] for i in chosen] for key, values in self.columns.items()},
+            seq=self.seq[rows],
+            time=self.time[rows],
+            stamps={key: [values[i] for i in chosen] for key, values in self.stamps.items()},
         )
 
 
-def _time(event: Mapping[str, Any]) -> float | None:
+def numbers(values: ArrayLike) -> NDArray[np.int64]:
+    """Sequence numbers as integers, (n,).
+
+    Raises
+    ------
+    ValueError, TypeError, OverflowError
+        If one of them is no number.
+    """
+    found = np.asarray(values)
+    if found.dtype.kind not in "iu":
+        found = np.array([int(value) for value in found.tolist()], dtype=np.int64)
+    return found.astype(np.int64, copy=False)
+
+
+def _time(event: Mapping[str, Any]) -> float:
     """Time of an event; the archive gives back stream_datum rows as events without timestamps."""
-    return None if event.get("timestamps") == {} else float(event["time"])
+    return np.nan if event.get("timestamps") == {} else float(event["time"])

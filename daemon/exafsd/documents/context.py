@@ -1,8 +1,8 @@
 """Chosen metadata that is copied onto results: temperature, sample position, known truth."""
 
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ class Context:
     def __init__(self, adapter: Adapter, start: Mapping[str, Any]) -> None:
         self._adapter = adapter
         self._start = start
-        self._slow: dict[str, deque[tuple[float, Any, str | None]]] = {}
+        self._slow: dict[str, list[tuple[float, Any, str | None]]] = {}
 
     def remember(self, binding: Binding, block: Block) -> None:
         """Keep the context readings of a stream whose rows are not sweeps or points themselves."""
@@ -29,9 +29,12 @@ class Context:
             return
         for key in binding.context:
             if key in block.columns:
-                kept = self._slow.setdefault(key, deque(maxlen=REMEMBERED))
-                for when, value in zip(block.time, block.columns[key], strict=True):
-                    kept.append((when or 0.0, value, binding.units.get(key)))
+                kept = self._slow.setdefault(key, [])
+                unit, values = binding.units.get(key), block.columns[key][-REMEMBERED:]
+                times = np.nan_to_num(block.time[-REMEMBERED:]).tolist()
+                kept += [(t, value, unit) for t, value in zip(times, values, strict=True)]
+                if len(kept) > 2 * REMEMBERED:
+                    del kept[:-REMEMBERED]
 
     def of(self, row: Mapping[str, Any], binding: Binding, when: float | None) -> dict[str, Any]:
         """Context of a sweep that ended at `when`: name to value, unit and time."""
@@ -41,8 +44,8 @@ class Context:
                 found[key] = {"value": _plain(row[key]), "unit": binding.units.get(key)}
                 found[key]["time"] = when
             elif key in self._slow:
-                kept = list(self._slow[key])
-                at = len(kept) if when is None else bisect_right([k[0] for k in kept], when)
+                kept = self._slow[key]
+                at = len(kept) if when is None else bisect_right(kept, when, key=itemgetter(0))
                 time, value, unit = kept[max(at - 1, 0)]
                 found[key] = {"value": _plain(value), "unit": unit, "time": time}
             elif (value := lookup(self._start, key)) is not None:

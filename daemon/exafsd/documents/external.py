@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from exafsd.documents import assets
@@ -126,7 +127,7 @@ class External:
         self, binding: Binding, parts: Mapping[str, Fetch], stop: int, late: bool, final: bool
     ) -> Block | None:
         start = self._row
-        seq = list(range(start + 1, stop + 1))  # row 0 has the sequence number 1
+        seq = range(start + 1, stop + 1)  # row 0 has the sequence number 1
         internal = binding.keys - set(parts)
         if internal and not final and seq[-1] not in self._noted and not late:
             return None  # context of these rows comes in an event that is still on its way
@@ -136,8 +137,8 @@ class External:
             values = [dict(event.get("data") or {}).get(key) for event in noted]
             if None not in values:
                 columns[key] = values
-        times = [event.get("time") for event in noted]
-        block = Block(columns, seq, times, received=self._received)
+        times = np.array([event.get("time") for event in noted], dtype=float)
+        block = Block(columns, np.array(seq), times, received=self._received)
         ranges = {key: replace(fetch, start=start, stop=stop) for key, fetch in parts.items()}
         filled = _filled(block, ranges, late)
         if filled is None:  # looked at again later

@@ -23,7 +23,8 @@ class Router:
     asset_roots, asset_patience
         Folders below which external files may be opened, and s to wait for late ones.
     turn
-        eV by which the energy must come back before a sweep is cut.
+        eV by which the energy must come back before a sweep is cut; where the encoder is noisy
+        six standard deviations of its noise, if that is more.
     clock
         Monotonic seconds, for the patience with late files.
     """

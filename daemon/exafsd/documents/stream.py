@@ -1,54 +1,83 @@
 """One stream of a run: rows in, sweeps out."""
 
+import time
+from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from exafsd.analysis import Corrections
 from exafsd.documents.binding import Binding
 from exafsd.documents.block import Block
 from exafsd.documents.context import Context
 from exafsd.documents.external import External
-from exafsd.documents.items import Problem
+from exafsd.documents.joiner import Joiner
+from exafsd.documents.numbering import Numbering
+from exafsd.documents.passes import direction, span_of
 from exafsd.documents.splitter import Segment, TurningSplitter
 from exafsd.spectra import Floats, Run, SpectrumError, Sweep
 
 #: scalar events gathered before they are looked at: numpy's overhead is that of some ten events
 HELD_EVENTS = 16
-#: a sweep whose span is below this share of the longest is flagged partial
+#: a sweep whose span is below this share of the longest of the last ones is flagged partial
 PARTIAL = 0.9
-#: a jump of the sequence number beyond this is no gap but nonsense
-LARGEST_GAP = 1_000_000
-#: missing rows remembered in case they come late; a run's memory must not grow with its losses
-REMEMBERED_ROWS = 10_000
-_NOBODY = Run(uid="")
+#: that many: an amplitude that has changed, or a glitch, must not flag sweeps for ever
+COMPARED = 8
+#: s, by the points' times. The first sweep of a run may begin in mid-leg, which nobody can tell
+#: before the second has ended: it is held until then. One that takes longer is made by a plan,
+#: which begins at the start of the scan, and its users would wait too long
+HELD_SECONDS = 10.0
+#: columns of points that are no reading: bookkeeping of the stream itself
+_NO_SIGNAL = ("time", "gap", "row:")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the streams of a run have in common."""
+
+    run: Run
+    context: Context
+    corrections: Corrections
+    #: role (``iff`` for its elements) to s by which it lags behind the energy
+    delays: Mapping[str, float]
+    #: eV that the energy must come back by at a turn
+    turn: float
+    #: why no sweep of this run can be analysed
+    refused: SpectrumError | None = None
 
 
 class Stream:
-    """State of one stream: rows held back, rows that wait for files, the open sweep."""
+    """State of one stream: rows held back, rows that wait for files, the open sweep.
+
+    `broken`: why none of its sweeps can be analysed; `joined`: its points come from a joiner.
+    """
 
     def __init__(
         self,
         binding: Binding,
-        turn: float,
-        context: Context,
-        broken: SpectrumError | None,
+        setting: Setting,
+        broken: SpectrumError | None = None,
+        joined: bool = False,
     ) -> None:
         self.binding = binding
         self.external = External()
-        self.rows = 0
-        self._context = context
-        self._broken = broken
-        self._splitter = TurningSplitter(turn)
+        self.numbering = Numbering()
+        self._setting = setting
+        self._broken = setting.refused or broken
+        self._splitter = TurningSplitter(setting.turn)
+        self._aligner: Joiner | None = None
+        self._late = False  # whether some signal lags behind, and nothing can be done
         self._held: list[Mapping[str, Any]] = []
         self._held_at: float | None = None
         self._received: float | None = None
         self._number = 0
-        self._longest = 0.0
-        self._next_seq = 1
-        self._missing: set[int] = set()
-        self._gap = False  # whether points of the open sweep are missing
+        self._spans: deque[float] = deque(maxlen=COMPARED)
+        self._first: Sweep | None = None  # waits for the second, see HELD_SECONDS
+        self._turned = False
+        self._joined = joined
         self._name = binding.stream
 
     # rows in
@@ -82,42 +111,6 @@ class Stream:
             return []
         return [Block.of_events(events, self.binding, self._held_at)]
 
-    def in_sequence(self, run_uid: str, block: Block) -> tuple[Block | None, Problem | None]:
-        """Return the rows of a block that are new, and what is wrong with their numbers."""
-        if len(block.seq) == 0:
-            return None, None
-        where = f"run {run_uid}, stream {self._name!r}"
-        expected = self._next_seq
-        if max(block.seq) > expected + LARGEST_GAP or min(block.seq) < 1:
-            text = f"{where}: events {block.seq[0]} to {block.seq[-1]} cannot be; they were skipped"
-            return None, Problem("bad_document", text)
-        if self.binding.rowwise and len(block.seq) == 1 and block.seq[0] in self._missing:
-            self._missing.discard(block.seq[0])  # late, but never seen: a sweep of its own
-            self.rows += 1
-            return block, None
-        new = sum(number >= expected for number in block.seq)
-        if new < len(block.seq):
-            text = f"{where}: events up to {expected - 1} came again and were skipped"
-            problem = Problem("repeated", text)
-            if new == 0:
-                return None, problem
-            return self._counted(block.tail(new)), problem
-        if block.seq[-1] + 1 - expected == len(block.seq):
-            return self._counted(block), None
-        absent = set(range(expected, block.seq[-1] + 1)).difference(block.seq)
-        if not absent:
-            return self._counted(block), None
-        if self.binding.rowwise and len(self._missing) + len(absent) <= REMEMBERED_ROWS:
-            self._missing |= absent
-        self._gap = True
-        text = f"{where}: {len(absent)} events from {min(absent)} on are missing"
-        return self._counted(block), Problem("gap", f"{text}; replay the run from the archive")
-
-    def _counted(self, block: Block) -> Block:
-        self.rows += len(block.seq)
-        self._next_seq = int(block.seq[-1]) + 1
-        return block
-
     # sweeps out
 
     def accept(self, block: Block) -> list[Sweep]:
@@ -128,7 +121,8 @@ class Stream:
             return [self._broken_sweep(block, i, error) for i in rows]
         if self.binding.rowwise:
             return [self._row_sweep(block, i) for i in range(len(block.seq))]
-        return self.cut(self.points(block), self._name, block)
+        points = self._aligned(self.points(block))
+        return [] if points is None else self.cut(points, self._name, block.received)
 
     def points(self, block: Block, stamps: bool = False) -> dict[str, NDArray[Any]]:
         """Columns of scalar rows by role; `stamps`: times of the reading, not of the event."""
@@ -136,55 +130,105 @@ class Stream:
         for role, key in self.binding.columns.items():
             if key not in block.columns:
                 raise ValueError(f"events of stream {self._name!r} have no {key!r}")
-            columns[role] = np.asarray(block.columns[key], dtype=float)
-        if "energy" in columns:
-            columns["energy"] = self.binding.scale(columns["energy"])
-        elif self.binding.axis is not None:
+            columns[role] = self._column(role, block.columns[key])
+        if self.binding.axis is not None:
             raise ValueError(f"stream {self._name!r} has an energy axis but scalar signals")
         key = next(iter(self.binding.columns.values()))
         times = block.stamps[key] if stamps and key in block.stamps else block.time
         columns["time"] = np.asarray(times, dtype=float)
+        gap = np.zeros(len(block.seq)) if block.gap is None else block.gap.astype(float)
+        columns[self.gap_role if stamps else "gap"] = gap
         if not stamps:
             for key in (*self.binding.context, *self.binding.truth.values()):
-                if key in block.columns:
-                    columns[f"row:{key}"] = np.asarray(block.columns[key], dtype=object)
+                told = block.columns[key] if key in block.columns else [None] * len(gap)
+                columns[f"row:{key}"] = np.asarray(told, dtype=object)
         return columns
 
-    def cut(self, points: Mapping[str, NDArray[Any]], name: str, block: Block) -> list[Sweep]:
+    @property
+    def gap_role(self) -> str:
+        """Column of a joined stream that tells where its rows are missing."""
+        return f"gap:{self.binding.stream}"
+
+    def delays(self) -> dict[str, float]:
+        """Seconds by which columns of this stream lag behind the energy, without zeros."""
+        told = {role: self._setting.delays.get(_signal(role), 0.0) for role in self.binding.columns}
+        return {role: delay for role, delay in told.items() if delay and role != "energy"}
+
+    def _column(self, role: str, values: Any) -> NDArray[Any]:
+        """Energies in eV, or counts, of readings."""
+        readings = np.asarray(values, dtype=float)
+        if role == "energy":
+            return self.binding.scale(readings)
+        return self._setting.corrections.counts(_signal(role), readings)
+
+    def _aligned(self, points: dict[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]] | None:
+        """Points with each signal as it was when the energy was read, as far as known."""
+        delays = self.delays()
+        if not delays or self._late:
+            return points
+        if self._aligner is None:
+            if not np.isfinite(points["time"][0]):  # files of ophyd-async may come without times
+                self._late = True
+                return points
+            self._aligner = Joiner(base="energy")
+            self._aligner.add_stream("", [role for role in points if role != "time"], delays)
+        return self._aligner.push("", points)
+
+    def cut(
+        self, points: Mapping[str, NDArray[Any]], name: str, received: float | None
+    ) -> list[Sweep]:
         """Add points to the open sweep; return the sweeps that ended."""
         self._name = name
-        self._received = block.received
-        return [self._segment_sweep(s) for s in self._splitter.push(points)]
+        self._received = received
+        return self._sweeps(self._splitter.push(points))
 
     def finish(self, whole: bool) -> list[Sweep]:
-        """Return the open sweep at the end of a run; `whole` is false after an abort."""
-        return [self._segment_sweep(s, cut_off=not whole) for s in self._splitter.finish()]
+        """Return what is open at the end of a run; `whole` is false after an abort."""
+        rest = None if self._aligner is None else self._aligner.finish()
+        sweeps = [] if rest is None else self.cut(rest, self._name, self._received)
+        return sweeps + self._sweeps(self._splitter.finish(), ended=True, whole=whole)
 
-    def _segment_sweep(self, segment: Segment, cut_off: bool = False) -> Sweep:
-        columns = segment.columns
-        middle = len(columns["time"]) // 2
-        row = {
-            name.removeprefix("row:"): array[middle]
-            for name, array in columns.items()
-            if name.startswith("row:")
-        }
+    def _sweeps(
+        self, segments: list[Segment], ended: bool = False, whole: bool = True
+    ) -> list[Sweep]:
+        done = []
+        for segment in segments:
+            cut_off = not segment.turned and not (ended and whole)
+            self._turned |= segment.turned
+            span = span_of(segment.columns["energy"])
+            partial = cut_off or span < PARTIAL * max(self._spans, default=0.0)
+            first, self._first = self._first, None
+            if first is not None:
+                if self._spans[0] < PARTIAL * span:
+                    first = replace(first, flags=("partial", *first.flags))
+                at = self._received  # the document that completed it is the one that frees it
+                done.append(replace(first, received=at, assembled_ms=_elapsed(at)))
+            self._spans.append(span)
+            sweep = self._segment_sweep(segment.columns, partial)
+            if self._number == 1 and segment.turned and not _slow(segment.columns["time"]):
+                self._first = sweep
+            else:
+                done.append(sweep)
+        return done
+
+    def _segment_sweep(self, columns: Mapping[str, NDArray[Any]], partial: bool) -> Sweep:
         times = columns["time"]
+        middle = len(times) // 2
+        row = {
+            n.removeprefix("row:"): a[middle] for n, a in columns.items() if n.startswith("row:")
+        }
+        gap = any(array.any() for name, array in columns.items() if name.startswith("gap"))
+        flags = {"partial": partial, "gap": gap, "delay_ignored": self._late}
         self._number += 1
-        span = float(np.ptp(columns["energy"])) if np.isfinite(columns["energy"]).all() else 0.0
-        partial = cut_off or span < PARTIAL * self._longest
-        self._longest = max(self._longest, span)
         return self._sweep(
             number=self._number,
-            columns={n: a for n, a in columns.items() if n != "time" and not n.startswith("row:")},
-            row=row,
+            columns={n: a for n, a in columns.items() if not n.startswith(_NO_SIGNAL)},
+            row={key: value for key, value in row.items() if value is not None},
             acquired=(_finite(times[0]), _finite(times[-1])),
             received=self._received,
-            flags=self._flags(partial),
+            flags=tuple(name for name, raised in flags.items() if raised),
+            flown=self._turned or self._joined,
         )
-
-    def _flags(self, partial: bool) -> tuple[str, ...]:
-        gap, self._gap = self._gap, False
-        return (*(("partial",) if partial else ()), *(("gap",) if gap else ()))
 
     def _row_sweep(self, block: Block, i: int) -> Sweep:
         row = {key: values[i] for key, values in block.columns.items()}
@@ -195,20 +239,18 @@ class Stream:
             for role, key in self.binding.columns.items():
                 if key not in row:
                     raise _missing(key)
-                columns[role] = np.atleast_1d(np.asarray(row[key], dtype=float)).ravel()
+                columns[role] = self._column(role, row[key]).ravel()
         except (TypeError, ValueError) as error:
             broken = error if isinstance(error, SpectrumError) else _not_numbers(key, error)
         if self.binding.axis is not None:
-            columns["energy"] = self.binding.axis
-        if "energy" in columns:
-            columns["energy"] = self.binding.scale(columns["energy"])
-        when = block.time[i]
+            columns["energy"] = self._column("energy", self.binding.axis)
         return self._sweep(
             number=int(block.seq[i]),
             columns=columns,
             row=row,
-            acquired=(None, when),
+            acquired=(None, _finite(block.time[i])),
             received=block.received,
+            flags=("delay_ignored",) if self.delays() else (),
             broken=broken,
         )
 
@@ -217,7 +259,7 @@ class Stream:
             number=int(block.seq[i]),
             columns={},
             row={},
-            acquired=(None, block.time[i]),
+            acquired=(None, _finite(block.time[i])),
             received=block.received,
             broken=error,
         )
@@ -230,26 +272,42 @@ class Stream:
         acquired: tuple[float | None, float | None],
         received: float | None,
         flags: tuple[str, ...] = (),
+        flown: bool = False,
         broken: SpectrumError | None = None,
     ) -> Sweep:
         energy = columns.pop("energy", np.empty(0))
-        direction = None
-        if len(energy) > 1 and np.isfinite(energy[[0, -1]]).all():
-            direction = "up" if energy[-1] >= energy[0] else "down"
+        context = self._setting.context
         return Sweep(
-            run=_NOBODY,
+            run=self._setting.run,
             stream=self._name,
             number=number,
             energy=energy,
             signals=_summed(columns),
-            direction=direction,
+            direction=direction(energy),
             acquired=acquired,
-            context=self._context.of(row, self.binding, acquired[1]),
-            truth=self._context.truth_of(row),
+            context=context.of(row, self.binding, acquired[1]),
+            truth=context.truth_of(row),
             flags=flags,
             received=received,
+            assembled_ms=_elapsed(received),
+            flown=flown,
             broken=self._broken or broken,
         )
+
+
+def _elapsed(received: float | None) -> float | None:
+    """Milliseconds since a document was received."""
+    return None if received is None else (time.perf_counter() - received) * 1e3
+
+
+def _signal(role: str) -> str:
+    """Signal of a role: ``iff`` for the elements ``iff#0``, ``iff#1``, ..."""
+    return role.partition("#")[0]
+
+
+def _slow(times: Floats) -> bool:
+    """Whether a sweep took too long for the next one to be waited for."""
+    return bool(times[-1] - times[0] > HELD_SECONDS)
 
 
 def _finite(value: float) -> float | None:
