@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -10,9 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from exafsd.contract.messages import Channel
 from exafsd.contract.recipe import Autobk, PreEdge, Xftf
+from exafsd.spectra import Floats, SpectrumError
 
 EnergyUnit = Literal["eV", "keV", "deg", "mdeg", "rad", "pulses"]
 E0Policy = Literal["run", "auto", "fixed", "foil"]
+#: detector readings, and ready-made mu
+SIGNALS = ("i0", "it", "ir", "iff", "mutrans", "mufluor", "murefer")
 
 
 class _Frozen(BaseModel):
@@ -68,7 +73,8 @@ class Adapter(_Frozen):
         default_factory=dict, description="name to key of known parameters (simulated beamline)"
     )
     saturation: dict[str, float] = Field(
-        default_factory=dict, description="signal name to the count at which it saturates"
+        default_factory=dict,
+        description="signal name to the count at which it saturates, after dark and gain",
     )
     low_flux: dict[str, float] = Field(
         default_factory=dict,
@@ -95,11 +101,62 @@ class Adapter(_Frozen):
     def _one_or_many(cls, key: Any) -> Any:
         return (key,) if isinstance(key, str) else key
 
+    @field_validator("saturation", "low_flux", "dark", "gain", "delay")
+    @classmethod
+    def _known_signals(cls, of: dict[str, Any]) -> dict[str, Any]:
+        unknown = set(of) - set(SIGNALS)
+        if unknown:
+            raise ValueError(f"unknown signals {sorted(unknown)}; there are {list(SIGNALS)}")
+        return of
+
+    def corrections(self, find: Callable[[str], Any]) -> "Corrections":
+        """Dark readings and gains of one run; `find` gives the metadata at a key, or None.
+
+        Raises
+        ------
+        SpectrumError
+            ``bad_settings``, where metadata has no such number, or a gain is zero.
+        """
+        dark = {name: _correction("dark", name, v, find) for name, v in self.dark.items()}
+        gain = {name: _correction("gain", name, v, find) for name, v in self.gain.items()}
+        return Corrections(dark, gain)
+
     @property
     def signals(self) -> dict[str, tuple[str, ...]]:
         """Signal name to data keys, without the empty ones."""
-        names = ("i0", "it", "ir", "iff", "mutrans", "mufluor", "murefer")
-        return {name: getattr(self, name) for name in names if getattr(self, name)}
+        return {name: getattr(self, name) for name in SIGNALS if getattr(self, name)}
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """What makes counts of readings: signal name to dark reading, and to gain."""
+
+    dark: Mapping[str, float]
+    gain: Mapping[str, float]
+
+    def counts(self, signal: str, reading: Floats) -> Floats:
+        """Counts (reading - dark) / gain of a signal, of any shape; ``iff`` is each element."""
+        if signal in self.dark:
+            reading = reading - self.dark[signal]
+        if signal in self.gain:
+            reading = reading / self.gain[signal]
+        return reading
+
+
+def _correction(kind: str, name: str, told: float | str, find: Callable[[str], Any]) -> float:
+    value = find(told) if isinstance(told, str) else told
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number) or (kind == "gain" and number == 0):
+        raise SpectrumError(
+            "bad_settings",
+            f"adapter.{kind}.{name} = {told!r} gives {value!r}, which is no"
+            f" {'gain' if kind == 'gain' else 'reading'}; name a number, or a key of the"
+            " run's metadata that has one",
+        )
+    return number
 
 
 #: Beamline names known to exafsd; `[adapter] preset = ...` starts from one of them.
@@ -212,7 +269,10 @@ class Calibration(_Frozen):
         default=(-30.0, 40.0), description="eV about the foil's edge in which it is matched"
     )
     smoothing: int = Field(
-        default=8, ge=1, description="sweeps over which the drift is smoothed, by direction"
+        default=6,
+        ge=1,
+        le=1000,
+        description="sweeps of one direction through which a line is laid to smooth the drift",
     )
     jump: float = Field(
         default=0.5, gt=0, description="eV; a sudden change beyond it is reported and followed"
@@ -228,8 +288,9 @@ class Quality(_Frozen):
     deglitch: float | None = Field(
         default=None,
         gt=0,
-        description="single points this many times the scatter off their neighbours are replaced;"
-        " null: nothing is removed, as nothing should be unasked",
+        description="up to three points in a row this many times the scatter off their neighbours"
+        " are replaced, but not near the edge; 10 suits good data; null: nothing is removed, as"
+        " nothing should be unasked",
     )
     outlier: float | None = Field(
         default=8.0,

@@ -15,7 +15,9 @@ from exafsd.documents import Callback, Inbox, Problem, ProxySource, Router, RunB
 from exafsd.inference.registry import Registry
 from exafsd.pipeline import Outcome, Pipeline
 from exafsd.publishing import AddressError, Publisher, check_address
+from exafsd.reduction.audit import Auditor
 from exafsd.reduction.files import read_file
+from exafsd.reduction.reducer import Reducer
 from exafsd.service import Service
 from exafsd.settings import Settings
 from exafsd.spectra import Edge, Sweep
@@ -32,10 +34,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def make_pipeline(settings: Settings, registry: Registry | None = None) -> Pipeline:
-    """Pipeline with the shipped and configured models."""
+def make_pipeline(
+    settings: Settings, registry: Registry | None = None, audit: bool = False
+) -> Pipeline:
+    """Pipeline with the shipped and configured models; `audit` is for the live daemon."""
     registry = registry or Registry.load(settings.models)
-    return Pipeline(registry, settings.publish.arrays)
+    every = settings.service.audit_every
+    reducer = Reducer(Auditor(), every) if audit and every else Reducer()
+    return Pipeline(registry, settings.publish.arrays, reducer)
 
 
 def make_router(settings: Settings, roots: tuple[Path, ...] | None = None) -> Router:
@@ -70,7 +76,7 @@ def make_service(settings: Settings, proxy: bool = True) -> tuple[Service, Inbox
     service = Service(
         inbox=inbox,
         router=make_router(settings),
-        pipeline=make_pipeline(settings, registry),
+        pipeline=make_pipeline(settings, registry, audit=True),
         publisher=make_publisher(settings),
         settings=settings.service,
         heartbeat=settings.publish.heartbeat,

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 #: s the worker waits for a document before it looks at clock and signals
 TICK = 0.05
+#: s after which a sweep is processed although more documents keep coming
+PATIENCE = 0.005
 #: latest troubles kept for the status
 PROBLEMS = 20
 
@@ -87,6 +89,8 @@ class Service:
         self._problems: deque[str] = deque(maxlen=PROBLEMS)
         self._problem_counts: Counter[str] = Counter()
         self._lag: float | None = None
+        self._pending: list[Sweep] = []  # assembled, to be processed together
+        self._pending_since = 0.0
         self._shedding = False
         self._began = time.monotonic()
         self._told = (self._began, 0)  # when the last status was sent, outcomes by then
@@ -131,6 +135,8 @@ class Service:
             self._inbox.drops["shutdown"] += left
             log.warning("stopping: %d documents were not processed in time", left)
         self._handle_all(self._router.close())
+        self._flush()
+        self._pipeline.close()
         if self._journal is not None:
             self._journal.close()
         self._status("stopped")
@@ -138,7 +144,19 @@ class Service:
         log.info("stopped results=%d rejected=%d", self._results, self._rejections.total())
 
     def _step(self, timeout: float) -> None:
-        arrival = self._inbox.get(timeout)
+        """Take documents until a batch is full, or nothing more is there; process its sweeps."""
+        self._take(self._inbox.get(timeout))
+        while self._pending and len(self._pending) < self._settings.batch:
+            waited = time.perf_counter() - self._pending_since
+            wait = self._settings.batch_wait - waited
+            arrival = self._inbox.get(max(wait, 0.0))
+            if arrival is None or waited > max(self._settings.batch_wait, PATIENCE):
+                self._take(arrival)
+                break
+            self._take(arrival)
+        self._flush()
+
+    def _take(self, arrival: Arrival | Problem | None) -> None:
         if isinstance(arrival, Problem):
             self._handle(arrival)
         elif isinstance(arrival, Arrival):
@@ -154,13 +172,20 @@ class Service:
             try:
                 self._handle(item)
             except Exception as error:
-                log.exception("internal error item=%s", type(item).__name__)
-                what = text(f"{type(item).__name__}: {type(error).__name__}: {error}")
-                self._problem(Problem("internal", f"please report it: {what}"))
+                self._internal(item, error)
+
+    def _internal(self, item: object, error: Exception) -> None:
+        log.exception("internal error item=%s", type(item).__name__)
+        what = text(f"{type(item).__name__}: {type(error).__name__}: {error}")
+        self._problem(Problem("internal", f"please report it: {what}"))
 
     def _handle(self, item: Item) -> None:
         if isinstance(item, Sweep):
-            self._sweep(item)
+            if not self._pending:
+                self._pending_since = time.perf_counter()
+            self._pending.append(item)
+            if len(self._pending) >= self._settings.batch:
+                self._flush()
         elif isinstance(item, RunBegan):
             run = item.run
             self._analyses[run.uid] = item.analysis
@@ -187,6 +212,7 @@ class Service:
         log.warning("problem reason=%s detail=%s", problem.reason, text(problem.detail))
 
     def _run_ended(self, item: RunEnded) -> None:
+        self._flush()  # its last sweeps come before its end
         uid = item.run.uid
         counts = self._counts.pop(uid, Counter())
         self._analyses.pop(uid, None)
@@ -210,19 +236,36 @@ class Service:
             counts["rejected"],
         )
 
-    def _sweep(self, sweep: Sweep) -> None:
+    def _flush(self) -> None:
+        """Process the sweeps that are there."""
+        for told in self._pipeline.audit():
+            self._problem(Problem("audit", told))
+        sweeps, self._pending = self._pending, []
+        in_time = []
+        for sweep in sweeps:
+            waited = 0.0 if sweep.received is None else time.perf_counter() - sweep.received
+            self._shedding = waited > self._settings.max_lag
+            if self._shedding:
+                self._shed(sweep, waited)
+            else:
+                in_time.append(sweep)
+        if not in_time:
+            return
+        found = self._pipeline.process_many([(s, self._analyses[s.run.uid]) for s in in_time])
+        for sweep, outcomes in zip(in_time, found, strict=True):
+            for outcome in outcomes:
+                try:
+                    self._publish(outcome, sweep)
+                except Exception as error:
+                    self._internal(outcome, error)
+
+    def _shed(self, sweep: Sweep, waited: float) -> None:
+        detail = (
+            f"it waited {waited:.1f} s, more than service.max_lag: spectra come faster than"
+            " they can be processed. It is in the archive and can be replayed"
+        )
         analysis = self._analyses[sweep.run.uid]
-        waited = 0.0 if sweep.received is None else time.perf_counter() - sweep.received
-        self._shedding = waited > self._settings.max_lag
-        if self._shedding:
-            detail = (
-                f"it waited {waited:.1f} s, more than service.max_lag: spectra come faster than"
-                " they can be processed. It is in the archive and can be replayed"
-            )
-            found = self._pipeline.reject(sweep, analysis, "overload", detail)
-        else:
-            found = self._pipeline.process(sweep, analysis)
-        for outcome in found:
+        for outcome in self._pipeline.reject(sweep, analysis, "overload", detail):
             self._publish(outcome, sweep)
 
     def _publish(self, outcome: Outcome, sweep: Sweep) -> None:
@@ -256,6 +299,7 @@ class Service:
                 drops=dict(drops),
                 queues={"inbox": len(self._inbox), "runs": self._router.open_runs},
                 lag=self._lag,
+                audit=self._pipeline.audit_metrics(),
                 problems=list(self._problems),
                 **self._about,  # type: ignore[arg-type]
             )

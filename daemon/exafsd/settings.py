@@ -63,7 +63,8 @@ class Source(_Frozen):
     turn: float = Field(
         default=20.0,
         gt=0,
-        description="eV the energy must come back by before a sweep counts as ended",
+        description="eV the energy must come back by before a sweep counts as ended; or six"
+        " standard deviations of the encoder's noise, if that is more",
     )
 
 
@@ -118,6 +119,21 @@ class Service(_Frozen):
 
     max_lag: float = Field(
         default=30.0, gt=0, description="s; sweeps that waited longer are rejected as overload"
+    )
+    batch: int = Field(
+        default=32, gt=0, le=1024, description="sweeps that are processed together at most"
+    )
+    batch_wait: float = Field(
+        default=0.0,
+        ge=0,
+        le=1.0,
+        description="s to wait for more sweeps to process together; 0: only what is there already",
+    )
+    audit_every: int = Field(
+        default=200,
+        ge=0,
+        description="one in so many spectra is also reduced by Larch itself, in another process,"
+        " and the first of each plan; 0: none",
     )
     shutdown: float = Field(
         default=4.0, gt=0, description="s to finish what is assembled after SIGTERM"

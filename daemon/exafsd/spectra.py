@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,9 +73,29 @@ class Sweep:
     broken: SpectrumError | None = None
 
 
+class Averaged(NamedTuple):
+    """Which sweeps are in an average."""
+
+    n: int
+    first: int
+    last: int
+
+
+class Shift(NamedTuple):
+    """What was added to the energies of a spectrum, eV, and its standard error."""
+
+    value: float
+    std: float
+    source: str = "foil"
+
+
 @dataclass(frozen=True)
 class Spectrum:
-    """mu(E) of one channel and edge of a sweep: energies ascending and unique, all finite."""
+    """mu(E) of one channel and edge of a sweep: energies ascending and unique, all finite.
+
+    `energy` and `mu` are (n,), eV and any unit. Of an average, `sweep` is the newest one's, with
+    the times of all.
+    """
 
     sweep: Sweep
     channel: Channel
@@ -84,14 +104,21 @@ class Spectrum:
     energy: Floats
     mu: Floats
     quality: tuple[str, ...] = ()
+    #: energy and mu before they were rebinned, on the calibrated energy scale
+    raw: tuple[Floats, Floats] | None = None
+    energy_shift: Shift | None = None
+    #: energies of points that were replaced as glitches, eV
+    removed: tuple[float, ...] = ()
+    averaged: Averaged | None = None
 
 
 @dataclass(frozen=True)
 class ReducedSpectrum:
-    """What Larch makes of mu(E).
+    """What the reduction makes of mu(E).
 
     `energy`, `norm`, `flat` are (n,); `k`, `chi` (m,) on Larch's grid of 0.05 1/angstrom;
-    `r`, `chir_mag` (l,). Energies in eV, k in 1/angstrom, R in angstrom.
+    `r`, `chir_mag` (l,). Energies in eV, k in 1/angstrom, R in angstrom. `recipe` has all ranges
+    resolved, so that the next spectrum can be reduced alike.
     """
 
     energy: Floats
@@ -107,6 +134,8 @@ class ReducedSpectrum:
     epsilon_k: float | None
     k_data: tuple[float, float]
     recipe: Recipe
+    objective: float
+    engine: Literal["plan", "larch"]
     quality: tuple[str, ...] = ()
 
 

@@ -9,7 +9,8 @@ from larch.fitting import param, param_group
 from larch.xafs import feffit, feffit_dataset, feffit_transform, feffpath
 
 from exafsd.contract import Recipe
-from exafsd.reduction.larch_engine import edge_position, reduce_mu
+from exafsd.reduction.e0 import find_e0
+from exafsd.reduction.engine import reduce_mu
 from exafsd.testing.heating import E0, INFLECTION, HeatedFoil, feff_paths, trajectory
 
 
@@ -37,7 +38,7 @@ def test_feffit_recovers_the_truth(
     """At 900 K the first shell is weak, and a one-shell fit is biased by the next shells."""
     rng = np.random.default_rng(7)
     counts = foil.sweep(temperature, "up", rng)
-    reduced, _ = reduce_mu(counts.energy, np.log(counts.i0 / counts.it), Recipe())
+    reduced = reduce_mu(counts.energy, np.log(counts.i0 / counts.it), Recipe())
     path = feff_paths(cache / "exafsd")[0]
     group = Group(k=reduced.k, chi=reduced.chi)
     found = feffit_of(group, path, counts.truth["c3"])
@@ -56,9 +57,9 @@ def test_edge_is_stable(foil: HeatedFoil) -> None:
     rng = np.random.default_rng(8)
     for temperature in (300.0, 600.0, 900.0):
         counts = foil.sweep(temperature, "up", rng)
-        found = edge_position(counts.energy, np.log(counts.i0 / counts.it))
+        found = find_e0(counts.energy, np.log(counts.i0 / counts.it))
         assert abs(found - INFLECTION) < 1.5
-        reference = edge_position(counts.energy, np.log(counts.it / counts.ir))
+        reference = find_e0(counts.energy, np.log(counts.it / counts.ir))
         assert abs(reference - INFLECTION) < 1.5
 
 

@@ -6,17 +6,16 @@ import sys
 import h5py
 import numpy as np
 import pytest
+from exafsd.reduction.preparation import Preparation
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from larch import Group
-from larch.xafs import autobk, pre_edge, xftf
 
 from exafsd.analysis import Analysis, Reduction, adapter
-from exafsd.contract import Autobk, FitWindow, Recipe, Xftf, to_grid
+from exafsd.contract import Autobk, FitWindow, Recipe, Xftf, rows_to_grid, to_grid
+from exafsd.reduction.engine import reduce_mu
 from exafsd.reduction.files import read_file
-from exafsd.reduction.larch_engine import reduce_mu
-from exafsd.reduction.reducer import Reducer, spectra_of
-from exafsd.reduction.transform import chi_r, r_factor
+from exafsd.reduction.reducer import Job, Reducer
+from exafsd.reduction.transform import grid_transform, r_factor
 from exafsd.spectra import Edge, Rejected, Run, Spectrum, SpectrumError, Sweep
 from synthetic import foil, sweep_columns
 
@@ -32,7 +31,14 @@ def sweep(energy=None, run=RUN, number=1, **signals):
 
 
 def outcomes(a_sweep, analysis=None):
-    return list(spectra_of(a_sweep, analysis or Analysis()))
+    return Preparation().spectra(a_sweep, analysis or Analysis())
+
+
+def reduce(reducer, spectrum, analysis=None):
+    (reduced,) = reducer.reduce([Job(spectrum, analysis or Analysis(), Recipe())])
+    if isinstance(reduced, SpectrumError):
+        raise reduced
+    return reduced
 
 
 def rejection(a_sweep, analysis=None):
@@ -41,46 +47,76 @@ def rejection(a_sweep, analysis=None):
     return found[0]
 
 
-def test_reduction_is_larch():
-    energy, mu = foil(noise=1e-4)
-    reduced, frozen = reduce_mu(energy, mu, Recipe())
-    group = Group(energy=energy, mu=mu)
-    pre_edge(group)
-    autobk(group, rbkg=1.0, kweight=2)
-    xftf(group, kmin=3, kmax=14, dk=2, kweight=2, window="hanning", rmax_out=6)
-    assert reduced.e0 == group.e0
-    assert reduced.edge_step == group.edge_step
-    np.testing.assert_array_equal(reduced.chi, group.chi)
-    np.testing.assert_allclose(reduced.chir_mag, group.chir_mag, rtol=1e-12)
-    again, _ = reduce_mu(energy, mu, frozen.recipe, frozen.e0)
-    np.testing.assert_allclose(again.chi, reduced.chi, atol=1e-9)
-
-
 @pytest.mark.measured
 def test_frozen_ranges_change_nothing_on_measured_spectra(data):
     for path in sorted((data / "xas" / "Cu").glob("*.xdi")):
         analysis = Analysis()
         (a_sweep,) = read_file(path, analysis.adapter)
         spectrum = outcomes(a_sweep)[0]
-        first, frozen = reduce_mu(spectrum.energy, spectrum.mu, Recipe())
-        again, _ = reduce_mu(spectrum.energy, spectrum.mu, frozen.recipe, frozen.e0)
+        first = reduce_mu(spectrum.energy, spectrum.mu, Recipe())
+        again = reduce_mu(spectrum.energy, spectrum.mu, first.recipe, first.e0)
         np.testing.assert_allclose(again.chi, first.chi, atol=1e-9)
 
 
 def test_chi_r_of_the_grid_is_xftf():
-    energy, mu = foil()
-    reduced, _ = reduce_mu(energy, mu, Recipe())
-    chi_k2, _ = to_grid(reduced.k, reduced.chi, 0.0, reduced.k_data[1])
-    r, chir = chi_r(chi_k2, Xftf(), reduced.k_data[1])
-    np.testing.assert_allclose(r, reduced.r)
-    np.testing.assert_allclose(np.abs(chir), reduced.chir_mag, atol=1e-5 * reduced.chir_mag.max())
-    assert r_factor(chi_k2, chi_k2, FitWindow(), 14.0) == 0
-    assert r_factor(chi_k2, 0 * chi_k2, FitWindow(), 14.0) == 1
+    reduced = reduce_mu(*foil(), Recipe(), engine="larch")
+    k_end = reduced.k_data[1]
+    chi_k2, _ = to_grid(reduced.k, reduced.chi, 0.0, k_end)
+    transform = grid_transform(Xftf(), k_end)
+    np.testing.assert_allclose(transform.r, reduced.r)
+    np.testing.assert_allclose(
+        np.abs(transform(chi_k2)), reduced.chir_mag, atol=1e-5 * reduced.chir_mag.max()
+    )
+    rows = np.stack([chi_k2, chi_k2, 0 * chi_k2])
+    models = np.stack([chi_k2, 0 * chi_k2, chi_k2])
+    np.testing.assert_allclose(r_factor(rows, models, FitWindow(), 14.0), [0, 1, np.nan])
+
+
+def test_rows_to_grid_is_to_grid():
+    for high in (9200.0, 9900.0, 10700.0):
+        reduced = reduce_mu(*foil(high=high), Recipe())
+        for k_end in (reduced.k_data[1], 5.03, 30.0):
+            rows, mask = rows_to_grid(reduced.chi[None], 2.0, k_end)
+            expected, expected_mask = to_grid(reduced.k, reduced.chi, 2.0, k_end)
+            np.testing.assert_array_equal(mask, expected_mask)
+            np.testing.assert_allclose(rows[0], expected, atol=1e-6)
+
+
+def test_spectra_reduced_together_are_as_one_by_one():
+    """Runs, channels and grids mixed; the first of each run decides for it."""
+    spectra = []
+    for number in range(24):
+        energy, mu = foil(400 if number % 5 else 300, e0=8979 + number % 3, seed=number, noise=1e-4)
+        run = Run(uid=f"run{number % 4}", edges=RUN.edges)
+        channel = "transmission" if number % 2 else "reference"
+        a_sweep = sweep(run=run, number=number)
+        spectra.append(Spectrum(a_sweep, channel, RUN.edges[0], (), energy, mu))
+    together, apart = Reducer(), Reducer()
+    jobs = [Job(spectrum, Analysis(), Recipe()) for spectrum in spectra]
+    for job, found in zip(jobs, together.reduce(jobs), strict=True):
+        (single,) = apart.reduce([job])
+        assert found.e0 == single.e0
+        np.testing.assert_allclose(found.chi, single.chi, atol=1e-10)
+
+
+def test_a_bad_spectrum_in_a_batch_hurts_no_other():
+    energy, mu = foil(noise=1e-4)
+    mus = [mu, -mu, mu, np.ones(400), mu]
+    jobs = [
+        Job(
+            Spectrum(sweep(number=i), "transmission", RUN.edges[0], (), energy, m),
+            Analysis(),
+            Recipe(),
+        )
+        for i, m in enumerate(mus)
+    ]
+    found = Reducer().reduce(jobs)
+    assert [isinstance(one, SpectrumError) for one in found] == [False, True, False, True, False]
 
 
 def test_noise_estimate_follows_the_noise():
     estimates = [
-        reduce_mu(*foil(points=900, noise=noise), Recipe())[0].epsilon_k for noise in (1e-3, 1e-2)
+        reduce_mu(*foil(points=900, noise=noise), Recipe()).epsilon_k for noise in (1e-3, 1e-2)
     ]
     assert estimates[1] == pytest.approx(10 * estimates[0], rel=0.5)
 
@@ -97,7 +133,7 @@ def test_e0_policies():
             sweep(run=Run(uid=uid, edges=RUN.edges), number=number), "transmission", RUN.edges[0],
             (), energy, mu,
         )  # fmt: skip
-        return reducer.reduce(spectrum, analysis, Recipe()).e0
+        return reduce(reducer, spectrum, analysis).e0
 
     first = e0_of(1, 0.0, run_policy, "a")
     assert e0_of(2, 6.0, run_policy, "a") == first  # the run's first decides
@@ -190,7 +226,7 @@ def test_no_edge_is_said(mu):
     energy, _ = foil()
     spectrum = Spectrum(sweep(), "transmission", RUN.edges[0], (), energy, mu)
     with pytest.raises(SpectrumError) as caught:
-        Reducer().reduce(spectrum, Analysis(), Recipe())
+        reduce(Reducer(), spectrum)
     assert caught.value.reason in ("no_edge", "larch_failed")
 
 
@@ -209,10 +245,10 @@ def test_saturation_is_flagged():
 def test_wrong_element_and_short_range_are_flagged():
     energy, mu = foil(e0=9040.0)
     spectrum = Spectrum(sweep(), "transmission", RUN.edges[0], (), energy, mu)
-    assert "wrong_element" in Reducer().reduce(spectrum, Analysis(), Recipe()).quality
+    assert "wrong_element" in reduce(Reducer(), spectrum).quality
     energy, mu = foil(high=9080.0)
     spectrum = Spectrum(sweep(), "transmission", RUN.edges[0], (), energy, mu)
-    assert "short_k_range" in Reducer().reduce(spectrum, Analysis(), Recipe()).quality
+    assert "short_k_range" in reduce(Reducer(), spectrum).quality
 
 
 def test_element_and_edge_are_guessed_where_they_are_missing():
@@ -234,8 +270,8 @@ def test_a_sweep_over_two_edges_gives_both():
 
 def test_recipe_reaches_larch():
     energy, mu = foil()
-    a, _ = reduce_mu(energy, mu, Recipe(autobk=Autobk(rbkg=1.0)))
-    b, _ = reduce_mu(energy, mu, Recipe(autobk=Autobk(rbkg=1.4)))
+    a = reduce_mu(energy, mu, Recipe(autobk=Autobk(rbkg=1.0)))
+    b = reduce_mu(energy, mu, Recipe(autobk=Autobk(rbkg=1.4)))
     assert not np.allclose(a.chi, b.chi)
 
 
@@ -322,7 +358,7 @@ def test_a_short_first_sweep_does_not_cut_the_run():
         energy, mu = foil(500, noise=1e-4, high=high)
         one = sweep(run=Run(uid="a", edges=RUN.edges), number=number)
         spectrum = Spectrum(one, "transmission", RUN.edges[0], (), energy, mu)
-        return reducer.reduce(spectrum, Analysis(), Recipe())
+        return reduce(reducer, spectrum)
 
     short, long, again = reduced(1, 9400.0), reduced(2, 9900.0), reduced(3, 9900.0)
     assert short.k_data[1] < 11

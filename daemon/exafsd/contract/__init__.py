@@ -2,7 +2,7 @@
 
 from exafsd.contract.card import CARD_FILE, EQUATION_FILE, PINN_FILE, Card, file_sha256
 from exafsd.contract.frames import FrameError, Message, decode, encode
-from exafsd.contract.grid import ETOK, K_GRID, K_SIZE, K_STEP, to_grid
+from exafsd.contract.grid import ETOK, K_GRID, K_SIZE, K_STEP, rows_to_grid, to_grid
 from exafsd.contract.recipe import Autobk, FitWindow, PreEdge, Recipe, Xftf
 
 __all__ = [
@@ -24,5 +24,6 @@ __all__ = [
     "decode",
     "encode",
     "file_sha256",
+    "rows_to_grid",
     "to_grid",
 ]

@@ -1,5 +1,7 @@
 """The k grid that daemon, training and export share."""
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -32,7 +34,40 @@ def to_grid(
         (401,) float32 k^2 chi(k) in 1/angstrom^2, zero where masked, and (401,) float32 0 or 1.
     """
     k = np.asarray(k, dtype=float)
-    # half a step of tolerance, or rounding of k would drop the last point of a range
-    mask = (k_min - K_STEP / 2 <= K_GRID) & (min(k_max, k[-1]) + K_STEP / 2 >= K_GRID)
+    mask = grid_mask(k_min, min(k_max, float(k[-1]))).astype(bool)
     chi_k2 = np.where(mask, K_GRID**2 * np.interp(K_GRID, k, np.asarray(chi, dtype=float)), 0.0)
     return chi_k2.astype(np.float32), mask.astype(np.float32)
+
+
+@lru_cache(maxsize=256)
+def grid_mask(k_min: float, k_max: float) -> NDArray[np.float32]:
+    """(401,) 1 where a spectrum known between two k is to be believed; never written to."""
+    # half a step of tolerance, or rounding of k would drop the last point of a range
+    mask = (k_min - K_STEP / 2 <= K_GRID) & (k_max + K_STEP / 2 >= K_GRID)
+    found = mask.astype(np.float32)
+    found.setflags(write=False)
+    return found
+
+
+def rows_to_grid(
+    chi: NDArray[np.float64], k_min: float, k_max: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """`to_grid` of many spectra whose k is Larch's, 0, 0.05, 0.1 ...: nothing is interpolated.
+
+    Parameters
+    ----------
+    chi
+        (b, m).
+    k_min, k_max
+        As in `to_grid`.
+
+    Returns
+    -------
+    chi_k2, mask
+        (b, 401) and (401,) float32.
+    """
+    size = min(chi.shape[1], K_SIZE)
+    mask = grid_mask(k_min, min(k_max, K_STEP * (chi.shape[1] - 1)))
+    rows = np.zeros((len(chi), K_SIZE), dtype=np.float32)
+    rows[:, :size] = chi[:, :size] * (K_GRID[:size] ** 2 * mask[:size])
+    return rows, mask

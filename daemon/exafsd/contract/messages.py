@@ -212,6 +212,9 @@ class Result(Identity):
     e0_policy: Literal["run", "auto", "fixed", "foil"]
     energy_shift: Calibrated | None = None
     edge_step: Value
+    deglitched: list[float] = Field(
+        default_factory=list[float], description="eV of points that were replaced as glitches"
+    )
     epsilon_k: float | None = Field(description="noise of chi(k), Larch's estimate_noise")
     k_data: tuple[float, float] = Field(description="1/angstrom")
     fit: FitWindow | None
@@ -273,7 +276,9 @@ class Status(BaseMessage):
     drops: dict[str, int] = Field(description="documents dropped, by reason")
     queues: dict[str, int]
     lag: float | None = Field(description="seconds from sweep end to result, latest")
-    audit: dict[str, float] | None = None
+    audit: dict[str, float] | None = Field(
+        default=None, description="the compiled reduction against Larch, see docs/reference"
+    )
     models: list[str]
     refused_models: dict[str, str] = Field(description="bundle to reason")
     versions: dict[str, str]

@@ -1,6 +1,5 @@
 """The network as ONNX through onnxruntime: one thread, no spinning."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +53,7 @@ class Predictor:
 
     def predict(
         self, chi_k2: NDArray[np.float32], mask: NDArray[np.float32]
-    ) -> Sequence[Prediction]:
+    ) -> list[Prediction]:
         """Read a batch.
 
         Parameters

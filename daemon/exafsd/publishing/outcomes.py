@@ -13,6 +13,7 @@ from exafsd.contract.messages import (
     Rejected,
     Timing,
 )
+from exafsd.spectra import Averaged as AveragedSweeps
 from exafsd.spectra import Edge, Spectrum, Sweep
 from exafsd.spectra import Rejected as RejectedSpectrum
 
@@ -24,13 +25,16 @@ def identity(
     guessed: tuple[str, ...],
     quality: tuple[str, ...],
     settings_sha256: str,
+    averaged: AveragedSweeps | None = None,
 ) -> dict[str, Any]:
-    """Fields that result and rejection share (`Identity`)."""
+    """Fields that result and rejection share (`Identity`); `averaged` is None for one sweep."""
     start, end = (number(when) for when in sweep.acquired)
     uid, stream = text(sweep.run.uid), text(sweep.stream)
     mid = (start + end) / 2 if start is not None and end is not None else None
+    n, first, last = averaged or (1, sweep.number, sweep.number)
+    sweeps = f"{first}-{last}" if averaged else f"{sweep.number}"
     return {
-        "id": f"{uid}/{stream}/{channel}/{text(edge_token(sweep, edge))}/{sweep.number}",
+        "id": f"{uid}/{stream}/{channel}/{text(edge_token(sweep, edge))}/{sweeps}",
         "acquired": Acquired(start=start, mid=mid, end=end),
         "run_uid": uid,
         "scan_id": sweep.run.scan_id,
@@ -38,7 +42,7 @@ def identity(
         "channel": channel,
         "sweep": sweep.number,
         "direction": sweep.direction,
-        "averaged": Averaged(n=1, first=sweep.number, last=sweep.number),
+        "averaged": Averaged(n=n, first=first, last=last),
         "sample": plain(sweep.run.sample),
         "context": {
             text(name): ContextValue(
@@ -69,7 +73,13 @@ def of_spectrum(
 ) -> dict[str, Any]:
     """`identity` of a spectrum."""
     return identity(
-        spectrum.sweep, spectrum.channel, spectrum.edge, spectrum.guessed, quality, settings_sha256
+        spectrum.sweep,
+        spectrum.channel,
+        spectrum.edge,
+        spectrum.guessed,
+        quality,
+        settings_sha256,
+        spectrum.averaged,
     )
 
 

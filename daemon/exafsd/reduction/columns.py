@@ -14,8 +14,11 @@ CHANNELS: dict[Channel, tuple[tuple[str, ...], ...]] = {
 }
 #: X-ray absorption edges lie between Al K below and U K above, eV; below 200 it is keV or an angle
 LOWEST_ENERGY, HIGHEST_ENERGY = 200.0, 150_000.0
-#: share of steps that may go backwards before a sweep counts as out of order
-MAX_JITTER = 0.1
+#: Mean distance in eV by which sorting may move the points before a sweep counts as out of order.
+#: An encoder's jitter is below it, where the points are dense even with every other step backwards.
+MAX_JITTER = 1.0
+#: flags of sweeps that decide nothing for others of their run: no grid, no average, no foil
+INCOMPLETE = frozenset({"partial", "gap", "energy_unsorted"})
 #: energies closer than this are one point, eV
 SAME_ENERGY = 1e-3
 
@@ -40,7 +43,7 @@ def absorption(
     Returns
     -------
     energy, mu, quality
-        (n,) eV, ascending and unique; (n,); flags.
+        (n,) eV, ascending and unique, the sweep's own array where it already is; (n,); flags.
 
     Raises
     ------
@@ -66,7 +69,7 @@ def absorption(
     flags = [*sweep.flags]
     signals = {name: sweep.signals[name] for name in names}
     good = _good_points(energy, signals)
-    bad = int(energy.size - good.sum())
+    bad = energy.size - int(np.count_nonzero(good))
     if bad > settings.max_bad_share * energy.size:
         raise _too_many_bad(energy, signals, bad)
     if bad:
@@ -74,10 +77,14 @@ def absorption(
     for name, limit in adapter.saturation.items():
         if name in signals and (signals[name] >= limit).any():
             flags.append(f"saturated_{name}")
-    energy = energy[good]
+    if bad:
+        energy = energy[good]
+        signals = {name: values[good] for name, values in signals.items()}
+    for name, limit in adapter.low_flux.items():
+        if name in signals and np.median(signals[name]) < limit:
+            flags.append(f"low_flux_{name}")
     _check_unit(energy)
-    mu = _mu(channel, [signals[name][good] for name in names])
-    return _ordered(energy, mu, flags)
+    return _ordered(energy, _mu(channel, list(signals.values())), flags)
 
 
 def _signals(sweep: Sweep, channel: Channel) -> tuple[str, ...]:
@@ -144,17 +151,18 @@ def _ordered(
     energy: Floats, mu: Floats, flags: list[str]
 ) -> tuple[Floats, Floats, tuple[str, ...]]:
     """Ascending and unique; readings at one energy are averaged."""
-    step = np.diff(energy)
-    if (step < 0).all():
-        energy, mu = energy[::-1], mu[::-1]
-    elif (step < 0).any():
+    step = energy[1:] - energy[:-1]
+    if step.size and step[0] < 0 and step.max() < 0:
+        energy, mu, step = energy[::-1], mu[::-1], -step[::-1]
+    if not step.size or step.min() > SAME_ENERGY:
+        return np.ascontiguousarray(energy), np.ascontiguousarray(mu), tuple(flags)
+    if (step < 0).any():
         order = np.argsort(energy, kind="stable")
-        energy, mu = energy[order], mu[order]
-        # an encoder's jitter goes back by about a step and rarely; anything more is disorder
-        if np.mean(step * np.sign(np.sum(step)) < 0) > MAX_JITTER or (
-            np.abs(np.sum(step)) < 0.5 * np.sum(np.abs(step))
-        ):
+        ordered = energy[order]
+        measured = energy if energy[-1] >= energy[0] else energy[::-1]
+        if np.mean(np.abs(ordered - measured)) > MAX_JITTER:
             flags.append("energy_unsorted")
+        energy, mu = ordered, mu[order]
     new = np.concatenate([[True], np.diff(energy) > SAME_ENERGY])
     if not new.all():
         group = np.cumsum(new) - 1

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from larch.io import read_ascii, read_xdi
 
-from exafsd.analysis import Adapter
+from exafsd.analysis import Adapter, Corrections
 from exafsd.spectra import Edge, Floats, Run, SpectrumError, Sweep
 
 #: what HDF5 files begin with
@@ -41,7 +41,7 @@ def read_file(path: Path, adapter: Adapter, edge: Edge | None = None) -> list[Sw
     Raises
     ------
     SpectrumError
-        ``unreadable`` or ``missing_column``, with the file's name.
+        ``unreadable``, ``missing_column`` or ``bad_settings``, with the file's name.
     """
     try:
         content = path.read_bytes()
@@ -59,10 +59,27 @@ def read_file(path: Path, adapter: Adapter, edge: Edge | None = None) -> list[Sw
         edges=(given,) if given.element or given.edge else (),
         sample=header.get("sample") or path.name,
     )
+    metadata: Mapping[str, Any] = header.get("metadata") or {}
+    try:
+        corrections = adapter.corrections(lambda key: _lookup(metadata, key))
+    except SpectrumError as error:
+        raise SpectrumError(error.reason, f"{path}: {error.detail}") from None
     sweeps: list[Sweep] = []
     for table in tables:
-        sweeps += _sweeps(run, len(sweeps), *_named(table, adapter, path), path)
+        sweeps += _sweeps(run, len(sweeps), *_named(table, adapter, corrections, path), path)
     return sweeps
+
+
+def _lookup(metadata: Mapping[str, Any], key: str) -> Any:
+    """Item of a file's metadata: ``detector.i0_dark`` or ``XDI.Detector.i0_dark`` in XDI."""
+    found: Any = {name.lower(): value for name, value in metadata.items()}
+    if key.lower() in found:
+        return found[key.lower()]
+    for part in key.lower().removeprefix("xdi.").split("."):
+        if not isinstance(found, Mapping):
+            return None
+        found = {str(name).lower(): value for name, value in found.items()}.get(part)
+    return found
 
 
 def _sweeps(
@@ -117,7 +134,9 @@ def _roles(names: Iterable[str], adapter: Adapter) -> dict[str, list[str]]:
     return found
 
 
-def _named(table: _Table, adapter: Adapter, path: Path) -> tuple[Floats, dict[str, Floats]]:
+def _named(
+    table: _Table, adapter: Adapter, corrections: Corrections, path: Path
+) -> tuple[Floats, dict[str, Floats]]:
     """Energy in eV and signals by role; two columns without names are energy and mu."""
     columns = table.columns
     roles = _roles(columns, adapter)
@@ -141,10 +160,10 @@ def _named(table: _Table, adapter: Adapter, path: Path) -> tuple[Floats, dict[st
     shapes = {columns[name].shape for name in roles.get("iff", ())}
     if len(shapes) > 1:
         raise SpectrumError("shape_mismatch", f"{path}: fluorescence elements differ in length")
-    signals = {
-        role: columns[names[0]] if len(names) == 1 else np.sum([columns[n] for n in names], axis=0)
-        for role, names in roles.items()
-    }
+    signals: dict[str, Floats] = {}
+    for role, names in roles.items():
+        counts = [corrections.counts(role, columns[name]) for name in names]
+        signals[role] = counts[0] if len(counts) == 1 else np.sum(counts, axis=0)
     return energy, signals
 
 
@@ -174,6 +193,7 @@ def _text(path: Path, content: bytes) -> tuple[list[_Table], dict[str, Any]]:
         "element": element.get("symbol", ""),
         "edge": element.get("edge", ""),
         "sample": sample.get("name"),
+        "metadata": attrs,
     }
     # by attribute, not from the table: Larch has already turned angles into energies there
     columns = {
@@ -207,6 +227,7 @@ def _hdf5(path: Path, adapter: Adapter) -> tuple[list[_Table], dict[str, Any]]:
     try:
         with h5py.File(path, "r") as file:
             header |= {k: _string(v) for k, v in file.attrs.items() if k in ("element", "edge")}
+            header["metadata"] = {k: v for k, v in file.attrs.items() if np.ndim(v) == 0}
             file.visititems(visit)
     except Exception as error:  # h5py raises whatever a broken file makes it hit
         raise SpectrumError(

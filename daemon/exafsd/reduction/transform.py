@@ -1,10 +1,13 @@
-"""chi(R) of spectra on the contract grid, as Larch's xftf makes it."""
+"""Fourier transforms to chi(R) as Larch's `xftf` makes them, for many spectra at once."""
 
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from larch.xafs.xafsft import ftwindow, xftf_fast
-from numpy.typing import ArrayLike, NDArray
+from larch.xafs.xafsft import ftwindow
+from numpy.typing import NDArray
+from scipy import fft
 
 from exafsd.contract.grid import K_GRID, K_STEP
 from exafsd.contract.recipe import FitWindow, Xftf
@@ -13,53 +16,127 @@ from exafsd.spectra import Floats
 #: Larch's own length, hence the R step of pi / (0.05 * 2048) = 0.0307 angstrom
 NFFT = 2048
 R_STEP = np.pi / (K_STEP * NFFT)
+#: R range of Larch's noise estimate, angstrom: no structure is left there.
+NOISE_R = (15.0, 30.0)
+#: smallest data end at which the noise estimate has enough points, 1/angstrom
+NOISE_K_MIN, NOISE_K_SPAN = 2.0, 3.0
 
 
-def chi_r(chi_k2: ArrayLike, window: Xftf, k_end: float) -> tuple[Floats, NDArray[np.complex128]]:
-    """Complex chi(R) of a spectrum on the contract grid.
+@dataclass(frozen=True)
+class Transform:
+    """Windowed transform of (b, m) spectra on a grid of 0.05 1/angstrom, between two R indices."""
+
+    weight: Floats  # (m,) window and power of k
+    begin: int
+    end: int
+
+    def __call__(self, spectra: Floats) -> NDArray[np.complex128]:
+        """Complex chi(R), (b, end - begin)."""
+        whole = np.asarray(fft.rfft(spectra * self.weight, n=NFFT, axis=-1))
+        return K_STEP / np.sqrt(np.pi) * whole[..., self.begin : self.end]
+
+    @property
+    def r(self) -> Floats:
+        """R of the result, angstrom."""
+        return R_STEP * np.arange(self.begin, self.end, dtype=np.float64)
+
+
+def window_on(k: Floats, window: Xftf) -> Floats:
+    """Larch's window on the points `k`, which begin at 0 in steps of 0.05 1/angstrom.
+
+    Larch makes it on a grid that reaches to the window's end, as far as the data or beyond.
+    """
+    longest = max(float(k[-1]), window.kmax + window.dk)
+    grid = K_STEP * np.arange(int(1.01 + longest / K_STEP), dtype="float64")
+    sill: Any = window.dk  # Larch's annotation says int
+    inside = ftwindow(
+        grid, xmin=window.kmin, xmax=window.kmax, dx=sill, dx2=sill, window=window.window
+    )
+    return np.asarray(inside)[: len(k)]
+
+
+def cut_to_data(window: Xftf, k_end: float) -> Xftf:
+    """Transform settings for data that end at `k_end`, 1/angstrom."""
+    kmax = min(window.kmax, k_end - 0.5)
+    return window.model_copy(update={"kmax": max(kmax, window.kmin + 1.0)})
+
+
+def data_transform(k: Floats, window: Xftf, k_end: float) -> Transform:
+    """Transform of chi(k) on a spectrum's own grid (m,)."""
+    window = cut_to_data(window, k_end)
+    size = int(min(NFFT / 2, 1.01 + window.rmax_out / R_STEP))
+    return Transform(k**window.kweight * window_on(k, window), 0, size)
+
+
+@lru_cache(maxsize=256)
+def grid_transform(window: Xftf, k_end: float) -> Transform:
+    """Transform of k^2 chi(k) on the contract grid (401,); nothing beyond `k_end` takes part."""
+    window = cut_to_data(window, k_end)
+    k = np.maximum(K_GRID, K_STEP)  # the window is zero at k = 0
+    weight = window_on(K_GRID, window) * k ** (window.kweight - 2.0)
+    weight[int(1.01 + k_end / K_STEP) :] = 0.0
+    size = int(min(NFFT / 2, 1.01 + window.rmax_out / R_STEP))
+    return Transform(weight, 0, size)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Noise of chi(k) as Larch's `estimate_noise` finds it, from R of 15 to 30 angstrom.
+
+    The k range is given, because Larch's default reads some 24 % too high.
+    """
+
+    transform: Transform
+    scale: float
+
+    @classmethod
+    def of(cls, k: Floats, k_end: float) -> "Noise | None":
+        """None where the data are too short."""
+        kmin = NOISE_K_MIN
+        if k_end < kmin + NOISE_K_SPAN:
+            return None
+        window = window_on(k, Xftf(kmin=kmin, kmax=k_end, dk=4.0, window="kaiser"))
+        begin = int(0.01 + NOISE_R[0] / R_STEP)
+        end = min(NFFT // 2, int(1.01 + NOISE_R[1] / R_STEP))
+        mean_window = float(window.sum()) * K_STEP / (k_end - kmin)
+        # Parseval's theorem with the weight k, hence the powers of 3
+        parseval = np.sqrt(2 * np.pi * 3 / (K_STEP * (k_end**3 - kmin**3)))
+        scale = parseval / mean_window / np.sqrt(2 * (end - begin))
+        return cls(Transform(k * window, begin, end), float(scale))
+
+    def __call__(self, chi: Floats) -> Floats:
+        """epsilon_k of spectra (b, m), (b,)."""
+        high = self.transform(chi)
+        return self.scale * np.sqrt(np.sum(high.real**2 + high.imag**2, axis=-1))
+
+
+def r_factor(data: Floats, model: Floats, fit: FitWindow, k_end: float) -> Floats:
+    """Misfit over the fit window, sum |data - model|^2 / sum |data|^2 in R, as feffit defines it.
 
     Parameters
     ----------
-    chi_k2
-        (401,) k^2 chi(k) in 1/angstrom^2.
-    window
-        Transform settings; its kmax is cut to `k_end` - 0.5, as in the reduction.
+    data, model
+        (b, 401) k^2 chi(k) on the contract grid, 1/angstrom^2.
     k_end
-        End of the data in 1/angstrom; nothing beyond is transformed.
+        End of the data, 1/angstrom.
 
     Returns
     -------
-    r, chir
-        (n,) angstrom and (n,) complex, 1/angstrom^(kweight + 1).
+    (b,), NaN where the data are zero.
     """
-    kmax = max(min(window.kmax, k_end - 0.5), window.kmin + 1.0)
-    sill: Any = window.dk  # Larch's annotation says int
-    weight = ftwindow(K_GRID, xmin=window.kmin, xmax=kmax, dx=sill, dx2=sill, window=window.window)
-    k = np.maximum(K_GRID, K_STEP)  # the window is zero at k = 0
-    weighted = np.asarray(chi_k2, float) * weight * k ** (window.kweight - 2.0)
-    weighted[int(1.01 + k_end / K_STEP) :] = 0.0
-    size = int(1.01 + window.rmax_out / R_STEP)
-    chir = np.asarray(xftf_fast(weighted, nfft=NFFT, kstep=K_STEP), dtype=np.complex128)
-    return R_STEP * np.arange(size, dtype=np.float64), chir[:size]
+    transform = _fit_transform(fit, k_end)
+    measured = transform(data)
+    missed = measured - transform(model)
+    total = np.sum(np.abs(measured) ** 2, axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.sum(np.abs(missed) ** 2, axis=-1) / np.where(total > 0, total, np.nan)
 
 
-def r_factor(data: ArrayLike, model: ArrayLike, fit: FitWindow, k_end: float) -> float | None:
-    """Misfit over the fit window, sum |data - model|^2 / sum |data|^2 in R, as feffit defines it.
-
-    `data` and `model` are (401,) k^2 chi(k); None where the data are zero.
-    """
-    window = Xftf(
-        kmin=fit.k[0],
-        kmax=fit.k[1],
-        dk=fit.dk,
-        kweight=fit.kweight,
-        window=fit.window,
-        rmax_out=fit.r[1] + 2 * R_STEP,
-    )
-    r, measured = chi_r(data, window, k_end)
-    _, calculated = chi_r(model, window, k_end)
-    inside = (r >= fit.r[0]) & (r <= fit.r[1])
-    total = float(np.sum(np.abs(measured[inside]) ** 2))
-    if total == 0:
-        return None
-    return float(np.sum(np.abs((measured - calculated)[inside]) ** 2)) / total
+@lru_cache(maxsize=256)
+def _fit_transform(fit: FitWindow, k_end: float) -> Transform:
+    """Transform restricted to the R range of a fit window."""
+    window = Xftf(kmin=fit.k[0], kmax=fit.k[1], dk=fit.dk, kweight=fit.kweight, window=fit.window)
+    weight = grid_transform(window, k_end).weight
+    r = R_STEP * np.arange(NFFT // 2)
+    inside = np.flatnonzero((r >= fit.r[0]) & (r <= fit.r[1]))
+    return Transform(weight, int(inside[0]), int(inside[-1]) + 1)

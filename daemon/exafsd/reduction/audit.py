@@ -1,0 +1,225 @@
+"""Some spectra once more by Larch itself, in a process of its own.
+
+Larch's `autobk` is slow and counts in a module's global, so it gets a process, not a thread. The
+process is started as ``python -c``, not by multiprocessing: that would run the user's own script a
+second time where exafsd lives inside a RunEngine's script without a ``__main__`` guard.
+"""
+
+import os
+import pickle
+import queue
+import select
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+from collections import Counter, deque
+from contextlib import suppress
+
+import numpy as np
+
+from exafsd.reduction.verdict import Job, Verdict, judge
+
+__all__ = ["Auditor", "Job", "Sampling", "Verdict"]
+
+#: spectra that may wait for the process; more are not audited
+WAITING = 8
+#: times the process is started again
+RESTARTS = 3
+#: s that Larch may take for one spectrum; a scan of 4,000 points takes 0.2 s
+PATIENCE = 60.0
+#: the live spectra come first
+NICENESS = 10
+#: verdicts that medians and maxima of the metrics are taken over
+RECENT = 100
+SERVE = "from exafsd.reduction.audit import serve; serve()"
+
+
+def serve() -> None:
+    """Answer jobs on standard input until it ends; the audit process."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C is for the daemon, which ends us
+        signal.signal(number, signal.SIG_IGN)
+    os.nice(NICENESS)
+    warnings.simplefilter("ignore")
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # Larch prints
+    with suppress(EOFError, BrokenPipeError, pickle.UnpicklingError):  # the daemon has gone
+        while True:
+            job: Job = pickle.load(sys.stdin.buffer)  # noqa: S301  # our parent's, by a pipe
+            pickle.dump(judge(job), answers)
+            answers.flush()
+
+
+def _spawn() -> "subprocess.Popen[bytes]":
+    single = {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "OMP", "MKL")}
+    return subprocess.Popen(  # noqa: S603  # our own interpreter and code
+        [sys.executable, "-P", "-c", SERVE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, **single},
+        start_new_session=True,  # out of reach of the terminal's Ctrl-C
+    )
+
+
+class Auditor:
+    """Larch in a process, started with the first job. No method waits for it but `close`.
+
+    Parameters
+    ----------
+    waiting
+        Jobs that may wait; more are shed and counted.
+    """
+
+    def __init__(self, waiting: int = WAITING) -> None:
+        self._jobs: queue.Queue[Job | None] = queue.Queue(waiting)
+        self._verdicts: deque[Verdict] = deque()
+        self._recent: deque[Verdict] = deque(maxlen=RECENT)
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()  # whether to start a process, or to end
+        self._closing = False
+        self._thread: threading.Thread | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of Larch's process, None while there is none."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def off(self) -> bool:
+        """Whether the process died so often that it is not started any more."""
+        return self._counts["deaths"] > RESTARTS
+
+    def submit(self, job: Job) -> bool:
+        """Have a job audited; False where it is not, because others wait or the audit is off."""
+        if self.off or self._closing:
+            self._counts["shed"] += 1
+            return False
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="exafsd-audit", daemon=True)
+            self._thread.start()
+        try:
+            self._jobs.put_nowait(job)
+        except queue.Full:
+            self._counts["shed"] += 1
+            return False
+        return True
+
+    def poll(self) -> list[Verdict]:
+        """Verdicts since the last call."""
+        found: list[Verdict] = []
+        while self._verdicts:
+            verdict = self._verdicts.popleft()
+            self._counts["count"] += 1
+            self._counts["alarms"] += verdict.alarm
+            self._counts["errors"] += verdict.error is not None
+            self._recent.append(verdict)
+            found.append(verdict)
+        return found
+
+    def metrics(self) -> dict[str, float]:
+        """Counts, and what the verdicts of late were like; only numbers that are known."""
+        counted = ("count", "alarms", "errors", "shed", "deaths")
+        found = {name: float(self._counts[name]) for name in counted}
+        found["off"] = float(self.off)
+        some = list(self._recent)
+        for name, values, summary in (
+            ("difference_median", [v.difference for v in some], np.median),
+            ("difference_max", [v.difference for v in some], np.max),
+            ("objective_excess_max", [v.objective / v.larch_objective - 1 for v in some], np.max),
+            ("edge_step_difference_max", [v.edge_step_difference for v in some], np.max),
+            ("e0_difference_max", [v.e0_difference for v in some], np.max),
+            ("rebin_change_median", [v.rebin_change for v in some], np.median),
+        ):
+            known = [value for value in values if value is not None and np.isfinite(value)]
+            if known:
+                found[name] = float(summary(known))
+        return found
+
+    def close(self) -> None:
+        """End the process, without waiting for what it works on."""
+        with self._lock:
+            self._closing = True
+            if self._process is not None:
+                self._process.kill()
+        with suppress(queue.Empty):
+            while True:
+                self._jobs.get_nowait()
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join(1.0)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None and not self._closing:
+            try:
+                self._verdicts.append(self._ask(job))
+            except (OSError, EOFError, pickle.UnpicklingError) as error:
+                self._bury()
+                if not self._closing:
+                    self._counts["deaths"] += 1
+                    told = f"the audit process ended: {type(error).__name__}: {error}"
+                    self._verdicts.append(Verdict(job.key, job.id, error=told))
+        self._bury()
+
+    def _ask(self, job: Job) -> Verdict:
+        with self._lock:
+            if self._closing:
+                raise EOFError
+            if self._process is None:
+                self._process = _spawn()
+        to, back = self._process.stdin, self._process.stdout
+        assert to is not None and back is not None  # noqa: S101  # both are pipes
+        pickle.dump(job, to)
+        to.flush()
+        if not select.select([back], [], [], PATIENCE)[0]:
+            raise TimeoutError(f"no answer within {PATIENCE:.0f} s")
+        return pickle.load(back)  # noqa: S301  # our own process, by a pipe
+
+    def _bury(self) -> None:
+        with self._lock:
+            process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with suppress(OSError):  # of what could not be written
+                    pipe.close()
+
+
+class Sampling:
+    """Which spectra are audited, and of which series the plan is not to be believed.
+
+    The first of each series and one in `every` after it, counted in the series itself, so that it
+    depends on the data alone; every one after an alarm, until Larch and the plan agree again.
+    """
+
+    def __init__(self, every: int = 200) -> None:
+        self._every = every
+        self._seen: dict[str, Counter[str]] = {}  # run, key
+        self._suspects: set[str] = set()
+
+    def wanted(self, run: str, key: str) -> bool:
+        """Count a spectrum of a run's series; whether it is to be audited."""
+        seen = self._seen.setdefault(run, Counter())
+        number = seen[key]
+        seen[key] += 1
+        return number % self._every == 0 or key in self._suspects
+
+    def suspect(self, key: str) -> bool:
+        """Whether a series is to be reduced by Larch for now."""
+        return key in self._suspects
+
+    def settle(self, verdict: Verdict) -> None:
+        """Learn from a verdict; one that came of an error changes nothing."""
+        known = any(verdict.key in seen for seen in self._seen.values())
+        if verdict.alarm and known:
+            self._suspects.add(verdict.key)
+        elif verdict.error is None:
+            self._suspects.discard(verdict.key)
+
+    def end(self, run: str) -> None:
+        """Forget a run."""
+        self._suspects.difference_update(self._seen.pop(run, ()))
