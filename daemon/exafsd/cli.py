@@ -1,6 +1,7 @@
 """The ``exafsd`` command. Every command is a few lines that call one function."""
 
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -8,6 +9,10 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from exafsd._version import __version__
+
+# Its matrices are too small to share: a second BLAS thread only takes the core of the receiver.
+# To be set before numpy is imported, which the commands do.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 models_app = typer.Typer(no_args_is_help=True, help="Model bundles.")

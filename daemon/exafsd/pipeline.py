@@ -266,6 +266,7 @@ def _rejected(case: _Case, error: SpectrumError) -> Outcome:
         error.reason,
         error.detail,
         spectrum.quality,
+        spectrum.averaged,
     )
     return Outcome(outcomes.rejection(rejected, case.analysis.sha256), {})
 

@@ -164,3 +164,4 @@ class Rejected:
     reason: str
     detail: str
     quality: tuple[str, ...] = ()
+    averaged: Averaged | None = None

@@ -47,7 +47,6 @@ def test_the_mean_of_the_last_n(n, count, seed):
         first = max(i - n, 0) + 1
         assert mean.averaged == Averaged(i - first + 1, first, i)
         np.testing.assert_allclose(mean.mu, mus[first - 1 : i].mean(axis=0), atol=1e-12)
-        assert mean.energy is mean.energy
         assert mean.sweep.acquired == (10.0 * first, 10.0 * i + 5)
         assert mean.sweep.context["temperature"]["value"] == 300.0 + i
 

@@ -4,7 +4,6 @@ import warnings
 
 import numpy as np
 import pytest
-from exafsd.reduction.preparation import Preparation
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from larch import Group
@@ -17,6 +16,7 @@ from exafsd.reduction.e0 import find_e0
 from exafsd.reduction.engine import Plans, reduce_mu
 from exafsd.reduction.files import read_file
 from exafsd.reduction.plan import Plan
+from exafsd.reduction.preparation import Preparation
 from exafsd.reduction.transform import cut_to_data
 from exafsd.spectra import Spectrum, SpectrumError
 from synthetic import foil

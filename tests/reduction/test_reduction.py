@@ -6,7 +6,6 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from exafsd.reduction.preparation import Preparation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +13,7 @@ from exafsd.analysis import Analysis, Reduction, adapter
 from exafsd.contract import Autobk, FitWindow, Recipe, Xftf, rows_to_grid, to_grid
 from exafsd.reduction.engine import reduce_mu
 from exafsd.reduction.files import read_file
+from exafsd.reduction.preparation import Preparation
 from exafsd.reduction.reducer import Job, Reducer
 from exafsd.reduction.transform import grid_transform, r_factor
 from exafsd.spectra import Edge, Rejected, Run, Spectrum, SpectrumError, Sweep

@@ -132,7 +132,7 @@ def reduce_one(
     from larch import Group
     from larch.xafs import rebin_xafs
 
-    from exafsd.reduction.larch_engine import reduce_mu
+    from exafsd.reduction.engine import reduce_mu
     from exafsd.spectra import SpectrumError
 
     rng = np.random.default_rng(seed)
@@ -146,7 +146,7 @@ def reduce_one(
             group = Group()
             rebin_xafs(energy, mu=mu, group=group, e0=atom.energy() + shift)
             energy, mu = group.rebinned.energy, group.rebinned.mu
-        reduced, _ = reduce_mu(energy, mu, Recipe())
+        reduced = reduce_mu(energy, mu, Recipe())
     except (SpectrumError, IndexError, ValueError, TypeError):
         return None
     # chi as it would be with the true step of 1: see `instrument_pool`

@@ -51,9 +51,9 @@ def read_mu(file: Path) -> tuple[Floats, Floats]:
 
 def reduce_file(file: Path, recipe: Recipe) -> ReducedSpectrum:
     """Reduce a measured spectrum as the daemon does."""
-    from exafsd.reduction.larch_engine import reduce_mu
+    from exafsd.reduction.engine import reduce_mu
 
-    return reduce_mu(*read_mu(file), recipe)[0]
+    return reduce_mu(*read_mu(file), recipe)
 
 
 def feffit_reference(

@@ -7,11 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field
 Window = Literal["hanning", "kaiser", "parzen", "welch", "sine", "gaussian"]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class _Frozen(BaseModel, frozen=True):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class PreEdge(_Frozen):
+class PreEdge(_Frozen, frozen=True):
     """Arguments of ``larch.xafs.pre_edge``; null lets Larch choose from the data."""
 
     pre1: float | None = Field(
@@ -33,7 +33,7 @@ class PreEdge(_Frozen):
     nvict: int = Field(default=0, description="power of energy that weights the pre-edge fit")
 
 
-class Autobk(_Frozen):
+class Autobk(_Frozen, frozen=True):
     """Arguments of ``larch.xafs.autobk``."""
 
     rbkg: float = Field(
@@ -55,7 +55,7 @@ class Autobk(_Frozen):
     clamp_hi: float = 1.0
 
 
-class Xftf(_Frozen):
+class Xftf(_Frozen, frozen=True):
     """Arguments of ``larch.xafs.xftf`` for the transform to chi(R)."""
 
     kmin: float = Field(default=3.0, ge=0, le=20, description="1/angstrom")
@@ -68,7 +68,7 @@ class Xftf(_Frozen):
     rmax_out: float = Field(default=6.0, gt=0, le=31, description="angstrom")
 
 
-class Recipe(_Frozen):
+class Recipe(_Frozen, frozen=True):
     """From mu(E) to chi(k) and chi(R). A model's recipe drives the reduction behind it."""
 
     pre_edge: PreEdge = PreEdge()
@@ -76,7 +76,7 @@ class Recipe(_Frozen):
     xftf: Xftf = Xftf()
 
 
-class FitWindow(_Frozen):
+class FitWindow(_Frozen, frozen=True):
     """The window of feffit that the parameters answer for."""
 
     k: tuple[float, float] = Field(

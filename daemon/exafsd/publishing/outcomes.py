@@ -92,6 +92,7 @@ def rejection(rejected: RejectedSpectrum, settings_sha256: str) -> Rejected:
         rejected.guessed,
         rejected.quality,
         settings_sha256,
+        rejected.averaged,
     )
     return Rejected(**fields, reason=rejected.reason, detail=text(rejected.detail))
 

@@ -12,7 +12,7 @@ forms are diagonal, q and g along that curve are sums of as many terms as there 
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from larch.xafs.xafsft import ftwindow
@@ -105,7 +105,7 @@ class Background:
         spline = np.asarray(BSpline(knots, np.eye(nspl), 3)(used))
         to_grid = interpolation(used, k)
 
-        dk = wanted.dk
+        dk: Any = wanted.dk  # Larch's annotation says int
         window = k**wanted.kweight * ftwindow(
             k, xmin=kmin, xmax=kmax, window=wanted.win, dx=dk, dx2=dk
         )

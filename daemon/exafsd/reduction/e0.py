@@ -1,5 +1,7 @@
 """Edge position by Larch's `find_e0`, point for point, without its loops in Python."""
 
+from typing import Any
+
 import numpy as np
 from larch.math import smooth
 
@@ -28,7 +30,7 @@ def find_e0(energy: Floats, mu: Floats) -> float:
     if at < GLITCH * n:
         first, start, stop = float(energy.mean()), max(3, at - 20), n - 3
     # half the scan's own finest step and half a usual one (0.2 eV at 5 keV)
-    step = 0.5 * (_clipped(_finest_step(energy[:-1])) + _clipped(first / 25000.0))
+    step: Any = 0.5 * (_clipped(_finest_step(energy[:-1])) + _clipped(first / 25000.0))
     near, inside = energy[start : stop - 1], mu[start : stop - 1]
     found = _steepest(smooth(near, _slope(near, inside), xstep=step, sigma=step))
     return float(near[found]) if found >= 1 else float(energy[start + 2])

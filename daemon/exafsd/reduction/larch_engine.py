@@ -42,7 +42,7 @@ def reduce(
     try:
         pre_edge(group, e0=e0, **recipe.pre_edge.model_dump())
         unit = background_unit(np.array([group.edge_step]))
-        arguments = recipe.autobk.model_dump() | {"ek0": e0}
+        arguments: dict[str, Any] = recipe.autobk.model_dump() | {"ek0": e0}
         if unit is None:
             autobk(group, **arguments)
         else:

@@ -30,7 +30,7 @@ class Transform:
     begin: int
     end: int
 
-    def __call__(self, spectra: Floats) -> NDArray[np.complex128]:
+    def __call__(self, spectra: NDArray[Any]) -> NDArray[np.complex128]:
         """Complex chi(R), (b, end - begin)."""
         whole = np.asarray(fft.rfft(spectra * self.weight, n=NFFT, axis=-1))
         return K_STEP / np.sqrt(np.pi) * whole[..., self.begin : self.end]
@@ -110,7 +110,7 @@ class Noise:
         return self.scale * np.sqrt(np.sum(high.real**2 + high.imag**2, axis=-1))
 
 
-def r_factor(data: Floats, model: Floats, fit: FitWindow, k_end: float) -> Floats:
+def r_factor(data: NDArray[Any], model: NDArray[Any], fit: FitWindow, k_end: float) -> Floats:
     """Misfit over the fit window, sum |data - model|^2 / sum |data|^2 in R, as feffit defines it.
 
     Parameters
