@@ -4,20 +4,22 @@ PYTHON ?= python3
 DEMO_SECONDS ?= 60
 DEMO_RATE ?= 5
 TRAIN_MINUTES ?= 26
+SPECTRA ?= 360000
 
 # Two environments: the daemon alone, which never has TensorFlow, and everything for development.
 DAEMON := .venv-daemon
 DEV := .venv
 PIP_FLAGS := --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: help demo test lint test-wheels bench train schemas clean
+.PHONY: help demo test lint test-wheels bench bench-memory train schemas clean
 
 help:
 	@echo "make demo [DEMO_SECONDS=60 DEMO_RATE=5]  simulated beamline to published results"
 	@echo "make test         all tests (without the wheels)"
 	@echo "make test-wheels  build the wheels and try each in an environment of its own"
 	@echo "make lint         ruff, pyright, import-linter"
-	@echo "make bench        benchmarks, as ratios measured in one run"
+	@echo "make bench        benchmarks, measured side by side, into docs/benchmarks.md"
+	@echo "make bench-memory memory of the daemon over SPECTRA=$(SPECTRA) spectra"
 	@echo "make train        train and export the Cu K model again (TRAIN_MINUTES=$(TRAIN_MINUTES))"
 	@echo "make schemas      generate docs/schemas again"
 
@@ -52,8 +54,16 @@ lint: $(DEV)/.stamp
 test-wheels: $(DEV)/.stamp
 	$(DEV)/bin/python tests/wheels/check_wheels.py
 
-bench: $(DEV)/.stamp
+# rexafs is only compared with, so it is not among what tests need
+$(DEV)/.bench: $(DEV)/.stamp
+	@$(DEV)/bin/python -m pip install $(PIP_FLAGS) --group bench
+	@touch $@
+
+bench: $(DEV)/.bench
 	$(DEV)/bin/python tests/bench/bench.py
+
+bench-memory: $(DEV)/.bench
+	$(DEV)/bin/python tests/bench/bench.py memory --spectra $(SPECTRA)
 
 train: $(DEV)/.stamp
 	nice $(DEV)/bin/exafsd-train fit --amcsd 11145 --absorber Cu --edge K --name cu-k-fcc \

@@ -234,8 +234,8 @@ class Rebin(_Frozen):
 
     method: Literal["auto", "off", "boxcar", "gaussian"] = Field(
         default="auto",
-        description="auto: box-car where a sweep was cut from an encoder's stream and has twice"
-        " as many points as the grid; else as measured",
+        description="auto: only sweeps cut from an encoder's stream; box-car where they have twice"
+        " as many points as the grid, else onto the energies of the run's first",
     )
     pre_step: float = Field(default=5.0, gt=0, description="eV, below the edge region")
     xanes_step: float = Field(default=0.5, gt=0, description="eV, in the edge region")
@@ -400,7 +400,12 @@ class Analysis(_Frozen):
             raise ValueError(f'start["exafsd"] is not valid: {told}') from None
 
     @cached_property
+    def canonical(self) -> bytes:
+        """These settings as the JSON that is hashed."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return text.encode()
+
+    @cached_property
     def sha256(self) -> str:
         """Hash of the canonical JSON of these settings."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(self.canonical).hexdigest()

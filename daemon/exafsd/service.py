@@ -144,27 +144,31 @@ class Service:
         log.info("stopped results=%d rejected=%d", self._results, self._rejections.total())
 
     def _step(self, timeout: float) -> None:
-        """Take documents until a batch is full, or nothing more is there; process its sweeps."""
-        self._take(self._inbox.get(timeout))
-        while self._pending and len(self._pending) < self._settings.batch:
-            waited = time.perf_counter() - self._pending_since
-            wait = self._settings.batch_wait - waited
-            arrival = self._inbox.get(max(wait, 0.0))
-            if arrival is None or waited > max(self._settings.batch_wait, PATIENCE):
-                self._take(arrival)
-                break
+        """Take documents while there are some, or until a batch is full; process its sweeps."""
+        arrival = self._inbox.get(timeout)
+        began = time.perf_counter()
+        while arrival is not None:
             self._take(arrival)
-        self._flush()
-
-    def _take(self, arrival: Arrival | Problem | None) -> None:
-        if isinstance(arrival, Problem):
-            self._handle(arrival)
-        elif isinstance(arrival, Arrival):
-            if self._journal is not None:
-                self._journal.write(arrival.name, arrival.document)
-            self._handle_all(self._router.feed(*arrival))
+            now, wait = time.perf_counter(), 0.0
+            if self._pending:
+                waited = now - self._pending_since
+                wait = self._settings.batch_wait - waited
+                if wait <= 0 and waited > PATIENCE:
+                    break
+            elif now - began > TICK:  # the status is due now and then
+                break
+            arrival = self._inbox.get(max(wait, 0.0))
         if self._router.waiting:
             self._handle_all(self._router.poll())
+        self._flush()
+
+    def _take(self, arrival: Arrival | Problem) -> None:
+        if isinstance(arrival, Problem):
+            self._handle(arrival)
+            return
+        if self._journal is not None:
+            self._journal.write(arrival.name, arrival.document)
+        self._handle_all(self._router.feed(*arrival))
 
     def _handle_all(self, items: Iterable[Item]) -> None:
         """Handle items; whatever goes wrong with one is told, and the next is handled."""
@@ -238,6 +242,8 @@ class Service:
 
     def _flush(self) -> None:
         """Process the sweeps that are there."""
+        if not self._pending:
+            return
         for told in self._pipeline.audit():
             self._problem(Problem("audit", told))
         sweeps, self._pending = self._pending, []

@@ -14,11 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exafsd.analysis import Analysis
 from exafsd.contract import Autobk, Recipe
 from exafsd.reduction.audit import RESTARTS, Auditor, Sampling
 from exafsd.reduction.e0 import find_e0
+from exafsd.reduction.engine import reduce_mu
+from exafsd.reduction.files import read_file
 from exafsd.reduction.plan import Plan
+from exafsd.reduction.preparation import Preparation
 from exafsd.reduction.verdict import DIFFERENCE, Job, Verdict, judge
+from exafsd.spectra import Spectrum, SpectrumError
 from synthetic import ROOT, foil
 
 E0 = 8979.0
@@ -129,6 +134,30 @@ def test_whatever_is_added_is_found_by_its_size(shape, exponent):
         assert verdict.alarm
     elif share < 5e-4:
         assert not verdict.alarm
+
+
+@pytest.mark.measured
+@pytest.mark.filterwarnings("ignore:Mean of empty slice", "ignore:invalid value")
+def test_no_measured_spectrum_is_an_alarm(data):
+    """Every third, as it came from the beamline; early stops of leastsq are among them."""
+    analysis, found = Analysis(), []
+    for path in sorted((data / "xas").glob("*/*.xdi"))[::3]:
+        for sweep in read_file(path, analysis.adapter):
+            for one in Preparation().spectra(sweep, analysis):
+                if not isinstance(one, Spectrum):
+                    continue
+                try:
+                    r = reduce_mu(one.energy, one.mu, Recipe())
+                except SpectrumError:
+                    continue
+                found.append(judge(Job(
+                    "k", path.name, one.energy, one.mu, r.e0, Recipe(), r.chi, r.edge_step,
+                    r.objective, e0_found=True,
+                )))  # fmt: skip
+    assert len(found) > 40
+    assert not [v for v in found if v.alarm or v.error]
+    assert max(v.off_spline for v in found) < 1e-9
+    assert max(v.e0_difference for v in found) == 0.0
 
 
 def test_what_rebinning_changes_is_told_apart_and_no_alarm():

@@ -146,7 +146,10 @@ def test_directions_that_only_the_clamps_see_follow_them():
 def test_the_objective_is_never_above_larchs(scale, noise, rbkg, clamp, seed):
     energy, mu = foil(300, noise=noise, seed=seed)
     recipe = Recipe(autobk=Autobk(rbkg=rbkg, clamp_hi=clamp, clamp_lo=clamp / 2))
-    group = larch(energy, scale * mu, recipe, E0)
+    try:
+        group = larch(energy, scale * mu, recipe, E0)
+    except TypeError:  # Larch stumbles where its minimiser gives no covariance
+        assume(False)
     assume(np.isfinite(group.chi).all())  # too many knots for the points: the plan refuses
     found = Plan.compile(energy, E0, recipe).reduce(scale * mu[None]).objective[0]
     assert found <= group.autobk_details.chisqr * (1 + 1e-9)

@@ -51,13 +51,28 @@ def test_with_all_off_the_measured_points_come_out():
 
 
 def test_auto_rebins_what_was_flown_and_has_the_points():
-    assert spectrum(a_sweep(1, 400), analysis()).raw is None
+    assert len(spectrum(a_sweep(1, 300), analysis()).energy) < 300  # too few to be averaged
     assert spectrum(a_sweep(1, flown=False), analysis()).raw is None
     one = spectrum(a_sweep(1), analysis())
     assert 300 < len(one.energy) < 600
     np.testing.assert_allclose(one.raw[0], np.sort(a_sweep(1).energy))
     far = np.abs(one.energy - EDGE) > 20
     np.testing.assert_allclose(one.mu[far], curve(one.energy)[far], atol=5e-3)
+
+
+def test_few_points_of_an_encoder_come_onto_the_energies_of_the_first_sweep():
+    preparation, grids = Preparation(), set()
+    for number in range(1, 30):
+        one = spectrum(a_sweep(number, 300, noise=0.0), analysis(), preparation)
+        energy, mu = one.raw
+        if number == 1:  # the first is as it was measured
+            kept = np.isin(energy, one.energy)
+            assert kept.sum() == len(one.energy)
+            np.testing.assert_allclose(one.mu, mu[kept], rtol=1e-12)
+        grids.add(one.energy.tobytes())
+        far = np.abs(one.energy - EDGE) > 100  # 300 points do not resolve the edge itself
+        np.testing.assert_allclose(one.mu[far], curve(one.energy)[far], atol=5e-3)
+    assert len(grids) <= 4  # and not 29: of some the last points are missing
 
 
 @pytest.mark.parametrize("method", ["boxcar", "gaussian"])

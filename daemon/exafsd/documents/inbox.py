@@ -3,10 +3,13 @@
 import queue
 import time
 from collections import Counter
-from contextlib import suppress
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 from exafsd.documents.items import Problem
+
+#: s after which a busy worker looks for frames again, so that they have a time and a place
+PUMPED = 0.005
 
 
 class Arrival(NamedTuple):
@@ -17,11 +20,44 @@ class Arrival(NamedTuple):
     received: float
 
 
+class RefusedFrame(ValueError):
+    """A frame that is no document; `reason` is a code, the text says what to do."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class FrameSource(Protocol):
+    """Where frames come from that the worker takes and decodes itself."""
+
+    def pump(self, timeout: float) -> Sequence[bytes]:
+        """Frames that are there; waits up to `timeout` s for the first."""
+        ...
+
+    def decode(self, frame: bytes) -> tuple[str, Any]:
+        """Name and document of a frame; raises `RefusedFrame`."""
+        ...
+
+
+class _Frame(NamedTuple):
+    frame: bytes
+    received: float
+
+
 class Inbox:
-    """Documents on their way from a source thread to the worker. Putting never blocks or raises."""
+    """Documents on their way to the worker. Putting never blocks or raises.
+
+    Documents of other threads are put; frames of an attached source are taken by `get` itself. A
+    thread of its own for them would fight the worker for the interpreter's lock at every frame.
+    """
 
     def __init__(self, size: int) -> None:
-        self._queue: queue.Queue[Arrival | Problem] = queue.Queue(size)
+        # several times cheaper than queue.Queue, and like it safe between threads
+        self._queue: queue.SimpleQueue[Arrival | Problem | _Frame] = queue.SimpleQueue()
+        self._size = size
+        self._source: FrameSource | None = None
+        self._pumped = 0.0
         self.drops: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -29,20 +65,52 @@ class Inbox:
 
     def put(self, name: str, document: Any) -> None:
         """Take a document."""
-        try:
-            self._queue.put_nowait(Arrival(name, document, time.perf_counter()))
-        except queue.Full:
-            self.drops["inbox_full"] += 1
+        self._put(Arrival(name, document, time.perf_counter()))
 
     def report(self, reason: str, detail: str) -> None:
         """Take trouble of a source: something arrived that is no document."""
         self.drops[reason] += 1
-        with suppress(queue.Full):  # it is counted; the text alone is lost
-            self._queue.put_nowait(Problem(reason, detail))
+        if self._queue.qsize() < self._size:  # else it is counted; the text alone is lost
+            self._queue.put(Problem(reason, detail))
+
+    def attach(self, source: FrameSource | None) -> None:
+        """Let `get` take frames of a source; None: of none any more."""
+        self._source = source
+
+    def pump(self, timeout: float = 0.0) -> int:
+        """Take the frames that the attached source has; how many there were."""
+        if self._source is None:
+            return 0
+        frames = self._source.pump(timeout)
+        self._pumped = time.perf_counter()
+        for frame in frames:
+            self._put(_Frame(frame, self._pumped))
+        return len(frames)
 
     def get(self, timeout: float) -> Arrival | Problem | None:
         """Next arrival, or None when none came within `timeout` s."""
+        if self._source is not None:
+            empty = self._queue.qsize() == 0
+            if empty or time.perf_counter() - self._pumped > PUMPED:
+                self.pump(timeout if empty else 0.0)
+            timeout = 0.0
         try:
-            return self._queue.get(timeout=timeout) if timeout > 0 else self._queue.get_nowait()
+            item = self._queue.get(timeout=timeout) if timeout > 0 else self._queue.get_nowait()
         except queue.Empty:
             return None
+        return self._decoded(item) if isinstance(item, _Frame) else item
+
+    def _put(self, item: Arrival | _Frame) -> None:
+        if self._queue.qsize() < self._size:
+            self._queue.put(item)
+        else:
+            self.drops["inbox_full"] += 1
+
+    def _decoded(self, item: _Frame) -> Arrival | Problem:
+        assert self._source is not None  # noqa: S101  # frames are left only while it is there
+        try:
+            name, document = self._source.decode(item.frame)
+        except RefusedFrame as error:
+            self.drops[error.reason] += 1
+            return Problem(error.reason, str(error))
+        return Arrival(name, document, item.received)

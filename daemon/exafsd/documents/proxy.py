@@ -1,24 +1,26 @@
-"""Source from bluesky-0MQ-proxy: an own SUB socket in a thread, strict codec, bounded queue."""
+"""Source from bluesky-0MQ-proxy: an own SUB socket, strict codec, bounded queue."""
 
-import logging
-import threading
+import time
+from typing import Any
 
 import zmq
 
 from exafsd import codec
 from exafsd.documents import unpickle
-from exafsd.documents.inbox import Inbox
+from exafsd.documents.inbox import Inbox, RefusedFrame
 
-log = logging.getLogger(__name__)
-
-#: milliseconds between looks at the stop flag
-POLL_MS = 100
+#: frames taken at once; more wait in the socket
+AT_ONCE = 2000
+#: s that taking what has arrived may last at the end
+LAST_LOOK = 0.5
 #: first byte of a pickle of protocol 2 or later; in msgpack the empty map, alone
 PICKLE_MAGIC = b"\x80"
 
 
 class ProxySource:
-    """Receives documents of the form ``prefix SP name SP payload`` and puts them into an inbox.
+    """Gives an inbox the documents of frames ``prefix SP name SP payload``.
+
+    Used from the worker's thread alone: ZeroMQ keeps what arrives meanwhile.
 
     Parameters
     ----------
@@ -37,12 +39,9 @@ class ProxySource:
         self._address = address
         self._prefix = prefix.encode()
         self._allow_pickle = allow_pickle
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._receive, name="exafsd-proxy", daemon=True)
-        self.received = 0
 
     def start(self) -> None:
-        """Connect and receive.
+        """Connect, and have the inbox take frames.
 
         Raises
         ------
@@ -59,46 +58,55 @@ class ProxySource:
         except zmq.ZMQError as error:
             self._close()
             raise OSError(f"source.address {self._address!r}: {error}") from None
-        self._thread.start()
+        self._inbox.attach(self)
 
     def stop(self) -> None:
-        """Stop receiving and close the socket."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        """Take what has arrived and close the socket; the inbox can still be emptied."""
+        until = time.monotonic() + LAST_LOOK  # a sender that never stops must not keep us
+        while self._inbox.pump() and time.monotonic() < until:
+            pass
+        self._close()
+
+    def pump(self, timeout: float) -> list[bytes]:
+        """Frames that are there; waits up to `timeout` s for the first."""
+        if self._socket.closed:
+            return []
+        if timeout > 0:
+            self._socket.poll(timeout * 1000)
+        frames: list[bytes] = []
+        try:
+            while len(frames) < AT_ONCE:
+                frames.append(self._socket.recv(zmq.NOBLOCK))
+        except zmq.Again:
+            pass
+        return frames
+
+    def decode(self, frame: bytes) -> tuple[str, Any]:
+        """Name and document of a frame.
+
+        Raises
+        ------
+        RefusedFrame
+            If it is no document, or pickle where that is off.
+        """
+        try:
+            name, payload = self._split(frame)
+            if payload[:1] != PICKLE_MAGIC or len(payload) == 1:
+                return name, codec.loads(payload)
+            if self._allow_pickle:
+                return name, unpickle.loads(payload)
+        except ValueError as error:
+            told = f"a frame of {len(frame)} bytes was dropped: {error}"
+            raise RefusedFrame("bad_frame", told) from None
+        raise RefusedFrame(
+            "pickle",
+            f"a {name} document came as pickle, which is off: publish with"
+            " serializer=exafsd.codec.dumps, or set source.pickle = true",
+        )
 
     def _close(self) -> None:
         self._socket.close(linger=0)
         self._context.term()
-
-    def _receive(self) -> None:
-        try:
-            while not self._stopping.is_set():
-                if self._socket.poll(POLL_MS):
-                    self._take(self._socket.recv())
-        finally:
-            self._close()
-
-    def _take(self, frame: bytes) -> None:
-        """Decode one frame; never raises."""
-        self.received += 1
-        try:
-            name, payload = self._split(frame)
-            if payload[:1] == PICKLE_MAGIC and len(payload) > 1:
-                if not self._allow_pickle:
-                    self._inbox.report(
-                        "pickle",
-                        f"a {name} document came as pickle, which is off: publish with"
-                        " serializer=exafsd.codec.dumps, or set source.pickle = true",
-                    )
-                    return
-                document = unpickle.loads(payload)
-            else:
-                document = codec.loads(payload)
-        except ValueError as error:
-            self._inbox.report("bad_frame", f"a frame of {len(frame)} bytes was dropped: {error}")
-            return
-        self._inbox.put(name, document)
 
     def _split(self, frame: bytes) -> tuple[str, bytes]:
         parts = frame.split(b" ", 2)

@@ -27,15 +27,15 @@ from exafsd.reduction.transform import NFFT
 from exafsd.spectra import Floats
 
 #: Entries of S this far below 1 are left out. S falls off by a factor of about 3.7 a point away
-#: from the diagonal (cubic splines), so that some 30 points to each side are left.
-NEGLIGIBLE = 1e-17
+#: from the diagonal (cubic splines), so that some 25 points to each side are left.
+NEGLIGIBLE = 1e-14
 #: a cubic spline's collocation matrix has no entries further from its diagonal
 BAND = 3
 #: a direction of the spline is seen by the background's transform if it is this much of the
 #: strongest; on usual scans the weakest is some 1e-3
 RANK = 1e-10
 #: values of x tried before Newton's method, since f may have several minima
-SCAN = np.linspace(0.0, 1.0, 33)
+SCAN = np.linspace(0.0, 1.0, 17)
 NEWTON_STEPS = 12
 #: relative precision of x; f is flat at its minimum, so that its error is the square of this
 PRECISION = 1e-9
@@ -180,10 +180,10 @@ class Background:
         def along(x: Floats) -> tuple[Floats, Floats, Floats, Floats]:
             """Return q, g and their derivatives at x, (b, t)."""
             share = 1 / (1 + x[:, :, None] * d)
-            part = u2[:, None, :] * share**2
-            slope = 2 * np.sum(part * d * share, axis=2)
-            q = q0[:, None] + x**2 * (part @ d)
-            return q, rest[:, None] + part.sum(axis=2), x * slope, -slope
+            part = u2[:, None, :] * share * share
+            slope = 2 * ((part * share) @ d)
+            q = q0[:, None] + x * x * (part @ d)
+            return q, rest[:, None] + part @ np.ones(len(d)), x * slope, -slope
 
         # f(x) <= f(0) at the minimum, which bounds q and with it s and x
         s0 = 0.1 + kappa * q0

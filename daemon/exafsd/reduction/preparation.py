@@ -18,7 +18,9 @@ from exafsd.reduction.rebin import (
     POINTS_PER_BIN,
     STILL_PER_BIN,
     CommonGrid,
+    OwnGrid,
     covered,
+    interpolate,
     rebin,
     xas_grid,
 )
@@ -39,6 +41,9 @@ class _Run:
     trackers: dict[str, Tracker] = field(default_factory=dict[str, Tracker])
     grids: dict[tuple[str, Edge], CommonGrid] = field(
         default_factory=dict[tuple[str, Edge], CommonGrid]
+    )
+    own_grids: dict[tuple[str, Edge], OwnGrid] = field(
+        default_factory=dict[tuple[str, Edge], OwnGrid]
     )
     averages: dict[tuple[str, Channel, Edge, Direction | None], RunningAverage] = field(
         default_factory=dict[tuple[str, Channel, Edge, Direction | None], RunningAverage]
@@ -179,7 +184,7 @@ def _rebinned(run: _Run, spectrum: Spectrum, position: float, settings: Reductio
         # a run that is rebinned stays so, even if a sweep has a few points less than the last
         enough = POINTS_PER_BIN if common.bins is None else STILL_PER_BIN
         if inside[1] - inside[0] < enough * (own[1] - own[0]):
-            return spectrum
+            return _interpolated(run, spectrum, settings)
     bins = common.choose(own, INCOMPLETE.isdisjoint(spectrum.quality))
     if bins[1] - bins[0] < settings.min_points:
         return replace(spectrum, quality=(*spectrum.quality, "rebin_sparse"))
@@ -194,6 +199,16 @@ def _rebinned(run: _Run, spectrum: Spectrum, position: float, settings: Reductio
         quality=(*spectrum.quality, "rebin_filled") if rebinned.empty else spectrum.quality,
         raw=(energy, mu),
     )
+
+
+def _interpolated(run: _Run, spectrum: Spectrum, settings: Reduction) -> Spectrum:
+    """Spectrum on the energies of the run's first whole sweep."""
+    energy, mu = spectrum.energy, spectrum.mu
+    own = run.own_grids.setdefault((spectrum.sweep.stream, spectrum.edge), OwnGrid())
+    chosen = own.choose(energy, INCOMPLETE.isdisjoint(spectrum.quality))
+    if len(chosen) < settings.min_points:
+        return spectrum
+    return replace(spectrum, energy=chosen, mu=interpolate(energy, mu, chosen), raw=(energy, mu))
 
 
 def _deglitched(spectrum: Spectrum, position: float, settings: Reduction) -> Spectrum:

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.interpolate import CubicHermiteSpline
+from scipy.ndimage import median_filter
 
 from exafsd.analysis import Rebin
 from exafsd.contract.grid import ETOK
@@ -27,6 +28,10 @@ INSET = 1
 LONGER = 4
 #: sweeps that are shorter lose their last bins by fours: few different grids, few compiled plans
 BLOCK = 4
+#: and by one in so many of its points, where it is not averaged
+LONGER_SHARE = 100
+#: points over which a step is compared with its neighbours
+USUAL = 9
 #: two steps are alike if the smaller is this share of the larger: noise grows by no more than 1
 EVEN = 0.2
 #: standard deviation of a Gaussian of full width at half maximum 1
@@ -195,3 +200,39 @@ class CommonGrid:
         first, last = self.bins
         missing = max(own[0] - first, 0), max(last - own[1], 0)
         return first + -(-missing[0] // BLOCK) * BLOCK, last - -(-missing[1] // BLOCK) * BLOCK
+
+
+@dataclass
+class OwnGrid:
+    """Energies of a run's first whole sweep, for sweeps with too few points to be averaged.
+
+    An encoder never gives the same energies twice. The first sweep stays as it is; the others are
+    interpolated onto its points, so that one compiled plan serves them all.
+    """
+
+    energy: Floats | None = None
+
+    def choose(self, energy: Floats, whole: bool) -> Floats:
+        """Energies for a sweep (n,), inside its own; only `whole` sweeps decide for the run."""
+        mine = self.energy
+        if mine is None or self._is_longer(energy, mine):
+            inner = _apart(energy)[INSET:-INSET]
+            if not whole:
+                return inner
+            mine = self.energy = inner
+        first = int(np.searchsorted(mine, energy[0]))
+        missing = len(mine) - int(np.searchsorted(mine, energy[-1], side="right"))
+        return mine[-(-first // BLOCK) * BLOCK : len(mine) - -(-missing // BLOCK) * BLOCK]
+
+    @staticmethod
+    def _is_longer(energy: Floats, mine: Floats) -> bool:
+        before = int(np.searchsorted(energy, mine[0]))
+        after = len(energy) - int(np.searchsorted(energy, mine[-1], side="right"))
+        return max(before, after) > LONGER + len(energy) // LONGER_SHARE
+
+
+def _apart(energy: Floats) -> Floats:
+    """Energies without those that lie much closer to the one before than is usual there."""
+    step = np.diff(energy, prepend=energy[0] - 1.0)
+    usual = median_filter(step, size=USUAL, mode="nearest")
+    return energy[step > EVEN * usual]

@@ -16,6 +16,7 @@ from exafsd.spectra import Floats
 #: Larch's own length, hence the R step of pi / (0.05 * 2048) = 0.0307 angstrom
 NFFT = 2048
 R_STEP = np.pi / (K_STEP * NFFT)
+FT_SCALE = K_STEP / np.sqrt(np.pi)
 #: R range of Larch's noise estimate, angstrom: no structure is left there.
 NOISE_R = (15.0, 30.0)
 #: smallest data end at which the noise estimate has enough points, 1/angstrom
@@ -33,7 +34,7 @@ class Transform:
     def __call__(self, spectra: NDArray[Any]) -> NDArray[np.complex128]:
         """Complex chi(R), (b, end - begin)."""
         whole = np.asarray(fft.rfft(spectra * self.weight, n=NFFT, axis=-1))
-        return K_STEP / np.sqrt(np.pi) * whole[..., self.begin : self.end]
+        return whole[..., self.begin : self.end] * FT_SCALE
 
     @property
     def r(self) -> Floats:
@@ -107,7 +108,8 @@ class Noise:
     def __call__(self, chi: Floats) -> Floats:
         """epsilon_k of spectra (b, m), (b,)."""
         high = self.transform(chi)
-        return self.scale * np.sqrt(np.sum(high.real**2 + high.imag**2, axis=-1))
+        parts = high.view(np.float64)
+        return self.scale * np.sqrt(np.einsum("...j,...j->...", parts, parts))
 
 
 def r_factor(data: NDArray[Any], model: NDArray[Any], fit: FitWindow, k_end: float) -> Floats:
