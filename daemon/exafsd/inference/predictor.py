@@ -11,6 +11,9 @@ from exafsd.contract.grid import K_SIZE
 from exafsd.spectra import Prediction
 
 OUTPUTS = ("theta", "theta_cov", "chi_k2_pred", "chi_k2_exafs", "ood")
+EQUATION_OUTPUTS = ("chi", "jacobian")
+
+Rows = NDArray[np.float32]
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:
@@ -24,6 +27,39 @@ def session(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
+def checked_session(
+    path: Path, card: Card, outputs: tuple[str, ...], counted: str
+) -> onnxruntime.InferenceSession:
+    """Session of a graph that is the one its card describes.
+
+    Parameters
+    ----------
+    outputs
+        Names it must give.
+    counted
+        The output whose last axis is the card's parameters.
+
+    Raises
+    ------
+    ValueError
+        If it is another graph.
+    """
+    made = session(path)
+    told = made.get_modelmeta().custom_metadata_map
+    if told.get("card_schema") != CARD_SCHEMA or told.get("bundle") != card.name:
+        said = f"{told.get('bundle')!r} of {told.get('card_schema')!r}"
+        raise ValueError(f"the graph says it is {said}, its card {card.name!r} of {CARD_SCHEMA!r}")
+    names = {output.name: output.shape for output in made.get_outputs()}
+    missing = [name for name in outputs if name not in names]
+    if missing:
+        raise ValueError(f"the graph has no output {missing}")
+    if names[counted][-1] not in (len(card.parameters), None):
+        raise ValueError(
+            f"the graph gives {names[counted][-1]} parameters, its card has {len(card.parameters)}"
+        )
+    return made
+
+
 class Predictor:
     """Runs ``pinn.onnx`` of one bundle.
 
@@ -34,26 +70,9 @@ class Predictor:
     """
 
     def __init__(self, path: Path, card: Card) -> None:
-        self._session = session(path)
-        told = self._session.get_modelmeta().custom_metadata_map
-        if told.get("card_schema") != CARD_SCHEMA or told.get("bundle") != card.name:
-            said = f"{told.get('bundle')!r} of {told.get('card_schema')!r}"
-            raise ValueError(
-                f"the graph says it is {said}, its card {card.name!r} of {CARD_SCHEMA!r}"
-            )
-        names = {output.name: output.shape for output in self._session.get_outputs()}
-        missing = [name for name in OUTPUTS if name not in names]
-        if missing:
-            raise ValueError(f"the graph has no output {missing}")
-        if names["theta"][-1] not in (len(card.parameters), None):
-            raise ValueError(
-                f"the graph gives {names['theta'][-1]} parameters, its card has"
-                f" {len(card.parameters)}"
-            )
+        self._session = checked_session(path, card, OUTPUTS, "theta")
 
-    def predict(
-        self, chi_k2: NDArray[np.float32], mask: NDArray[np.float32]
-    ) -> list[Prediction]:
+    def predict(self, chi_k2: NDArray[np.float32], mask: NDArray[np.float32]) -> list[Prediction]:
         """Read a batch.
 
         Parameters
@@ -69,3 +88,34 @@ class Predictor:
             Prediction(theta[i], cov[i], pred[i], exafs[i], float(ood[i]))
             for i in range(len(theta))
         ]
+
+
+class Equation:
+    """Runs ``equation.onnx`` of one bundle.
+
+    Raises
+    ------
+    ValueError
+        If the graph is not the one its card describes.
+    """
+
+    def __init__(self, path: Path, card: Card) -> None:
+        self._session = checked_session(path, card, EQUATION_OUTPUTS, "jacobian")
+
+    def __call__(self, theta: NDArray[np.floating]) -> tuple[Rows, Rows]:
+        """chi(k), without a k weight, and its derivatives.
+
+        Parameters
+        ----------
+        theta
+            (b, p).
+
+        Returns
+        -------
+        chi, jacobian
+            (b, 401) and (b, 401, p) float32 on the contract grid.
+        """
+        chi, jacobian = self._session.run(
+            list(EQUATION_OUTPUTS), {"theta": theta.astype(np.float32)}
+        )
+        return np.asarray(chi), np.asarray(jacobian)

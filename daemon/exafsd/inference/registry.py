@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from exafsd.contract.card import CARD_FILE, EQUATION_FILE, PINN_FILE, Card, file_sha256
-from exafsd.inference.predictor import Predictor
+from exafsd.inference.predictor import Equation, Predictor
 from exafsd.spectra import Edge
 
 log = logging.getLogger(__name__)
@@ -21,11 +21,12 @@ class BundleError(ValueError):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A checked model: its card and its running graph."""
+    """A checked model: its card and its running graphs."""
 
     folder: Path
     card: Card
     predictor: Predictor
+    equation: Equation
 
 
 def shipped_folder() -> Path:
@@ -69,11 +70,14 @@ def load_bundle(folder: Path) -> Bundle:
         If it must not be used.
     """
     card = read_card(folder)
+    graph = folder / PINN_FILE
     try:
-        predictor = Predictor(folder / PINN_FILE, card)
+        predictor = Predictor(graph, card)
+        graph = folder / EQUATION_FILE
+        equation = Equation(graph, card)
     except Exception as error:  # onnxruntime raises its own kinds on bad graphs
-        raise BundleError(f"{folder / PINN_FILE} cannot be run: {error}") from None
-    return Bundle(folder, card, predictor)
+        raise BundleError(f"{graph} cannot be run: {error}") from None
+    return Bundle(folder, card, predictor, equation)
 
 
 def bundle_folders(roots: Iterable[Path]) -> list[Path]:

@@ -1,0 +1,160 @@
+"""Bounded Levenberg-Marquardt for many small fits at once, with analytic derivatives."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exafsd.spectra import Floats
+
+#: residuals (a, m) and their derivatives (a, m, n) at variables (a, n) of the fits `rows` (a,)
+Evaluate = Callable[[Floats, NDArray[np.intp]], tuple[Floats, Floats]]
+
+#: A fit is done when its next step, which it still makes, is below this share of feffit's
+#: error bar. What is left after it is far less than the 0.1 that is promised.
+TOLERANCE = 0.05
+#: Misfit relative to the data below which float32 cannot tell one model from another (1e-4
+#: each in value): simulated spectra without noise would never be done.
+FLOOR = 1e-8
+#: Relative growth of the misfit that counts as none, for the same reason.
+LEVEL = 1e-4
+#: Evaluations after which a fit has failed. From the network's answer 2 to 4 are enough.
+MAX_EVALUATIONS = 25
+#: Damping of the first retry, relative to the diagonal, and what is small enough to be dropped.
+DAMPING, UNDAMPED = 1e-2, 1e-3
+#: Keeps the scaled normal equations solvable where two variables do the same.
+RIDGE = 1e-10
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """Where the fits ended.
+
+    `x` (b, n), `cost` (b,) sum of squares there, `jacobian` (b, m, n) and `hessian` (b, n, n)
+    within `TOLERANCE` of there, `converged` and `bound`: (b,) and (b, n), which variables ended
+    on a bound.
+    """
+
+    x: Floats
+    cost: Floats
+    jacobian: Floats
+    hessian: Floats
+    converged: NDArray[np.bool_]
+    bound: NDArray[np.bool_]
+    evaluations: int
+
+    def inverse(self) -> Floats:
+        """Inverse of the normal matrices, (b, n, n): the covariance for a misfit of one.
+
+        Variables on a bound are held: zero.
+        """
+        free = ~self.bound
+        scaled, size = _scaled(self.hessian, free, np.zeros(len(free)))
+        inverse = np.linalg.inv(scaled) / (size[:, :, None] * size[:, None, :])
+        return np.where(free[:, :, None] & free[:, None, :], inverse, 0.0)
+
+
+def minimize(
+    evaluate: Evaluate,
+    start: Floats,
+    begin: tuple[Floats, Floats],
+    bounds: tuple[Floats, Floats],
+    total: Floats,
+    freedom: float,
+) -> Minimum:
+    """Least sum of squares inside bounds.
+
+    Parameters
+    ----------
+    evaluate
+        The residuals.
+    start
+        (b, n) inside the bounds.
+    begin
+        Residuals and derivatives there.
+    bounds
+        Lowest and highest values, (n,) each.
+    total
+        (b,) sum of squares of the data, the scale for what is a good fit.
+    freedom
+        Independent points less variables, by which the misfit is divided for an error bar.
+    """
+    low, high = bounds
+    x = start.copy()
+    rows = np.arange(len(x))
+    residual, jacobian = begin[0].copy(), begin[1].copy()
+    cost = np.sum(residual**2, axis=-1)
+    damping = np.zeros(len(x))
+    converged = np.zeros(len(x), dtype=bool)
+    rows = rows[np.isfinite(cost) & np.isfinite(total)]
+    evaluations = 1
+    while rows.size:
+        gradient = np.einsum("bmn,bm->bn", jacobian[rows], residual[rows])
+        hessian = _normal(jacobian[rows])
+        moved = _moved(hessian, gradient, x[rows], low, high, damping[rows])
+        step = moved - x[rows]
+        curved = np.einsum("bi,bij,bj->b", step, hessian, step)
+        if not np.isfinite(curved).all():  # a spoilt derivative: that fit has failed
+            rows = rows[np.isfinite(curved)]
+            continue
+        scale = np.maximum(cost[rows], FLOOR * total[rows])
+        # where a variable has only now met its bound, the others have yet to answer to that
+        met = (_on_bound(moved, low, high) & ~_on_bound(x[rows], low, high)).any(axis=-1)
+        done = (curved <= TOLERANCE**2 * scale / freedom) & (damping[rows] == 0.0) & ~met
+        # the last step is too small to be worth another evaluation
+        last = rows[done]
+        x[last], converged[last] = moved[done], True
+        change = 2 * np.sum(gradient * step, axis=-1) + curved
+        cost[last] = np.maximum(cost[last] + change[done], 0.0)
+        rows, moved, scale = rows[~done], moved[~done], scale[~done]
+        if not rows.size or evaluations == MAX_EVALUATIONS:
+            break
+        evaluations += 1
+        tried, slopes = evaluate(moved, rows)
+        found = np.sum(tried**2, axis=-1)
+        better = found <= cost[rows] + LEVEL * scale
+        good, bad = rows[better], rows[~better]
+        x[good], cost[good], residual[good] = moved[better], found[better], tried[better]
+        jacobian[good] = slopes[better]
+        damping[good] *= 0.1
+        damping[good[damping[good] < UNDAMPED]] = 0.0
+        damping[bad] = np.maximum(10 * damping[bad], DAMPING)
+    bound = _on_bound(x, low, high)
+    return Minimum(x, cost, jacobian, _normal(jacobian), converged, bound, evaluations)
+
+
+def _on_bound(x: Floats, low: Floats, high: Floats) -> NDArray[np.bool_]:
+    return (x <= low) | (x >= high)
+
+
+def _normal(jacobian: Floats) -> Floats:
+    return np.swapaxes(jacobian, -1, -2) @ jacobian
+
+
+def _moved(
+    hessian: Floats, gradient: Floats, x: Floats, low: Floats, high: Floats, damping: Floats
+) -> Floats:
+    """Variables (b, n) after a Gauss-Newton step, damped, cut off at the bounds.
+
+    A variable on a bound that the misfit pushes outwards stays where it is.
+    """
+    free = ~(((x <= low) & (gradient > 0)) | ((x >= high) & (gradient < 0)))
+    scaled, size = _scaled(hessian, free, damping)
+    downhill = np.where(free, -gradient / size, 0.0)
+    step = np.linalg.solve(scaled, downhill[:, :, None])[..., 0] / size
+    return np.clip(x + step, low, high)
+
+
+def _scaled(hessian: Floats, free: NDArray[np.bool_], damping: Floats) -> tuple[Floats, Floats]:
+    """Normal matrices with ones on the diagonal, held variables cut out, and their scale (b, n).
+
+    Left unscaled, eV and angstrom^2 would differ by eight powers of ten.
+    """
+    n = free.shape[-1]
+    size = np.sqrt(np.diagonal(hessian, axis1=-2, axis2=-1))
+    size = np.where(size > 0, size, 1.0)
+    scaled = hessian / (size[:, :, None] * size[:, None, :])
+    scaled = np.where(free[:, :, None] & free[:, None, :], scaled, 0.0)
+    scaled[:, range(n), range(n)] = np.where(free, 1.0 + RIDGE + damping[:, None], 1.0)
+    return scaled, size
