@@ -24,6 +24,12 @@ ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings fi
 ModelOption = Annotated[
     str | None, typer.Option("--model", help="Bundle name or folder, or none for no model.")
 ]
+#: where a daemon with default settings publishes
+DEFAULT_ADDRESS = "tcp://127.0.0.1:5580"
+AddressArgument = Annotated[str, typer.Argument(help="Of the daemon's PUB socket.")]
+KeysOption = Annotated[
+    Path | None, typer.Option("--keys", help="Folder with this client's keys (exafsd keys).")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 
@@ -83,11 +89,11 @@ def run(config: ConfigOption = None) -> None:
     settings = _settings(config)
     _log(settings.service.log_level)
     from exafsd.composition import make_service
-    from exafsd.publishing import AddressError
+    from exafsd.publishing import AddressError, KeyFileError
 
     try:
         service, _ = make_service(settings)
-    except (AddressError, OSError) as error:
+    except (AddressError, KeyFileError, OSError) as error:
         fail(error)
     service.handle_signals()
     try:
@@ -145,17 +151,30 @@ def replay(
     ] = False,
     publish: Annotated[bool, typer.Option("--publish", help="Results over ZeroMQ.")] = False,
     json: JsonOption = False,
+    write: Annotated[
+        str | None, typer.Option(metavar="CATALOG", help="Write result runs there.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Leave out what --write has there already.")
+    ] = False,
+    compare: Annotated[
+        str | None,
+        typer.Option(metavar="CATALOG", help="Beside the result runs there: old, new, difference."),
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Runs analysed at a time.")] = 1,
     config: ConfigOption = None,
     model: ModelOption = None,
 ) -> None:
     """Analyse archived runs again."""
-    from exafsd.offline import Selection, replay_catalog
+    from exafsd.replay import Options, Selection
+    from exafsd.replay import replay as replay_runs
 
     settings = _with_model(config, model)
     _log("ERROR")
+    options = Options(realtime, processes, resume, write, compare, publish, json)
     try:
         chosen = Selection.parse(uid, last, since, until, search or [])
-        complete = replay_catalog(catalog, chosen, settings, realtime, publish, json)
+        complete = replay_runs(catalog, chosen, settings, options)
     except (ValueError, LookupError, OSError, RuntimeError) as error:
         fail(error)
     if not complete:
@@ -163,18 +182,88 @@ def replay(
 
 
 @app.command()
+def export(
+    catalog: Annotated[str, typer.Argument(help="databroker/tiled profile or tiled URI.")],
+    uid: Annotated[str, typer.Option(help="Raw run whose latest results are wanted.")],
+    to: Annotated[
+        Path, typer.Option(help="FILE.h5, FILE.nxs (NeXus), FILE.prj (Athena) or FOLDER.xdi.")
+    ],
+) -> None:
+    """Write the results of a run into a file."""
+    from exafsd.archive.export import export as export_run
+
+    try:
+        typer.echo(export_run(catalog, uid, to))
+    except (ValueError, LookupError, OSError, RuntimeError) as error:
+        fail(error)
+
+
+@app.command()
 def watch(
-    address: Annotated[str, typer.Argument(help="Of the daemon's PUB socket.")] = (
-        "tcp://127.0.0.1:5580"
-    ),
+    address: AddressArgument = DEFAULT_ADDRESS,
     topic: Annotated[str, typer.Option(help="Topic prefix, for example result.Cu.K.")] = "",
     json: JsonOption = False,
     seconds: Annotated[float | None, typer.Option(help="End after this time.")] = None,
+    keys: KeysOption = None,
 ) -> None:
     """Follow results in the terminal, truth beside prediction where there is one."""
     from exafsd.terminal import watch_address
 
-    watch_address(address, topic, json, seconds)
+    try:
+        watch_address(address, topic, json, seconds, keys)
+    except ValueError as error:  # the keys
+        fail(error)
+
+
+@app.command()
+def status(
+    address: AddressArgument = DEFAULT_ADDRESS,
+    timeout: Annotated[float, typer.Option(help="s to wait for a heartbeat.")] = 3.0,
+    json: JsonOption = False,
+    keys: KeysOption = None,
+) -> None:
+    """Say how the daemon is: exit 0 if it is ready, 1 if none answers, 3 if it is not ready."""
+    from exafsd.terminal import hear_status, status_lines
+
+    try:
+        header = hear_status(address, timeout, keys)
+    except ValueError as error:  # the keys, or something else talks there
+        fail(error)
+    if header is None:
+        fail(f"no daemon answers at {address} within {timeout:g} s")
+    if json:
+        import json as encoder
+
+        typer.echo(encoder.dumps(header))
+    else:
+        for line in status_lines(header):
+            typer.echo(line)
+    if header["state"] != "ready":
+        raise typer.Exit(3)
+
+
+@app.command()
+def keys(
+    folder: Annotated[Path, typer.Argument(help="Where the key files are, or are to be.")],
+    client: Annotated[
+        list[str] | None, typer.Option(help="Name of a client; may be repeated.")
+    ] = None,
+) -> None:
+    """Make keys of the server, if there are none yet, and of clients."""
+    from exafsd.publishing import KeyFileError, make_keys
+
+    try:
+        made = make_keys(folder, client or [])
+    except (KeyFileError, OSError) as error:
+        fail(error)
+    for path in made:
+        typer.echo(f"made {path}")
+    typer.echo(
+        f'server: [publish] curve = {{ secret = "{folder / "server.key_secret"}",'
+        f' clients = "{folder / "allowed"}" }}'
+    )
+    for name in client or []:
+        typer.echo(f"{name}: give them the folder {folder / 'clients' / name}, for --keys")
 
 
 @app.command()

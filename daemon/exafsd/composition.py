@@ -11,10 +11,26 @@ from typing import Any
 from exafsd._version import __version__
 from exafsd.analysis import Analysis
 from exafsd.archive.journal import Journal
+from exafsd.archive.result_process import ResultProcess
+from exafsd.contract.card import CARD_FILE, PINN_FILE, Card
 from exafsd.documents import Callback, Inbox, Problem, ProxySource, Router, RunBegan, RunEnded
-from exafsd.inference.registry import Registry
+from exafsd.inference.registry import (
+    BundleError,
+    Registry,
+    bundle_folders,
+    read_card,
+    shipped_folder,
+)
 from exafsd.pipeline import Outcome, Pipeline
-from exafsd.publishing import AddressError, Publisher, check_address
+from exafsd.publishing import (
+    AddressError,
+    KeyFileError,
+    Library,
+    Publisher,
+    Ring,
+    ServerKeys,
+    check_address,
+)
 from exafsd.reduction.audit import Auditor
 from exafsd.reduction.files import read_file
 from exafsd.reduction.reducer import Reducer
@@ -56,9 +72,61 @@ def make_router(settings: Settings, roots: tuple[Path, ...] | None = None) -> Ro
 
 
 def make_publisher(settings: Settings) -> Publisher:
-    """Publisher by the settings."""
+    """Publisher by the settings; it hands out them and the cards of all models.
+
+    Raises
+    ------
+    AddressError, KeyFileError
+        If it must not or cannot be opened.
+    """
     publish = settings.publish
-    return Publisher(publish.address, publish.high_water, publish.insecure, publish.address_file)
+    library = Library(read_cards(settings))
+    library.keep_settings(settings.analysis)
+    return Publisher(
+        publish.address,
+        publish.high_water,
+        publish.insecure,
+        publish.address_file,
+        answers=publish.answers,
+        keys=server_keys(settings),
+        ring=Ring(publish.ring_messages, publish.ring_bytes),
+        library=library,
+        array_every=publish.array_every,
+        heartbeat=publish.heartbeat,
+    )
+
+
+def server_keys(settings: Settings) -> ServerKeys | None:
+    """Keys of the publisher, checked; None without encryption."""
+    curve = settings.publish.curve
+    return None if curve is None else ServerKeys.load(curve.secret, curve.clients)
+
+
+def read_cards(settings: Settings) -> dict[str, bytes]:
+    """Hash of the network's graph to its card, of the models that are not refused."""
+    cards = {}
+    for folder in bundle_folders([shipped_folder(), *settings.models]):
+        try:
+            card = read_card(folder)
+        except BundleError:  # the registry says why
+            continue
+        cards[card.sha256[PINN_FILE]] = (folder / CARD_FILE).read_bytes()
+    return cards
+
+
+def make_results(
+    settings: Settings, registry: Registry, report: Callable[[str, str], None]
+) -> ResultProcess | None:
+    """Sink of live results by the settings; None where they are not kept."""
+    kept = settings.results
+    if kept.catalog is None:
+        return None
+    return ResultProcess(kept.catalog, cards_of(registry), kept.queue, report)
+
+
+def cards_of(registry: Registry) -> dict[str, Card]:
+    """Cards of the models that are not refused, by name."""
+    return {name: bundle.card for name, bundle in registry.bundles.items()}
 
 
 def make_service(settings: Settings, proxy: bool = True) -> tuple[Service, Inbox]:
@@ -82,6 +150,7 @@ def make_service(settings: Settings, proxy: bool = True) -> tuple[Service, Inbox
         heartbeat=settings.publish.heartbeat,
         source=source,
         journal=journal,
+        sink=make_results(settings, registry, inbox.report),
         models=registry.bundles,
         refused_models=registry.refused,
         versions=versions(),
@@ -184,10 +253,18 @@ def check_settings(settings: Settings) -> tuple[list[str], list[str]]:
         problems.append(f"inference.model {wanted!r} is not loaded")
     if settings.reduction.e0_policy == "fixed" and settings.reduction.e0 is None:
         problems.append("reduction.e0_policy is fixed, but reduction.e0 is not set")
+    publish = settings.publish
+    for name, address in (("address", publish.address), ("answers", publish.answers)):
+        try:
+            if address is not None:
+                waived = publish.insecure or publish.curve is not None
+                check_address(address, waived, f"publish.{name}")
+        except AddressError as error:
+            problems.append(str(error))
     try:
-        check_address(settings.publish.address, settings.publish.insecure)
-    except AddressError as error:
-        problems.append(str(error))
+        server_keys(settings)
+    except (KeyFileError, OSError) as error:
+        problems.append(f"publish.curve: {error}")
     folder = settings.journal.folder
     if folder is not None:
         nearest = next(f for f in (folder, *folder.absolute().parents) if f.exists())

@@ -5,11 +5,13 @@ import signal
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
+from numpy.typing import NDArray
+
 from exafsd.analysis import Analysis
-from exafsd.contract.messages import RunStart, RunStop, Status
+from exafsd.contract.messages import Rejected, Result, RunStart, RunStop, Status
 from exafsd.documents import Arrival, Inbox, Item, Problem, Router, RunBegan, RunEnded
 from exafsd.pipeline import Outcome, Pipeline
 from exafsd.publishing import Publisher
@@ -51,6 +53,29 @@ class Writer(Protocol):
         ...
 
 
+class Sink(Protocol):
+    """Something that keeps results, such as a catalog; no method waits or raises."""
+
+    #: outcomes that were not kept, by reason
+    lost: Counter[str]
+
+    def run_began(self, start: RunStart, analysis: Analysis) -> None:
+        """Begin the results of a run."""
+        ...
+
+    def write(self, message: Result | Rejected, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Keep an outcome."""
+        ...
+
+    def run_ended(self, stop: RunStop) -> None:
+        """End the results of a run."""
+        ...
+
+    def close(self) -> None:
+        """Finish."""
+        ...
+
+
 class Service:
     """Worker loop around a pipeline; `run` returns when stopped."""
 
@@ -64,6 +89,7 @@ class Service:
         heartbeat: float,
         source: Source | None = None,
         journal: Writer | None = None,
+        sink: Sink | None = None,
         models: Iterable[str] = (),
         refused_models: dict[str, str] | None = None,
         versions: dict[str, str] | None = None,
@@ -76,6 +102,7 @@ class Service:
         self._heartbeat = heartbeat
         self._source = source
         self._journal = journal
+        self._sink = sink
         self._about = {
             "models": sorted(models),
             "refused_models": refused_models or {},
@@ -139,6 +166,8 @@ class Service:
         self._pipeline.close()
         if self._journal is not None:
             self._journal.close()
+        if self._sink is not None:
+            self._sink.close()
         self._status("stopped")
         self._publisher.close()
         log.info("stopped results=%d rejected=%d", self._results, self._rejections.total())
@@ -193,17 +222,19 @@ class Service:
         elif isinstance(item, RunBegan):
             run = item.run
             self._analyses[run.uid] = item.analysis
+            self._publisher.library.keep_settings(item.analysis)
             self._counts[run.uid] = Counter()
             edge = run.edges[0] if run.edges else None
-            self._publisher.send(
-                RunStart(
-                    run_uid=text(run.uid),
-                    scan_id=run.scan_id,
-                    element=text((edge.element if edge else "") or "unknown"),
-                    edge=text((edge.edge if edge else "") or "unknown"),
-                    sample=plain(run.sample),
-                )
+            start = RunStart(
+                run_uid=text(run.uid),
+                scan_id=run.scan_id,
+                element=text((edge.element if edge else "") or "unknown"),
+                edge=text((edge.edge if edge else "") or "unknown"),
+                sample=plain(run.sample),
             )
+            self._publisher.send(start)
+            if self._sink is not None:
+                self._sink.run_began(start, item.analysis)
             log.info("run started run_uid=%s scan_id=%s", run.uid, run.scan_id)
         elif isinstance(item, RunEnded):
             self._run_ended(item)
@@ -222,16 +253,17 @@ class Service:
         self._analyses.pop(uid, None)
         self._pipeline.end(uid)
         lost = "no stop document came" if item.exit_status == "lost" else None
-        self._publisher.send(
-            RunStop(
-                run_uid=text(uid),
-                scan_id=item.run.scan_id,
-                exit_status=text(item.exit_status),
-                results=counts["result"],
-                rejected=counts["rejected"],
-                detail=lost,
-            )
+        stop = RunStop(
+            run_uid=text(uid),
+            scan_id=item.run.scan_id,
+            exit_status=text(item.exit_status),
+            results=counts["result"],
+            rejected=counts["rejected"],
+            detail=lost,
         )
+        self._publisher.send(stop)
+        if self._sink is not None:
+            self._sink.run_ended(stop)
         log.info(
             "run ended run_uid=%s exit_status=%s results=%d rejected=%d",
             uid,
@@ -285,6 +317,8 @@ class Service:
         if sweep.received is not None:
             message.timing_ms.published = (time.perf_counter() - sweep.received) * 1e3
         self._publisher.send(message, outcome.arrays)
+        if self._sink is not None:
+            self._sink.write(message, outcome.arrays)
         if sweep.acquired[1] is not None:
             self._lag = time.time() - sweep.acquired[1]
 
@@ -294,6 +328,8 @@ class Service:
         before, told = self._told
         drops = Counter(self._inbox.drops)
         drops.update(self._problem_counts)
+        if self._sink is not None:
+            drops.update(self._sink.lost)
         self._publisher.send(
             Status(
                 state=state,  # type: ignore[arg-type]

@@ -68,18 +68,47 @@ class Source(_Frozen):
     )
 
 
+class Curve(_Frozen):
+    """Keys that `exafsd keys` made; with them only known peers are let in."""
+
+    secret: Path = Field(description="server.key_secret, readable for the daemon's user only")
+    clients: Path = Field(description="folder of the public keys that are let in")
+
+
 class Publish(_Frozen):
     """Where results go."""
 
     address: Address = Field(
         default="tcp://127.0.0.1:5580",
-        description="PUB socket; port * is any free one. Loopback unless insecure is set",
+        description="PUB socket; port * is any free one. Loopback unless curve or insecure is set",
+    )
+    answers: Address | None = Field(
+        default=None,
+        description="socket that answers who has missed something; null: the port after address,"
+        " where clients look first",
     )
     insecure: bool = Field(
         default=False, description="allow other than loopback addresses without encryption"
     )
+    curve: Curve | None = Field(
+        default=None,
+        description="encryption: { secret = server.key_secret, clients = folder of public keys },"
+        " as `exafsd keys` makes them; only these clients may connect",
+    )
     arrays: tuple[str, ...] = Field(
         default=tuple(ARRAY_UNITS), description="arrays sent with a result"
+    )
+    array_every: int = Field(
+        default=1,
+        ge=1,
+        description="one in so many results of a channel and edge carries arrays, the first one"
+        " included; the others are complete but for them",
+    )
+    ring_messages: int = Field(
+        default=10_000, ge=1, description="messages kept for subscribers that missed some"
+    )
+    ring_bytes: int = Field(
+        default=300_000_000, ge=0, description="bytes they may take; beyond it the oldest go"
     )
     high_water: int = Field(
         default=1000,
@@ -111,6 +140,21 @@ class JournalSettings(_Frozen):
         default=50_000_000_000,
         ge=0,
         description="oldest runs are deleted beyond this size of the folder; 0 keeps all",
+    )
+
+
+class Results(_Frozen):
+    """Results in a catalog as Bluesky runs, beside or apart from the raw data."""
+
+    catalog: str | None = Field(
+        default=None,
+        description="tiled profile, or URI of a tiled server, whose API key is taken from"
+        " TILED_API_KEY; null: results are not kept",
+    )
+    queue: int = Field(
+        default=2000,
+        gt=0,
+        description="outcomes that may wait for the catalog, 35 kB each; more are lost",
     )
 
 
@@ -168,6 +212,7 @@ class Settings(BaseSettings):
     )
     publish: Publish = Publish()
     journal: JournalSettings = JournalSettings()
+    results: Results = Results()
     service: Service = Service()
 
     @field_validator("adapter")

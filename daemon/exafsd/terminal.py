@@ -3,8 +3,10 @@
 import json
 import sys
 import time
-from collections import deque
-from collections.abc import Iterator
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from exafsd.client import FrameError, Message, Subscriber
+from exafsd.client import Event, Follower, FrameError, Message, Subscriber
 
 #: rows on the screen
 ROWS = 18
@@ -38,6 +40,9 @@ COLUMNS = {
 SHORT = {"transmission": "trans", "fluorescence": "fluor", "reference": "ref"}
 #: s without a status after which the daemon is said to be away
 AWAY = 3.0
+#: values in a trend, and how many series have one
+TREND, TRENDS = 40, 4
+BARS = "▁▂▃▄▅▆▇█"
 
 
 class ResultTable:
@@ -119,38 +124,138 @@ def _pm(value: dict[str, Any], digits: int) -> str:
     return text if value["std"] is None else f"{text}({value['std'] * 10**digits:.0f})"
 
 
+def sparkline(values: Iterable[float]) -> str:
+    """Values as bars between their least and largest."""
+    found = np.array([v for v in values if np.isfinite(v)])
+    if found.size == 0:
+        return ""
+    span = np.ptp(found)
+    steps = (found - found.min()) / span * (len(BARS) - 1) if span else np.zeros(found.size)
+    return "".join(BARS[round(step)] for step in steps)
+
+
+class Trends:
+    """R and σ² of the first shell, by element, edge and channel."""
+
+    def __init__(self) -> None:
+        self._series: OrderedDict[str, tuple[deque[float], deque[float]]] = OrderedDict()
+
+    def add(self, header: dict[str, Any]) -> None:
+        """Take a result."""
+        if not header["shells"]:
+            return
+        shell = header["shells"][0]
+        name = f"{header['element']} {header['edge']} {SHORT[header['channel']]} {shell['id']}"
+        series = self._series.setdefault(name, (deque(maxlen=TREND), deque(maxlen=TREND)))
+        self._series.move_to_end(name)
+        while len(self._series) > TRENDS:
+            self._series.popitem(last=False)
+        for values, parameter in zip(series, ("r", "sigma2"), strict=True):
+            value = shell[parameter]["value"]
+            values.append(np.nan if value is None else value)
+
+    def lines(self) -> list[Text]:
+        """One line a series."""
+        return [
+            Text(f"{name}  R {_trend(r, 3)}  σ² {_trend(sigma2, 4)}", no_wrap=True)
+            for name, (r, sigma2) in sorted(self._series.items())
+            if len(r) > 1
+        ]
+
+
+def _trend(values: Iterable[float], digits: int) -> str:
+    known = [v for v in values if np.isfinite(v)]
+    if not known:
+        return ""
+    return f"{min(known):.{digits}f} {sparkline(known)} {max(known):.{digits}f}"
+
+
 class Screen:
-    """What `watch` shows: the table and a line about the daemon."""
+    """What `watch` shows: the table, trends, and a line about the daemon."""
 
     def __init__(self, rows: int | None = ROWS) -> None:
         self.table = ResultTable(rows)
+        self._trends = Trends()
         self._status: dict[str, Any] | None = None
         self._heard = time.monotonic()
+        self._event: Event | None = None
 
     def take(self, message: Message) -> None:
         """Take a message."""
         header = message.header
         if header["kind"] in ("result", "rejected"):
             self.table.add(header, header["run_uid"][:6])
+            if header["kind"] == "result":
+                self._trends.add(header)
         elif header["kind"] == "status":
+            self.take_status(header)
+
+    def take_status(self, header: dict[str, Any] | None) -> None:
+        """Take the header of the latest status, if it is a new one."""
+        if header is not None and header is not self._status:
             self._status = header
             self._heard = time.monotonic()
 
+    def take_event(self, event: Event) -> None:
+        """Take what happened to the subscription."""
+        if event.kind in ("restarted", "lost", "recovered", "unanswered"):
+            self._event = event
+
     def render(self) -> Group:
         """Return what is to be drawn."""
-        return Group(self.table.render(), self._line())
+        return Group(self.table.render(), *self._trends.lines(), self._line())
 
     def _line(self) -> Text:
         silent = time.monotonic() - self._heard
         if self._status is None:
             return Text("waiting for the daemon…" if silent < AWAY else "no daemon answers here")
-        if silent > AWAY and self._status["state"] != "stopped":
+        beat = self._status.get("heartbeat") or 0.0
+        if silent > max(AWAY, 3 * beat) and self._status["state"] != "stopped":
             return Text(f"daemon away for {silent:.0f} s", style="bold red")
         s = self._status
         text = f"{s['state']}  {s['rate']:.1f}/s  results {s['results']}  rejected {s['rejected']}"
         if s["drops"]:
             text += "  trouble: " + ", ".join(f"{n} {name}" for name, n in s["drops"].items())
+        if self._event is not None:
+            e = self._event
+            count = "" if e.first is None or e.last is None else f"{e.last - e.first + 1} "
+            text += f"  {count}{e.kind}"
         return Text(text)
+
+
+def hear_status(address: str, timeout: float, keys: Path | None = None) -> dict[str, Any] | None:
+    """Header of the next heartbeat; None where none comes within `timeout` s.
+
+    A snapshot would be quicker, but it is served although the daemon's worker hangs.
+    """
+    with Subscriber(address, "status.", keys=keys) as subscriber:
+        message = subscriber.receive(timeout)
+    return None if message is None else message.header
+
+
+def status_lines(header: dict[str, Any]) -> list[str]:
+    """Status in plain words, one thing a line."""
+    s = header
+    lag = "no spectrum yet" if s["lag"] is None else f"{s['lag']:.2f} s from sweep end to result"
+    audit = "off" if s["audit"] is None else _numbers(s["audit"])
+    lines = [
+        f"state     {s['state']}, up for {timedelta(seconds=round(s['uptime']))}",
+        f"outcomes  {s['results']} results, {s['rejected']} rejected, now {s['rate']:.1f} a second",
+        f"lag       {lag}",
+        f"waiting   {_numbers(s['queues']) or 'nothing'}",
+        f"rejected  {_numbers(s['rejections']) or 'none'}",
+        f"drops     {_numbers(s['drops']) or 'none'}",
+        f"audit     {audit}",
+        f"models    {', '.join(s['models']) or 'none'}",
+        f"versions  {', '.join(f'{name} {v}' for name, v in s['versions'].items())}",
+        f"answers   {s.get('answers') or 'not told'}",
+    ]
+    lines += [f"refused   model {name}: {why}" for name, why in s["refused_models"].items()]
+    return lines + [f"problem   {text}" for text in s["problems"]]
+
+
+def _numbers(found: dict[str, float]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in found.items())
 
 
 def as_list(array: NDArray[Any]) -> list[Any]:
@@ -165,14 +270,16 @@ def as_json(message: Message) -> str:
     return json.dumps({**message.header, "arrays": arrays} if arrays else message.header)
 
 
-def watch_address(address: str, topic: str, as_lines: bool, seconds: float | None) -> None:
+def watch_address(
+    address: str, topic: str, as_lines: bool, seconds: float | None, keys: Path | None = None
+) -> None:
     """Follow a daemon until interrupted, or for `seconds`."""
     end = None if seconds is None else time.monotonic() + seconds
     screen = Screen()
-    with Subscriber(address, topic) as subscriber:
+    with Follower(address, topic, start="now", keys=keys, on_event=screen.take_event) as follower:
         try:
             if as_lines:
-                for message in _until(subscriber, end):
+                for message in _until(follower, end):
                     if message is not None:
                         sys.stdout.write(as_json(message) + "\n")
                         sys.stdout.flush()
@@ -180,9 +287,10 @@ def watch_address(address: str, topic: str, as_lines: bool, seconds: float | Non
             with Live(
                 get_renderable=screen.render, console=Console(), refresh_per_second=REFRESH
             ) as live:
-                for message in _until(subscriber, end):
+                for message in _until(follower, end):
                     if message is not None:
                         screen.take(message)
+                    screen.take_status(follower.status)
                 live.refresh()
         except KeyboardInterrupt:
             pass
@@ -190,10 +298,10 @@ def watch_address(address: str, topic: str, as_lines: bool, seconds: float | Non
             sys.stderr.close()
 
 
-def _until(subscriber: Subscriber, end: float | None) -> Iterator[Message | None]:
+def _until(follower: Follower, end: float | None) -> Iterator[Message | None]:
     """Messages until the time is over; None now and then where there is none."""
     while (left := 0.5 if end is None else min(0.5, end - time.monotonic())) > 0:
         try:
-            yield subscriber.receive(left)
+            yield follower.receive(left)
         except FrameError as error:
             sys.stderr.write(f"exafsd: {error}\n")

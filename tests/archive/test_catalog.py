@@ -179,8 +179,10 @@ def test_selection(catalog: Any, live: dict[str, Documents], server: CatalogServ
     assert found(search={"element": "Fe"}) == []
     source = open_source(server.uri)
     (run,) = source.runs(search={"scan_id": "4"})
-    assert next(run)[1]["uid"] == uids[4]
-    source._catalog.context.close()  # type: ignore[attr-defined]
+    assert next(run.documents())[1]["uid"] == run.start["uid"] == uids[4]
+    assert source.run(uids[4]).start == run.start
+    assert source.shared
+    source.close()
     with pytest.raises(CatalogError, match="no run"):
         list(runs(catalog, uid="no-such-run"))
 
@@ -223,8 +225,9 @@ def test_server_that_cannot_start(tmp_path: Path) -> None:
 
 READER = """
 import json, sys, numpy as np
-from exafsd.archive.catalog import documents, open_catalog, runs
+from exafsd.archive.catalog import documents, is_embedded, open_catalog, runs
 catalog = open_catalog("kept")
+assert is_embedded(catalog)
 found = {}
 for run in runs(catalog):
     events = [d for n, d in documents(run) if n == "event"]

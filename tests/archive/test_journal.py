@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exafsd.archive.embedded import CatalogError
 from exafsd.archive.journal import MAX_OPEN, ORPHANS, Journal, read_journal, safe_name
 from exafsd.archive.sources import open_source
 from exafsd.testing import shapes
@@ -197,7 +198,7 @@ def test_selection(tmp_path: Path) -> None:
 
     def found(**chosen: Any) -> list[str]:
         runs = open_source(str(tmp_path)).runs(**chosen)
-        return [next(documents)[1]["uid"][-1] for documents in runs]
+        return [next(run.documents())[1]["uid"][-1] for run in runs]
 
     assert found() == ["0", "1", "2", "3"]
     assert found(uid="run-2") == ["2"]
@@ -207,6 +208,9 @@ def test_selection(tmp_path: Path) -> None:
     assert found(search={"scan_id": "1"}) == ["1"]
     assert found(search={"element": "Cu"}, last=1) == ["3"]
     assert found(search={"sample.name.more": "x"}) == []
+    assert open_source(str(tmp_path)).run("run-2").start["uid"] == "run-2"
+    with pytest.raises(CatalogError, match="no run"):
+        open_source(str(tmp_path)).run("2")
 
 
 def test_files_sort_by_time(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from memory import measure_memory
 from rates import STAGES, Measured, Unfinished, control_site, daemon_site, measure
+from wire import measure_wire, report
 
 from documents import Load
 
@@ -271,6 +272,15 @@ def cost(folder: Path, quick: bool) -> str:
     ))  # fmt: skip
 
 
+def wire(folder: Path, quick: bool) -> str:
+    """Late joiners, recovery, and the others beside a frozen subscriber."""
+    return "\n\n".join((
+        "The publisher with messages of a real result's size, in a process of its own, and"
+        " subscribers: best of three runs by p99. The control is the same without the frozen one.",
+        report(measure_wire(quick)),
+    ))  # fmt: skip
+
+
 def memory(folder: Path, spectra: int) -> str:
     """Resident size over many spectra."""
     found = measure_memory(folder / "daemon", spectra)
@@ -297,6 +307,7 @@ PARTS: dict[str, tuple[str, Callable[[Path, bool], str]]] = {
     "latency": ("From document to result", latency),
     "rates": ("Highest sustained rates", rates),
     "cost": ("What a spectrum costs", cost),
+    "wire": ("What subscribers wait for", wire),
 }
 MEMORY = "Memory over a long time"
 ORDER = [*(title for title, _ in PARTS.values()), MEMORY]

@@ -50,7 +50,7 @@ def test_every_command_has_help():
     for command in (
         "run", "check", "demo", "analyze", "replay", "watch", "models", "config",
         "models list", "models show", "models verify", "config init", "config show",
-        "config schema",
+        "config schema", "status", "keys", "export",
     ):  # fmt: skip
         result = runner.invoke(app, [*command.split(), "--help"])
         assert result.exit_code == 0, command

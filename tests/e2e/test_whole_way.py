@@ -280,7 +280,7 @@ def test_replay_publishes_over_zeromq(site):
         time.sleep(0.02)
     listener = Listener(address_file.read_text().strip())
     try:
-        listener.until(lambda h: h["sweep"] == 2 and h["channel"] == "reference")
+        listener.until(lambda h: h.get("sweep") == 2 and h["channel"] == "reference")
     finally:
         listener.close()
         assert process.wait(60) == 0

@@ -23,11 +23,22 @@ BARE = {
 
 CLIENT = """
 import sys
-from exafsd.client import Subscriber
+from exafsd.client import Answers, Follower, Subscriber, rows, to_pandas
 with Subscriber(sys.argv[1], "run.stop.") as subscriber:
     message = subscriber.receive(20)
 assert message is not None, "nothing came"
 assert message.header["run_uid"] == "wheel-test", message.header
+with Follower(sys.argv[1], "run.stop.", start="ring") as follower:
+    assert follower.receive(20).header["seq"] == 1, "what was sent before did not come"
+with Answers(sys.argv[1]) as ask:
+    assert [m.topic for m in ask.snapshot()] == ["run.stop."]
+assert rows([message]) == []
+try:
+    to_pandas([message])
+except ImportError as error:
+    assert "pip install pandas" in str(error)
+else:
+    sys.exit("pandas is not in the bare install")
 print(sorted({m.split(".")[0] for m in sys.modules} & {"larch", "bluesky", "tiled", "scipy"}))
 """
 

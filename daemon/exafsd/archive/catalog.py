@@ -17,7 +17,7 @@ from exafsd.archive.embedded import CatalogError
 Document = tuple[str, dict[str, Any]]
 #: Bytes of one column that are read at once; tiled answers so much in about 10 ms.
 SLICE_BYTES = 2_000_000
-#: ``plan_name`` of our own result runs, which are no raw data.
+#: ``plan_name`` of our own result runs, which are no raw data
 RESULT_PLAN = "exafsd"
 
 
@@ -52,6 +52,11 @@ def open_catalog(name_or_uri: str) -> Any:
         raise CatalogError(
             f"cannot open {name_or_uri!r}: {type(error).__name__}: {error}"
         ) from error
+
+
+def is_embedded(catalog: Any) -> bool:
+    """Whether a catalog lives in this process, so that no other may open its storage."""
+    return getattr(catalog.context.http_client, "app", None) is not None
 
 
 def runs(

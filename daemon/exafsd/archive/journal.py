@@ -222,6 +222,12 @@ def read_journal(
     yield from found if last is None else found[max(len(found) - last, 0) :]
 
 
+def find_run(folder: Path, uid: str) -> JournaledRun | None:
+    """Run of a journal by its whole uid; no other file is opened."""
+    named = (JournaledRun(path) for path in folder.glob(f"*-{safe_name(uid)}{SUFFIX}"))
+    return next((run for run in named if run.start.get("uid") == uid), None)
+
+
 def safe_name(uid: str) -> str:
     """File name for a uid off the wire: letters, digits, ``-`` and ``_``; unique all the same."""
     name = re.sub(r"[^A-Za-z0-9_-]", "_", uid)[:UID_LENGTH]

@@ -3,20 +3,37 @@
 import json
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from exafsd.archive.catalog import documents, open_catalog, runs
-from exafsd.archive.journal import read_journal
+from exafsd.archive.catalog import documents, is_embedded, open_catalog, runs
+from exafsd.archive.embedded import CatalogError
+from exafsd.archive.journal import JournaledRun, find_run, read_journal
 
 Documents = Iterator[tuple[str, Any]]
 _log = logging.getLogger(__name__)
+
+
+class ArchivedRun(Protocol):
+    """A run that can be replayed."""
+
+    @property
+    def start(self) -> Mapping[str, Any]:
+        """The start document."""
+        ...
+
+    def documents(self) -> Documents:
+        """All documents."""
+        ...
 
 
 class ArchiveSource(Protocol):
     """Runs that can be replayed."""
 
     asset_roots: tuple[Path, ...]
+    #: whether another process may open the same archive meanwhile
+    shared: bool
 
     def runs(
         self,
@@ -25,8 +42,16 @@ class ArchiveSource(Protocol):
         since: float | None = None,
         until: float | None = None,
         search: Mapping[str, str] | None = None,
-    ) -> Iterator[Documents]:
-        """Documents of each matching run, oldest run first."""
+    ) -> Iterator[ArchivedRun]:
+        """Each matching run, oldest first."""
+        ...
+
+    def run(self, uid: str) -> ArchivedRun:
+        """The run of this uid."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
         ...
 
 
@@ -52,6 +77,7 @@ class JournalSource:
     """Runs of a journal; external files are read where they were, if the settings allow."""
 
     asset_roots: tuple[Path, ...] = ()
+    shared = True
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -63,10 +89,26 @@ class JournalSource:
         since: float | None = None,
         until: float | None = None,
         search: Mapping[str, str] | None = None,
-    ) -> Iterator[Documents]:
-        """Documents of each matching run, oldest run first."""
+    ) -> Iterator[ArchivedRun]:
+        """Each matching run, oldest first."""
         for run in read_journal(self._folder, uid, last, since, until, _values(search)):
-            yield run.documents(_log.warning)
+            yield _Journaled(run)
+
+    def run(self, uid: str) -> ArchivedRun:
+        """The run of this uid.
+
+        Raises
+        ------
+        CatalogError
+            If there is none any more.
+        """
+        found = find_run(self._folder, uid)
+        if found is None:
+            raise CatalogError(f"no run {uid!r} in {self._folder}")
+        return _Journaled(found)
+
+    def close(self) -> None:
+        """Nothing: files are open only while they are read."""
 
 
 class CatalogSource:
@@ -75,7 +117,8 @@ class CatalogSource:
     asset_roots: tuple[Path, ...] = ()
 
     def __init__(self, catalog: Any) -> None:
-        self._catalog = catalog
+        self.catalog = catalog
+        self.shared = not is_embedded(catalog)
 
     def runs(
         self,
@@ -84,10 +127,49 @@ class CatalogSource:
         since: float | None = None,
         until: float | None = None,
         search: Mapping[str, str] | None = None,
-    ) -> Iterator[Documents]:
-        """Documents of each matching run, oldest run first."""
-        for run in runs(self._catalog, uid, last, since, until, _values(search)):
-            yield documents(run)
+    ) -> Iterator[ArchivedRun]:
+        """Each matching run, oldest first."""
+        for run in runs(self.catalog, uid, last, since, until, _values(search)):
+            yield _Catalogued(run)
+
+    def run(self, uid: str) -> ArchivedRun:
+        """The run of this uid.
+
+        Raises
+        ------
+        CatalogError
+            If there is none any more.
+        """
+        (run,) = runs(self.catalog, uid)
+        return _Catalogued(run)
+
+    def close(self) -> None:
+        """End the connection."""
+        self.catalog.context.close()
+
+
+@dataclass(frozen=True)
+class _Journaled:
+    run: JournaledRun
+
+    @property
+    def start(self) -> Mapping[str, Any]:
+        return self.run.start
+
+    def documents(self) -> Documents:
+        return self.run.documents(_log.warning)
+
+
+@dataclass(frozen=True)
+class _Catalogued:
+    run: Any
+
+    @property
+    def start(self) -> Mapping[str, Any]:
+        return self.run.metadata["start"]
+
+    def documents(self) -> Documents:
+        return documents(self.run)
 
 
 def _values(search: Mapping[str, str] | None) -> dict[str, Any]:

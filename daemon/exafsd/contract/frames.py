@@ -62,8 +62,13 @@ def encode(message: BaseMessage, arrays: Mapping[str, NDArray[Any]] | None = Non
     return [topic_of(message).encode(), header, *buffers]
 
 
-def decode(frames: Sequence[bytes]) -> Message:
+def decode(frames: Sequence[bytes], headers_only: bool = False) -> Message:
     """Message of frames; the inverse of `encode`.
+
+    Parameters
+    ----------
+    headers_only
+        Whether the arrays may have been left out, as in a replay without them.
 
     Raises
     ------
@@ -79,6 +84,9 @@ def decode(frames: Sequence[bytes]) -> Message:
         raise FrameError(f"the header is not an exafsd message: {error}") from None
     if schema != MESSAGE_SCHEMA:
         raise FrameError(f"schema {schema!r}; this client reads {MESSAGE_SCHEMA!r}")
+    topic = bytes(frames[0]).decode()
+    if headers_only and len(frames) == 2:
+        return Message(topic, header, {})
     specs: list[dict[str, Any]] = header.get("arrays", [])
     if len(specs) != len(frames) - 2:
         raise FrameError(f"{len(specs)} arrays announced, {len(frames) - 2} received")
@@ -88,4 +96,4 @@ def decode(frames: Sequence[bytes]) -> Message:
             arrays[spec["name"]] = np.frombuffer(buffer, spec["dtype"]).reshape(spec["shape"])
     except (ValueError, KeyError, TypeError) as error:
         raise FrameError(f"the arrays do not fit their header: {error}") from None
-    return Message(bytes(frames[0]).decode(), header, arrays)
+    return Message(topic, header, arrays)

@@ -273,7 +273,9 @@ class Status(BaseMessage):
     rejected: int
     rate: float = Field(description="outcomes per second since the last status")
     rejections: dict[str, int] = Field(description="by reason")
-    drops: dict[str, int] = Field(description="documents dropped, by reason")
+    drops: dict[str, int] = Field(
+        description="documents dropped, peers refused and replies not taken, by reason"
+    )
     queues: dict[str, int]
     lag: float | None = Field(description="seconds from sweep end to result, latest")
     audit: dict[str, float] | None = Field(
@@ -283,6 +285,15 @@ class Status(BaseMessage):
     refused_models: dict[str, str] = Field(description="bundle to reason")
     versions: dict[str, str]
     problems: list[str] = Field(description="latest trouble with documents, newest last")
+    heartbeat: float | None = Field(default=None, description="s between two of these")
+    answers: str | None = Field(
+        default=None, description="address of the ROUTER; its port counts, the host may differ"
+    )
+    seqs: dict[str, int] = Field(
+        default_factory=dict[str, int],
+        description="last seq of topics sent so far, so that a lost last message is noticed;"
+        " the latest hundred topics, without status",
+    )
 
 
 MESSAGES: tuple[type[BaseMessage], ...] = (Result, Rejected, RunStart, RunStop, Status)

@@ -1,14 +1,20 @@
-"""Write the JSON schemas of card and messages: ``python -m exafsd.contract.schemas DIR``."""
+"""Write the JSON schemas of card, messages, requests and replies.
+
+``python -m exafsd.contract.schemas DIR``
+"""
 
 import json
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from exafsd.contract.answers import ASKS, REPLIES
 from exafsd.contract.card import Card
 from exafsd.contract.messages import MESSAGES
 
 
+@lru_cache(maxsize=1)
 def schemas() -> dict[str, dict[str, Any]]:
     """File name to JSON schema."""
     found = {"card.json": Card.model_json_schema(by_alias=True, mode="serialization")}
@@ -16,6 +22,12 @@ def schemas() -> dict[str, dict[str, Any]]:
         kind = message.model_fields["kind"].default
         schema = message.model_json_schema(by_alias=True, mode="serialization")
         found[f"message.{kind}.json"] = schema
+    for request in ASKS:
+        kind = request.model_fields["ask"].default
+        found[f"ask.{kind}.json"] = request.model_json_schema(by_alias=True, mode="validation")
+    for reply in REPLIES:
+        kind = reply.model_fields["kind"].default
+        found[f"{kind}.json"] = reply.model_json_schema(by_alias=True, mode="serialization")
     return found
 
 

@@ -72,7 +72,7 @@ class ProxySource:
         if self._socket.closed:
             return []
         if timeout > 0:
-            self._socket.poll(timeout * 1000)
+            self._socket.poll(round(timeout * 1000))
         frames: list[bytes] = []
         try:
             while len(frames) < AT_ONCE:

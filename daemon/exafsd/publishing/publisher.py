@@ -1,4 +1,4 @@
-"""The PUB socket: messages out, numbered by topic. Used from one thread only."""
+"""The PUB socket: messages out, numbered by topic. `Publisher` is used from one thread only."""
 
 import logging
 import time
@@ -13,21 +13,28 @@ from urllib.parse import urlparse
 import zmq
 from numpy.typing import NDArray
 
+from exafsd.contract.answers import answers_address
 from exafsd.contract.frames import encode
-from exafsd.contract.messages import BaseMessage, topic_of
+from exafsd.contract.messages import BaseMessage, Result, Status, topic_of
+from exafsd.publishing import answers as answering
+from exafsd.publishing.keys import Gate, ServerKeys
+from exafsd.publishing.library import Library
+from exafsd.publishing.ring import Ring
 
 log = logging.getLogger(__name__)
 
 #: s that messages already queued may take to leave on close
 LINGER = 1.0
+#: free ports tried until the one after it is free as well
+PAIRS = 50
 
 
 class AddressError(ValueError):
     """An address that must not or cannot be bound."""
 
 
-def check_address(address: str, insecure: bool) -> None:
-    """Refuse anything but loopback, unless waived.
+def check_address(address: str, insecure: bool, name: str = "publish.address") -> None:
+    """Refuse anything but loopback, unless waived or protected.
 
     Raises
     ------
@@ -43,13 +50,14 @@ def check_address(address: str, insecure: bool) -> None:
         loopback = False
     if not loopback:
         raise AddressError(
-            f"publish.address {address!r} is not a loopback address: anyone who can reach it could"
-            " read the results. Use tcp://127.0.0.1:PORT, or set publish.insecure = true"
+            f"{name} {address!r} is not a loopback address: anyone who can reach it could"
+            " read the results. Use tcp://127.0.0.1:PORT, or make keys with `exafsd keys` and set"
+            " publish.curve, or set publish.insecure = true"
         )
 
 
 class Publisher:
-    """Sends messages of schema ``exafsd/1``.
+    """Sends messages of schema ``exafsd/1``, and answers who has missed some.
 
     Parameters
     ----------
@@ -57,11 +65,19 @@ class Publisher:
         ``tcp://127.0.0.1:5580``; with port ``*`` any free one.
     high_water
         Messages kept for each subscriber that does not keep up.
+    answers
+        Address for requests; None: the port after that of `address`.
+    keys
+        Only peers whose key is known may connect, to both sockets.
+    array_every
+        Results between two with arrays, counted by topic and channel; 1: all have them.
+    heartbeat
+        s between two status messages, told in them.
 
     Raises
     ------
     AddressError
-        If the address cannot be bound.
+        If an address must not or cannot be bound.
     """
 
     def __init__(
@@ -70,38 +86,111 @@ class Publisher:
         high_water: int = 1000,
         insecure: bool = False,
         address_file: Path | None = None,
+        *,
+        answers: str | None = None,
+        keys: ServerKeys | None = None,
+        ring: Ring | None = None,
+        library: Library | None = None,
+        array_every: int = 1,
+        heartbeat: float | None = None,
     ) -> None:
-        check_address(address, insecure)
+        check_address(address, insecure or keys is not None)
+        check_address(answers or address, insecure or keys is not None, "publish.answers")
         self.uuid = str(uuid.uuid4())
+        self.ring = ring or Ring()
+        self.library = library or Library()
+        self._array_every = array_every
+        self._heartbeat = heartbeat
         self._seq: Counter[str] = Counter()
+        self._results: Counter[tuple[str, str]] = Counter()
         self._context = zmq.Context()
+        self._gate = Gate(self._context, keys.clients) if keys is not None else None
         self._socket = self._context.socket(zmq.PUB)
         self._socket.set_hwm(high_water)
+        router = self._context.socket(zmq.ROUTER)
+        answering.configure(router)
+        sockets = (self._socket, router)
         try:
-            self._socket.bind(address)
-        except zmq.ZMQError as error:
-            self.close()
-            raise AddressError(
-                f"publish.address {address!r} cannot be bound: {error}; is another exafsd running?"
-            ) from None
-        self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+            if keys is not None:
+                for socket in sockets:
+                    keys.protect(socket)
+            self.address, self.answers = _bind(self._socket, address, router, answers)
+        except AddressError:
+            router.close()
+            self._end()
+            raise
+        self._answers = answering.Answers(
+            router, self.ring, self.library, self.uuid, sockets if keys is not None else ()
+        )
+        self._answers.start()
         if address_file is not None:
             # whole or not at all: others wait for this file
             partial = address_file.with_name(address_file.name + ".part")
             partial.write_text(self.address + "\n")
             partial.replace(address_file)
-        log.info("publishing address=%s publisher=%s", self.address, self.uuid)
+        log.info(
+            "publishing address=%s answers=%s curve=%s publisher=%s",
+            self.address, self.answers, keys is not None, self.uuid,
+        )  # fmt: skip
 
     def send(self, message: BaseMessage, arrays: Mapping[str, NDArray[Any]] | None = None) -> None:
-        """Number, stamp and send a message."""
+        """Number, stamp, keep and send a message."""
         topic = topic_of(message)
         self._seq[topic] += 1
         message.publisher = self.uuid
         message.seq = self._seq[topic]
         message.time = time.time()
-        self._socket.send_multipart(encode(message, arrays), copy=False)
+        if isinstance(message, Status):
+            self._complete(message)
+        elif isinstance(message, Result) and self._array_every > 1:
+            if self._results[topic, message.channel] % self._array_every:
+                arrays = {}
+            self._results[topic, message.channel] += 1
+        frames = encode(message, arrays)
+        # Kept before it is sent: who joins in between has it from the snapshot or off the wire.
+        self.ring.add(topic, message, frames)
+        self._socket.send_multipart(frames, copy=False)
+
+    def _complete(self, status: Status) -> None:
+        """Fill in what only the publisher knows."""
+        status.heartbeat = self._heartbeat
+        status.answers = self.answers
+        status.seqs = self.ring.last()
+        status.drops = dict(Counter(status.drops) + self._answers.drops)
 
     def close(self) -> None:
         """Send what is queued and close."""
+        self._answers.stop()
+        self._end()
+
+    def _end(self) -> None:
         self._socket.close(linger=int(LINGER * 1000))
+        if self._gate is not None:
+            self._gate.close()
         self._context.term()
+
+
+def _bind(
+    publish: zmq.Socket[bytes], address: str, router: zmq.Socket[bytes], answers: str | None
+) -> tuple[str, str]:
+    """Bind both, on neighbouring ports unless told otherwise; the addresses bound."""
+    tries = PAIRS if answers is None and address.endswith(":*") else 1
+    while True:
+        tries -= 1
+        bound = _bind_one(publish, address, "publish.address")
+        try:
+            return bound, _bind_one(router, answers or answers_address(bound), "publish.answers")
+        except (AddressError, OverflowError):
+            if not tries:
+                raise
+            publish.unbind(bound)
+
+
+def _bind_one(socket: zmq.Socket[bytes], address: str, name: str) -> str:
+    try:
+        socket.bind(address)
+    except zmq.ZMQError as error:
+        raise AddressError(
+            f"{name} {address!r} cannot be bound: {error}; is another exafsd running?"
+        ) from None
+    return socket.getsockopt_string(zmq.LAST_ENDPOINT)

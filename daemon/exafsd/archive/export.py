@@ -1,0 +1,59 @@
+"""Results of one run out of a catalog into a file: NeXus, Athena project, or XDI files."""
+
+from pathlib import Path
+
+from exafsd.archive.catalog import open_catalog
+from exafsd.archive.results import find_result_run, messages
+
+
+def export(catalog: str, uid: str, path: Path) -> str:
+    """Write the latest results of a run; return a sentence about it.
+
+    Parameters
+    ----------
+    catalog
+        Tiled profile or URI that has the result run.
+    uid
+        Of the raw run, or of one of its result runs.
+    path
+        ``.h5``, ``.hdf5`` or ``.nxs``: NeXus; ``.prj``: Athena; ``.xdi``: a folder of XDI files.
+
+    Raises
+    ------
+    ValueError, OSError
+        If the ending is another, or there is something of this name already.
+    CatalogError
+        If there are no results.
+    """
+    kind = path.suffix.lower()
+    if kind not in (".h5", ".hdf5", ".nxs", ".prj", ".xdi"):
+        raise ValueError(f"{path}: the name must end in .h5, .hdf5, .nxs, .prj or .xdi")
+    if path.exists():
+        raise FileExistsError(f"{path} exists already; it is not overwritten")
+    opened = open_catalog(catalog)
+    try:
+        run = find_result_run(opened, uid)
+        start = run.metadata["start"]
+        outcomes = list(messages(run))
+    finally:
+        opened.context.close()
+    made = f"results of run {start['original_run_uid']}, analysed by exafsd"
+    if kind == ".xdi":
+        from exafsd.archive.spectra_files import write_xdi
+
+        return f"wrote {write_xdi(path, start, outcomes)} files: {made}"
+    partial = path.with_name(path.name + ".part")  # whole or not at all
+    try:
+        if kind == ".prj":
+            from exafsd.archive.spectra_files import write_athena
+
+            told = f"wrote {write_athena(partial, outcomes)} spectra: {made}"
+        else:
+            from exafsd.archive.nexus import write_nexus
+
+            write_nexus(partial, start, outcomes)
+            told = f"wrote {len(outcomes)} outcomes: {made}"
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return told

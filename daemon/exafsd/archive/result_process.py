@@ -1,0 +1,218 @@
+"""Result runs of live spectra: written by a process of their own, behind a bounded queue.
+
+Tiled takes milliseconds for each outcome, and seconds when it is busy. The daemon only puts a
+message into a queue; a thread encodes it into a pipe, and the process at its end waits for tiled.
+The process is started as ``python -c``, not by multiprocessing, which would run the user's own
+script again where exafsd lives in a RunEngine's script.
+"""
+
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from exafsd.analysis import Analysis
+from exafsd.archive.result_writer import Arrays, Report, ResultWriter
+from exafsd.contract.card import Card
+from exafsd.contract.frames import encode
+from exafsd.contract.messages import Rejected, Result, RunStart, RunStop
+
+#: times the process is started again
+RESTARTS = 3
+#: s for the process to write what it has when the daemon ends, which itself has 5 s
+PATIENCE = 3.0
+#: the live spectra come first
+NICENESS = 10
+SERVE = "from exafsd.archive.result_process import serve; serve()"
+
+
+def serve() -> None:
+    """Write what comes on standard input; troubles and counts go to standard output."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the daemon ends us, when it is done
+        signal.signal(number, signal.SIG_IGN)
+    os.nice(NICENESS)
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print
+
+    def answer(*told: Any) -> None:
+        pickle.dump(told, answers)
+        answers.flush()
+
+    with suppress(EOFError, BrokenPipeError, pickle.UnpicklingError):  # the daemon has gone
+        catalog, cards = pickle.load(sys.stdin.buffer)  # noqa: S301  # our parent's, by a pipe
+        writer = ResultWriter(catalog, cards, lambda *told: answer("report", *told))
+        while True:
+            name, *item = pickle.load(sys.stdin.buffer)  # noqa: S301
+            getattr(writer, name)(*item)
+            if writer.lost:
+                answer("lost", dict(writer.lost))
+                writer.lost.clear()
+            if name == "run_ended":
+                answer("ended", item[0].run_uid)
+    os._exit(0)  # everything is written; tiled's client would take a second to be taken down
+
+
+class ResultProcess:
+    """A `ResultSink` that costs the caller microseconds and never waits, but in `close`.
+
+    Parameters
+    ----------
+    catalog
+        A tiled profile or the URI of a server; ``TILED_API_KEY`` may hold a key.
+    cards
+        Models that may read the spectra, by name.
+    size
+        Outcomes that may wait; more are lost, and counted.
+    report
+        Called from another thread with a reason and a sentence.
+
+    Attributes
+    ----------
+    lost
+        Outcomes not written: ``results_queue_full``, ``results_failed`` (the catalog's fault) and
+        ``results_process`` (the process died).
+    """
+
+    def __init__(self, catalog: str, cards: Mapping[str, Card], size: int, report: Report) -> None:
+        self.lost: Counter[str] = Counter()
+        self._about = (catalog, dict(cards))
+        self._report = report
+        self._full = False
+        self._size = size
+        self._queue: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._deaths = 0
+        self._lock = threading.Lock()  # of the next
+        self._unfinished: Counter[str] = Counter()  # outcomes given to the process, by run
+        self._listener: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._feed, name="exafsd-results", daemon=True)
+        self._thread.start()
+
+    def __len__(self) -> int:
+        return self._queue.qsize()
+
+    def run_began(self, start: RunStart, analysis: Analysis) -> None:
+        """A raw run has begun, to be analysed so."""
+        self._queue.put(("run_began", start, analysis))
+
+    def write(self, message: Result | Rejected, arrays: Arrays) -> None:
+        """Keep an outcome; message and arrays must not change afterwards."""
+        if self._queue.qsize() < self._size:
+            self._queue.put(("write", message, arrays))
+            return
+        self.lost["results_queue_full"] += 1
+        if not self._full:  # said once, not for each of thousands
+            self._full = True
+            self._report(
+                "results",
+                "results come faster than the catalog takes them; some are not written."
+                " Write their runs again with `exafsd replay --write`",
+            )
+
+    def run_ended(self, stop: RunStop) -> None:
+        """A raw run is over."""
+        self._queue.put(("run_ended", stop))
+
+    def close(self) -> None:
+        """Wait a little for what is left to be written, then end the process."""
+        end = time.monotonic() + PATIENCE
+        self._queue.put(None)
+        self._thread.join(PATIENCE)
+        if self._process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(max(end - time.monotonic(), 0.0))
+        self._deaths = RESTARTS  # and one more is the last
+        while True:
+            if self._process is not None:
+                self._process.kill()
+            if not self._thread.is_alive():
+                break
+            self._thread.join(0.1)  # it was caught in a pipe that nobody emptied
+        if self._listener is not None:
+            self._listener.join()
+        if self._unfinished:
+            self._bury()
+        elif self._process is not None:
+            self._process.wait()
+
+    def _feed(self) -> None:
+        """Pass items on to the process until there is a None."""
+        while (item := self._queue.get()) is not None:
+            name, first, *rest = item
+            if self._deaths > RESTARTS:
+                self.lost["results_process"] += name == "write"
+                continue
+            with self._lock:
+                self._unfinished[first.run_uid] += name == "write"
+            try:
+                if name == "write":  # a copy, because encoding fills in the list of arrays
+                    item = ("write_frames", encode(first.model_copy(), *rest))
+                self._send(item)
+            except OSError:
+                self._bury()
+            except Exception as error:  # one outcome must not stop the next
+                self.lost["results_failed"] += 1
+                self._report("results", f"run {first.run_uid}: {type(error).__name__}: {error}")
+        if self._process is not None:
+            with suppress(OSError):
+                self._process.stdin.close()  # type: ignore[union-attr]  # a pipe
+
+    def _send(self, item: tuple[Any, ...]) -> None:
+        if self._process is None:
+            self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and code
+                [sys.executable, "-P", "-c", SERVE],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,  # out of reach of the terminal's Ctrl-C
+            )
+            self._listener = threading.Thread(
+                target=self._listen, args=(self._process,), name="exafsd-results-trouble",
+                daemon=True,
+            )  # fmt: skip
+            self._listener.start()
+            pickle.dump(self._about, self._process.stdin)  # type: ignore[arg-type]  # a pipe
+        pickle.dump(item, self._process.stdin)  # type: ignore[arg-type]
+        self._process.stdin.flush()  # type: ignore[union-attr]
+
+    def _bury(self) -> None:
+        """The process has died, and with it what it had not written."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            with suppress(OSError):
+                process.stdin.close()  # type: ignore[union-attr]
+        self._deaths += 1
+        with self._lock:
+            self.lost["results_process"] += self._unfinished.total()
+            runs = ", ".join(self._unfinished)
+            self._unfinished.clear()
+        self._report(
+            "results",
+            f"the process that writes result runs has ended before its time: those of {runs} are"
+            " not whole. Write them again with `exafsd replay --write`"
+            + ("; it is not started again" if self._deaths > RESTARTS else ""),
+        )
+
+    def _listen(self, process: "subprocess.Popen[bytes]") -> None:
+        """Pass on what the process tells, until it ends."""
+        back = process.stdout
+        with suppress(EOFError, OSError, pickle.UnpicklingError):
+            while True:
+                name, *told = pickle.load(back)  # type: ignore[arg-type]  # noqa: S301
+                if name == "report":
+                    self._report(*told)
+                elif name == "lost":
+                    self.lost.update(*told)
+                else:
+                    with self._lock:
+                        del self._unfinished[told[0]]
+        back.close()  # type: ignore[union-attr]

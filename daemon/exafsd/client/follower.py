@@ -1,0 +1,258 @@
+"""A subscription that begins with the current state and recovers what it misses."""
+
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
+from math import ceil
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import zmq
+
+from exafsd.client.answers import messages_of
+from exafsd.client.keys import ClientKeys
+from exafsd.client.recovery import STATUS, Event, Recovery, Start
+from exafsd.client.subscriber import DEFAULT_ADDRESS, readable, topics_of
+from exafsd.contract.answers import (
+    ReplayReply,
+    SnapshotReply,
+    answers_address,
+    reachable,
+    read_reply,
+)
+from exafsd.contract.frames import FrameError, Message, decode
+
+#: s between looks at the clock
+TICK = 0.1
+#: messages taken at once before those that are ready are handed out
+TAKEN = 100
+
+
+class _Following:
+    """Sockets and state of both followers."""
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        topic: str | Sequence[str] = "",
+        *,
+        start: Start = "snapshot",
+        answers: str | None = None,
+        keys: Path | str | None = None,
+        silent: float = 3.0,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        self._topics = topics_of(topic)
+        self._address = address
+        self._fixed = answers is not None
+        self._answers = answers or answers_address(address)
+        self._keys = None if keys is None else ClientKeys.load(keys)
+        self._on_event = on_event
+        self._context = zmq.Context()
+        self._socket = self._subscription()
+        self._requests = self._dealer()
+        self._recovery = Recovery(self._topics, start, silent, time.monotonic())
+        self._turn()
+
+    @property
+    def publisher(self) -> str | None:
+        """UUID of the publisher's start that is followed; None before anything came."""
+        return self._recovery.publisher
+
+    @property
+    def status(self) -> dict[str, Any] | None:
+        """Header of the publisher's latest status, whatever topics are followed."""
+        return self._recovery.status
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._socket.close(linger=0)
+        self._requests.close(linger=0)
+        self._context.term()
+
+    def _subscription(self) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.SUB)
+        if self._keys is not None:
+            self._keys.protect(socket)
+        for one in (*self._topics, STATUS):  # the heartbeat is wanted in any case
+            socket.setsockopt_string(zmq.SUBSCRIBE, one)
+        socket.connect(self._address)
+        return socket
+
+    def _dealer(self) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.DEALER)
+        if self._keys is not None:
+            self._keys.protect(socket)
+        socket.connect(self._answers)
+        return socket
+
+    def _renew(self) -> None:
+        self._requests.close(linger=0)
+        self._requests = self._dealer()
+
+    def _turn(self) -> None:
+        """Take what has come, ask for what is missing, tell what has happened."""
+        now = time.monotonic()
+        for _ in range(TAKEN):
+            frames = _now(self._socket)
+            if frames is None:
+                break
+            message = decode(frames)
+            try:
+                self._recovery.hear(message, now)
+            except (KeyError, TypeError, ValueError) as error:
+                raise FrameError(f"the header is not an exafsd message: {error!r}") from None
+        while (frames := _now(self._requests)) is not None:
+            reply = read_reply(frames[0])
+            counts = reply.frames if isinstance(reply, SnapshotReply | ReplayReply) else []
+            self._recovery.answered(reply, messages_of(counts, frames[1:] if counts else []), now)
+        self._move(now)
+        self._recovery.tick(now)
+        if self._recovery.reconnect:
+            # libzmq does not try again once a handshake has failed, as where a key is not known yet
+            self._socket.close(linger=0)
+            self._socket = self._subscription()
+            self._recovery.ask_again(now)
+        if self._recovery.renew or self._recovery.reconnect:
+            # what was asked in vain would pile up, and all be answered later
+            self._renew()
+        self._recovery.renew = self._recovery.reconnect = False
+        while self._recovery.requests:
+            ask = self._recovery.requests.popleft().model_dump_json(by_alias=True)
+            with suppress(zmq.Again):  # asked again later
+                self._requests.send_string(ask, zmq.NOBLOCK)
+        while self._recovery.events:
+            event = self._recovery.events.popleft()
+            if self._on_event is not None:
+                self._on_event(event)
+
+    def _poller(self) -> zmq.Poller:
+        poller = zmq.Poller()
+        for socket in (self._socket, self._requests):
+            poller.register(socket, zmq.POLLIN)
+        return poller
+
+    def _move(self, now: float) -> None:
+        """Ask where the publisher says, if that is not where it is asked."""
+        told = (self.status or {}).get("answers")
+        if self._fixed or told is None:
+            return
+        answers = reachable(told, self._address)
+        if answers != self._answers:
+            self._answers = answers
+            self._renew()
+            self._recovery.ask_again(now)
+
+
+def _now(socket: zmq.Socket[bytes]) -> list[bytes] | None:
+    try:
+        return socket.recv_multipart(zmq.NOBLOCK)
+    except zmq.Again:
+        return None
+
+
+class Follower(_Following):
+    """Every message of the topics once and in order, from the current state on.
+
+    Parameters
+    ----------
+    address
+        Of the daemon's PUB socket.
+    topic
+        Prefix of topics, or several; empty for all.
+    start
+        ``snapshot``: the latest result and rejection of every run, channel and edge first;
+        ``ring``: everything that the daemon still keeps first; ``now``: only what comes.
+    answers
+        Address for requests; by default the port after `address`, or what the status says.
+    keys
+        Folder with this client's keys, where the daemon asks for them.
+    silent
+        s without a message after which the daemon is gone, or three of its heartbeats if more.
+    on_event
+        Called from `receive` with what happens: gone, back, restarted, stopped, recovered, lost,
+        unanswered.
+
+    Examples
+    --------
+    >>> with Follower(topic="result.") as results:  # doctest: +SKIP
+    ...     for message in results:
+    ...         print(message.header["id"])
+    """
+
+    def receive(self, timeout: float | None = None) -> Message | None:
+        """Next message, or None when there was none within `timeout` s.
+
+        Raises
+        ------
+        FrameError
+            If what came is not a message of schema ``exafsd/1``.
+        """
+        end = float("inf") if timeout is None else time.monotonic() + timeout
+        while not self._recovery.ready:
+            left = min(max(end - time.monotonic(), 0.0), TICK)
+            came = self._poller().poll(ceil(1000 * left))
+            self._turn()
+            if not came and not self._recovery.ready and time.monotonic() >= end:
+                return None
+        return self._recovery.ready.popleft()
+
+    def __iter__(self) -> Iterator[Message]:
+        while True:
+            message = self.receive()
+            if message is not None:
+                yield message
+
+    def __enter__(self) -> "Follower":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class AsyncFollower(_Following):
+    """`Follower` for asyncio.
+
+    Examples
+    --------
+    >>> async with AsyncFollower(topic="result.") as results:  # doctest: +SKIP
+    ...     async for message in results:
+    ...         print(message.header["id"])
+    """
+
+    async def receive(self, timeout: float | None = None) -> Message | None:
+        """Next message, or None when there was none within `timeout` s."""
+        end = float("inf") if timeout is None else time.monotonic() + timeout
+        while not self._recovery.ready:
+            left = min(max(end - time.monotonic(), 0.0), TICK)
+            came = await readable(left, self._socket, self._requests)
+            self._turn()
+            if not came and not self._recovery.ready and time.monotonic() >= end:
+                return None
+        return self._recovery.ready.popleft()
+
+    async def __aiter__(self) -> AsyncIterator[Message]:
+        while True:
+            message = await self.receive()
+            if message is not None:
+                yield message
+
+    async def __aenter__(self) -> "AsyncFollower":
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+__all__ = ["AsyncFollower", "Event", "Follower", "FrameError"]

@@ -1,0 +1,170 @@
+"""One archived run after the other, in this process or in several; what comes out, in run order."""
+
+import multiprocessing
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from exafsd import composition
+from exafsd.analysis import Analysis
+from exafsd.archive.sources import ArchiveSource, open_source
+from exafsd.contract.messages import RunStart, RunStop
+from exafsd.documents import Problem, RunBegan, RunEnded
+from exafsd.pipeline import Outcome, Pipeline
+from exafsd.publishing.outcomes import plain, text
+from exafsd.settings import Settings
+
+
+@dataclass(frozen=True)
+class Began:
+    """A run has begun, analysed so."""
+
+    start: RunStart
+    analysis: Analysis
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run is over."""
+
+    stop: RunStop
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A run, or the rest of it, cannot be replayed."""
+
+    detail: str
+
+
+Item = Began | Outcome | Ended | Problem | Failed
+
+
+def in_turn(
+    source: ArchiveSource, uids: Sequence[str], settings: Settings, realtime: bool
+) -> Iterator[tuple[str, Iterator[Item]]]:
+    """Items of each run, analysed as they are taken."""
+    pipeline = composition.make_pipeline(settings)
+    try:
+        for uid in uids:
+            yield uid, analyse(source, uid, settings, pipeline, realtime)
+    finally:
+        pipeline.close()
+
+
+def in_processes(
+    archive: str, uids: Sequence[str], settings: Settings, processes: int
+) -> Iterator[tuple[str, Iterator[Item]]]:
+    """Items of each run, in the same order; runs are dealt out to processes in turn.
+
+    A process that is ahead waits, because its pipe is full: memory does not grow with the runs.
+    """
+    context = multiprocessing.get_context("spawn")  # threads of Larch and tiled do not fork
+    with ExitStack() as stack:
+        pipes: list[Connection] = []
+        for number in range(min(processes, len(uids))):
+            ours, theirs = context.Pipe(duplex=False)
+            # as a dictionary: the class of settings from a file exists in this process only
+            about = (theirs, archive, uids[number::processes], settings.model_dump())
+            process = context.Process(target=_work, args=about, daemon=True)
+            process.start()
+            theirs.close()
+            stack.callback(process.join)
+            stack.callback(process.terminate)
+            stack.callback(ours.close)
+            pipes.append(ours)
+        for number, uid in enumerate(uids):
+            yield uid, _received(pipes[number % len(pipes)], uid)
+
+
+def analyse(
+    source: ArchiveSource, uid: str, settings: Settings, pipeline: Pipeline, realtime: bool
+) -> Iterator[Item]:
+    """Items of a run; whatever its archive does, the last one says how it ended."""
+    problems: list[Problem] = []
+    counts: Counter[str] = Counter()
+    is_open = False
+    roots = (*settings.source.asset_roots, *source.asset_roots)
+    try:
+        documents = source.run(uid).documents()
+        router = composition.make_router(settings, roots=roots)
+        paced = in_real_time(documents) if realtime else documents
+        for item in composition.replay(paced, router, pipeline, problems.append):
+            yield from problems
+            problems.clear()
+            if isinstance(item, RunBegan):
+                is_open = True
+                yield Began(_start(item), item.analysis)
+            elif isinstance(item, RunEnded):
+                is_open = False
+                yield Ended(_stop(uid, counts, item.exit_status, item.run.scan_id))
+            else:
+                item.message.time = time.time()
+                counts[item.message.kind] += 1
+                yield item
+        yield from problems
+    except Exception as error:  # tiled, httpx, files and databases each raise their own
+        pipeline.end(uid)
+        if is_open:
+            yield Ended(_stop(uid, counts, "lost"))
+        yield Failed(f"run {uid}: {type(error).__name__}: {error}")
+
+
+def _work(pipe: Connection, archive: str, uids: Sequence[str], settings: dict[str, Any]) -> None:
+    """Body of a process: items of its runs, None after each."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
+    try:
+        source = open_source(archive)
+        for _, items in in_turn(source, uids, Settings(**settings), realtime=False):
+            for item in items:
+                pipe.send(item)
+            pipe.send(None)
+    except BrokenPipeError:
+        pass  # the parent has gone
+
+
+def _received(pipe: Connection, uid: str) -> Iterator[Item]:
+    try:
+        yield from iter(pipe.recv, None)
+    except EOFError:
+        yield Failed(f"run {uid}: the process that analysed it has ended")
+
+
+def _start(item: RunBegan) -> RunStart:
+    edge = item.run.edges[0] if item.run.edges else None
+    return RunStart(
+        run_uid=text(item.run.uid),
+        scan_id=item.run.scan_id,
+        element=text((edge.element if edge else "") or "unknown"),
+        edge=text((edge.edge if edge else "") or "unknown"),
+        sample=plain(item.run.sample),
+    )
+
+
+def _stop(uid: str, counts: Counter[str], exit_status: str, scan_id: int | None = None) -> RunStop:
+    return RunStop(
+        run_uid=text(uid),
+        scan_id=scan_id,
+        exit_status=text(exit_status),
+        results=counts["result"],
+        rejected=counts["rejected"],
+        detail="no stop document came" if exit_status == "lost" else None,
+    )
+
+
+def in_real_time(documents: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Documents with the pauses between their times."""
+    began = None
+    for name, document in documents:
+        when = document.get("time")
+        when = when[-1] if isinstance(when, (list, tuple)) and when else when
+        if isinstance(when, (int, float)):
+            if began is None:
+                began = (when, time.monotonic())
+            time.sleep(max(0.0, (when - began[0]) - (time.monotonic() - began[1])))
+        yield name, document
