@@ -278,7 +278,7 @@ def test_a_dead_process_is_started_again_but_not_for_ever(auditor):
 
 
 def test_close_leaves_nothing_behind_even_while_larch_works():
-    before = threading.active_count()
+    before, children = threading.active_count(), set(psutil.Process().children())
     auditor = Auditor()
     for number in range(4):
         auditor.submit(job(number=number))
@@ -289,7 +289,7 @@ def test_close_leaves_nothing_behind_even_while_larch_works():
     auditor.close()
     assert time.monotonic() - began < 1.0
     assert not process.is_running()
-    assert psutil.Process().children() == []
+    assert set(psutil.Process().children()) <= children  # other tests have servers
     assert threading.active_count() == before
     assert not auditor.submit(job())
     auditor.close()
