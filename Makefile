@@ -66,9 +66,8 @@ bench-memory: $(DEV)/.bench
 	$(DEV)/bin/python tests/bench/bench.py memory --spectra $(SPECTRA)
 
 train: $(DEV)/.stamp
-	nice $(DEV)/bin/exafsd-train fit --amcsd 11145 --absorber Cu --edge K --name cu-k-fcc \
-		--out runs/cu-k-fcc --minutes $(TRAIN_MINUTES) --seed 1 --direct 120000 \
-		--instrument 8000 --workers 2
+	nice $(DEV)/bin/exafsd-train fit --config cu-k-fcc --out runs/cu-k-fcc --minutes $(TRAIN_MINUTES) \
+		--seed 1 --direct 120000 --instrument 8000 --workers 2
 	$(DEV)/bin/exafsd-export bundle runs/cu-k-fcc --out daemon/exafsd/models/cu-k-fcc
 
 schemas: $(DEV)/.stamp

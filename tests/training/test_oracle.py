@@ -1,24 +1,142 @@
-"""The reference fit on a measured Cu foil, to the digits it is quoted with."""
+"""The reference fits: the committed table, its page, and two fits done again."""
 
+import json
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from exafsd.contract import Recipe
-from exafsd_training.oracle import feffit_reference, fit_window, reduce_file
-from exafsd_training.parametrisation import Parametrisation
+from crystals import single_scattering
+from exafsd_training import oracle_table, zoo
+from exafsd_training.oracle import END_MARGIN, GivenChi, feffit_reference, read_chi_k2
+from exafsd_training.oracle_table import Material, fit_entry, largest_difference, markdown
+from exafsd_training.parametrisation import Parametrisation, parametrise
+from exafsd_training.paths import PathTable
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "reference-fits.md"
+FOILS = ("cu_metal_rt.xdi", "Cu_Foil_rt_2016Foils.xdi")
+
+
+@pytest.fixture(scope="module")
+def committed() -> dict[str, Any]:
+    return json.loads(oracle_table.TABLE.read_text())
+
+
+def entry(committed: dict[str, Any], file: str) -> dict[str, Any]:
+    (found,) = [fit for fit in committed["fits"] if fit["spectrum"].endswith(file)]
+    return found
+
+
+@pytest.fixture(scope="module")
+def copper_model(all_paths: PathTable, feff_folder: Path) -> Material:
+    config = zoo.load("cu-k-fcc")
+    par = parametrise(config.phase, all_paths, config.fit, config.priors)
+    return Material(config, par, feff_folder)
+
+
+def test_the_table_has_every_measured_spectrum(committed: dict[str, Any]) -> None:
+    listed = [(name, m.file) for name in zoo.names() for m in zoo.load(name).measured]
+    assert [(fit["model"], fit["spectrum"]) for fit in committed["fits"]] == listed
+    for fit in committed["fits"]:
+        if "skipped" in fit:
+            continue
+        assert fit["n_idp"] - fit["n_var"] >= 1
+        assert fit["window"]["k"][1] <= fit["k_end"] - END_MARGIN + 1e-3
+        assert 0 < fit["r_factor"] < 0.1
+        for number in fit["values"].values():
+            assert number["stderr"] > 0
+
+
+def test_the_table_belongs_to_the_configurations(committed: dict[str, Any]) -> None:
+    for name, model in committed["models"].items():
+        config = zoo.load(name)
+        crystal = config.crystal()
+        assert model["structure"] == crystal.source
+        assert model["cif_sha256"] == crystal.cif_sha256
+        for fit in committed["fits"]:
+            if fit["model"] == name and "window" in fit:
+                assert tuple(fit["window"]["r"]) == config.fit.r
+
+
+def test_priors_and_bounds_hold_what_was_measured(committed: dict[str, Any]) -> None:
+    for name in committed["models"]:
+        config = zoo.load(name)
+        par = parametrise(config.phase, single_scattering(name), config.fit, config.priors)
+        fits = [f for f in committed["fits"] if f["model"] == name and "values" in f]
+        for fit in fits:
+            for id_, number in fit["values"].items():
+                parameter = par.parameters[par.index(id_)]
+                low, high = parameter.bounds
+                assert low < number["value"] < high
+                off = abs(number["value"] - parameter.prior.mean) / parameter.prior.std
+                assert off < 2, (fit["spectrum"], id_)
+
+
+def test_the_page_shows_the_table(committed: dict[str, Any]) -> None:
+    assert markdown(committed) in PAGE.read_text()
+
+
+def test_the_example_of_the_design(committed: dict[str, Any]) -> None:
+    """cu_metal_rt.xdi: N S0^2 / 12 0.929(39), E0 5.5(5), R 2.544(3), sigma2 0.0089(3)."""
+    values = entry(committed, "cu_metal_rt.xdi")["values"]
+    for id_, scale, value, stderr, last in (
+        ("1/n_s02", 12, 0.929, 0.039, 0.001),
+        ("e0_shift", 1, 5.5, 0.5, 0.1),
+        ("1/r", 1, 2.544, 0.003, 0.001),
+        ("1/sigma2", 1, 0.0089, 0.0003, 0.0001),
+    ):
+        assert values[id_]["value"] / scale == pytest.approx(value, abs=last)
+        assert values[id_]["stderr"] / scale == pytest.approx(stderr, abs=last)
 
 
 @pytest.mark.measured
-def test_copper_foil(measured: Path, copper: Parametrisation, feff_folder: Path) -> None:
-    reduced = reduce_file(measured / "Cu" / "cu_metal_rt.xdi", Recipe())
-    found = feffit_reference(reduced, copper, feff_folder, fit_window("Cu", 2.556))
-    assert found.value["1/n_s02"] / 12 == pytest.approx(0.929, abs=0.001)
-    assert found.stderr["1/n_s02"] / 12 == pytest.approx(0.039, abs=0.001)
-    assert found.value["e0_shift"] == pytest.approx(5.5, abs=0.1)
-    assert found.stderr["e0_shift"] == pytest.approx(0.5, abs=0.05)
-    assert found.value["1/r"] == pytest.approx(2.544, abs=0.001)
-    assert found.stderr["1/r"] == pytest.approx(0.003, abs=0.0005)
-    assert found.value["1/sigma2"] == pytest.approx(0.0089, abs=0.0001)
-    assert found.stderr["1/sigma2"] == pytest.approx(0.0003, abs=0.0001)
-    assert found.r_factor < 0.01
+@pytest.mark.parametrize("file", FOILS)
+def test_a_fit_done_again(
+    committed: dict[str, Any], measured: Path, copper_model: Material, file: str
+) -> None:
+    (spectrum,) = [m for m in copper_model.config.measured if m.file.endswith(file)]
+    again = fit_entry(copper_model, spectrum, measured.parent)
+    before = entry(committed, file)
+    assert largest_difference({"fits": [again]}, {"fits": [before]}) < oracle_table.SAME
+
+
+def test_a_simulated_spectrum_gives_back_what_went_in(copper_model: Material) -> None:
+    from larch.xafs import feffpath
+
+    par, feff = copper_model.parametrisation, copper_model.feff
+    k = np.arange(0, 16.01, 0.05)
+    path = feffpath(str(feff / par.table.paths[0].file), s02=0.85, e0=4.0, deltar=-0.01,
+                    sigma2=0.0075)  # fmt: skip
+    path._calc_chi(k=k)
+    spectrum = GivenChi(k, path.chi, (0.0, 16.0))
+    found = feffit_reference(spectrum, par, feff, copper_model.config.fit)
+    expected = {"1/n_s02": 12 * 0.85, "e0_shift": 4.0, "1/sigma2": 0.0075,
+                "1/r": par.shells[0].reff - 0.01}  # fmt: skip
+    for id_, value in expected.items():
+        assert found.value[id_] == pytest.approx(value, rel=1e-3)
+    assert (found.n_var, found.k) == (4, (3.0, 14.0))
+    assert found.correlation["1/n_s02 1/sigma2"] > 0.8
+
+
+def test_data_too_short_are_skipped(copper_model: Material, tmp_path: Path) -> None:
+    k = np.arange(0, 6.01, 0.05)
+    np.savetxt(tmp_path / "short.dat", np.column_stack([k, k**2 * np.sin(5 * k)]))
+    spectrum = zoo.Measured(file="short.dat", kind="chi_k2", sample="made up")
+    made = fit_entry(copper_model, spectrum, tmp_path)
+    assert "4 variables" in made["skipped"]
+    assert read_chi_k2(tmp_path / "short.dat").chi[-1] == pytest.approx(np.sin(30))
+
+
+def test_a_change_of_the_table_is_seen(committed: dict[str, Any]) -> None:
+    changed = deepcopy(committed)
+    changed["fits"][0]["values"]["1/r"]["value"] += 1e-4
+    assert largest_difference(committed, committed) == 0
+    assert 1e-5 < largest_difference(changed, committed) < 1e-4
+    changed["fits"].pop()
+    assert largest_difference(changed, committed) == float("inf")
+
+
+def test_the_default_of_a_fit_is_the_shells_in_the_window(copper: Parametrisation) -> None:
+    assert [shell.number for shell in copper.fitted] == [1]

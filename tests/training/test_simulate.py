@@ -8,7 +8,8 @@ from exafsd_training.fit import Data
 from exafsd_training.instrument import Atom, instrument_pool
 from exafsd_training.parametrisation import Parametrisation
 from exafsd_training.paths import PathTable
-from exafsd_training.simulate import K_END, K_MIN, direct_pool, einstein_sigma2, spoil
+from exafsd_training.simulate import K_END, K_MIN, direct_pool, spoil
+from exafsd_training.thermal import einstein_sigma2
 
 
 def test_einstein_at_both_ends() -> None:

@@ -1,33 +1,67 @@
 """Reference fits: Larch's own feffit on a measured spectrum, always with the same settings."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from exafsd.contract.recipe import FitWindow, Recipe
+from exafsd.reduction.engine import EngineName
 from exafsd.spectra import ReducedSpectrum
 from exafsd_training.parametrisation import Parametrisation
 from exafsd_training.paths import Floats
 
-#: R windows in angstrom, not phase corrected, in which single scattering of the named shells
-#: is what feffit sees; any other element gets the distance of its shell -1.1 and +0.5.
-FIT_R = {"Cu": (1.4, 3.0), "Fe": (1.4, 3.0), "Pt": (1.7, 3.3), "Au": (1.7, 3.4)}
+#: The fit's end in k lies below the data's by this, 1/angstrom.
+END_MARGIN = 0.5
+
+
+class Chi(Protocol):
+    """What a fit needs of a spectrum."""
+
+    @property
+    def k(self) -> Floats:
+        """(m,) 1/angstrom."""
+        ...
+
+    @property
+    def chi(self) -> Floats:
+        """(m,)."""
+        ...
+
+    @property
+    def k_data(self) -> tuple[float, float]:
+        """Where the data begin and end, 1/angstrom."""
+        ...
+
+
+@dataclass(frozen=True)
+class GivenChi:
+    """chi(k) that somebody else reduced; arrays (m,), k in 1/angstrom."""
+
+    k: Floats
+    chi: Floats
+    k_data: tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """feffit's answer by parameter id without the phase, with misfit-scaled error bars."""
+    """feffit's answer by parameter id without the phase, with misfit-scaled error bars.
+
+    `paths` are places in the parametrisation's table, by shell number. `k` is the window's range
+    as used, 1/angstrom; `n_idp` Larch's number of independent points, `correlation` that of every
+    pair of variables.
+    """
 
     value: dict[str, float]
     stderr: dict[str, float]
     r_factor: float
-
-
-def fit_window(formula: str, reff: float) -> FitWindow:
-    """Window of the reference fit of a structure whose nearest shell is at `reff`, angstrom."""
-    return FitWindow(r=FIT_R.get(formula, (round(reff - 1.1, 1), round(reff + 0.5, 1))))
+    k: tuple[float, float]
+    n_idp: float
+    n_var: int
+    paths: dict[int, tuple[int, ...]]
+    correlation: dict[str, float]
 
 
 def read_mu(file: Path) -> tuple[Floats, Floats]:
@@ -49,52 +83,70 @@ def read_mu(file: Path) -> tuple[Floats, Floats]:
     return energy[good], mu[good]
 
 
-def reduce_file(file: Path, recipe: Recipe) -> ReducedSpectrum:
-    """Reduce a measured spectrum as the daemon does."""
+def reduce_file(file: Path, recipe: Recipe, engine: EngineName = "plan") -> ReducedSpectrum:
+    """Reduce a measured spectrum, by default as the daemon does."""
     from exafsd.reduction.engine import reduce_mu
 
-    return reduce_mu(*read_mu(file), recipe)
+    return reduce_mu(*read_mu(file), recipe, engine=engine)
+
+
+def read_chi_k2(file: Path) -> GivenChi:
+    """Spectrum of a file with the columns k (1/angstrom) and k^2 chi."""
+    k, weighted = np.loadtxt(file, unpack=True)
+    chi = np.divide(weighted, k**2, out=np.zeros_like(k), where=k > 0)
+    return GivenChi(k, chi, (float(k[0]), float(k[-1])))
+
+
+def fit_range(spectrum: Chi, window: FitWindow) -> tuple[float, float]:
+    """Window in k as used: its end cut to the data less `END_MARGIN`, 1/angstrom."""
+    return window.k[0], min(window.k[1], spectrum.k_data[1] - END_MARGIN)
 
 
 def feffit_reference(
-    reduced: ReducedSpectrum,
+    spectrum: Chi,
     parametrisation: Parametrisation,
     feff_folder: Path,
     window: FitWindow,
-    shells: Sequence[int] = (1,),
+    shells: Sequence[int] | None = None,
 ) -> Reference:
     """Fit one N S0^2 factor, one E0, and dR and sigma2 of every shell in the window.
 
+    Only the single scattering of these shells is in the fit, with crystallographic ratios.
+
     Parameters
     ----------
-    reduced
+    spectrum
         Spectrum.
     parametrisation
         Shells of the structure.
     feff_folder
-        Folder with the ``feffNNNN.dat`` files.
+        Folder of `exafsd_training.structures.run_feff`.
     window
         Of the fit; the end in k is cut to the data's end less 0.5 1/angstrom.
     shells
-        Numbers of the shells inside the window.
+        Numbers of the shells; by default those in the window.
     """
     from larch import Group
     from larch.fitting import param, param_group
     from larch.xafs import feffit, feffit_dataset, feffit_transform, feffpath
 
+    table = parametrisation.table
+    numbers = list(shells or [shell.number for shell in parametrisation.fitted])
+    used = {n: parametrisation.shells[n - 1].paths for n in numbers}
     variables = {"s02": param(0.9, vary=True), "e0": param(3.0, vary=True)}
     paths = []
-    for number in shells:
+    for number in numbers:
         dr, s2 = f"dr{number}", f"s2_{number}"
         variables |= {dr: param(0.0, vary=True), s2: param(0.006, vary=True, min=0)}
         paths += [
-            feffpath(str(feff_folder / parametrisation.table.paths[i].file),
+            feffpath(str(feff_folder / table.paths[i].file), degen=table.paths[i].degeneracy,
                      s02="s02", e0="e0", deltar=dr, sigma2=s2)
-            for i in parametrisation.shells[number - 1].paths
+            for i in used[number]
         ]  # fmt: skip
+    kmin, kmax = fit_range(spectrum, window)
     transform = feffit_transform(
-        kmin=window.k[0],
-        kmax=min(window.k[1], reduced.k_data[1] - 0.5),
+        kmin=kmin,
+        kmax=kmax,
         kw=window.kweight,
         dk=window.dk,
         window=window.window,
@@ -102,23 +154,44 @@ def feffit_reference(
         rmax=window.r[1],
     )
     data = feffit_dataset(
-        data=Group(k=reduced.k, chi=reduced.chi), pathlist=paths, transform=transform
+        data=Group(k=spectrum.k, chi=spectrum.chi), pathlist=paths, transform=transform
     )
     out = feffit(param_group(**variables), data)
-    found = {
-        name: (float(parameter.value), float(parameter.stderr or np.nan))
-        for name, parameter in out.params.items()
-        if name in variables
-    }
-    value = {"e0_shift": found["e0"][0]}
-    stderr = {"e0_shift": found["e0"][1]}
-    for number in shells:
-        shell = parametrisation.shells[number - 1]
-        for name, key, scale, offset in (
-            ("n_s02", "s02", shell.degeneracy, 0.0),
-            ("r", f"dr{number}", 1.0, shell.reff),
-            ("sigma2", f"s2_{number}", 1.0, 0.0),
-        ):
-            value[f"{number}/{name}"] = found[key][0] * scale + offset
-            stderr[f"{number}/{name}"] = found[key][1] * scale
-    return Reference(value, stderr, float(out.rfactor))
+    ids = {"s02": f"{numbers[0]}/n_s02", "e0": "e0_shift"}
+    for n in numbers:
+        ids |= {f"dr{n}": f"{n}/r", f"s2_{n}": f"{n}/sigma2"}
+    value, stderr = {}, {}
+    for name in ("e0", "s02", *(name for name in ids if name not in ("e0", "s02"))):
+        scale, offset = _from_feffit(name, numbers, parametrisation)
+        value[ids[name]] = float(out.params[name].value) * scale + offset
+        stderr[ids[name]] = float(out.params[name].stderr or np.nan) * scale
+    return Reference(
+        value,
+        stderr,
+        float(out.rfactor),
+        (kmin, kmax),
+        float(out.n_independent),
+        int(out.nvarys),
+        used,
+        {} if out.covar is None else dict(_correlations(out.var_names, out.covar, ids)),
+    )
+
+
+def _from_feffit(
+    name: str, numbers: Sequence[int], parametrisation: Parametrisation
+) -> tuple[float, float]:
+    """Scale and offset from feffit's variable to ours: S0^2 to N S0^2, dR to R."""
+    if name == "s02":
+        return parametrisation.shells[numbers[0] - 1].degeneracy, 0.0
+    if name.startswith("dr"):
+        return 1.0, parametrisation.shells[int(name.removeprefix("dr")) - 1].reff
+    return 1.0, 0.0
+
+
+def _correlations(
+    names: Sequence[str], covariance: Floats, ids: dict[str, str]
+) -> Iterable[tuple[str, float]]:
+    std = np.sqrt(np.diag(covariance))
+    for i, a in enumerate(names):
+        for j, b in enumerate(names[:i]):
+            yield f"{ids[b]} {ids[a]}", float(covariance[i, j] / (std[i] * std[j]))

@@ -1,11 +1,14 @@
 """Scattering paths of a FEFF run, as tables that reproduce Larch's splines exactly."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import UnivariateSpline
+
+from exafsd_training.structures import RECORD
 
 Floats = NDArray[np.float64]
 
@@ -34,6 +37,12 @@ class ScatteringPath:
     def nleg(self) -> int:
         """Number of legs; 2 is single scattering."""
         return len(self.atoms)
+
+    @property
+    def strength(self) -> float:
+        """Mean of k^2 chi over k = 3 ... 14 1/angstrom, but for sigma2 and mean free path."""
+        k = np.arange(30, 140) * KNOT_STEP
+        return float(self.degeneracy * np.mean(k * self.cubics[30:140, 1, 0]) / self.reff**2)
 
     @property
     def label(self) -> str:
@@ -100,15 +109,54 @@ def cubics(k: Floats, values: Floats) -> Floats:
 def read_paths(folder: Path) -> PathTable:
     """Paths of a FEFF run, nearest first.
 
+    Where sites of the absorber are averaged, every site's degeneracies are multiplied by its
+    share. All paths then have the momentum and mean free path of the most frequent site. What
+    the mean free paths differ by goes into the amplitudes, which is exact at the distances in
+    the crystal; momenta act only on small shifts of distance and on sigma2.
+
     Parameters
     ----------
     folder
-        Folder with ``feffNNNN.dat`` files, see `exafsd_training.structures.run_feff`.
+        Folder of `exafsd_training.structures.run_feff`.
     """
+    record = folder / RECORD
+    shares = json.loads(record.read_text()).get("shares") if record.exists() else None
+    tables = {name: _read_site(folder, name) for name in shares or {"": 1.0}}
+    if not shares:
+        return tables[""]
+    momentum = tables[max(shares, key=lambda name: shares[name])].momentum
+    merged = [
+        _as_share(path, shares[name], table.momentum, momentum)
+        for name, table in tables.items()
+        for path in table.paths
+    ]
+    return PathTable(tuple(sorted(merged, key=_nearest)), momentum)
+
+
+def _nearest(path: ScatteringPath) -> tuple[float, int]:
+    return path.reff, path.nleg
+
+
+def _as_share(path: ScatteringPath, share: float, own: Floats, common: Floats) -> ScatteringPath:
+    """Path of a site that only `share` of the absorbers have, as one of the average."""
+    cubes = path.cubics[:, 1], own[:, 1], common[:, 1]
+    amplitude, own_length, length = (_at_knots(cube) for cube in cubes)
+    amplitude = amplitude * np.exp(-2 * path.reff * (1 / own_length - 1 / length))
+    scaled = path.cubics.copy()
+    scaled[:, 1] = cubics(np.arange(KNOTS + 1) * KNOT_STEP, amplitude)
+    return replace(path, degeneracy=path.degeneracy * share, cubics=scaled)
+
+
+def _at_knots(cubic: Floats) -> Floats:
+    """(KNOTS + 1,) values of (KNOTS, 4) cubics."""
+    return np.append(cubic[:, 0], cubic[-1].sum())
+
+
+def _read_site(folder: Path, site: str) -> PathTable:
     from larch.xafs import feffpath
 
     paths, momentum = [], None
-    for file in sorted(folder.glob("feff[0-9][0-9][0-9][0-9].dat")):
+    for file in sorted((folder / site).glob("feff[0-9][0-9][0-9][0-9].dat")):
         data = feffpath(str(file))._feffdat
         own = np.stack([cubics(data.k, data.rep), cubics(data.k, data.lam)], axis=1)
         if momentum is not None and not np.allclose(own, momentum):
@@ -116,7 +164,7 @@ def read_paths(folder: Path) -> PathTable:
         momentum = own
         paths.append(
             ScatteringPath(
-                file=file.name,
+                file=file.relative_to(folder).as_posix(),
                 reff=float(data.reff),
                 degeneracy=float(data.degen),
                 positions=np.array([row[4:7] for row in data.geom], dtype=float),
@@ -125,9 +173,8 @@ def read_paths(folder: Path) -> PathTable:
             )
         )
     if momentum is None:
-        raise ValueError(f"no feffNNNN.dat in {folder}")
-    order = sorted(paths, key=lambda path: (path.reff, path.nleg))
-    return PathTable(tuple(order), momentum)
+        raise ValueError(f"no feffNNNN.dat in {folder / site}")
+    return PathTable(tuple(sorted(paths, key=_nearest)), momentum)
 
 
 def save_table(table: PathTable, file: Path) -> None:

@@ -12,8 +12,16 @@ import tensorflow as tf
 
 from exafsd.contract import K_GRID, K_SIZE, K_STEP
 from exafsd_training.equation import PathSum
-from exafsd_training.parametrisation import N_PRIOR, R_PRIOR, Parametrisation, sigma2_ties
+from exafsd_training.parametrisation import (
+    EXPANSION_SCATTER,
+    R_PRIOR,
+    R_SCATTER,
+    Parametrisation,
+)
 from exafsd_training.paths import Floats, PathTable
+from exafsd_training.priors import E0_ANYWHERE, E0_REACH, vibrations
+from exafsd_training.shells import sigma2_ties
+from exafsd_training.thermal import draw_temperature
 
 #: Start of the validity mask, 1/angstrom: below it lies XANES, which no path sum describes.
 K_MIN = 2.5
@@ -21,8 +29,6 @@ K_MIN = 2.5
 K_END = (8.5, 20.0)
 #: Farthest paths of the simulated truth, angstrom; the network's own equation ends nearer.
 REFF_MAX = 7.0
-#: hbar^2 / (2 m_u k_B) in angstrom^2 K, for Einstein's sigma^2 with reduced mass in u.
-EINSTEIN = 24.254337
 #: Noise of chi(k) at 8 1/angstrom, log-uniform, no unit.
 NOISE = (1e-5, 3e-2)
 BATCH = 128
@@ -79,19 +85,6 @@ class Draw:
         return replace(self, theta=theta)
 
 
-def einstein_sigma2(temperature: Floats, einstein: Floats, mass: float) -> Floats:
-    """sigma^2 in angstrom^2 of an Einstein oscillator (Sevillano, Meuth, Rehr 1979, eq. 5).
-
-    Parameters
-    ----------
-    temperature, einstein
-        Temperature and Einstein temperature in K.
-    mass
-        Reduced mass in u.
-    """
-    return EINSTEIN / (mass * einstein) / np.tanh(einstein / (2 * temperature))
-
-
 def _clip(values: Floats, bounds: tuple[float, float]) -> Floats:
     # a sigmoid cannot reach its bounds
     margin = 0.01 * (bounds[1] - bounds[0])
@@ -103,10 +96,8 @@ def sample(
 ) -> Draw:
     """Draw structures.
 
-    Temperatures from 5 to 1000 K through Einstein oscillators, in part with static disorder. C3
-    follows the anharmonic correlated Einstein model (Van Hung, Rehr, Phys. Rev. B 56, 43, 1997):
-    C3 = a (sigma^4 - 2/3 sigma_0^4), sigma_0^2 at zero temperature, with a = 6 k3/k uniform in
-    0 ... 2.4 1/angstrom; 1.8 is a metal such as Cu, and 0 a harmonic bond.
+    Temperatures from 5 to 1000 K through Einstein oscillators, in part with static disorder, with
+    the C3 that belongs to them (`exafsd_training.thermal`).
 
     Parameters
     ----------
@@ -119,29 +110,16 @@ def sample(
     truth
         Paths of the simulated spectra, more than the parametrisation's own.
     """
-    from xraydb import atomic_mass
-
     par = parametrisation
-    shells = par.shells
+    shells, priors = par.shells, par.priors
     theta = np.zeros((n, len(par.parameters)))
-    atoms = truth.paths[0].atoms
-    mass = 1 / sum(1 / atomic_mass(symbol) for symbol in atoms)
+    moved = vibrations(rng, draw_temperature(rng, n), shells, priors)
 
-    temperature = np.exp(rng.uniform(np.log(5), np.log(1000), n))
-    temperature = np.where(rng.random(n) < 0.5, temperature, rng.uniform(20, 1000, n))
-    # the nearest bond's Einstein temperature scales as 1/sqrt(mass); 232 K is Cu's
-    einstein = 232 * np.sqrt(31.773 / mass) * np.exp(rng.normal(0, 0.18, n))
-    zero_point = einstein_sigma2(np.full(n, 1e-3), einstein, mass)
-    thermal = einstein_sigma2(temperature, einstein, mass)
-    static = np.where(rng.random(n) < 0.35, rng.exponential(0.002, n), 0)
-    sigma2 = thermal + static
-    c3 = rng.uniform(0, 2.4, n) * (thermal**2 - 2 / 3 * zero_point**2) + rng.normal(0, 1.5e-5, n)
-
-    wide = rng.random(n) < 0.3
-    e0 = np.where(wide, rng.uniform(-14, 14, n), rng.normal(4, 4.5, n))
-    number = rng.uniform(*N_PRIOR, n) * par.degeneracy
+    wide = rng.random(n) < E0_ANYWHERE
+    e0 = np.where(wide, rng.uniform(-E0_REACH, E0_REACH, n), rng.normal(*priors.e0, n))
+    number = rng.uniform(*priors.n_s02, n) * par.degeneracy
     stretch = rng.uniform(*R_PRIOR, n)
-    expansion = stretch / shells[0].reff + rng.normal(0, 0.003, n)
+    expansion = stretch / shells[0].reff + rng.normal(0, EXPANSION_SCATTER, n)
 
     def put(id_: str, values: Floats) -> Floats:
         index = par.index(id_)
@@ -151,31 +129,28 @@ def sample(
     put("e0_shift", e0)
     number = put("1/n_s02", number)
     put("1/r", shells[0].reff + stretch)
-    put("1/sigma2", sigma2)
-    put("1/c3", c3)
-    if len(shells) > 1:
+    put("1/c3", moved[0].c3)
+    for shell in par.fitted[1:]:
+        strained = shell.reff * (1 + stretch / shells[0].reff)
+        put(f"{shell.number}/r", strained + rng.normal(0, R_SCATTER, n))
+    if any(parameter.name == "expansion" for parameter in par.parameters):
         expansion = put("expansion", expansion)
-    # farther atoms move less together: up to 1.6 times the nearest shell's sigma2
-    common = rng.normal(1.25, 0.1, (n, 1))
-    ratio = common * np.exp(rng.normal(0, 0.12, (n, len(shells))))
-    for i, shell in enumerate(shells[1:], start=1):
-        put(f"{shell.number}/sigma2", thermal * ratio[:, i] + static * rng.uniform(0.5, 2.5, n))
+    for shell, motion in zip(shells, moved, strict=True):
+        put(f"{shell.number}/sigma2", motion.sigma2)
 
     own = len(par.table)
     far = truth.paths[own:]
     ties = par.ties
-    weights = np.array([sigma2_ties(p, [s.reff for s in shells]) for p in far]).reshape(
-        len(far), len(shells)
-    )
+    weights = np.array([sigma2_ties(p, shells) for p in far]).reshape(len(far), len(shells))
     rows = [par.index(f"{shell.number}/sigma2") for shell in shells]
     far_sigma2 = theta[:, rows] @ weights.T * rng.uniform(0.8, 1.5, (n, 1))
     far_deltar = truth.reff[own:] * (expansion[:, None] + rng.normal(0, 0.001, (n, len(far))))
     deltar = np.hstack([ties.deltar_0 + theta @ ties.deltar, far_deltar])
     path_sigma2 = np.hstack([theta @ ties.sigma2, far_sigma2])
     cumulant = np.hstack([theta @ ties.c3, np.zeros((n, len(far)))])
-    # the ties are not exact in nature: loosen them for all but the nearest shell
+    # the ties are not exact in nature: loosen them for all but what theta itself names
     loose = np.ones(len(truth))
-    loose[list(shells[0].paths)] = 0.0
+    loose[[i for shell in par.fitted for i in shell.paths]] = 0.0
     small = rng.random((n, 1)) < 0.3
     damped = np.where(small, rng.uniform(0.6, 1.0, (n, 1)), 1.0)
     amplitude = 1 + loose * (damped * np.exp(rng.normal(0, 0.06, deltar.shape)) - 1)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import TypeAdapter
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -19,12 +20,15 @@ from exafsd_training.fit import CHECKPOINT, Data, Settings, build, load, save, t
 from exafsd_training.instrument import Atom, instrument_pool
 from exafsd_training.losses import Weights
 from exafsd_training.network import Pinn, Sizes
-from exafsd_training.oracle import fit_window, reduce_file
-from exafsd_training.parametrisation import Parametrisation, group_shells, parametrise
+from exafsd_training.oracle import reduce_file
+from exafsd_training.parametrisation import Parametrisation, default_window, parametrise
 from exafsd_training.paths import PathTable, load_table, read_paths, save_table
 from exafsd_training.plots import plot_history, plot_parity, plot_spectra
+from exafsd_training.priors import Priors
+from exafsd_training.shells import group_shells
 from exafsd_training.simulate import K_MIN, REFF_MAX, Pool, direct_pool
 from exafsd_training.structures import Crystal
+from exafsd_training.zoo import ModelConfig
 
 MODEL, WEIGHTS, TABLE, SUMMARY = "model.json", "model.npz", "paths.npz", "summary.json"
 
@@ -47,10 +51,10 @@ class Model:
     summary: dict
 
 
-def crystals(cif: list[Path] | None, amcsd: list[int] | None) -> Crystal:
+def crystals(cif: list[Path] | None, amcsd: list[int] | None, site: int = 1) -> Crystal:
     """The one structure named on the command line."""
-    found = [structures.from_cif(path) for path in cif or []]
-    found += [structures.from_amcsd(id_) for id_ in amcsd or []]
+    found = [structures.from_cif(path, site) for path in cif or []]
+    found += [structures.from_amcsd(id_, site) for id_ in amcsd or []]
     if len(found) != 1:
         raise SystemExit("give exactly one --cif or --amcsd: several phases are not trained yet")
     return found[0]
@@ -77,18 +81,25 @@ def fit_model(
     settings: Settings,
     workers: int = 1,
     unlabelled: list[Path] | None = None,
+    config: ModelConfig | None = None,
 ) -> None:
-    """Simulate, train, calibrate, plot; everything ends up in `out`."""
+    """Simulate, train, calibrate, plot; everything ends up in `out`.
+
+    A configuration decides the phase's name, the fit window and the priors; without one they
+    follow from the structure.
+    """
     out.mkdir(parents=True, exist_ok=True)
     feff = structures.run_feff(crystal, absorber, edge, out)
     table = read_paths(feff).within(REFF_MAX)
     save_table(table, out / TABLE)
-    phase = crystal.formula.replace(" ", "")
-    parametrisation = parametrise(phase, table)
-    window = fit_window(phase, parametrisation.shells[0].reff)
+    phase = config.phase if config else crystal.formula.replace(" ", "")
+    window = config.fit if config else default_window(phase, group_shells(table)[0].reff)
+    priors = config.priors if config else Priors()
+    parametrisation = parametrise(phase, table, window, priors)
     facts = {
         "name": name, "absorber": absorber, "edge": edge, "crystal": asdict(crystal),
-        "feff": feff.name, "settings": asdict(settings), "window": window.model_dump(),
+        "feff": feff.name, "settings": asdict(settings), "phase": phase,
+        "window": window.model_dump(), "priors": asdict(priors),
         "command": "exafsd-train " + shlex.join(_portable(sys.argv[1:])),
     }  # fmt: skip
     (out / MODEL).write_text(json.dumps(facts, indent=1))
@@ -132,7 +143,9 @@ def load_model(folder: Path) -> Model:
     sizes = Sizes(tuple(raw["sizes"]["encoder"]), raw["sizes"]["basis"])
     settings = Settings(**(raw | {"sizes": sizes, "weights": Weights(**raw["weights"])}))
     crystal = Crystal(**facts["crystal"])
-    parametrisation = parametrise(crystal.formula.replace(" ", ""), table)
+    window = FitWindow(**facts["window"])
+    priors = TypeAdapter(Priors).validate_python(facts["priors"])
+    parametrisation = parametrise(facts["phase"], table, window, priors)
     weights = folder / (WEIGHTS if (folder / WEIGHTS).exists() else CHECKPOINT)
     summary = folder / SUMMARY
     return Model(
@@ -143,7 +156,7 @@ def load_model(folder: Path) -> Model:
         feff_folder=folder / facts["feff"],
         parametrisation=parametrisation,
         settings=settings,
-        window=FitWindow(**facts["window"]),
+        window=window,
         network=load(weights, parametrisation, settings),
         summary=(json.loads(summary.read_text()) if summary.exists() else {})
         | {"command": facts["command"]},

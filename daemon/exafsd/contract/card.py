@@ -28,7 +28,8 @@ class Structure(_Frozen):
     source: str = Field(description="where the structure comes from, for example AMCSD 11145")
     cif_sha256: str
     absorber_site: int = Field(
-        default=1, description="1-based crystallographic site of the absorber"
+        default=1,
+        description="1-based crystallographic site of the absorber; 0: average over all its sites",
     )
     space_group: str | None = None
 

@@ -1,0 +1,92 @@
+"""Configurations of the models that ship, and the command that takes them."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+from exafsd_training import zoo
+from exafsd_training.cli import app
+
+NAMES = ["cd-k-cds", "co-k-licoo2", "cu-k-cu2o", "cu-k-cuo", "cu-k-fcc", "fe-k-bcc", "pt-l3-fcc",
+         "zn-k-zno", "zn-k-zns"]  # fmt: skip
+#: R windows that reference fits of the project have in common with others, angstrom
+WINDOWS = {"cu-k-fcc": (1.4, 3.0), "zn-k-zns": (1.2, 2.5), "zn-k-zno": (1.0, 3.4),
+           "cd-k-cds": (1.3, 2.8), "fe-k-bcc": (1.4, 3.0), "pt-l3-fcc": (1.7, 3.3),
+           "co-k-licoo2": (1.0, 3.0)}  # fmt: skip
+
+OWN = """
+name = "au-l3-own"
+absorber = "Au"
+edge = "L3"
+phase = "Au"
+[structure]
+cif = "own.cif"
+[fit]
+r = [1.7, 3.4]
+"""
+
+
+def test_every_model_loads_under_its_own_name() -> None:
+    assert zoo.names() == NAMES
+    for name in NAMES:
+        config = zoo.load(name)
+        assert config.name == name
+        assert name.startswith(f"{config.absorber}-{config.edge}".lower())
+        assert bool(config.prior.einstein) == bool(config.prior.source)
+        if name in WINDOWS:
+            assert config.fit.r == WINDOWS[name]
+            assert (config.fit.k, config.fit.kweight, config.fit.dk) == ((3.0, 14.0), 2, 2.0)
+
+
+def test_a_configuration_of_ones_own_finds_its_structure(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(OWN)
+    (tmp_path / "own.cif").write_text(zoo.load("pt-l3-fcc").crystal().cif.replace("Pt", "Au"))
+    config = zoo.load(tmp_path / "own.toml")
+    assert config.crystal().formula == "Au"
+    assert config.priors.einstein == ()
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ('cif = "own.cif"', 'cif = "own.cif"\namcsd = 11140'),
+        ('cif = "own.cif"', ""),
+        ('edge = "L3"', 'edge = "L3"\nwindow = 3'),
+        ("r = [1.7, 3.4]", "r = [1.7]"),
+    ],
+)
+def test_a_wrong_configuration_is_refused(tmp_path: Path, old: str, new: str) -> None:
+    (tmp_path / "own.toml").write_text(OWN.replace(old, new))
+    with pytest.raises(ValidationError):
+        zoo.load(tmp_path / "own.toml")
+
+
+def test_the_example_of_the_how_to_loads(tmp_path: Path) -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "howto" / "train.md"
+    example = page.read_text().split("```toml\n")[1].split("```")[0]
+    (tmp_path / "example.toml").write_text(example)
+    shown, shipped = zoo.load(tmp_path / "example.toml"), zoo.load("zn-k-zno")
+    assert (shown.fit, shown.priors, shown.structure) == (
+        shipped.fit, shipped.priors, shipped.structure
+    )  # fmt: skip
+
+
+def test_an_unknown_name_lists_the_known(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="cu-k-fcc"):
+        zoo.load("cu-k-bcc")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--config", "cu-k-fcc", "--amcsd", "11145"],
+        ["--config", "cu-k-fcc", "--site", "2"],
+        ["--absorber", "Cu", "--amcsd", "11145"],
+    ],
+)
+def test_half_a_model_is_refused(tmp_path: Path, arguments: list[str]) -> None:
+    result = CliRunner().invoke(app, ["fit", "--out", str(tmp_path / "model"), *arguments])
+    assert result.exit_code == 2
+    assert not (tmp_path / "model").exists()
