@@ -146,6 +146,26 @@ def test_each_sweep_comes_while_the_run_goes_on_with_its_direction():
     assert max(late[1:-1]) < 64 + 2 * BLOCK + 20
 
 
+def test_events_received_together_or_apart_give_the_same_sweeps():
+    _, documents = documents_of(Motion(points=400, noise=10.0), 6)
+
+    def cut(together):
+        router = make_router()
+        return [
+            item
+            for i, (name, document) in enumerate(documents)
+            for item in router.feed(name, document, received=float(i // together))
+            if isinstance(item, Sweep)
+        ]
+
+    apart = cut(1)
+    assert len(apart) == 6
+    for together in (7, 100, 2000):
+        for one, other in zip(cut(together), apart, strict=True):
+            np.testing.assert_array_equal(one.energy, other.energy)
+            assert one.number == other.number
+
+
 def test_partial_first_and_last_sweeps_are_flagged():
     motion = Motion(points=500, noise=10.0, phase=0.6)
     _, documents = documents_of(motion, 6)

@@ -22,6 +22,8 @@ from exafsd.spectra import Floats, Run, SpectrumError, Sweep
 
 #: scalar events gathered before they are looked at: numpy's overhead is that of some ten events
 HELD_EVENTS = 16
+#: the same of events that were received together: none of them is waited for
+HELD_TOGETHER = 128
 #: a sweep whose span is below this share of the longest of the last ones is flagged partial
 PARTIAL = 0.9
 #: that many: an amplitude that has changed, or a glitch, must not flag sweeps for ever
@@ -90,9 +92,11 @@ class Stream:
     def hold(self, event: Mapping[str, Any], received: float | None) -> list[Block]:
         """Take an event; scalar ones are gathered to small blocks."""
         self._check(event)
+        together = received is not None and received == self._held_at
+        most = HELD_TOGETHER if together else HELD_EVENTS
         self._held.append(event)
         self._held_at = received
-        return self.flush() if self.binding.rowwise or len(self._held) >= HELD_EVENTS else []
+        return self.flush() if self.binding.rowwise or len(self._held) >= most else []
 
     def _check(self, event: Mapping[str, Any]) -> None:
         """Refuse an event that would spoil those held beside it."""
