@@ -10,19 +10,11 @@ from larch.fitting import param, param_group
 from larch.io import read_xdi
 from larch.xafs import feffit, feffit_dataset, feffit_transform, feffpath
 
-from exafsd.contract import K_GRID, FitWindow, Recipe, Xftf, rows_to_grid
+from exafsd.contract import K_GRID, FitWindow, Recipe, rows_to_grid
 from exafsd.inference.polish import Polished, Polisher
 from exafsd.inference.registry import Bundle
 from exafsd.reduction.engine import reduce_mu
-from exafsd.reduction.transform import grid_transform
 from exafsd.spectra import Prediction, ReducedSpectrum
-
-
-def weigh(window: FitWindow, k_end: float) -> np.ndarray:
-    """Larch's window of a fit, as a factor of k^2 chi."""
-    xftf = Xftf(kmin=window.k[0], kmax=window.k[1], dk=window.dk,
-                kweight=window.kweight, window=window.window)  # fmt: skip
-    return grid_transform(xftf, k_end).weight
 
 
 @dataclass(frozen=True)
@@ -74,6 +66,8 @@ class Reference:
     correlation: dict[tuple[str, str], float]
     r_factor: float
     n_idp: float
+    #: (m,) chi of the fit on Larch's k
+    model: np.ndarray
 
 
 def reference(
@@ -108,6 +102,7 @@ def reference(
         {(ids[a], ids[b]): c for a in found for b, c in (found[a].correl or {}).items()},
         out.rfactor,
         out.n_independent,
+        np.array(data.model.chi),
     )
 
 

@@ -12,10 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from exafsd.contract.messages import Channel
 from exafsd.contract.recipe import Autobk, PreEdge, Xftf
+from exafsd.contract.s02 import S02, EdgeName
 from exafsd.spectra import Floats, SpectrumError
 
 EnergyUnit = Literal["eV", "keV", "deg", "mdeg", "rad", "pulses"]
 E0Policy = Literal["run", "auto", "fixed", "foil"]
+Fluorescence = Literal["dilute", "corrected", "thick"]
 #: detector readings, and ready-made mu
 SIGNALS = ("i0", "it", "ir", "iff", "mutrans", "mufluor", "murefer")
 
@@ -55,17 +57,26 @@ class Adapter(_Frozen):
     `iff` is different: all elements present are summed.
     """
 
-    energy: EnergyColumn
-    i0: tuple[str, ...] = ()
-    it: tuple[str, ...] = ()
-    ir: tuple[str, ...] = ()
+    energy: EnergyColumn = Field(description="where the energy is; a name alone is its key")
+    i0: tuple[str, ...] = Field(default=(), description="before the sample")
+    it: tuple[str, ...] = Field(default=(), description="behind the sample")
+    ir: tuple[str, ...] = Field(default=(), description="behind the reference foil")
     iff: tuple[str, ...] = Field(default=(), description="fluorescence elements, summed")
     mutrans: tuple[str, ...] = Field(default=(), description="ready-made mu in transmission")
     mufluor: tuple[str, ...] = Field(default=(), description="ready-made mu in fluorescence")
     murefer: tuple[str, ...] = Field(default=(), description="ready-made mu of the reference foil")
-    element: tuple[str, ...] = ("element", "exafsd.element", "XDI.Element.symbol")
-    edge: tuple[str, ...] = ("edge", "exafsd.edge", "XDI.Element.edge")
-    sample: tuple[str, ...] = ("sample", "sample_name", "XDI.Sample.name")
+    element: tuple[str, ...] = Field(
+        default=("element", "exafsd.element", "XDI.Element.symbol"),
+        description="metadata key of the absorber, for example Cu; guessed where there is none",
+    )
+    edge: tuple[str, ...] = Field(
+        default=("edge", "exafsd.edge", "XDI.Element.edge"),
+        description="metadata key of the edge, for example K; guessed where there is none",
+    )
+    sample: tuple[str, ...] = Field(
+        default=("sample", "sample_name", "XDI.Sample.name"),
+        description="metadata key of the sample, copied onto results",
+    )
     context: tuple[str, ...] = Field(
         default=(), description="data or metadata keys copied onto results"
     )
@@ -306,7 +317,10 @@ class Reduction(_Frozen):
     engine: Literal["plan", "larch"] = Field(
         default="plan", description="plan: the same mathematics, compiled; larch: Larch itself"
     )
-    channels: tuple[Channel, ...] = ("transmission", "fluorescence", "reference")
+    channels: tuple[Channel, ...] = Field(
+        default=("transmission", "fluorescence", "reference"),
+        description="those of which a run has the detectors are analysed",
+    )
     e0_policy: E0Policy = Field(
         default="run",
         description="run: the first good spectrum decides; auto: each; fixed: the e0 below;"
@@ -332,12 +346,27 @@ class Reduction(_Frozen):
 class Inference(_Frozen):
     """Which model reads the spectra."""
 
-    enabled: bool = True
+    enabled: bool = Field(default=True, description="false: spectra are only reduced")
     model: str | None = Field(
         default=None, description="bundle name; null is chosen by element and edge"
     )
     structure: str | None = Field(
         default=None, description="phase or formula that the chosen bundle must hold"
+    )
+    polish: Literal["auto", "always", "off"] = Field(
+        default="auto",
+        description="the fit like feffit's that follows the network's answer; auto: where it keeps"
+        " up with the spectra, and always in replay; shed without it",
+    )
+    s02: dict[EdgeName, S02] = Field(
+        default_factory=dict,
+        description='edge to S0², without which N is not given: { Cu-K = "FILE" } of'
+        " exafsd calibrate-s02, or { Cu-K = { value = 0.9, std = 0.05 } }",
+    )
+    fluorescence: Fluorescence | None = Field(
+        default=None,
+        description="samples in fluorescence are dilute, corrected for over-absorption, or thick;"
+        " null: not known, so that N is not given; a run may say so for itself",
     )
 
 
@@ -346,6 +375,7 @@ class RunOverride(_Frozen):
 
     model: str | None = None
     structure: str | None = None
+    fluorescence: Fluorescence | None = None
     element: str | None = None
     edge: str | None = None
     adapter: dict[str, Any] | None = None
@@ -360,7 +390,8 @@ class RunOverride(_Frozen):
     xftf: Xftf | None = None
 
 
-#: fields of a run's override that belong to the reduction
+#: fields of a run's override that belong to inference, and to the reduction
+INFERENCE_OVERRIDES = set(RunOverride.model_fields) & set(Inference.model_fields)
 REDUCTION_OVERRIDES = set(RunOverride.model_fields) & set(Reduction.model_fields)
 
 
@@ -392,7 +423,7 @@ class Analysis(_Frozen):
                 adapter=Adapter.model_validate(names),
                 reduction=reduction,
                 inference=self.inference.model_copy(
-                    update=override.model_dump(include={"model", "structure"}, exclude_none=True)
+                    update=override.model_dump(include=INFERENCE_OVERRIDES, exclude_none=True)
                 ),
             )
         except ValidationError as error:

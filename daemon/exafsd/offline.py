@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,9 +17,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
-from exafsd import composition
+from exafsd import composition, modelpage
 from exafsd.contract.card import Card
 from exafsd.contract.frames import encode
 from exafsd.contract.messages import Result
@@ -120,16 +121,20 @@ def progress() -> Progress:
 def models_table(settings: Settings) -> None:
     """Print bundles, and refused ones with the reason."""
     registry = Registry.load(settings.models)
-    table = Table("model", "edge", "phases", "parameters", "sha256", "folder")
+    judged = ("spectra", "R", "N·S0²")  # measured, and largest differences to feffit
+    table = Table(
+        Column("model", no_wrap=True), "edge", "phases", *judged, "sha256", "folder",
+        caption="R, N·S0²: largest difference to feffit on measured spectra, nearest shell",
+    )  # fmt: skip
     for name, bundle in sorted(registry.bundles.items()):
         card = bundle.card
         table.add_row(
             name,
             f"{card.absorber} {card.edge}",
             ", ".join(s.phase for s in card.structures),
-            str(len(card.parameters)),
+            *modelpage.judged(card),
             card.sha256["pinn.onnx"][:12],
-            str(bundle.folder),
+            "shipped" if bundle.folder.parent == shipped_folder() else str(bundle.folder),
         )
     Console().print(table)
     for name, reason in registry.refused.items():
@@ -150,6 +155,16 @@ def find_card(name: str, settings: Settings) -> Card:
         if folder.name == name:
             return read_card(folder)
     raise BundleError(f"no model {name!r}; see `exafsd models list`")
+
+
+def show_card(card: Card) -> None:
+    """Print a card for people."""
+    Console().print(Markdown(modelpage.section(card)))
+
+
+def models_page() -> str:
+    """Markdown page about the shipped models."""
+    return modelpage.page(read_card(folder) for folder in bundle_folders([shipped_folder()]))
 
 
 def verify_models(folders: list[Path], settings: Settings) -> tuple[list[str], bool]:

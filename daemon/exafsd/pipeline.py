@@ -6,31 +6,39 @@ matrix product, and the network reads a batch for little more than one spectrum.
 
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from exafsd.analysis import Analysis, Reduction
-from exafsd.contract.grid import K_GRID, rows_to_grid
-from exafsd.contract.messages import Calibrated, ModelRef, Rejected, Result, Trust, Value
-from exafsd.contract.recipe import FitWindow, Recipe
-from exafsd.inference.readout import read_structure, trust_score
-from exafsd.inference.registry import Bundle, Registry
+from exafsd.analysis import Analysis
+from exafsd.contract.grid import K_GRID
+from exafsd.contract.messages import (
+    Calibrated,
+    Candidate,
+    ModelRef,
+    Rejected,
+    Result,
+    Trust,
+    Value,
+)
+from exafsd.inference.amplitude import UNREAD, recipe_sha256, with_numbers
+from exafsd.inference.candidates import MOST
+from exafsd.inference.polish import OFF, SHED, Polished
+from exafsd.inference.polish_message import best_of, polish_message
+from exafsd.inference.registry import Registry
 from exafsd.publishing import outcomes
+from exafsd.reading import Model, Reader, Reading, choose, finish, fit_window, read, readers
 from exafsd.reduction.preparation import Preparation
 from exafsd.reduction.reducer import Job, Reducer
-from exafsd.reduction.transform import grid_transform, r_factor
-from exafsd.spectra import Floats, Prediction, ReducedSpectrum, Spectrum, SpectrumError, Sweep
+from exafsd.spectra import Edge, ReducedSpectrum, Spectrum, SpectrumError, Sweep
 from exafsd.spectra import Rejected as RejectedSpectrum
 
 log = logging.getLogger(__name__)
 
-#: combinations of settings and model whose recipes are remembered
+#: combinations of settings and edge whose models are remembered
 REMEMBERED = 256
 
 
@@ -43,26 +51,24 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class _Panel:
+    """Who may read the spectra of an edge under some settings.
+
+    `reason` says why nobody may. `unasked` are models beyond those that can be asked.
+    """
+
+    readers: tuple[Reader, ...]
+    reason: str | None
+    unasked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class _Case:
-    """A spectrum, the model that is to read it (or why there is none), and its recipes."""
+    """A spectrum, and who may read it."""
 
     spectrum: Spectrum
     analysis: Analysis
-    bundle: Bundle | None
-    reason: str | None
-    shown_by: Recipe
-    read_by: Recipe
-
-
-@dataclass
-class _Reading:
-    """What the network says of a reduced spectrum."""
-
-    reason: str | None  # why there is nothing, or why it must not be believed
-    chi_k2: NDArray[np.float32]  # (401,) as shown
-    prediction: Prediction | None = None
-    r_factor: float | None = None
-    chir_mag_pred: Floats | None = None
+    panel: _Panel
 
 
 class Pipeline:
@@ -85,14 +91,23 @@ class Pipeline:
         self._arrays = arrays
         self._preparation = Preparation()
         self._reducer = reducer or Reducer()
-        self._recipes: dict[tuple[str, str | None], tuple[Recipe, Recipe]] = {}
+        self._models = {name: Model.of(bundle) for name, bundle in registry.bundles.items()}
+        self._panels: dict[tuple[str, Edge], _Panel] = {}
 
     def process(self, sweep: Sweep, analysis: Analysis) -> list[Outcome]:
         """One outcome for each channel and edge of a sweep; never raises on bad data."""
         return self.process_many([(sweep, analysis)])[0]
 
-    def process_many(self, sweeps: Sequence[tuple[Sweep, Analysis]]) -> list[list[Outcome]]:
-        """Outcomes of sweeps in order, one for each channel and edge; never raises on bad data."""
+    def process_many(
+        self, sweeps: Sequence[tuple[Sweep, Analysis]], room: bool = True
+    ) -> list[list[Outcome]]:
+        """Outcomes of sweeps in order, one for each channel and edge; never raises on bad data.
+
+        Parameters
+        ----------
+        room
+            Whether there is time for the polish, where settings leave that open.
+        """
         outcomes_of: list[list[Outcome]] = []
         cases: list[_Case] = []
         places: list[tuple[int, int]] = []
@@ -102,11 +117,11 @@ class Pipeline:
                 if isinstance(spectrum, RejectedSpectrum):
                     mine.append(Outcome(outcomes.rejection(spectrum, analysis.sha256), {}))
                 else:
-                    cases.append(self._case(spectrum, analysis))
+                    cases.append(_Case(spectrum, analysis, self._panel(spectrum.edge, analysis)))
                     places.append((len(outcomes_of), len(mine)))
                     mine.append(PENDING)
             outcomes_of.append(mine)
-        for (i, j), outcome in zip(places, self._guarded(cases), strict=True):
+        for (i, j), outcome in zip(places, self._guarded(cases, room), strict=True):
             outcomes_of[i][j] = outcome
         return outcomes_of
 
@@ -141,80 +156,102 @@ class Pipeline:
             log.exception("internal error id=%s/%s", sweep.run.uid, sweep.number)
             return list(self._preparation.refuse(sweep, analysis, "internal", _report(error)))
 
-    def _case(self, spectrum: Spectrum, analysis: Analysis) -> _Case:
-        bundle, reason = self._choose(spectrum, analysis)
-        key = (analysis.sha256, bundle.card.name if bundle is not None else None)
-        recipes = self._recipes.get(key)
-        if recipes is None:
-            if len(self._recipes) >= REMEMBERED:
-                self._recipes.clear()
-            card = bundle.card.recipe if bundle is not None else Recipe()
-            recipes = self._recipes[key] = recipes_of(analysis.reduction, card)
-        return _Case(spectrum, analysis, bundle, reason, *recipes)
+    def _panel(self, edge: Edge, analysis: Analysis) -> _Panel:
+        key = (analysis.sha256, edge)
+        panel = self._panels.get(key)
+        if panel is None:
+            if len(self._panels) >= REMEMBERED:
+                self._panels.clear()
+            panel = self._panels[key] = self._gathered(edge, analysis)
+        return panel
 
-    def _choose(self, spectrum: Spectrum, analysis: Analysis) -> tuple[Bundle | None, str | None]:
-        if not analysis.inference.enabled:
-            return None, "inference is off"
-        wanted = analysis.inference
-        return self._registry.choose(spectrum.edge, wanted.model, wanted.structure)
+    def _gathered(self, edge: Edge, analysis: Analysis) -> _Panel:
+        wanted, reduction = analysis.inference, analysis.reduction
+        if not wanted.enabled:
+            return _Panel(readers([], reduction), "inference is off")
+        bundles, reason = self._registry.candidates(edge, wanted.model, wanted.structure)
+        names = [bundle.card.name for bundle in bundles]
+        if names[:-MOST]:
+            log.warning("models not asked, more than %d fit: %s", MOST, ", ".join(names[:-MOST]))
+        models = [self._models[name] for name in names[-MOST:]]
+        return _Panel(readers(models, reduction), reason, tuple(names[:-MOST]))
 
-    def _guarded(self, cases: list[_Case]) -> list[Outcome]:
+    def _guarded(self, cases: list[_Case], room: bool) -> list[Outcome]:
         """Outcomes of all; where something unforeseen fails, one by one."""
         try:
-            return self._outcomes(cases)
+            return self._outcomes(cases, room)
         except Exception as error:
             if len(cases) > 1:
-                return [self._guarded([case])[0] for case in cases]
+                return [self._guarded([case], room)[0] for case in cases]
             sweep = cases[0].spectrum.sweep
             log.exception("internal error id=%s/%s", sweep.run.uid, sweep.number)
             return [_rejected(cases[0], SpectrumError("internal", _report(error)))]
 
-    def _outcomes(self, cases: list[_Case]) -> list[Outcome]:
+    def _outcomes(self, cases: list[_Case], room: bool) -> list[Outcome]:
         """Reduce, read and report spectra."""
-        jobs = [Job(c.spectrum, c.analysis, c.shown_by) for c in cases]
-        apart = [i for i, c in enumerate(cases) if c.read_by is not c.shown_by]
-        jobs += [Job(cases[i].spectrum, cases[i].analysis, cases[i].read_by) for i in apart]
-        reduced = self._reducer.reduce(jobs)
-        shown, read = reduced[: len(cases)], reduced[: len(cases)]
-        for i, one in zip(apart, reduced[len(cases) :], strict=True):
-            read[i] = one
         found: list[Outcome] = [PENDING] * len(cases)
-        alike: dict[tuple[Any, ...], list[int]] = defaultdict(list)
-        for i, (case, one, other) in enumerate(zip(cases, shown, read, strict=True)):
-            for error in (one, other):
-                if isinstance(error, SpectrumError):
-                    found[i] = _rejected(case, error)
-            if isinstance(one, ReducedSpectrum) and isinstance(other, ReducedSpectrum):
-                name = case.bundle.card.name if case.bundle is not None else None
-                alike[name, case.shown_by, one.k_data, other.k_data].append(i)
+        readings: dict[int, list[Reading]] = {}
+        for i, made in enumerate(self._reduced(cases)):
+            if isinstance(made, SpectrumError):
+                found[i] = _rejected(cases[i], made)
+            else:
+                readings[i] = made
         reduced_at = time.perf_counter()
-        for members in alike.values():
-            group = [(cases[i], shown[i], read[i]) for i in members]
-            readings = _read(group)  # type: ignore[arg-type]  # errors were sorted out above
-            for i, (case, one, other), reading in zip(members, group, readings, strict=True):
-                found[i] = self._result(case, one, other, reading, reduced_at)  # type: ignore[arg-type]
+        read([one for some in readings.values() for one in some])
+        chosen = {i: choose(some) for i, some in readings.items()}
+        finish([(best, _unpolished(cases[i], room)) for i, (best, _) in chosen.items()])
+        for i, (best, scores) in chosen.items():
+            found[i] = self._result(cases[i], best, scores, reduced_at)
         return found
 
+    def _reduced(self, cases: list[_Case]) -> Iterator[list[Reading] | SpectrumError]:
+        """Reduce each spectrum once by every recipe that its readers want.
+
+        A reader for whose recipe that fails is out; if it fails for all there is no result.
+        """
+        jobs: list[Job] = []
+        places: dict[tuple[int, int], int] = {}  # case and recipe to place among the jobs
+        for i, case in enumerate(cases):
+            for reader in case.panel.readers:
+                for recipe in (reader.shown_by, reader.read_by):
+                    if (i, id(recipe)) not in places:
+                        places[i, id(recipe)] = len(jobs)
+                        jobs.append(Job(case.spectrum, case.analysis, recipe))
+        reduced = self._reducer.reduce(jobs)
+        for i, case in enumerate(cases):
+            made: list[Reading] = []
+            error = PENDING
+            for reader in case.panel.readers:
+                shown = reduced[places[i, id(reader.shown_by)]]
+                own = reduced[places[i, id(reader.read_by)]]
+                if isinstance(shown, ReducedSpectrum) and isinstance(own, ReducedSpectrum):
+                    made.append(Reading(reader, shown, own, case.panel.reason))
+                error = next((x for x in (own, shown) if isinstance(x, SpectrumError)), error)
+            yield made or error
+
     def _result(
-        self,
-        case: _Case,
-        shown: ReducedSpectrum,
-        read: ReducedSpectrum,
-        reading: _Reading,
-        reduced_at: float,
+        self, case: _Case, best: Reading, scores: list[Candidate], reduced_at: float
     ) -> Outcome:
-        bundle, prediction, reason = case.bundle, reading.prediction, reading.reason
+        model, shown, prediction = best.reader.model, best.shown, best.prediction
         spectrum = case.spectrum
-        phases = shells = model = fit = score = None
-        if bundle is not None:
-            model = _model_ref(bundle.card.name, bundle.card.sha256["pinn.onnx"])
-            fit = fit_window(bundle.card.fit[0], read.k_data[1])
-        if bundle is not None and prediction is not None:
-            score = trust_score(bundle.card, prediction.ood)
-            if reason is None:
-                phases, shells = read_structure(bundle.card, prediction)
+        phases = ref = fit = polish = shown_best = None
+        amplitude = UNREAD
+        if model is not None:
+            card = model.bundle.card
+            ref = _model_ref(card.name, card.sha256["pinn.onnx"])
+            fit = fit_window(model.fit, best.read.k_data[1])
+            if prediction is not None and best.reason is None and best.polished is not None:
+                phases, shells = model.readout(prediction)
+                recipe = recipe_sha256(best.reader.read_by, case.analysis.reduction.rebin)
+                inference = case.analysis.inference
+                amplitude = with_numbers(shells, card, spectrum.channel, inference, recipe)
+                polish = polish_message(card, best.polished)
+                shown_best = best_of(best.polished)
+        unasked = [Candidate(model=name, score=None) for name in case.panel.unasked]
         message = Result(
-            **outcomes.of_spectrum(spectrum, shown.quality, case.analysis.sha256),
+            **outcomes.of_spectrum(
+                spectrum, shown.quality + amplitude.quality, case.analysis.sha256
+            ),
             e0=shown.e0,
             e0_policy=case.analysis.reduction.e0_policy,
             energy_shift=_shift(spectrum),
@@ -223,37 +260,37 @@ class Pipeline:
             epsilon_k=shown.epsilon_k,
             k_data=shown.k_data,
             fit=fit,
-            model=model,
+            model=ref,
+            candidates=scores + unasked,
             phases=phases,
-            shells=shells,
-            r_factor=reading.r_factor,
-            best="network" if shells is not None else None,
-            trust=Trust(score=score, in_domain=shells is not None, reason=reason),
+            shells=amplitude.shells,
+            s02=amplitude.s02,
+            n_reason=amplitude.reason,
+            r_factor=best.r_factor,
+            polish=polish,
+            best=shown_best,
+            trust=Trust(
+                score=best.trust, in_domain=amplitude.shells is not None, reason=best.reason
+            ),
         )
         if spectrum.sweep.received is not None:
             message.timing_ms.reduced = (reduced_at - spectrum.sweep.received) * 1e3
             message.timing_ms.inferred = (time.perf_counter() - spectrum.sweep.received) * 1e3
-        arrays = _arrays(shown, reading)
-        return Outcome(message, {name: arrays[name] for name in self._arrays if name in arrays})
+        known = _arrays(best)
+        wanted = ((name, known.get(name)) for name in self._arrays)
+        return Outcome(message, {name: array for name, array in wanted if array is not None})
 
 
 #: place of an outcome that is not there yet
 PENDING: Any = None
 
 
-def recipes_of(settings: Reduction, card: Recipe) -> tuple[Recipe, Recipe]:
-    """Recipes for display and for the model; the same object where they are equal.
-
-    Ranges in energy belong to the scan and hold for the model, too; the model's background and
-    transform are its own, and what was asked for display is computed beside it.
-    """
-    read_by = card.model_copy(update={"pre_edge": settings.pre_edge})
-    shown_by = Recipe(
-        pre_edge=settings.pre_edge,
-        autobk=settings.autobk or card.autobk,
-        xftf=settings.xftf or card.xftf,
-    )
-    return shown_by, shown_by if read_by == shown_by else read_by
+def _unpolished(case: _Case, room: bool) -> Polished | None:
+    """What the polish of a spectrum is without being made; None where it is to be made."""
+    wanted = case.analysis.inference.polish
+    if wanted == "off":
+        return OFF
+    return SHED if wanted == "auto" and not room else None
 
 
 def _rejected(case: _Case, error: SpectrumError) -> Outcome:
@@ -275,71 +312,6 @@ def _report(error: Exception) -> str:
     return f"internal error, please report it: {type(error).__name__}: {error}"
 
 
-def _read(group: Sequence[tuple[_Case, ReducedSpectrum, ReducedSpectrum]]) -> list[_Reading]:
-    """Let the model read spectra that have model, recipes and data range in common."""
-    first, shown, read = group[0]
-    bundle = first.bundle
-    chi_k2, _ = rows_to_grid(np.stack([one.chi for _, one, _ in group]), 0.0, shown.k_data[1])
-    readings = [
-        _Reading(case.reason or _unfit(other, bundle, case.analysis.reduction.k_max_min), row)
-        for (case, _, other), row in zip(group, chi_k2, strict=True)
-    ]
-    fit = [i for i, reading in enumerate(readings) if reading.reason is None]
-    if bundle is None or not fit:
-        return readings
-    k_end = read.k_data[1]
-    chi = np.stack([group[i][2].chi for i in fit])
-    rows, mask = rows_to_grid(chi, bundle.card.k_grid.k_min, k_end)
-    predictions = bundle.predictor.predict(rows, np.broadcast_to(mask, rows.shape))
-    data, _ = rows_to_grid(chi, 0.0, k_end)
-    exafs = np.stack([p.chi_k2_exafs for p in predictions])
-    factors = r_factor(data, exafs, fit_window(bundle.card.fit[0], k_end), k_end)
-    shown_k_end = shown.k_data[1]
-    predicted = np.stack([p.chi_k2_pred for p in predictions])
-    chir_mag = np.abs(grid_transform(first.shown_by.xftf, shown_k_end)(predicted))
-    for n, i in enumerate(fit):
-        readings[i].prediction = predictions[n]
-        readings[i].r_factor = float(factors[n]) if np.isfinite(factors[n]) else None
-        readings[i].chir_mag_pred = chir_mag[n]
-        readings[i].reason = _distrust(bundle, predictions[n])
-    return readings
-
-
-def _unfit(read: ReducedSpectrum, bundle: Bundle | None, k_max_min: float) -> str | None:
-    """Why a spectrum must not be given to its model; None if it may."""
-    if bundle is None:
-        return None
-    if "wrong_element" in read.quality:
-        return (
-            f"the edge was found at {read.e0:.0f} eV, too far from {bundle.card.absorber}"
-            f" {bundle.card.edge}: wrong element, or an uncalibrated monochromator"
-        )
-    shortest = max(k_max_min, bundle.card.thresholds.k_max_min)
-    if read.k_data[1] < shortest:
-        return (
-            f"the data end at k = {read.k_data[1]:.1f}; the model needs {shortest:.1f} 1/angstrom"
-        )
-    return None
-
-
-def _distrust(bundle: Bundle, prediction: Prediction) -> str | None:
-    """Why the parameters are withheld; None if they may be believed."""
-    if not (np.isfinite(prediction.theta).all() and np.isfinite(prediction.theta_cov).all()):
-        return "the network's answer is not finite"
-    if not prediction.ood <= bundle.card.thresholds.ood:
-        return (
-            f"out of the model's domain: the spectrum does not fit {bundle.card.name}"
-            f" (score {prediction.ood:.3g}, limit {bundle.card.thresholds.ood:.3g})"
-        )
-    return None
-
-
-@lru_cache(maxsize=REMEMBERED)
-def fit_window(fit: FitWindow, k_end: float) -> FitWindow:
-    """Fit window cut to the data, as the reference fits do."""
-    return fit.model_copy(update={"k": (fit.k[0], min(fit.k[1], k_end - 0.5))})
-
-
 def _shift(spectrum: Spectrum) -> Calibrated | None:
     shift = spectrum.energy_shift
     if shift is None:
@@ -352,18 +324,17 @@ def _model_ref(name: str, sha256: str) -> ModelRef:
     return ModelRef(name=name, sha256=sha256)
 
 
-def _arrays(shown: ReducedSpectrum, reading: _Reading) -> dict[str, NDArray[Any]]:
+def _arrays(best: Reading) -> dict[str, NDArray[Any] | None]:
     """Arrays of a result; chi(k) is zero beyond the data, predictions there are extrapolated."""
-    arrays: dict[str, NDArray[Any]] = {
+    shown, prediction = best.shown, best.prediction
+    return {
         "energy": shown.energy,
         "norm": shown.norm,
         "flat": shown.flat,
         "k": K_GRID,
-        "chi_k2": reading.chi_k2,
+        "chi_k2": best.chi_k2,
+        "chi_k2_pred": prediction.chi_k2_pred if prediction is not None else None,
         "r": shown.r,
         "chir_mag": shown.chir_mag,
+        "chir_mag_pred": best.chir_mag_pred,
     }
-    if reading.prediction is not None and reading.chir_mag_pred is not None:
-        arrays["chi_k2_pred"] = reading.prediction.chi_k2_pred
-        arrays["chir_mag_pred"] = reading.chir_mag_pred
-    return arrays

@@ -1,10 +1,11 @@
 """exafsd.toml and EXAFSD_* environment variables: frozen, unknown keys refused."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -12,8 +13,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from exafsd.analysis import Adapter, Analysis, Inference, Reduction, adapter
+from exafsd.analysis import PRESETS, Adapter, Analysis, Inference, Reduction, adapter
 from exafsd.contract.frames import ARRAY_UNITS
+from exafsd.contract.s02 import S02, S02File
 
 
 class _Frozen(BaseModel):
@@ -180,16 +182,21 @@ class Service(_Frozen):
         " and the first of each plan; 0: none",
     )
     shutdown: float = Field(
-        default=4.0, gt=0, description="s to finish what is assembled after SIGTERM"
+        default=4.0,
+        gt=0,
+        description="s to finish what is assembled and to write results after SIGTERM; what is"
+        " left is counted and told",
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="lines below it are not logged"
+    )
 
 
 class AdapterSettings(BaseModel):
     """[adapter]: a preset, and names of this beamline that replace the preset's."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
-    preset: str = "generic"
+    preset: str = Field(default="generic", description=f"one of {', '.join(PRESETS)}")
 
     def build(self) -> Adapter:
         """Return the adapter itself."""
@@ -221,6 +228,15 @@ class Settings(BaseSettings):
         value.build()
         return value
 
+    @field_validator("inference", mode="before")
+    @classmethod
+    def _files_read(cls, value: Any) -> Any:
+        """S0² from files: what is in them decides numbers, and not where they are."""
+        if not isinstance(value, Mapping) or not isinstance(value.get("s02"), Mapping):
+            return value
+        read = {n: _s02_file(n, v) if isinstance(v, str) else v for n, v in value["s02"].items()}
+        return {**value, "s02": read}
+
     @property
     def analysis(self) -> Analysis:
         """The part that decides numbers."""
@@ -240,6 +256,17 @@ class Settings(BaseSettings):
         """Environment before file, so that a unit can override a shared file."""
         toml = TomlConfigSettingsSource(settings_cls, settings_cls.model_config.get("toml_file"))
         return init_settings, env_settings, toml
+
+
+def _s02_file(name: str, path: str) -> S02:
+    try:
+        found = S02File.model_validate_json(Path(path).read_bytes())
+    except (OSError, ValidationError) as error:
+        told = error.strerror if isinstance(error, OSError) else error.errors()[0]["msg"]
+        raise ValueError(f"s02.{name}: {path} is no file of exafsd calibrate-s02: {told}") from None
+    if found.name != name:
+        raise ValueError(f"s02.{name}: {path} is for {found.name}")
+    return found.s02
 
 
 def load(path: Path | None = None, **overrides: Any) -> Settings:

@@ -106,6 +106,8 @@ def _row(header: dict[str, Any], where: str) -> list[str]:
         e0 = f"{header['e0']:.1f}"
         return [*row, e0, "", "", "", known, trust, "; ".join(remarks)]
     shell, phase = header["shells"][0], header["phases"][0]
+    if shell["n"]:
+        remarks.insert(0, f"N {_pm(shell['n'], 1)}")
     e0 = header["e0"] + (phase["e0_shift"]["value"] or 0.0)
     values = [
         f"{e0:.1f}",

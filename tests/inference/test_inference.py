@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from exafsd.contract import K_GRID, to_grid
-from exafsd.inference.readout import read_structure, trust_score
+from exafsd.inference.readout import Readout, trust_score
 from exafsd.inference.registry import BundleError, Registry, load_bundle, read_card, shipped_folder
 from exafsd.spectra import Edge, Prediction
 
@@ -54,7 +54,7 @@ def test_readout_follows_the_card(bundle):
     index = {x.id: i for i, x in enumerate(card.parameters)}
     theta[index["Cu/1/n_s02"]], theta[index["Cu/expansion"]] = 10.8, 0.01
     prediction = Prediction(theta, np.eye(p) * 1e-6, K_GRID, K_GRID, 0.0)
-    phases, shells = read_structure(card, prediction)
+    phases, shells = Readout(card)(prediction)
     assert [x.phase for x in phases] == ["Cu"]
     assert phases[0].fraction.value == 1.0
     assert [x.id for x in shells] == ["Cu/1", "Cu/2", "Cu/3", "Cu/4"]
@@ -66,7 +66,10 @@ def test_readout_follows_the_card(bundle):
     assert shells[0].c3 is not None
     assert shells[1].c3 is None
     wide = Prediction(theta, np.diag([x.prior.std**2 for x in card.parameters]), K_GRID, K_GRID, 0)
-    assert "c3" in read_structure(card, wide)[1][0].prior_limited
+    phases, shells = Readout(card)(wide)
+    assert shells[0].prior_limited == ["n_s02", "r", "sigma2", "c3"]
+    assert shells[1].prior_limited == ["n_s02", "r", "sigma2"]  # r follows the expansion
+    assert phases[0].prior_limited == ["e0_shift"]
 
 
 def test_trust_is_half_at_the_threshold(bundle):
@@ -76,19 +79,24 @@ def test_trust_is_half_at_the_threshold(bundle):
     assert trust_score(bundle.card, np.nan) == 0.0
 
 
-def test_a_model_is_chosen_by_edge_name_or_structure():
+def names(found):
+    return [bundle.card.name for bundle in found[0]]
+
+
+def test_models_are_found_by_edge_name_or_structure():
     registry = Registry.load()
-    assert registry.choose(COPPER)[0].card.name == "cu-k-fcc"
-    assert registry.choose(COPPER, structure="Cu")[0].card.name == "cu-k-fcc"
+    assert "cu-k-fcc" in names(registry.candidates(COPPER))
+    assert names(registry.candidates(COPPER, name="cu-k-fcc")) == ["cu-k-fcc"]
+    assert names(registry.candidates(COPPER, structure="Cu")) == ["cu-k-fcc"]
     for asked, says in (
         ({"name": "nobody"}, "nobody"),
-        ({"structure": "CuO"}, "CuO"),
+        ({"structure": "CuO3"}, "CuO3"),
     ):
-        found, reason = registry.choose(COPPER, **asked)
-        assert found is None
+        found, reason = registry.candidates(COPPER, **asked)
+        assert found == []
         assert says in reason
-    assert "Fe K" in registry.choose(Edge("Fe", "K"))[1]
-    assert "for Cu K" in registry.choose(Edge("Fe", "K"), name="cu-k-fcc")[1]
+    assert "Ni K" in registry.candidates(Edge("Ni", "K"))[1]
+    assert "for Cu K" in registry.candidates(Edge("Fe", "K"), name="cu-k-fcc")[1]
 
 
 def spoil_hash(folder):
@@ -138,7 +146,7 @@ def test_the_daemon_runs_on_without_a_refused_bundle(copy):
     lose_graph(copy)
     registry = Registry.load([copy.parent])
     assert "missing" in registry.refused["cu-k-fcc"]
-    assert registry.choose(COPPER)[0].folder == shipped_folder() / "cu-k-fcc"
+    assert registry.bundles["cu-k-fcc"].folder == shipped_folder() / "cu-k-fcc"
 
 
 def test_a_bundle_of_ones_own_wins_over_the_shipped_one(copy):

@@ -10,6 +10,7 @@ from larch.xafs.feffit import TransformGroup
 from exafsd.contract import K_GRID, FitWindow
 from exafsd.inference.polish import Polisher, objective
 from exafsd.inference.registry import load_bundle, shipped_folder
+from exafsd.reduction.transform import fit_weight, r_factor
 from exafsd.spectra import Prediction
 from exafsd.testing.heating import HeatedFoil, feff_paths
 from polishing import (
@@ -20,7 +21,6 @@ from polishing import (
     noisy,
     reference,
     simulated,
-    weigh,
 )
 
 #: largest difference in feffit's error bars; 0.1 is promised, 0.004 was found at worst
@@ -36,7 +36,7 @@ def bundle():
 
 @pytest.fixture(scope="module")
 def polisher(bundle):
-    return Polisher(bundle.card, bundle.equation, weigh)
+    return Polisher(bundle.card, bundle.equation, fit_weight)
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +132,22 @@ def test_the_objective_is_that_of_feffit(window, k_end):
     )  # fmt: skip
     first, last = (int(0.01 + r / trans.rstep) for r in window.r)
     theirs = np.sum(np.abs(trans.fftf(chi[:size])[first:last]) ** 2)
-    goal = objective(weigh, window, k_end)
+    goal = objective(fit_weight, window, k_end)
     assert np.sum((goal.chi_matrix @ chi[goal.inside]) ** 2) == pytest.approx(theirs, rel=1e-9)
     assert np.sum((goal.matrix @ (K_GRID**2 * chi)[goal.inside]) ** 2) == pytest.approx(theirs)
+
+
+@pytest.mark.parametrize("window", [FitWindow(), FitWindow(k=(2.5, 12.0), r=(1.13, 3.4))])
+def test_the_r_factor_of_results_is_that_of_feffit(series, paths, window):
+    """Of the same model; an R range that is one point longer would differ by per cents."""
+    for spectrum in series:
+        larch = reference(spectrum, window, {1: paths[0]})
+        model = np.zeros(K_GRID.size)
+        model[: len(larch.model)] = larch.model
+        end = min(window.k[1], spectrum.k_end - 0.5)
+        cut = window.model_copy(update={"k": (window.k[0], end)})
+        (found,) = r_factor(spectrum.chi_k2[None], (K_GRID**2 * model)[None], cut, spectrum.k_end)
+        assert found == pytest.approx(larch.r_factor, rel=1e-4)
 
 
 def test_two_shells_in_the_window(bundle, foil, paths):
@@ -175,7 +188,7 @@ def test_two_shells_in_the_window(bundle, foil, paths):
     theta = np.array([4.0, 11.0, 2.55, 0.009, 2e-4, 3.6, 0.012, 5.0, 0.0])
     read = Prediction(theta, np.eye(9), K_GRID, K_GRID, 0.0)
     spectrum = Spectrum.of(simulated(foil.sweep(300.0, "up", np.random.default_rng(5))), bundle)
-    polisher = Polisher(card, equation, weigh)
+    polisher = Polisher(card, equation, fit_weight)
     (polished,) = polisher(spectrum.chi_k2[None], [read], spectrum.k_end, [spectrum.epsilon_k])
     larch = reference(spectrum, card.fit[0], {1: paths[0], 2: paths[1]})
     compare(polished, larch)

@@ -12,9 +12,10 @@ from exafsd.inference.polish_message import best_of, polish_message
 from exafsd.inference.predictor import Equation
 from exafsd.inference.reference_fit import ReferenceFit, shells_in_window
 from exafsd.inference.registry import BundleError, load_bundle, shipped_folder
+from exafsd.reduction.transform import fit_weight
 from exafsd.spectra import Prediction
 from exafsd.testing.heating import HeatedFoil
-from polishing import Spectrum, noisy, simulated, weigh
+from polishing import Spectrum, noisy, simulated
 
 K_END, EPSILON = 14.5, 1e-3
 FREE = ("Cu/e0_shift", "Cu/1/n_s02", "Cu/1/r", "Cu/1/sigma2")
@@ -32,7 +33,7 @@ def card(bundle):
 
 @pytest.fixture(scope="module")
 def polisher(bundle):
-    return Polisher(bundle.card, bundle.equation, weigh)
+    return Polisher(bundle.card, bundle.equation, fit_weight)
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +178,7 @@ def test_not_polished(bundle, card, polisher, typical):
     no_r = [p for p in card.parameters if p.id != "Cu/1/r"]
     two = [*card.structures, card.structures[0].model_copy(update={"phase": "CuO"})]
     for change in ({"parameters": no_r}, {"structures": two}):
-        other = Polisher(card.model_copy(update=change), bundle.equation, weigh)
+        other = Polisher(card.model_copy(update=change), bundle.equation, fit_weight)
         assert other(row, read, K_END, [EPSILON]) == [OFF]
     for skipped in (OFF, SHED):
         message = polish_message(card, skipped)

@@ -75,10 +75,12 @@ class ModelRef(_Part):
 
 
 class Candidate(_Part):
-    """Another bundle that was considered."""
+    """A bundle that may read the spectrum; the one that did is among them."""
 
     model: str
-    score: float | None
+    score: float | None = Field(
+        description="its trust, times its likelihood relative to the best of all; null: not asked"
+    )
 
 
 class Phase(_Part):
@@ -87,6 +89,10 @@ class Phase(_Part):
     phase: str
     fraction: Value | None
     e0_shift: Value = Field(description="eV")
+    prior_limited: list[str] = Field(
+        default_factory=list[str],
+        description="which of these the spectrum says little more about than was known before",
+    )
 
 
 class Shell(_Part):
@@ -104,7 +110,10 @@ class Shell(_Part):
     r: Value = Field(description="angstrom")
     sigma2: Value = Field(description="angstrom^2")
     c3: Value | None = Field(default=None, description="angstrom^3")
-    prior_limited: list[str] = Field(default_factory=list[str])
+    prior_limited: list[str] = Field(
+        default_factory=list[str],
+        description="which of these the spectrum says little more about than was known before",
+    )
 
 
 class Correlation(_Part):
@@ -186,21 +195,21 @@ class Identity(BaseMessage):
 
     id: str = Field(description="<run_uid>/<stream>/<channel>/<edge>/<sweep>; the same on replay")
     acquired: Acquired
-    run_uid: str
-    scan_id: int | None
-    stream: str
-    channel: Channel
-    sweep: int
-    direction: Direction | None
+    run_uid: str = Field(description="uid of the raw run")
+    scan_id: int | None = Field(description="of the raw run")
+    stream: str = Field(description="name of the stream that the sweep is from")
+    channel: Channel = Field(description="how mu was measured")
+    sweep: int = Field(description="number in its stream, from 1")
+    direction: Direction | None = Field(description="of the energy")
     averaged: Averaged
-    sample: Any
-    context: dict[str, ContextValue]
+    sample: Any = Field(description="as the run has it")
+    context: dict[str, ContextValue] = Field(description="metadata that the settings chose")
     truth: dict[str, float | None] | None = Field(description="only from a simulated beamline")
-    element: str
-    edge: str
+    element: str = Field(description="absorber")
+    edge: str = Field(description="K, L3, ...")
     guessed: list[str] = Field(description="which of element and edge were not in the metadata")
-    quality: list[str]
-    settings_sha256: str
+    quality: list[str] = Field(description="flags, see docs/reference/reasons.md")
+    settings_sha256: str = Field(description="of adapter, reduction and inference settings")
     timing_ms: Timing
 
 
@@ -209,9 +218,11 @@ class Result(Identity):
 
     kind: Literal["result"] = "result"
     e0: float = Field(description="eV")
-    e0_policy: Literal["run", "auto", "fixed", "foil"]
-    energy_shift: Calibrated | None = None
-    edge_step: Value
+    e0_policy: Literal["run", "auto", "fixed", "foil"] = Field(description="how E0 was chosen")
+    energy_shift: Calibrated | None = Field(
+        default=None, description="eV added to the energies because of the reference foil"
+    )
+    edge_step: Value = Field(description="of mu, at E0")
     deglitched: list[float] = Field(
         default_factory=list[float], description="eV of points that were replaced as glitches"
     )
@@ -221,11 +232,18 @@ class Result(Identity):
     model: ModelRef | None
     candidates: list[Candidate] = Field(default_factory=list[Candidate])
     phases: list[Phase] | None
-    shells: list[Shell] | None
-    s02: Calibrated | None = None
-    r_factor: float | None = None
+    shells: list[Shell] | None = Field(description="null where trust.reason says why")
+    s02: Calibrated | None = Field(default=None, description="S0^2 where it is known")
+    n_reason: str | None = Field(
+        default=None, description="why shells have no N, in words; null without shells"
+    )
+    r_factor: float | None = Field(
+        default=None, description="of the network's parameters in the window of the fit"
+    )
     polish: Polish | None = None
-    best: Literal["network", "polish"] | None
+    best: Literal["network", "polish"] | None = Field(
+        description="which answer to show: shells, or polish.shells"
+    )
     trust: Trust
     convergence: None = None
     xanes: None = None
@@ -267,7 +285,9 @@ class Status(BaseMessage):
     """The daemon's health, once a second."""
 
     kind: Literal["status"] = "status"
-    state: Literal["starting", "ready", "overloaded", "stopping", "stopped"]
+    state: Literal["starting", "ready", "overloaded", "stopping", "stopped"] = Field(
+        description="stopped is the last one that a daemon sends"
+    )
     uptime: float = Field(description="s")
     results: int
     rejected: int
@@ -276,14 +296,14 @@ class Status(BaseMessage):
     drops: dict[str, int] = Field(
         description="documents dropped, peers refused and replies not taken, by reason"
     )
-    queues: dict[str, int]
+    queues: dict[str, int] = Field(description="what waits, by place")
     lag: float | None = Field(description="seconds from sweep end to result, latest")
     audit: dict[str, float] | None = Field(
         default=None, description="the compiled reduction against Larch, see docs/reference"
     )
-    models: list[str]
+    models: list[str] = Field(description="bundles that are loaded")
     refused_models: dict[str, str] = Field(description="bundle to reason")
-    versions: dict[str, str]
+    versions: dict[str, str] = Field(description="of exafsd and what it rests on")
     problems: list[str] = Field(description="latest trouble with documents, newest last")
     heartbeat: float | None = Field(default=None, description="s between two of these")
     answers: str | None = Field(

@@ -47,12 +47,12 @@ class Autobk(_Frozen, frozen=True):
         default=None, gt=0, le=40, description="1/angstrom; null is the end of the data"
     )
     dk: float = Field(default=0.1, ge=0, le=10, description="window sill, 1/angstrom")
-    win: Window = "hanning"
+    win: Window = Field(default="hanning", description="shape of the window")
     nclamp: int = Field(
         default=3, ge=0, le=100, description="points at each end held by the clamps"
     )
-    clamp_lo: float = 0.0
-    clamp_hi: float = 1.0
+    clamp_lo: float = Field(default=0.0, description="weight of the clamp at the first points")
+    clamp_hi: float = Field(default=1.0, description="weight of the clamp at the last points")
 
 
 class Xftf(_Frozen, frozen=True):
@@ -63,8 +63,8 @@ class Xftf(_Frozen, frozen=True):
         default=14.0, gt=0, le=40, description="1/angstrom; cut to the data's end less 0.5"
     )
     dk: float = Field(default=2.0, ge=0, le=10, description="window sill, 1/angstrom")
-    kweight: int = Field(default=2, ge=0, le=3)
-    window: Window = "hanning"
+    kweight: int = Field(default=2, ge=0, le=3, description="k weight of the transform")
+    window: Window = Field(default="hanning", description="shape of the window")
     rmax_out: float = Field(default=6.0, gt=0, le=31, description="angstrom")
 
 

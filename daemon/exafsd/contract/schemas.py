@@ -1,4 +1,4 @@
-"""Write the JSON schemas of card, messages, requests and replies.
+"""Write the JSON schemas of card, S0² file, messages, requests and replies.
 
 ``python -m exafsd.contract.schemas DIR``
 """
@@ -12,12 +12,14 @@ from typing import Any
 from exafsd.contract.answers import ASKS, REPLIES
 from exafsd.contract.card import Card
 from exafsd.contract.messages import MESSAGES
+from exafsd.contract.s02 import S02File
 
 
 @lru_cache(maxsize=1)
 def schemas() -> dict[str, dict[str, Any]]:
     """File name to JSON schema."""
     found = {"card.json": Card.model_json_schema(by_alias=True, mode="serialization")}
+    found["s02.json"] = S02File.model_json_schema(by_alias=True, mode="serialization")
     for message in MESSAGES:
         kind = message.model_fields["kind"].default
         schema = message.model_json_schema(by_alias=True, mode="serialization")

@@ -64,11 +64,12 @@ def _value(fit: Fit, id_: str, scale: float = 1.0) -> FitValue:
 
 def _phases(card: Card, fit: Fit) -> list[PolishPhase]:
     (structure,) = card.structures  # several phases have no reference fit
+    e0_shift = next(p.id for p in card.parameters if p.name == "e0_shift")
     return [
         PolishPhase(
             phase=structure.phase,
             fraction=FitValue(value=1.0, std=None),
-            e0_shift=_value(fit, f"{structure.phase}/e0_shift"),
+            e0_shift=_value(fit, e0_shift),
         )
     ]
 

@@ -1,6 +1,8 @@
 """theta and its covariance to phases and shells, by the card."""
 
-from collections.abc import Callable
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -9,102 +11,125 @@ from exafsd.contract.messages import Phase, Shell, Value
 from exafsd.spectra import Floats, Prediction
 
 
-class Theta:
-    """Values and standard deviations of parameters and of functions of two of them."""
+@dataclass(frozen=True)
+class _Linear:
+    """A published quantity of a phase or shell: offset + sum of weights (by id) * parameters."""
 
-    def __init__(self, card: Card, prediction: Prediction) -> None:
-        self._index = {parameter.id: i for i, parameter in enumerate(card.parameters)}
-        self._theta: Floats = prediction.theta
-        self._cov: Floats = prediction.theta_cov
-
-    def value(self, parameter: Parameter, scale: float = 1.0, offset: float = 0.0) -> Value:
-        """Value and std of offset + scale * parameter."""
-        i = self._index[parameter.id]
-        variance = float(self._cov[i, i])
-        std = abs(scale) * variance**0.5 if variance >= 0 else None
-        return Value(value=offset + scale * float(self._theta[i]), std=std)
+    owner: str
+    name: str
+    weights: dict[str, float]
+    offset: float = 0.0
 
 
-def read_structure(card: Card, prediction: Prediction) -> tuple[list[Phase], list[Shell]]:
-    """Phases and shells of a prediction.
+class Readout:
+    """Phases and shells of predictions, by one card.
 
-    A shell without its own ``n_s02`` has the first shell's in the ratio of crystallographic
-    degeneracies; one without its own ``r`` follows the phase's isotropic ``expansion``.
+    A shell without its own ``n_s02`` has that of the phase's first shell, or else of the card's
+    first, in the ratio of crystallographic degeneracies. One without its own ``r`` follows its
+    phase's isotropic ``expansion``. Of several phases one may be without ``fraction``: it is what
+    the others leave. N S0^2 is that of an absorber in its phase, whatever the phase's fraction.
+
+    Raises
+    ------
+    ValueError
+        If the card lacks a parameter that this needs.
     """
-    theta = Theta(card, prediction)
-    phases, shells = [], []
-    for structure in card.structures:
-        mine = [p for p in card.parameters if p.phase == structure.phase]
-        whole = {p.name: p for p in mine if p.shell is None}
-        fraction = theta.value(whole["fraction"]) if "fraction" in whole else None
-        if fraction is None and len(card.structures) == 1:
-            fraction = Value(value=1.0, std=None)
-        phases.append(
-            Phase(
-                phase=structure.phase,
-                fraction=fraction,
-                e0_shift=theta.value(whole["e0_shift"]),
-            )
-        )
-        numbers = sorted({p.shell for p in mine if p.shell is not None})
-        first = {p.name: p for p in mine if p.shell == 1}
-        for number in numbers:
-            own = {p.name: p for p in mine if p.shell == number}
-            shells.append(
-                _shell(
-                    theta.value,
-                    own,
-                    first,
-                    whole,
-                    number,
-                    structure.absorber_site,
-                    card,
-                    prediction,
-                )
-            )
-    return phases, shells
+
+    def __init__(self, card: Card) -> None:
+        self._phases = [structure.phase for structure in card.structures]
+        self._shells = _shells(card)
+        try:
+            self._linear = [*_of_phases(card), *_of_shells(card, self._shells)]
+        except KeyError as error:
+            missing = "/".join(str(part) for part in error.args[0] if part is not None)
+            raise ValueError(f"the card has no parameter {missing}") from None
+        index = {parameter.id: i for i, parameter in enumerate(card.parameters)}
+        self._weights = np.zeros((len(self._linear), len(index)))
+        for row, quantity in zip(self._weights, self._linear, strict=True):
+            for id_, weight in quantity.weights.items():
+                row[index[id_]] = weight
+        self._offsets = np.array([quantity.offset for quantity in self._linear])
+        prior = np.array([parameter.prior.std for parameter in card.parameters])
+        self._vague: Floats = card.thresholds.prior_limited * prior
+
+    def __call__(self, prediction: Prediction) -> tuple[list[Phase], list[Shell]]:
+        """Phases and shells of a prediction."""
+        weights, cov = self._weights, prediction.theta_cov
+        value = self._offsets + weights @ prediction.theta
+        variance = np.sum(weights @ cov * weights, axis=1)
+        # parameters about which the spectrum says little more than was known before
+        vague = np.sqrt(np.maximum(np.diag(cov), 0.0)) > self._vague
+        limited = ((weights != 0) & vague).any(axis=1)
+        found: defaultdict[str, dict[str, Any]] = defaultdict(lambda: {"prior_limited": []})
+        for i, quantity in enumerate(self._linear):
+            std = float(variance[i]) ** 0.5 if variance[i] >= 0 else None
+            mine = found[quantity.owner]
+            mine[quantity.name] = Value(value=float(value[i]), std=std)
+            if limited[i]:
+                mine["prior_limited"].append(quantity.name)
+        whole: dict[str, Any] = {"fraction": Value(value=1.0, std=None)}  # of one phase
+        phases = [Phase(phase=phase, **(whole | found[phase])) for phase in self._phases]
+        return phases, [Shell(**shell, **found[shell["id"]]) for shell in self._shells]
 
 
-def _shell(
-    value: Callable[..., Value],
-    own: dict[str, Parameter],
-    first: dict[str, Parameter],
-    whole: dict[str, Parameter],
-    number: int,
-    site: int,
-    card: Card,
-    prediction: Prediction,
-) -> Shell:
-    known = own["sigma2"]
-    r_eff, degeneracy = float(known.r_eff or 0.0), float(known.degeneracy or 0.0)
-    if "n_s02" in own:
-        n_s02 = value(own["n_s02"])
-    else:
-        n_s02 = value(first["n_s02"], scale=degeneracy / float(first["n_s02"].degeneracy or 1.0))
-    r = value(own["r"]) if "r" in own else value(whole["expansion"], scale=r_eff, offset=r_eff)
-    return Shell(
-        id=f"{known.phase}/{number}",
-        phase=known.phase,
-        shell=number,
-        site=site,
-        scatterer=str(known.scatterer),
-        degeneracy=degeneracy,
-        r_eff=r_eff,
-        n_s02=n_s02,
-        r=r,
-        sigma2=value(known),
-        n=None,
-        c3=value(own["c3"]) if "c3" in own else None,
-        prior_limited=_prior_limited(own, card, prediction),
-    )
+def _shells(card: Card) -> list[dict[str, Any]]:
+    """What is fixed of every shell, phase by phase."""
+    known = {(p.phase, p.shell): p for p in card.parameters if p.name == "sigma2"}
+    return [
+        {
+            "id": f"{structure.phase}/{p.shell}",
+            "phase": structure.phase,
+            "shell": p.shell,
+            "site": structure.absorber_site,
+            "scatterer": str(p.scatterer),
+            "degeneracy": float(p.degeneracy or 0.0),
+            "r_eff": float(p.r_eff or 0.0),
+        }
+        for structure in card.structures
+        for (phase, _), p in sorted(known.items(), key=lambda item: item[0][1] or 0)
+        if phase == structure.phase
+    ]
 
 
-def _prior_limited(own: dict[str, Parameter], card: Card, prediction: Prediction) -> list[str]:
-    """Parameters about which the spectrum says little more than was known before."""
-    std = np.sqrt(np.maximum(np.diag(prediction.theta_cov), 0.0))
-    index = {parameter.id: i for i, parameter in enumerate(card.parameters)}
-    limit = card.thresholds.prior_limited
-    return [name for name, p in own.items() if std[index[p.id]] > limit * p.prior.std]
+def _of_phases(card: Card) -> list[_Linear]:
+    known = {(p.phase, p.shell, p.name): p.id for p in card.parameters}
+    phases = [structure.phase for structure in card.structures]
+    made: list[_Linear] = []
+    for phase in phases:
+        if (phase, None, "fraction") in known:
+            made.append(_Linear(phase, "fraction", {known[phase, None, "fraction"]: 1.0}))
+        elif len(phases) > 1:
+            others = [known[other, None, "fraction"] for other in phases if other != phase]
+            made.append(_Linear(phase, "fraction", dict.fromkeys(others, -1.0), 1.0))
+        made.append(_Linear(phase, "e0_shift", {known[phase, None, "e0_shift"]: 1.0}))
+    return made
+
+
+def _of_shells(card: Card, shells: list[dict[str, Any]]) -> list[_Linear]:
+    known = {(p.phase, p.shell, p.name): p for p in card.parameters}
+    made: list[_Linear] = []
+    for shell in shells:
+        owner, phase, number = shell["id"], shell["phase"], shell["shell"]
+        amplitude = _amplitude(card, phase, number)
+        ratio = shell["degeneracy"] / float(amplitude.degeneracy or 1.0)
+        made.append(_Linear(owner, "n_s02", {amplitude.id: ratio}))
+        r, r_eff = known.get((phase, number, "r")), shell["r_eff"]
+        if r is not None:
+            made.append(_Linear(owner, "r", {r.id: 1.0}))
+        else:
+            made.append(_Linear(owner, "r", {known[phase, None, "expansion"].id: r_eff}, r_eff))
+        own = {name: known.get((phase, number, name)) for name in ("sigma2", "c3")}
+        made += [_Linear(owner, name, {p.id: 1.0}) for name, p in own.items() if p is not None]
+    return made
+
+
+def _amplitude(card: Card, phase: str, number: int) -> Parameter:
+    """Parameter that a shell's N S0^2 follows from."""
+    amplitudes = [p for p in card.parameters if p.name == "n_s02"]
+    if not amplitudes:
+        raise KeyError((phase, number, "n_s02"))
+    nearest = {(phase, number): 0, (phase, 1): 1}
+    return min(amplitudes, key=lambda p: nearest.get((p.phase, p.shell or 0), 2))
 
 
 def trust_score(card: Card, ood: float) -> float:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from exafsd.contract.card import CARD_FILE, EQUATION_FILE, PINN_FILE, Card, file_sha256
 from exafsd.inference.predictor import Equation, Predictor
+from exafsd.inference.readout import Readout
 from exafsd.spectra import Edge
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ def load_bundle(folder: Path) -> Bundle:
         predictor = Predictor(graph, card)
         graph = folder / EQUATION_FILE
         equation = Equation(graph, card)
+        Readout(card)
     except Exception as error:  # onnxruntime raises its own kinds on bad graphs
         raise BundleError(f"{graph} cannot be run: {error}") from None
     return Bundle(folder, card, predictor, equation)
@@ -112,10 +114,10 @@ class Registry:
                 registry.bundles[bundle.card.name] = bundle
         return registry
 
-    def choose(
+    def candidates(
         self, edge: Edge, name: str | None = None, structure: str | None = None
-    ) -> tuple[Bundle | None, str | None]:
-        """Return the bundle for an edge and None, or None and the reason there is none."""
+    ) -> tuple[list[Bundle], str | None]:
+        """Bundles that may read an edge, the latest loaded last; or none, and the reason."""
         if name is not None:
             return self._named(edge, name)
         fitting = [
@@ -124,25 +126,29 @@ class Registry:
             if (bundle.card.absorber, bundle.card.edge) == (edge.element, edge.edge)
         ]
         if not fitting:
-            return None, f"no model for {edge.element} {edge.edge} is loaded"
+            return [], f"no model for {edge.element} {edge.edge} is loaded"
         if structure is None:
-            return fitting[0], None
-        for bundle in fitting:
-            if any(structure in (s.phase, s.formula) for s in bundle.card.structures):
-                return bundle, None
+            return fitting, None
+        holding = [
+            bundle
+            for bundle in fitting
+            if any(structure in (s.phase, s.formula) for s in bundle.card.structures)
+        ]
+        if holding:
+            return holding, None
         names = ", ".join(bundle.card.name for bundle in fitting)
-        return None, f"the structure {structure!r} was asked for, but is in none of {names}"
+        return [], f"the structure {structure!r} was asked for, but is in none of {names}"
 
-    def _named(self, edge: Edge, name: str) -> tuple[Bundle | None, str | None]:
+    def _named(self, edge: Edge, name: str) -> tuple[list[Bundle], str | None]:
         bundle = self.bundles.get(name)
         if bundle is None:
             why = self.refused.get(name)
             have = ", ".join(self.bundles) or "none"
             text = f"it was refused: {why}" if why else f"loaded are: {have}"
-            return None, f"the model {name!r} was asked for, but {text}"
+            return [], f"the model {name!r} was asked for, but {text}"
         if (bundle.card.absorber, bundle.card.edge) != (edge.element, edge.edge):
-            return None, (
+            return [], (
                 f"the model {name!r} is for {bundle.card.absorber} {bundle.card.edge},"
                 f" the spectrum is {edge.element} {edge.edge}"
             )
-        return bundle, None
+        return [bundle], None

@@ -12,6 +12,9 @@ from exafsd.spectra import Floats, Shift
 
 #: a shift this many standard errors off the drift is no noise
 SIGNIFICANT = 5.0
+#: eV; shifts are applied in such steps, or every sweep would have energies of its own and need a
+#: plan of its own. Half a step moves R by 1e-5 angstrom, and a foil is matched to 0.01 eV at best
+STEP = 0.01
 
 
 class Tracked(NamedTuple):
@@ -141,5 +144,7 @@ class Tracker:
         return self._settings.foil_e0 - self._reference.e0
 
     def _told(self, drift: _Drift, *flags: str) -> Tracked:
-        last = drift.last
-        return Tracked(last and Shift(last.shift + self._offset, last.std), flags)
+        if drift.last is None:
+            return Tracked(None, flags)
+        steps = round((drift.last.shift + self._offset) / STEP)
+        return Tracked(Shift(steps * STEP, drift.last.std), flags)

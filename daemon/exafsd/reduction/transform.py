@@ -134,11 +134,17 @@ def r_factor(data: NDArray[Any], model: NDArray[Any], fit: FitWindow, k_end: flo
         return np.sum(np.abs(missed) ** 2, axis=-1) / np.where(total > 0, total, np.nan)
 
 
+def fit_weight(fit: FitWindow, k_end: float) -> Floats:
+    """(401,) what a fit multiplies k^2 chi(k) by: Larch's window cut to the data, and a power of k.
+
+    Zero beyond `k_end`.
+    """
+    window = Xftf(kmin=fit.k[0], kmax=fit.k[1], dk=fit.dk, kweight=fit.kweight, window=fit.window)
+    return grid_transform(window, k_end).weight
+
+
 @lru_cache(maxsize=256)
 def _fit_transform(fit: FitWindow, k_end: float) -> Transform:
-    """Transform restricted to the R range of a fit window."""
-    window = Xftf(kmin=fit.k[0], kmax=fit.k[1], dk=fit.dk, kweight=fit.kweight, window=fit.window)
-    weight = grid_transform(window, k_end).weight
-    r = R_STEP * np.arange(NFFT // 2)
-    inside = np.flatnonzero((r >= fit.r[0]) & (r <= fit.r[1]))
-    return Transform(weight, int(inside[0]), int(inside[-1]) + 1)
+    """Transform restricted to the R range of a fit window, rounded as in Larch's feffit."""
+    begin, end = (int(0.01 + r / R_STEP) for r in fit.r)  # the step at the upper end is left out
+    return Transform(fit_weight(fit, k_end), begin, min(end, NFFT // 2))

@@ -1,0 +1,328 @@
+"""Spectra through the pipeline: choosing among models, the polish, several phases."""
+
+import numpy as np
+import pytest
+
+from bundles import copper, parameter, shipped_as, structure, write
+from exafsd.analysis import Analysis, Inference, Reduction
+from exafsd.contract import FitWindow
+from exafsd.contract.frames import ARRAY_UNITS, decode, encode
+from exafsd.contract.recipe import Autobk, Recipe
+from exafsd.inference.candidates import MOST
+from exafsd.inference.registry import BundleError, Registry, load_bundle, shipped_folder
+from exafsd.pipeline import Pipeline
+from exafsd.reduction.reducer import Reducer
+from exafsd.spectra import Edge, Run, Sweep
+from exafsd.testing.heating import HeatedFoil, cache_folder, feff_paths
+from polishing import Spectrum, reference, simulated
+
+RUN = Run(uid="run", edges=(Edge("Cu", "K"),))
+CU, CUO, CU2O = structure("Cu", "F m 3 m"), structure("CuO"), structure("Cu2O")
+
+
+@pytest.fixture(scope="module")
+def foil():
+    return HeatedFoil(cache_folder(), 400, (20.0, 600.0))
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_bundle(shipped_folder() / "cu-k-fcc")
+
+
+def counted(foil, kelvin=300.0, number=1):
+    return foil.sweep(kelvin, "up", np.random.default_rng(number))
+
+
+def sweep(counts, number=1):
+    signals = {"i0": counts.i0, "it": counts.it}
+    return Sweep(RUN, "primary", number, counts.energy, signals)
+
+
+def analysis(reduction=None, **inference):
+    channels = {"channels": ("transmission",), **(reduction or {})}
+    return Analysis(reduction=Reduction(**channels), inference=Inference(**inference))
+
+
+class Counting(Reducer):
+    """Counts what it reduces."""
+
+    jobs = 0
+
+    def reduce(self, jobs):
+        self.jobs += len(jobs)
+        return super().reduce(jobs)
+
+
+def pipeline(*folders, bundles=()):
+    loaded = [*bundles, *map(load_bundle, folders)]
+    return Pipeline(Registry({b.card.name: b for b in loaded}), tuple(ARRAY_UNITS), Counting())
+
+
+def made(tmp_path, name, phase, explains, ood=0.05, **changes):
+    parameters = [p.model_copy(update={"phase": phase.phase}) for p in copper().parameters]
+    card = copper(name=name, structures=[phase], parameters=parameters, **changes)
+    return write(tmp_path, card, explains, ood)
+
+
+def one(pipe, counts, how=None, **more):
+    ((outcome,),) = pipe.process_many([(sweep(counts), how or analysis())], **more)
+    return decode(encode(outcome.message, outcome.arrays)).header
+
+
+def told(header):
+    return {c["model"]: c["score"] for c in header["candidates"]}
+
+
+def test_the_most_plausible_model_is_published_with_the_scores_of_all(tmp_path, foil):
+    pipe = pipeline(
+        made(tmp_path, "cu-k-cuo", CUO, explains=0.5, ood=0.02),
+        made(tmp_path, "cu-k-right", CU, explains=0.9, ood=0.08),
+        made(tmp_path, "cu-k-cu2o", CU2O, explains=0.4, ood=0.2),
+    )
+    found = one(pipe, counted(foil))
+    assert found["model"]["name"] == "cu-k-right"
+    assert found["trust"]["in_domain"]
+    assert found["shells"][0]["phase"] == "Cu"
+    assert found["r_factor"] == pytest.approx(0.01, rel=1e-3)
+    scores = told(found)
+    assert list(scores) == sorted(scores, key=scores.get, reverse=True)
+    assert scores["cu-k-right"] == found["trust"]["score"]
+    assert scores.keys() == {"cu-k-cuo", "cu-k-right", "cu-k-cu2o"}
+    assert scores["cu-k-cuo"] < 1e-6  # although its own limit trusts it more
+
+
+def test_two_that_fit_equally_well_are_ambiguous(tmp_path, foil):
+    pipe = pipeline(
+        made(tmp_path, "cu-k-cuo", CUO, explains=0.9), made(tmp_path, "cu-k-cu2o", CU2O, 0.89)
+    )
+    found = one(pipe, counted(foil))
+    assert (found["shells"], found["phases"], found["polish"], found["best"]) == (None,) * 4
+    assert found["trust"]["reason"].startswith("ambiguous: cu-k-cuo")
+    assert "cu-k-cu2o" in found["trust"]["reason"]
+    for how in (analysis(model="cu-k-cu2o"), analysis(structure="Cu2O")):
+        named = one(pipe, counted(foil), how)
+        assert named["model"]["name"] == "cu-k-cu2o"
+        assert named["trust"]["reason"] is None
+        assert list(told(named)) == ["cu-k-cu2o"]
+
+
+def test_where_none_fits_the_nearest_is_named_and_nothing_is_given(tmp_path, foil):
+    pipe = pipeline(
+        made(tmp_path, "cu-k-cuo", CUO, explains=0.5, ood=0.4),
+        made(tmp_path, "cu-k-cu2o", CU2O, explains=0.3, ood=0.3),
+    )
+    found = one(pipe, counted(foil))
+    assert found["shells"] is None
+    assert found["model"]["name"] == "cu-k-cuo"
+    reason = found["trust"]["reason"]
+    assert "does not fit cu-k-cuo" in reason
+    assert "cu-k-cu2o" in reason
+    assert np.abs(found["k_data"]).max() > 10
+
+
+def test_two_networks_of_one_structure_are_no_rivals(tmp_path, foil, shipped):
+    again = shipped_as(tmp_path, "cu-k-again")
+    found = one(pipeline(again, bundles=[shipped]), counted(foil))
+    assert found["shells"]
+    first, second = told(found).values()
+    assert first == second > 0.5
+    other = shipped_as(tmp_path, "cu-k-hcp", structure("Cu", "P 63/m m c"))
+    found = one(pipeline(other, bundles=[shipped]), counted(foil))
+    assert found["shells"] is None
+    assert "ambiguous" in found["trust"]["reason"]
+
+
+def test_a_spectrum_is_reduced_once_for_models_of_one_recipe(tmp_path, foil):
+    other = Recipe(autobk=Autobk(rbkg=1.2))
+    same = [made(tmp_path, f"cu-k-{i}", CUO, 0.5) for i in range(3)]
+    for folders, how, jobs in (
+        (same, analysis(), 1),
+        ([*same, made(tmp_path, "cu-k-own", CU, 0.9, recipe=other)], analysis(), 2),
+        (same, analysis({"autobk": Autobk(rbkg=1.4)}), 2),
+    ):
+        pipe = pipeline(*folders)
+        one(pipe, counted(foil), how)
+        assert pipe._reducer.jobs == jobs
+
+
+def test_each_model_has_its_own_recipe(tmp_path, foil):
+    """What is shown is reduced as the chosen model wants it."""
+    recipes = {"cu-k-a": Recipe(autobk=Autobk(rbkg=1.4)), "cu-k-b": Recipe()}
+    a = made(tmp_path, "cu-k-a", CUO, 0.9, recipe=recipes["cu-k-a"])
+    b = made(tmp_path, "cu-k-b", CU2O, 0.5, recipe=recipes["cu-k-b"])
+    (both,) = pipeline(a, b).process(sweep(counted(foil)), analysis())
+    (alone,) = pipeline(a).process(sweep(counted(foil)), analysis())
+    assert both.message.model.name == "cu-k-a"
+    np.testing.assert_array_equal(both.arrays["chi_k2"], alone.arrays["chi_k2"])
+    (other,) = pipeline(b).process(sweep(counted(foil)), analysis())
+    assert np.abs(other.arrays["chi_k2"] - alone.arrays["chi_k2"]).max() > 1e-3
+
+
+def test_not_more_than_some_models_are_asked(tmp_path, foil):
+    names = [f"cu-k-{i}" for i in range(MOST + 2)]
+    pipe = pipeline(*(made(tmp_path, name, CU, 0.9) for name in names))
+    scores = told(one(pipe, counted(foil)))
+    assert scores.keys() == set(names)
+    assert [n for n, score in scores.items() if score is None] == names[:2]
+
+
+def test_a_data_range_too_short_for_one_model_leaves_the_others(tmp_path, foil, shipped):
+    long = copper().thresholds.model_copy(update={"k_max_min": 19.0})
+    pipe = pipeline(made(tmp_path, "cu-k-long", CUO, 0.99, thresholds=long), bundles=[shipped])
+    found = one(pipe, counted(foil))
+    assert found["model"]["name"] == "cu-k-fcc"
+    assert told(found)["cu-k-long"] is None
+    assert found["shells"]
+
+
+def test_candidates_change_nothing_in_the_numbers_of_the_chosen(tmp_path, foil, shipped):
+    """Many at once, with others beside, read like one alone."""
+    pipe = pipeline(made(tmp_path, "cu-k-cuo", CUO, 0.5), bundles=[shipped])
+    several = [sweep(counted(foil, 100.0 + 50 * i, i), i) for i in range(1, 5)]
+    together = pipe.process_many([(each, analysis()) for each in several])
+    for each, (outcome,) in zip(several, together, strict=True):
+        fresh = pipeline(bundles=[shipped])
+        fresh.process(several[0], analysis())  # the first of a run decides E0
+        (alone,) = fresh.process(each, analysis())
+        left, right = outcome.message, alone.message
+        assert left.model == right.model
+        for a, b in zip(left.shells, right.shells, strict=True):
+            assert a.r.value == pytest.approx(b.r.value, rel=1e-6)
+            assert a.sigma2.std == pytest.approx(b.sigma2.std, rel=1e-4)
+        assert left.polish.shells[0].r.value == pytest.approx(right.polish.shells[0].r.value)
+        for name, array in outcome.arrays.items():
+            np.testing.assert_allclose(array, alone.arrays[name], rtol=1e-4, atol=1e-5)
+
+
+def test_the_polish_is_feffit(foil, shipped):
+    counts = counted(foil)
+    found = one(pipeline(bundles=[shipped]), counts)
+    first = feff_paths(cache_folder())[0]
+    own = Spectrum.of(simulated(counts), shipped)
+    larch = reference(own, shipped.card.fit[0], {1: first})
+    polish = found["polish"]
+    assert polish["status"] == "converged"
+    (shell,), (phase,) = polish["shells"], polish["phases"]
+    values = {
+        "e0_shift": phase["e0_shift"],
+        **{f"1/{n}": shell[n] for n in ("n_s02", "r", "sigma2")},
+    }
+    for name, value in values.items():
+        off = (value["value"] - larch.value[name]) / larch.stderr[name]
+        assert abs(off) < 0.1, name
+        assert value["std_feffit"] == pytest.approx(larch.stderr[name], rel=0.05)
+        assert 0 < value["std"] < value["std_feffit"]
+    assert polish["r_factor"] == pytest.approx(larch.r_factor, rel=0.01)
+    assert found["best"] in ("network", "polish")
+    assert found["shells"][0]["r"]["value"] != shell["r"]["value"]  # shells stay the network's
+
+
+@pytest.mark.parametrize(
+    ("wanted", "room", "status"),
+    [
+        ("auto", True, "converged"), ("auto", False, "shed"), ("always", False, "converged"),
+        ("always", True, "converged"), ("off", True, "off"), ("off", False, "off"),
+    ],
+)  # fmt: skip
+def test_the_polish_is_made_when_there_is_room_or_it_is_wanted(foil, shipped, wanted, room, status):
+    found = one(pipeline(bundles=[shipped]), counted(foil), analysis(polish=wanted), room=room)
+    assert found["polish"]["status"] == status
+    assert found["shells"]
+    assert found["trust"]["in_domain"]
+    if status != "converged":
+        assert found["best"] == "network"
+        assert found["polish"]["shells"] == []
+
+
+def test_without_a_word_files_and_replays_are_polished(foil, shipped):
+    (outcome,) = pipeline(bundles=[shipped]).process(sweep(counted(foil)), analysis())
+    assert outcome.message.polish.status == "converged"
+
+
+@pytest.mark.expects_error_log
+def test_a_polish_that_breaks_leaves_the_networks_answer(foil, shipped, monkeypatch):
+    pipe = pipeline(bundles=[shipped])
+
+    def broken(*_):
+        raise np.linalg.LinAlgError("on purpose")
+
+    monkeypatch.setattr("exafsd.inference.polish.Polisher.__call__", broken)
+    found = one(pipe, counted(foil))
+    assert found["polish"]["status"] == "failed"
+    assert found["best"] == "network"
+    assert found["shells"]
+
+
+def mixture(tmp_path, parameters, theta, cov=None):
+    card = copper(
+        name="cu-k-mix",
+        structures=[CUO, CU2O],
+        fit=[FitWindow(r=(1.2, 2.4)), FitWindow(r=(1.0, 3.4))],
+        parameters=parameters,
+    )
+    return write(tmp_path, card, 0.9, 0.05, np.array(theta), cov)
+
+
+def shell(id_, n, r, std=1.0):
+    return parameter(id_, std, r_eff=r, degeneracy=float(n))
+
+
+TWO_PHASES = [
+    parameter("CuO/e0_shift"), parameter("CuO/fraction", 0.3),
+    shell("CuO/1/n_s02", 4, 1.95), shell("CuO/1/sigma2", 4, 1.95), shell("CuO/2/sigma2", 8, 2.9),
+    parameter("CuO/expansion", 0.02),
+    parameter("Cu2O/e0_shift", 5.0), shell("Cu2O/1/sigma2", 2, 1.85),
+    parameter("Cu2O/expansion", 0.02),
+]  # fmt: skip
+THETA = [2.0, 0.3, 3.6, 0.004, 0.009, 0.01, 6.0, 0.003, -0.01]
+
+
+def test_two_phases_are_read_out(tmp_path, foil):
+    std = np.array([0.5, 0.04, 0.2, 1e-3, 1e-3, 1e-3, 4.0, 1e-3, 0.019])
+    cov = np.diag(std**2)
+    cov[1, 3] = cov[3, 1] = 0.5 * std[1] * std[3]  # what is not asked about changes nothing
+    found = one(pipeline(mixture(tmp_path, TWO_PHASES, THETA, cov)), counted(foil))
+    first, second = found["phases"]
+    assert first["fraction"] == pytest.approx({"value": 0.3, "std": 0.04})
+    assert second["fraction"] == pytest.approx({"value": 0.7, "std": 0.04})
+    assert [p["e0_shift"]["value"] for p in (first, second)] == [2.0, 6.0]
+    assert [p["prior_limited"] for p in (first, second)] == [[], ["e0_shift"]]
+    by_id = {s["id"]: s for s in found["shells"]}
+    assert list(by_id) == ["CuO/1", "CuO/2", "Cu2O/1"]
+    assert [s["phase"] for s in by_id.values()] == ["CuO", "CuO", "Cu2O"]
+    assert [s["n"] for s in by_id.values()] == [None] * 3
+    n_s02 = [s["n_s02"]["value"] for s in by_id.values()]
+    assert n_s02 == pytest.approx([3.6, 7.2, 1.8], rel=1e-6)  # one S0^2, the crystals' N
+    assert by_id["Cu2O/1"]["n_s02"]["std"] == pytest.approx(0.1, rel=1e-5)
+    assert by_id["CuO/2"]["r"] == pytest.approx({"value": 2.9 * 1.01, "std": 2.9e-3}, rel=1e-5)
+    assert by_id["Cu2O/1"]["r"] == pytest.approx({"value": 1.85 * 0.99, "std": 1.85 * 0.019}, 1e-5)
+    assert by_id["Cu2O/1"]["prior_limited"] == ["r"]
+    assert by_id["CuO/1"]["prior_limited"] == []
+    assert found["fit"]["r"] == [1.0, 3.4]  # all shells of both
+    assert found["polish"]["status"] == "off"  # the reference fit has one phase
+    assert found["best"] == "network"
+
+
+def test_both_phases_may_have_a_fraction_of_their_own(tmp_path, foil):
+    parameters = [*TWO_PHASES, parameter("Cu2O/fraction", 0.3)]
+    found = one(pipeline(mixture(tmp_path, parameters, [*THETA, 0.65])), counted(foil))
+    assert [p["fraction"]["value"] for p in found["phases"]] == pytest.approx([0.3, 0.65])
+
+
+@pytest.mark.parametrize("lost", ["Cu2O/e0_shift", "CuO/fraction", "Cu2O/expansion", "CuO/1/n_s02"])
+def test_a_card_that_cannot_be_read_out_is_refused(tmp_path, lost):
+    kept = [(p, t) for p, t in zip(TWO_PHASES, THETA, strict=True) if p.id != lost]
+    folder = mixture(tmp_path, [p for p, _ in kept], [t for _, t in kept])
+    with pytest.raises(BundleError, match="no parameter"):
+        load_bundle(folder)
+
+
+def test_a_mixture_is_published_only_where_it_fits_better_than_a_pure_phase(tmp_path, foil):
+    mixed = mixture(tmp_path, TWO_PHASES, THETA)
+    pure = made(tmp_path, "cu-k-cuo", CUO, 0.9)
+    assert one(pipeline(mixed, pure), counted(foil))["model"]["name"] == "cu-k-cuo"
+    poor = made(tmp_path, "cu-k-poor", CUO, 0.7)
+    found = one(pipeline(mixed, poor), counted(foil))
+    assert found["model"]["name"] == "cu-k-mix"
+    assert found["trust"]["reason"] is None
