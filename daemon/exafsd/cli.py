@@ -1,5 +1,7 @@
 """The ``exafsd`` command. Every command is a few lines that call one function."""
 
+import atexit
+import gc
 import logging
 import os
 import sys
@@ -78,6 +80,8 @@ def main(
     version: Annotated[bool, typer.Option("--version", help="Say it and end.")] = False,
 ) -> None:
     """Live structural parameters from quick-XAFS scans."""
+    # else the interpreter looks for garbage in 2,500 modules on its way out: 0.7 s
+    atexit.register(gc.freeze)
     if version:
         typer.echo(f"exafsd {__version__}")
         raise typer.Exit
@@ -198,6 +202,39 @@ def export(
         fail(error)
 
 
+@app.command("calibrate-s02")
+def calibrate_s02(
+    sources: Annotated[
+        list[str], typer.Argument(help="Files of a foil; with --uid the archive, as for replay.")
+    ],
+    to: Annotated[
+        Path | None, typer.Option(help="File to write; default: s02-ELEMENT-EDGE.json.")
+    ] = None,
+    uid: Annotated[str | None, typer.Option(help="Run of the foil in the archive.")] = None,
+    config: ConfigOption = None,
+    model: ModelOption = None,
+    element: Annotated[str | None, typer.Option(help="For example Cu.")] = None,
+    edge: Annotated[str | None, typer.Option(help="For example K.")] = None,
+    channel: Annotated[
+        str, typer.Option(help="transmission, fluorescence or reference.")
+    ] = "transmission",
+    at_least: Annotated[
+        int | None, typer.Option(min=1, help="Spectra needed; default: 3 of a run, 1 of files.")
+    ] = None,
+) -> None:
+    """Measure S0² on a foil, so that N can be given."""
+    from exafsd.s02 import FoilData, calibrate_to_file
+
+    settings = _with_model(config, model)
+    _log("ERROR")
+    try:
+        foil = FoilData.parse(sources, uid, element, edge, channel, at_least)
+        for line in calibrate_to_file(foil, settings, to):
+            typer.echo(line)
+    except (ValueError, LookupError, OSError, RuntimeError) as error:
+        fail(error)
+
+
 @app.command()
 def watch(
     address: AddressArgument = DEFAULT_ADDRESS,
@@ -213,6 +250,38 @@ def watch(
         watch_address(address, topic, json, seconds, keys)
     except ValueError as error:  # the keys
         fail(error)
+
+
+@app.command()
+def dashboard(
+    address: AddressArgument = DEFAULT_ADDRESS,
+    connect: Annotated[str | None, typer.Option(help="The same as the argument.")] = None,
+    answers: Annotated[
+        str | None, typer.Option(help="Address for requests, if it is not the port after.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Interface for browsers.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 5100,
+    name: Annotated[
+        list[str] | None, typer.Option(help="Host name in the browser's address; may be repeated.")
+    ] = None,
+    keys: KeysOption = None,
+    browser: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+) -> None:
+    """Serve a web page that follows results, until Ctrl-C."""
+    try:
+        from exafsd.dashboard import Dashboard
+    except ImportError as error:
+        fail(f"{error}; the dashboard needs: pip install 'exafsd[dashboard]'")
+    _log("WARNING")
+    os.nice(10)  # where it shares a machine with the daemon, spectra come first
+    try:
+        page = Dashboard(connect or address, answers, keys, host, port, name or [])
+    except (ValueError, OSError) as error:  # the keys, or the port is taken
+        fail(error)
+    typer.echo(f"dashboard at {page.url}, following {connect or address}")
+    if browser:
+        typer.launch(page.url)
+    page.run()
 
 
 @app.command()
@@ -268,10 +337,17 @@ def keys(
 
 @app.command()
 def demo(
-    seconds: Annotated[float, typer.Option(help="How long to measure.")] = 60.0,
+    seconds: Annotated[
+        float, typer.Option(min=0, help="How long to measure; 0: until Ctrl-C.")
+    ] = 60.0,
     rate: Annotated[float, typer.Option(help="Sweeps a second.")] = 5.0,
-    publish: Annotated[str, typer.Option(help="Where results go.")] = "tcp://127.0.0.1:*",
-    port: Annotated[int | None, typer.Option(help="For the dashboard (not built yet).")] = None,
+    publish: Annotated[
+        str, typer.Option(help="Where results go; port * is any free one.")
+    ] = "tcp://127.0.0.1:*",
+    answers: Annotated[
+        str | None, typer.Option(help="Where requests are answered; default: the port after.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Of the dashboard; default: a free one.")] = None,
     shape: Annotated[
         str, typer.Option(help="Documents: array, event, page, monitor, resource, stream.")
     ] = "array",
@@ -280,12 +356,10 @@ def demo(
     ] = None,
 ) -> None:
     """Simulated beamline to published results, all on this machine."""
-    if port is not None:
-        typer.echo("exafsd: there is no dashboard yet; --port has no effect", err=True)
-    from exafsd.testing.demo import DemoError, run_demo
+    from exafsd.testing.demo import DemoError, Options, run_demo
 
     try:
-        run_demo(seconds, rate, publish, shape, folder)
+        run_demo(Options(seconds, rate, shape, publish, answers, port, folder))
     except DemoError as error:
         fail(error)
 
@@ -299,15 +373,33 @@ def models_list(config: ConfigOption = None) -> None:
 
 
 @models_app.command("show")
-def models_show(name: str, config: ConfigOption = None) -> None:
-    """Print the card of a bundle (name or folder)."""
+def models_show(
+    name: Annotated[str, typer.Argument(help="Bundle name or folder.")],
+    config: ConfigOption = None,
+    text: Annotated[
+        bool, typer.Option("--text", help="For people: in short, with accuracy against feffit.")
+    ] = False,
+) -> None:
+    """Print the card of a bundle, as JSON."""
     from exafsd.inference.registry import BundleError
-    from exafsd.offline import find_card
+    from exafsd.offline import find_card, show_card
 
     try:
-        typer.echo(find_card(name, _settings(config)).model_dump_json(by_alias=True, indent=2))
+        card = find_card(name, _settings(config))
     except BundleError as error:
         fail(error)
+    if text:
+        show_card(card)
+    else:
+        typer.echo(card.model_dump_json(by_alias=True, indent=2))
+
+
+@models_app.command("page")
+def models_page() -> None:
+    """Print a page about the shipped models, in Markdown."""
+    from exafsd.offline import models_page as page
+
+    typer.echo(page(), nl=False)
 
 
 @models_app.command("verify")

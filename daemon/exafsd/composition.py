@@ -1,6 +1,7 @@
 """The one place where parts are wired together."""
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -129,6 +130,27 @@ def cards_of(registry: Registry) -> dict[str, Card]:
     return {name: bundle.card for name, bundle in registry.bundles.items()}
 
 
+def unresolved(address: str) -> str | None:
+    """What is wrong with the host of ``source.address``; ZeroMQ tries for ever without a word."""
+    host = address.removeprefix("tcp://").rpartition(":")[0].strip("[]")
+    if not address.startswith("tcp://"):
+        return None
+    try:
+        socket.getaddrinfo(host, None)
+    except (OSError, UnicodeError) as error:
+        return (
+            f"source.address {address}: the host {host!r} is not known here ({error});"
+            " no documents come until it is"
+        )
+    return None
+
+
+def _tell_unresolved(settings: Settings, inbox: Inbox) -> None:
+    told = unresolved(settings.source.address)
+    if told is not None:
+        inbox.report("source", told)
+
+
 def make_service(settings: Settings, proxy: bool = True) -> tuple[Service, Inbox]:
     """Build the daemon; without `proxy` documents come through a `Callback` on the inbox."""
     inbox = Inbox(settings.source.queue)
@@ -137,6 +159,8 @@ def make_service(settings: Settings, proxy: bool = True) -> tuple[Service, Inbox
     if proxy:
         s = settings.source
         source = ProxySource(inbox, s.address, s.prefix, s.pickle)
+        # a name server that does not answer takes many seconds
+        threading.Thread(target=_tell_unresolved, args=(settings, inbox), daemon=True).start()
     journal = None
     if settings.journal.folder is not None:
         kept = settings.journal
@@ -237,9 +261,13 @@ def check_settings(settings: Settings) -> tuple[list[str], list[str]]:
     make_router(settings)
     report.append("versions  " + "  ".join(f"{n} {v}" for n, v in versions().items()))
     report.append(f"source    {settings.source.address}")
+    if told := unresolved(settings.source.address):  # it may be known later: no reason not to run
+        report.append(f"warning   {told}")
     report.append(f"publish   {settings.publish.address}")
     report.append(f"models    {', '.join(sorted(registry.bundles)) or 'none'}")
     report.append(f"journal   {settings.journal.folder or 'off'}")
+    for edge, s02 in settings.inference.s02.items():
+        report.append(f"S0²       {edge} {s02.value:.3f} ± {s02.std:.3f}, {s02.source}")
     report.append(f"settings  {settings.analysis.sha256}")
     problems += registry.refused.values()
     problems += [f"models folder {f} does not exist" for f in settings.models if not f.is_dir()]

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from exafsd.analysis import Analysis
 from exafsd.contract.messages import Rejected, Result, RunStart, RunStop, Status
 from exafsd.documents import Arrival, Inbox, Item, Problem, Router, RunBegan, RunEnded
+from exafsd.pace import Pace
 from exafsd.pipeline import Outcome, Pipeline
 from exafsd.publishing import Publisher
-from exafsd.publishing.outcomes import plain, text
+from exafsd.publishing.outcomes import run_start, run_stop, text
 from exafsd.settings import Service as ServiceSettings
 from exafsd.spectra import Sweep
 
@@ -27,6 +28,8 @@ TICK = 0.05
 PATIENCE = 0.005
 #: latest troubles kept for the status
 PROBLEMS = 20
+#: part of `service.shutdown` that is left for results under way if there are too many documents
+LAST_WORDS = 1 / 8
 
 
 class Source(Protocol):
@@ -54,10 +57,14 @@ class Writer(Protocol):
 
 
 class Sink(Protocol):
-    """Something that keeps results, such as a catalog; no method waits or raises."""
+    """Something that keeps results, such as a catalog; no method raises, and only `close` waits."""
 
     #: outcomes that were not kept, by reason
     lost: Counter[str]
+
+    def queues(self) -> Mapping[str, int]:
+        """What is not kept yet, by what it waits for."""
+        ...
 
     def run_began(self, start: RunStart, analysis: Analysis) -> None:
         """Begin the results of a run."""
@@ -71,8 +78,8 @@ class Sink(Protocol):
         """End the results of a run."""
         ...
 
-    def close(self) -> None:
-        """Finish."""
+    def close(self, patience: float) -> None:
+        """Finish within about `patience` s; what is not kept by then is lost, and told."""
         ...
 
 
@@ -119,6 +126,7 @@ class Service:
         self._pending: list[Sweep] = []  # assembled, to be processed together
         self._pending_since = 0.0
         self._shedding = False
+        self._pace = Pace()
         self._began = time.monotonic()
         self._told = (self._began, 0)  # when the last status was sent, outcomes by then
 
@@ -152,22 +160,28 @@ class Service:
         self._finish()
 
     def _finish(self) -> None:
+        end = time.monotonic() + self._settings.shutdown
+        last_words = LAST_WORDS * self._settings.shutdown if self._sink is not None else 0.0
         self._status("stopping")
         if self._source is not None:
             self._source.stop()
-        deadline = time.monotonic() + self._settings.shutdown
-        while len(self._inbox) and time.monotonic() < deadline:
+        while len(self._inbox) and time.monotonic() < end - last_words:
             self._step(0.0)
-        if left := len(self._inbox):
+        left, problems = self._inbox.empty()
+        if left:
             self._inbox.drops["shutdown"] += left
             log.warning("stopping: %d documents were not processed in time", left)
+        for problem in problems:
+            self._tell(problem)
         self._handle_all(self._router.close())
         self._flush()
         self._pipeline.close()
         if self._journal is not None:
             self._journal.close()
         if self._sink is not None:
-            self._sink.close()
+            self._sink.close(max(end - time.monotonic(), 0.0))
+            for problem in self._inbox.empty()[1]:  # what the sink could not keep
+                self._tell(problem)
         self._status("stopped")
         self._publisher.close()
         log.info("stopped results=%d rejected=%d", self._results, self._rejections.total())
@@ -193,7 +207,7 @@ class Service:
 
     def _take(self, arrival: Arrival | Problem) -> None:
         if isinstance(arrival, Problem):
-            self._handle(arrival)
+            self._tell(arrival)  # the inbox has counted it
             return
         if self._journal is not None:
             self._journal.write(arrival.name, arrival.document)
@@ -224,14 +238,7 @@ class Service:
             self._analyses[run.uid] = item.analysis
             self._publisher.library.keep_settings(item.analysis)
             self._counts[run.uid] = Counter()
-            edge = run.edges[0] if run.edges else None
-            start = RunStart(
-                run_uid=text(run.uid),
-                scan_id=run.scan_id,
-                element=text((edge.element if edge else "") or "unknown"),
-                edge=text((edge.edge if edge else "") or "unknown"),
-                sample=plain(run.sample),
-            )
+            start = run_start(run)
             self._publisher.send(start)
             if self._sink is not None:
                 self._sink.run_began(start, item.analysis)
@@ -243,6 +250,9 @@ class Service:
 
     def _problem(self, problem: Problem) -> None:
         self._problem_counts[problem.reason] += 1
+        self._tell(problem)
+
+    def _tell(self, problem: Problem) -> None:
         self._problems.append(text(f"{problem.reason}: {problem.detail}"))
         log.warning("problem reason=%s detail=%s", problem.reason, text(problem.detail))
 
@@ -252,15 +262,7 @@ class Service:
         counts = self._counts.pop(uid, Counter())
         self._analyses.pop(uid, None)
         self._pipeline.end(uid)
-        lost = "no stop document came" if item.exit_status == "lost" else None
-        stop = RunStop(
-            run_uid=text(uid),
-            scan_id=item.run.scan_id,
-            exit_status=text(item.exit_status),
-            results=counts["result"],
-            rejected=counts["rejected"],
-            detail=lost,
-        )
+        stop = run_stop(item.run, item.exit_status, counts)
         self._publisher.send(stop)
         if self._sink is not None:
             self._sink.run_ended(stop)
@@ -279,7 +281,7 @@ class Service:
         for told in self._pipeline.audit():
             self._problem(Problem("audit", told))
         sweeps, self._pending = self._pending, []
-        in_time = []
+        in_time, longest = [], 0.0
         for sweep in sweeps:
             waited = 0.0 if sweep.received is None else time.perf_counter() - sweep.received
             self._shedding = waited > self._settings.max_lag
@@ -287,9 +289,13 @@ class Service:
                 self._shed(sweep, waited)
             else:
                 in_time.append(sweep)
+                longest = max(longest, waited)
         if not in_time:
             return
-        found = self._pipeline.process_many([(s, self._analyses[s.run.uid]) for s in in_time])
+        room = self._pace.room(len(in_time), longest, time.monotonic())
+        todo = [(sweep, self._analyses[sweep.run.uid]) for sweep in in_time]
+        found = self._pipeline.process_many(todo, room)
+        self._pace.count(sum(map(len, found)), time.monotonic())
         for sweep, outcomes in zip(in_time, found, strict=True):
             for outcome in outcomes:
                 try:
@@ -328,8 +334,10 @@ class Service:
         before, told = self._told
         drops = Counter(self._inbox.drops)
         drops.update(self._problem_counts)
+        queues = {"inbox": len(self._inbox), "runs": self._router.open_runs}
         if self._sink is not None:
             drops.update(self._sink.lost)
+            queues |= self._sink.queues()
         self._publisher.send(
             Status(
                 state=state,  # type: ignore[arg-type]
@@ -339,7 +347,7 @@ class Service:
                 rate=(outcomes - told) / max(now - before, 1e-3),
                 rejections=dict(self._rejections),
                 drops=dict(drops),
-                queues={"inbox": len(self._inbox), "runs": self._router.open_runs},
+                queues=queues,
                 lag=self._lag,
                 audit=self._pipeline.audit_metrics(),
                 problems=list(self._problems),

@@ -23,6 +23,8 @@ from exafsd.contract.messages import Result, RunStop
 from exafsd.settings import load
 from synthetic import ROOT
 
+#: s that a sink may take to end
+PATIENCE = 3.0
 #: outcomes of one run: two channels
 OUTCOMES = {"result": 2 * (SWEEPS - 1), "rejected": 2}
 
@@ -219,7 +221,8 @@ class TestProcess:
         renamed(journal_folder, tmp_path, "raw-run-w")
         wire = out.run(tmp_path, "raw-run-w")
         until(lambda: is_done(client, "raw-run-w", load().analysis.sha256, __version__, cards()))
-        sink.close()
+        until(lambda: not any(sink.queues().values()))
+        sink.close(PATIENCE)
         assert not sink.lost
         assert_equal(read_back(find_result_run(client, "raw-run-w")), wire)
 
@@ -241,7 +244,7 @@ class TestProcess:
             stop.model_copy(update={"run_uid": "too-fast", "results": 500, "rejected": 0})
         )
         until(lambda: (r := result_runs(client, "too-fast")) and r[-1].metadata.get("stop"))
-        sink.close()
+        sink.close(PATIENCE)
         assert len(told) == 1
         assert "faster than the catalog" in told[0]
         stored = result_runs(client, "too-fast")[-1].metadata["stop"]
@@ -269,7 +272,7 @@ class TestProcess:
         renamed(journal_folder, tmp_path, "raw-run-k")
         wire = Published(sink).run(tmp_path, "raw-run-k")
         until(lambda: is_done(client, "raw-run-k", load().analysis.sha256, __version__, cards()))
-        sink.close()
+        sink.close(PATIENCE)
         assert_equal(read_back(find_result_run(client, "raw-run-k")), wire)
 
     def test_closing_does_not_wait_for_a_catalog_that_is_away(self, published: Published) -> None:
@@ -282,9 +285,11 @@ class TestProcess:
         sink.write(*_result(published))
         sink.run_ended(RunStop(run_uid=began.start.run_uid, scan_id=0, exit_status="success",
                                results=1, rejected=0))  # fmt: skip
-        sink.close()
+        assert sink.queues()["result_runs"] == 1
+        sink.close(PATIENCE)
         assert sum(sink.lost.values()) >= 1
         assert told
+        assert not any(sink.queues().values())
         sink._thread.join(0)
         assert not sink._thread.is_alive()
 

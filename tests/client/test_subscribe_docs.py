@@ -15,7 +15,7 @@ from synthetic import ROOT
 
 DOCS = ROOT / "docs"
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
-PAGES = ("howto/subscribe.md", "howto/secure.md", "reference/messages.md")
+PAGES = ("howto/subscribe.md", "howto/secure.md", "reference/messages.md", "../README.md")
 #: what each block prints
 PRINTED = {
     "howto/subscribe.md": [
@@ -23,6 +23,7 @@ PRINTED = {
     ],
     "howto/secure.md": ["run/primary/transmission/K/1", "result.Cu.K."],
     "reference/messages.md": ["run/primary/transmission/K/1"],
+    "../README.md": ["1 {'value': 2.54"],
 }  # fmt: skip
 
 

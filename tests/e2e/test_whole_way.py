@@ -73,6 +73,9 @@ def site(tmp_path_factory):
     journal, assets = folder / "journal", folder / "assets"
     assets.mkdir()
     with ExitStack() as stack:
+        # live equals replay where nothing was shed, and this machine may be slow
+        environment = stack.enter_context(pytest.MonkeyPatch.context())
+        environment.setenv("EXAFSD_INFERENCE__POLISH", "always")
         into, out = stack.enter_context(proxy(folder))
         server = stack.enter_context(CatalogServer(folder / "catalog", [assets]))
         running, address = stack.enter_context(

@@ -9,10 +9,14 @@ from larch.xafs import pre_edge
 from larch.xafs.pre_edge import energy_align
 from test_rebin import EDGE, curve, swung
 
+import synthetic
 from exafsd.analysis import Analysis, Calibration, Rebin, Reduction
-from exafsd.reduction.calibration import Tracker
+from exafsd.contract.recipe import Recipe
+from exafsd.reduction.calibration import STEP, Tracker
+from exafsd.reduction.engine import by_plan
 from exafsd.reduction.files import read_file
 from exafsd.reduction.foil import Reference
+from exafsd.reduction.plan import Plan
 from exafsd.reduction.preparation import Preparation
 from exafsd.spectra import Edge, Run, Spectrum, Sweep
 
@@ -162,6 +166,23 @@ def test_a_drift_is_followed_and_the_directions_agree(drift, noise):
     assert np.sqrt(np.mean(error**2)) < (0.01 if noise < 0.01 else 0.025)
     assert np.quantile(np.abs(error), 0.95) < 0.05
     assert abs(error[::2].mean() - error[1::2].mean()) < 0.01
+
+
+def test_a_slow_drift_needs_few_sets_of_energies():
+    """A plan serves one set of energies: shifts come in steps, which many sweeps share."""
+    told = follow(Tracker(Calibration(), (EDGE,)), 5e-4 * np.arange(60), both=False)
+    steps = applied(told) / STEP
+    np.testing.assert_allclose(steps, np.round(steps), atol=1e-9)
+    assert len(np.unique(applied(told))) <= 10
+
+
+def test_half_a_step_of_the_shift_is_far_below_the_noise():
+    energy, mu = synthetic.foil(500, noise=1e-3)
+    moved = energy + STEP / 2
+    at, beside = (by_plan(Plan.compile(e, 8979.0, Recipe()), [mu])[0] for e in (energy, moved))
+    inside = (at.k > 3.0) & (at.k < 14.0)  # what is fitted
+    difference = np.sqrt(np.mean((at.chi - beside.chi)[inside] ** 2))
+    assert 0 < difference < 0.1 * at.epsilon_k
 
 
 def test_smoothing_makes_it_quieter():

@@ -14,7 +14,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 #: Without this line of a configuration ``run.documents()`` is answered by 406.
@@ -23,6 +22,15 @@ MEDIA_TYPES = {
 }
 #: Seconds that a server may take until it answers (3 to 6 on two cores), and to stop.
 START_DEADLINE, STOP_DEADLINE = 60.0, 10.0
+#: Becomes another program, after telling Linux to send it SIGTERM (15) when its parent ends (1),
+#: unless that has happened already.
+TIE = """
+import ctypes, os, sys
+parent, *command = sys.argv[1:]
+ctypes.CDLL(None).prctl(1, 15)
+if os.getppid() == int(parent):
+    os.execv(command[0], command)
+"""
 
 
 class CatalogError(RuntimeError):
@@ -88,6 +96,17 @@ def write_profile(folder: Path, name: str, profiles: Path, assets: Sequence[Path
     return path
 
 
+def tied(*arguments: str) -> list[str]:
+    """Command of a Python that ends with the process that starts it, even if that is killed.
+
+    Only on Linux; elsewhere it ends when it is told to.
+    """
+    command = [sys.executable, *arguments]
+    if sys.platform == "linux":
+        return [sys.executable, "-I", "-S", "-c", TIE, str(os.getpid()), *command]
+    return command
+
+
 class CatalogServer:
     """``tiled serve config`` on a free loopback port, for as long as the context lasts.
 
@@ -114,7 +133,7 @@ class CatalogServer:
         self.folder.mkdir(parents=True, exist_ok=True)
         config = write_server_config(self.folder, self._assets)
         port = _free_port()
-        command = [sys.executable, "-m", "tiled", "serve", "config", str(config)]
+        command = tied("-m", "tiled", "serve", "config", str(config))
         environment = os.environ | {"TILED_SINGLE_USER_API_KEY": self.api_key}
         self._log = (self.folder / "server.log").open("wb")
         self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and arguments
@@ -122,6 +141,7 @@ class CatalogServer:
             stdout=self._log,
             stderr=subprocess.STDOUT,
             env=environment,
+            start_new_session=True,  # Ctrl-C is for who started it: there may be more to write
         )
         self.uri = f"http://127.0.0.1:{port}/api/v1"
         try:
@@ -131,12 +151,7 @@ class CatalogServer:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop."""
         self.stop()
 

@@ -27,8 +27,6 @@ from exafsd.contract.messages import Rejected, Result, RunStart, RunStop
 
 #: times the process is started again
 RESTARTS = 3
-#: s for the process to write what it has when the daemon ends, which itself has 5 s
-PATIENCE = 3.0
 #: the live spectra come first
 NICENESS = 10
 SERVE = "from exafsd.archive.result_process import serve; serve()"
@@ -61,7 +59,7 @@ def serve() -> None:
 
 
 class ResultProcess:
-    """A `ResultSink` that costs the caller microseconds and never waits, but in `close`.
+    """Like a `ResultWriter`, but costs the caller microseconds and never waits, but in `close`.
 
     Parameters
     ----------
@@ -77,21 +75,22 @@ class ResultProcess:
     Attributes
     ----------
     lost
-        Outcomes not written: ``results_queue_full``, ``results_failed`` (the catalog's fault) and
-        ``results_process`` (the process died).
+        Outcomes not written: ``results_queue_full``, ``results_failed`` (the catalog's fault),
+        ``results_process`` (the process died) and ``results_shutdown`` (no time at the end).
     """
 
     def __init__(self, catalog: str, cards: Mapping[str, Card], size: int, report: Report) -> None:
         self.lost: Counter[str] = Counter()
         self._about = (catalog, dict(cards))
         self._report = report
-        self._full = False
+        self._full = self._closing = False
         self._size = size
         self._queue: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
         self._process: subprocess.Popen[bytes] | None = None
         self._deaths = 0
         self._lock = threading.Lock()  # of the next
         self._unfinished: Counter[str] = Counter()  # outcomes given to the process, by run
+        self._begun: set[str] = set()  # runs that are not told to be whole
         self._listener: threading.Thread | None = None
         self._thread = threading.Thread(target=self._feed, name="exafsd-results", daemon=True)
         self._thread.start()
@@ -99,8 +98,13 @@ class ResultProcess:
     def __len__(self) -> int:
         return self._queue.qsize()
 
+    def queues(self) -> dict[str, int]:
+        """Outcomes that wait for the process, and runs whose result runs are not whole yet."""
+        return {"results": len(self), "result_runs": len(self._begun)}
+
     def run_began(self, start: RunStart, analysis: Analysis) -> None:
         """A raw run has begun, to be analysed so."""
+        self._begun.add(start.run_uid)
         self._queue.put(("run_began", start, analysis))
 
     def write(self, message: Result | Rejected, arrays: Arrays) -> None:
@@ -121,18 +125,20 @@ class ResultProcess:
         """A raw run is over."""
         self._queue.put(("run_ended", stop))
 
-    def close(self) -> None:
-        """Wait a little for what is left to be written, then end the process."""
-        end = time.monotonic() + PATIENCE
+    def close(self, patience: float) -> None:
+        """Wait so many s for what is left to be written, then end the process."""
+        end = time.monotonic() + patience
         self._queue.put(None)
-        self._thread.join(PATIENCE)
+        self._thread.join(patience)
         if self._process is not None:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(max(end - time.monotonic(), 0.0))
+        self._closing = True
         self._deaths = RESTARTS  # and one more is the last
         while True:
-            if self._process is not None:
-                self._process.kill()
+            process = self._process  # the thread may bury it meanwhile
+            if process is not None:
+                process.kill()
             if not self._thread.is_alive():
                 break
             self._thread.join(0.1)  # it was caught in a pipe that nobody emptied
@@ -148,7 +154,8 @@ class ResultProcess:
         while (item := self._queue.get()) is not None:
             name, first, *rest = item
             if self._deaths > RESTARTS:
-                self.lost["results_process"] += name == "write"
+                self._lose(name == "write")
+                self._begun.discard(first.run_uid)
                 continue
             with self._lock:
                 self._unfinished[first.run_uid] += name == "write"
@@ -192,15 +199,25 @@ class ResultProcess:
                 process.stdin.close()  # type: ignore[union-attr]
         self._deaths += 1
         with self._lock:
-            self.lost["results_process"] += self._unfinished.total()
-            runs = ", ".join(self._unfinished)
+            self._lose(self._unfinished.total())
+            runs = set(self._begun if self._closing else self._unfinished)
+            self._begun.difference_update(runs)
             self._unfinished.clear()
+        if self._closing:
+            why = "the daemon ended before the catalog had taken all results"
+        elif self._deaths > RESTARTS:
+            why = "the process that writes result runs ended once more, and is not started again"
+        else:
+            why = "the process that writes result runs has ended before its time"
         self._report(
             "results",
-            f"the process that writes result runs has ended before its time: those of {runs} are"
-            " not whole. Write them again with `exafsd replay --write`"
-            + ("; it is not started again" if self._deaths > RESTARTS else ""),
+            f"{why}: those of {', '.join(sorted(runs))} are not whole. Write them again with"
+            " `exafsd replay --write`",
         )
+
+    def _lose(self, outcomes: int) -> None:
+        if outcomes:
+            self.lost["results_shutdown" if self._closing else "results_process"] += outcomes
 
     def _listen(self, process: "subprocess.Popen[bytes]") -> None:
         """Pass on what the process tells, until it ends."""
@@ -215,4 +232,5 @@ class ResultProcess:
                 else:
                     with self._lock:
                         del self._unfinished[told[0]]
+                        self._begun.discard(told[0])
         back.close()  # type: ignore[union-attr]

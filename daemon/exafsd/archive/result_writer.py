@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -18,31 +18,8 @@ Arrays = Mapping[str, NDArray[Any]]
 Report = Callable[[str, str], None]
 
 
-class ResultSink(Protocol):
-    """Where outcomes are kept. No method raises; trouble is counted and reported."""
-
-    #: outcomes that were not kept, by reason
-    lost: Counter[str]
-
-    def run_began(self, start: RunStart, analysis: Analysis) -> None:
-        """A raw run has begun, to be analysed so."""
-        ...
-
-    def write(self, message: Result | Rejected, arrays: Arrays) -> None:
-        """Keep an outcome of a run that has begun."""
-        ...
-
-    def run_ended(self, stop: RunStop) -> None:
-        """A raw run is over, and so is its result run."""
-        ...
-
-    def close(self) -> None:
-        """Finish."""
-        ...
-
-
 class ResultWriter:
-    """Writes result runs, as the caller waits.
+    """Writes result runs, as the caller waits. No method raises; trouble is counted and reported.
 
     Parameters
     ----------

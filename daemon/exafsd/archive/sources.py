@@ -2,6 +2,7 @@
 
 import json
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +29,10 @@ class ArchivedRun(Protocol):
         ...
 
 
-class ArchiveSource(Protocol):
+class ArchiveSource(ABC):
     """Runs that can be replayed."""
 
-    asset_roots: tuple[Path, ...]
+    asset_roots: tuple[Path, ...] = ()
     #: whether another process may open the same archive meanwhile
     shared: bool
 
@@ -44,15 +45,25 @@ class ArchiveSource(Protocol):
         search: Mapping[str, str] | None = None,
     ) -> Iterator[ArchivedRun]:
         """Each matching run, oldest first."""
-        ...
+        return self._found(uid, last, since, until, _values(search))
 
+    @abstractmethod
+    def _found(self, *chosen: Any) -> Iterator[ArchivedRun]:
+        """`runs`, with values of the search that are numbers where they look so."""
+
+    @abstractmethod
     def run(self, uid: str) -> ArchivedRun:
-        """The run of this uid."""
-        ...
+        """The run of this uid.
 
+        Raises
+        ------
+        CatalogError
+            If there is none any more.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """Let go of it."""
-        ...
 
 
 def open_source(name: str) -> ArchiveSource:
@@ -73,35 +84,20 @@ def open_source(name: str) -> ArchiveSource:
     return CatalogSource(open_catalog(name))
 
 
-class JournalSource:
+class JournalSource(ArchiveSource):
     """Runs of a journal; external files are read where they were, if the settings allow."""
 
-    asset_roots: tuple[Path, ...] = ()
     shared = True
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def runs(
-        self,
-        uid: str | None = None,
-        last: int | None = None,
-        since: float | None = None,
-        until: float | None = None,
-        search: Mapping[str, str] | None = None,
-    ) -> Iterator[ArchivedRun]:
-        """Each matching run, oldest first."""
-        for run in read_journal(self._folder, uid, last, since, until, _values(search)):
+    def _found(self, *chosen: Any) -> Iterator[ArchivedRun]:
+        for run in read_journal(self._folder, *chosen):
             yield _Journaled(run)
 
     def run(self, uid: str) -> ArchivedRun:
-        """The run of this uid.
-
-        Raises
-        ------
-        CatalogError
-            If there is none any more.
-        """
+        """The run of this uid."""
         found = find_run(self._folder, uid)
         if found is None:
             raise CatalogError(f"no run {uid!r} in {self._folder}")
@@ -111,35 +107,19 @@ class JournalSource:
         """Nothing: files are open only while they are read."""
 
 
-class CatalogSource:
+class CatalogSource(ArchiveSource):
     """Runs of a catalog; external data come through the catalog, inside the events."""
-
-    asset_roots: tuple[Path, ...] = ()
 
     def __init__(self, catalog: Any) -> None:
         self.catalog = catalog
         self.shared = not is_embedded(catalog)
 
-    def runs(
-        self,
-        uid: str | None = None,
-        last: int | None = None,
-        since: float | None = None,
-        until: float | None = None,
-        search: Mapping[str, str] | None = None,
-    ) -> Iterator[ArchivedRun]:
-        """Each matching run, oldest first."""
-        for run in runs(self.catalog, uid, last, since, until, _values(search)):
+    def _found(self, *chosen: Any) -> Iterator[ArchivedRun]:
+        for run in runs(self.catalog, *chosen):
             yield _Catalogued(run)
 
     def run(self, uid: str) -> ArchivedRun:
-        """The run of this uid.
-
-        Raises
-        ------
-        CatalogError
-            If there is none any more.
-        """
+        """The run of this uid."""
         (run,) = runs(self.catalog, uid)
         return _Catalogued(run)
 

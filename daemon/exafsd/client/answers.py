@@ -5,11 +5,11 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 import zmq
 
+from exafsd.client.contexts import Context
 from exafsd.client.keys import ClientKeys
 from exafsd.client.subscriber import DEFAULT_ADDRESS
 from exafsd.contract.answers import (
@@ -53,7 +53,7 @@ def messages_of(counts: Sequence[int], frames: Sequence[bytes]) -> list[Message]
     return found
 
 
-class Answers:
+class Answers(Context):
     """Requests to one publisher, one after the other.
 
     Parameters
@@ -168,14 +168,3 @@ class Answers:
         """Close the socket."""
         self._socket.close(linger=0)
         self._context.term()
-
-    def __enter__(self) -> "Answers":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

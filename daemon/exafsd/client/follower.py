@@ -1,16 +1,16 @@
 """A subscription that begins with the current state and recovers what it misses."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import ceil
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import zmq
 
 from exafsd.client.answers import messages_of
+from exafsd.client.contexts import AsyncMessages, Messages
 from exafsd.client.keys import ClientKeys
 from exafsd.client.recovery import STATUS, Event, Recovery, Start
 from exafsd.client.subscriber import DEFAULT_ADDRESS, readable, topics_of
@@ -152,7 +152,7 @@ def _now(socket: zmq.Socket[bytes]) -> list[bytes] | None:
         return None
 
 
-class Follower(_Following):
+class Follower(_Following, Messages):
     """Every message of the topics once and in order, from the current state on.
 
     Parameters
@@ -198,25 +198,8 @@ class Follower(_Following):
                 return None
         return self._recovery.ready.popleft()
 
-    def __iter__(self) -> Iterator[Message]:
-        while True:
-            message = self.receive()
-            if message is not None:
-                yield message
 
-    def __enter__(self) -> "Follower":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class AsyncFollower(_Following):
+class AsyncFollower(_Following, AsyncMessages):
     """`Follower` for asyncio.
 
     Examples
@@ -236,23 +219,6 @@ class AsyncFollower(_Following):
             if not came and not self._recovery.ready and time.monotonic() >= end:
                 return None
         return self._recovery.ready.popleft()
-
-    async def __aiter__(self) -> AsyncIterator[Message]:
-        while True:
-            message = await self.receive()
-            if message is not None:
-                yield message
-
-    async def __aenter__(self) -> "AsyncFollower":
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 __all__ = ["AsyncFollower", "Event", "Follower", "FrameError"]

@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 
 import zmq
 import zmq.asyncio
 
+from exafsd.client.contexts import AsyncMessages, Messages
 from exafsd.client.keys import ClientKeys
 from exafsd.contract.frames import Message, decode
 
@@ -45,7 +45,7 @@ class _Subscription:
         self._context.term()
 
 
-class Subscriber(_Subscription):
+class Subscriber(_Subscription, Messages):
     """Messages of one daemon.
 
     Parameters
@@ -85,25 +85,8 @@ class Subscriber(_Subscription):
             if message is not None:
                 yield message
 
-    def __iter__(self) -> Iterator[Message]:
-        while True:
-            message = self.receive()
-            if message is not None:
-                yield message
 
-    def __enter__(self) -> "Subscriber":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class AsyncSubscriber(_Subscription):
+class AsyncSubscriber(_Subscription, AsyncMessages):
     """`Subscriber` for asyncio.
 
     Examples
@@ -118,23 +101,6 @@ class AsyncSubscriber(_Subscription):
         if not await readable(timeout, self._socket):
             return None
         return decode(self._socket.recv_multipart())
-
-    async def __aiter__(self) -> AsyncIterator[Message]:
-        while True:
-            message = await self.receive()
-            if message is not None:
-                yield message
-
-    async def __aenter__(self) -> "AsyncSubscriber":
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 async def readable(timeout: float | None, *sockets: zmq.Socket[bytes]) -> bool:

@@ -4,6 +4,7 @@ import queue
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
 from exafsd.documents.items import Problem
@@ -99,6 +100,15 @@ class Inbox:
         except queue.Empty:
             return None
         return self._decoded(item) if isinstance(item, _Frame) else item
+
+    def empty(self) -> tuple[int, list[Problem]]:
+        """Take all there is, unread: how many documents, and the troubles among them."""
+        items: list[Arrival | Problem | _Frame] = []
+        with suppress(queue.Empty):
+            while True:
+                items.append(self._queue.get_nowait())
+        problems = [item for item in items if isinstance(item, Problem)]
+        return len(items) - len(problems), problems
 
     def _put(self, item: Arrival | _Frame) -> None:
         if self._queue.qsize() < self._size:

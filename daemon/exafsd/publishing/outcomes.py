@@ -1,4 +1,4 @@
-"""A sweep's outcome as a message of the contract."""
+"""A sweep's outcome, and the begin and end of a run, as messages of the contract."""
 
 from collections.abc import Mapping
 from itertools import islice
@@ -11,10 +11,12 @@ from exafsd.contract.messages import (
     Averaged,
     ContextValue,
     Rejected,
+    RunStart,
+    RunStop,
     Timing,
 )
 from exafsd.spectra import Averaged as AveragedSweeps
-from exafsd.spectra import Edge, Spectrum, Sweep
+from exafsd.spectra import Edge, Run, Spectrum, Sweep
 from exafsd.spectra import Rejected as RejectedSpectrum
 
 
@@ -95,6 +97,30 @@ def rejection(rejected: RejectedSpectrum, settings_sha256: str) -> Rejected:
         rejected.averaged,
     )
     return Rejected(**fields, reason=rejected.reason, detail=text(rejected.detail))
+
+
+def run_start(run: Run) -> RunStart:
+    """Message of a run that has begun; of several edges it names the first."""
+    edge = run.edges[0] if run.edges else Edge("", "")
+    return RunStart(
+        run_uid=text(run.uid),
+        scan_id=run.scan_id,
+        element=text(edge.element or "unknown"),
+        edge=text(edge.edge or "unknown"),
+        sample=plain(run.sample),
+    )
+
+
+def run_stop(run: Run, exit_status: str, counts: Mapping[str, int]) -> RunStop:
+    """Message of a run that is over; `counts` are its outcomes by kind."""
+    return RunStop(
+        run_uid=text(run.uid),
+        scan_id=run.scan_id,
+        exit_status=text(exit_status),
+        results=counts.get("result", 0),
+        rejected=counts.get("rejected", 0),
+        detail="no stop document came" if exit_status == "lost" else None,
+    )
 
 
 #: metadata deeper, longer or with more items is cut: it goes onto every message

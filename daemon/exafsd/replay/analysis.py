@@ -16,8 +16,9 @@ from exafsd.archive.sources import ArchiveSource, open_source
 from exafsd.contract.messages import RunStart, RunStop
 from exafsd.documents import Problem, RunBegan, RunEnded
 from exafsd.pipeline import Outcome, Pipeline
-from exafsd.publishing.outcomes import plain, text
+from exafsd.publishing.outcomes import run_start, run_stop
 from exafsd.settings import Settings
+from exafsd.spectra import Run
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def analyse(
     """Items of a run; whatever its archive does, the last one says how it ended."""
     problems: list[Problem] = []
     counts: Counter[str] = Counter()
-    is_open = False
+    run: Run | None = None  # while it is open
     roots = (*settings.source.asset_roots, *source.asset_roots)
     try:
         documents = source.run(uid).documents()
@@ -98,11 +99,11 @@ def analyse(
             yield from problems
             problems.clear()
             if isinstance(item, RunBegan):
-                is_open = True
-                yield Began(_start(item), item.analysis)
+                run = item.run
+                yield Began(run_start(run), item.analysis)
             elif isinstance(item, RunEnded):
-                is_open = False
-                yield Ended(_stop(uid, counts, item.exit_status, item.run.scan_id))
+                run = None
+                yield Ended(run_stop(item.run, item.exit_status, counts))
             else:
                 item.message.time = time.time()
                 counts[item.message.kind] += 1
@@ -110,8 +111,8 @@ def analyse(
         yield from problems
     except Exception as error:  # tiled, httpx, files and databases each raise their own
         pipeline.end(uid)
-        if is_open:
-            yield Ended(_stop(uid, counts, "lost"))
+        if run is not None:
+            yield Ended(run_stop(run, "lost", counts))
         yield Failed(f"run {uid}: {type(error).__name__}: {error}")
 
 
@@ -133,28 +134,6 @@ def _received(pipe: Connection, uid: str) -> Iterator[Item]:
         yield from iter(pipe.recv, None)
     except EOFError:
         yield Failed(f"run {uid}: the process that analysed it has ended")
-
-
-def _start(item: RunBegan) -> RunStart:
-    edge = item.run.edges[0] if item.run.edges else None
-    return RunStart(
-        run_uid=text(item.run.uid),
-        scan_id=item.run.scan_id,
-        element=text((edge.element if edge else "") or "unknown"),
-        edge=text((edge.edge if edge else "") or "unknown"),
-        sample=plain(item.run.sample),
-    )
-
-
-def _stop(uid: str, counts: Counter[str], exit_status: str, scan_id: int | None = None) -> RunStop:
-    return RunStop(
-        run_uid=text(uid),
-        scan_id=scan_id,
-        exit_status=text(exit_status),
-        results=counts["result"],
-        rejected=counts["rejected"],
-        detail="no stop document came" if exit_status == "lost" else None,
-    )
 
 
 def in_real_time(documents: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:

@@ -5,6 +5,7 @@
 
 import argparse
 import itertools
+import math
 import os
 import signal
 import tempfile
@@ -29,6 +30,8 @@ from exafsd.testing.heating import HeatedFoil, cache_folder
 SHAPES = ("array", "event", "page", "monitor", "resource", "stream")
 #: Shapes whose start document carries temperature and truth: their events have no room for it.
 CONSTANT_RUNS = ("event", "page", "monitor")
+#: s that the furnace takes from one temperature to the other if there is no end to the heating.
+HEATING_SECONDS = 60.0
 #: Events that TiledWriter holds before it writes: 500 sweeps of 500 points are 8 MB.
 TILED_BATCH = 500
 
@@ -36,7 +39,8 @@ TILED_BATCH = 500
 class Heating:
     """Sweeps of a foil whose temperature rises from start to end, at a fixed rate.
 
-    Runs out after `sweeps` sweeps, or `seconds`, or when `stopped` is set.
+    Runs out after `sweeps` sweeps, or `seconds`, or when `stopped` is set. If `seconds` is infinite
+    it is heated and cooled in turn.
     """
 
     def __init__(
@@ -65,7 +69,10 @@ class Heating:
     @property
     def temperature(self) -> float:
         """Set point of the furnace, K."""
-        if self._seconds is not None:
+        if self._seconds == math.inf:
+            turns = (time.time() - self._started) / HEATING_SECONDS
+            progress = abs((turns + 1) % 2 - 1)
+        elif self._seconds is not None:
             progress = (time.time() - self._started) / self._seconds
         else:
             progress = self._done / max((self._sweeps or 2) - 1, 1)
@@ -202,7 +209,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--shape", choices=SHAPES, nargs="+", default=["array"], help="in turn, if several")
     add("--sweeps", type=int, help="sweeps per run (default: 1 for event and page, else 10)")
     add("--runs", type=int, default=1, help="runs of each shape")
-    add("--seconds", type=float, help="go on for so long, with as many runs as it takes")
+    add("--seconds", type=float, help="go on for so long, with as many runs as it takes; or inf")
     add("--rate", type=float, default=10.0, help="sweeps per second")
     add("--points", type=int, default=500, help="energies per sweep")
     add("--assets", type=Path, help="folder for HDF5 files")
@@ -222,7 +229,7 @@ def sweeps_of(args: argparse.Namespace) -> Callable[[str], int]:
     def sweeps(shape: str) -> int:
         if args.sweeps:
             return int(args.sweeps)
-        if args.seconds and shape not in CONSTANT_RUNS:
+        if args.seconds and args.seconds < math.inf and shape not in CONSTANT_RUNS:
             return int(args.seconds * args.rate) + 1  # a single run
         return 1 if shape in ("event", "page") else 10
 

@@ -1,15 +1,13 @@
-"""``exafsd demo``: simulated beamline, proxy, catalog server, daemon and table on this machine."""
+"""``exafsd demo``: simulated beamline, proxy, catalog, daemon, dashboard and table, all here."""
 
-import os
+import importlib.util
+import math
 import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +17,22 @@ from rich.live import Live
 from exafsd.archive.embedded import CatalogServer, write_profile
 from exafsd.client import Message, Subscriber
 from exafsd.terminal import REFRESH, Screen
+from exafsd.testing.processes import (
+    START_DEADLINE,
+    Part,
+    PartError,
+    daemon,
+    free_ports,
+    part,
+    proxy,
+    wait_for_port,
+)
 
-#: s that the daemon, the proxy or the beamline may take to start on a busy machine
-START_DEADLINE = 90.0
-#: s the beamline may go on beyond what was asked: first FEFF run, writing to the catalog
+#: s the beamline may go on beyond what was asked, for its first FEFF run and writing to the
+#: catalog; and the daemon beyond the beamline, for result runs
 END_DEADLINE = 120.0
-#: s that a process may take to end when asked to
-STOP_DEADLINE = 10.0
+#: s that a run takes in a demo without an end: after it its results are in the catalog
+RUN_SECONDS = 60.0
 #: profile name under which the demo's catalog can be opened afterwards
 PROFILE = "exafsd-demo"
 
@@ -34,109 +41,133 @@ class DemoError(RuntimeError):
     """A part of the demo did not do its work; the text says which and where its log is."""
 
 
-@dataclass
-class Part:
-    """A process of the demo and its log."""
+@dataclass(frozen=True)
+class Options:
+    """What the demo measures, and where it can be looked at."""
 
-    name: str
-    process: subprocess.Popen[bytes]
-    log: Path
-
-    def check(self) -> None:
-        """Raise if it has ended."""
-        if self.process.poll() is not None:
-            raise DemoError(f"{self.name} ended with {self.process.returncode}:\n{self.tail()}")
-
-    def tail(self) -> str:
-        """Last words of its log."""
-        return self.log.read_text(errors="replace")[-2000:]
-
-    def stop(self) -> int:
-        """Ask it to end, and make it."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        try:
-            return self.process.wait(STOP_DEADLINE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            return self.process.wait()
+    #: 0: until Ctrl-C
+    seconds: float = 60.0
+    #: sweeps a second
+    rate: float = 5.0
+    #: shape of the documents
+    shape: str = "array"
+    publish: str = "tcp://127.0.0.1:*"
+    #: None: the port after that of `publish`
+    answers: str | None = None
+    #: of the dashboard; None: a free one
+    port: int | None = None
+    #: keeps everything; None: a new one
+    folder: Path | None = None
 
 
-@contextmanager
-def part(
-    name: str, folder: Path, *arguments: str, environment: dict[str, str] | None = None
-) -> Iterator[Part]:
-    """Run a Python module as a process for as long as the context lasts."""
-    log = folder / f"{name}.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, *arguments],
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **(environment or {})},
-        )
-    running = Part(name, process, log)
+def run_demo(options: Options, rows: int = 18) -> None:
+    """Measure, publish, show, and end cleanly: after so many seconds, on SIGINT or on SIGTERM.
+
+    Raises
+    ------
+    DemoError
+        If a part fails or no result was published.
+    """
+    console = Console()
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="exafsd-demo-"))
+    assets, journal, catalog = folder / "assets", folder / "journal", folder / "catalog"
+    assets.mkdir(parents=True, exist_ok=True)
+    seen = _Seen(Screen(rows))
     try:
-        yield running
+        with ExitStack() as stack:
+            stopped = stack.enter_context(_stopping())
+            with console.status("starting proxy, catalog, daemon and dashboard"):
+                into, out = stack.enter_context(proxy(folder))
+                server = stack.enter_context(CatalogServer(catalog, [assets]))
+                running, address = stack.enter_context(
+                    daemon(folder, out, options.publish, journal, assets,
+                           answers=options.answers, results=server)
+                )  # fmt: skip
+                page = stack.enter_context(_dashboard(folder, address, options))
+                subscriber = stack.enter_context(Subscriber(address))
+                _wait_until_ready(subscriber, running)
+            console.print(how_to_look(address, options.answers, page), soft_wrap=True)
+            beamline = stack.enter_context(_beamline(folder, into, assets, server, options))
+            stopped.of = beamline
+            with Live(
+                get_renderable=seen.screen.render, console=console, refresh_per_second=REFRESH
+            ):
+                _follow(subscriber, seen, beamline, running, options.seconds)
+            if running.stop() != 0:
+                raise DemoError(f"the daemon did not end cleanly:\n{running.tail()}")
+    except PartError as error:
+        raise DemoError(error) from None
+    if not stopped.asked and beamline.process.returncode != 0:
+        raise DemoError(f"the beamline failed:\n{beamline.tail()}")
+    if not stopped.asked and seen.screen.table.results == 0:
+        raise DemoError(f"no result was published; last: {seen.status}; logs are in {folder}")
+    profiles = folder / "profiles"
+    write_profile(catalog, PROFILE, profiles, [assets])
+    console.print(_what_is_left(seen, journal, profiles), soft_wrap=True)
+
+
+@dataclass
+class _Stopping:
+    """Which part ends the demo when it ends, and whether it was asked to."""
+
+    of: Part | None = None
+    asked: bool = False
+
+    def __call__(self, *_: object) -> None:
+        """Take a signal. Before there is a beamline, or the second time, there is no order."""
+        if self.of is None or self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        self.of.ask_to_end()
+
+
+@contextmanager
+def _stopping() -> Iterator[_Stopping]:
+    """Ctrl-C and the like end the beamline first, so that what was measured is kept."""
+    stopping = _Stopping()
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, stopping) for number in numbers}
+    try:
+        yield stopping
     finally:
-        running.stop()
-
-
-def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody uses now."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
-def proxy(folder: Path) -> Iterator[tuple[str, str]]:
-    """``bluesky-0MQ-proxy`` on free loopback ports; its addresses to publish to and subscribe."""
-    ports = free_ports(2)
-    into, out = (f"tcp://127.0.0.1:{port}" for port in ports)
-    code = "from bluesky.commandline.zmq_proxy import main; main()"
-    arguments = ("-c", code, "--in-address", into, "--out-address", out)
-    with part("proxy", folder, *arguments) as running:
-        for port in ports:
-            _wait_for(lambda port=port: _listens(port), running, f"port {port}")
-        yield into, out
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _wait_for(condition: Any, running: Part, what: str) -> None:
-    end = time.monotonic() + START_DEADLINE
-    while not condition():
-        running.check()
-        if time.monotonic() > end:
-            raise DemoError(f"{running.name}: no {what} after {START_DEADLINE:.0f} s")
-        time.sleep(0.05)
+def _dashboard(folder: Path, address: str, options: Options) -> Iterator[str | None]:
+    """``exafsd dashboard``, where it is installed; the address of its page."""
+    if importlib.util.find_spec("bokeh") is None:
+        if options.port is not None:
+            raise DemoError("--port is for the dashboard: pip install 'exafsd[dashboard]'")
+        yield None
+        return
+    port = options.port or free_ports(1)[0]
+    command = ["-m", "exafsd.cli", "dashboard", address, "--port", str(port)]
+    if options.answers is not None:
+        command += ["--answers", options.answers]
+    with part("dashboard", folder, *command) as running:
+        wait_for_port(port, running)
+        yield f"http://127.0.0.1:{port}/"
 
 
 @contextmanager
-def daemon(
-    folder: Path, source: str, publish: str, journal: Path, assets: Path
-) -> Iterator[tuple[Part, str]]:
-    """``exafsd run`` with settings written into `folder`; its process and bound address."""
-    address_file = folder / "address"
-    config = folder / "exafsd.toml"
-    config.write_text(
-        "# settings of the demo's daemon\n"
-        f'[source]\naddress = "{source}"\nasset_roots = ["{assets}"]\n'
-        f'[publish]\naddress = "{publish}"\naddress_file = "{address_file}"\n'
-        f'[journal]\nfolder = "{journal}"\n'
-    )
-    with part("daemon", folder, "-m", "exafsd.cli", "run", "--config", str(config)) as running:
-        _wait_for(address_file.exists, running, "address")
-        yield running, address_file.read_text().strip()
+def _beamline(
+    folder: Path, into: str, assets: Path, server: CatalogServer, options: Options
+) -> Iterator[Part]:
+    arguments = [
+        "-m", "exafsd.testing.beamline", "--proxy", into, "--assets", str(assets),
+        "--tiled", server.uri, "--shape", options.shape, "--rate", str(options.rate),
+        "--seconds", str(options.seconds or math.inf),
+    ]  # fmt: skip
+    if not options.seconds:
+        arguments += ["--sweeps", str(math.ceil(RUN_SECONDS * options.rate))]
+    environment = {"TILED_API_KEY": server.api_key}
+    with part("beamline", folder, *arguments, environment=environment) as running:
+        yield running
 
 
-def wait_until_ready(subscriber: Subscriber, running: Part) -> None:
+def _wait_until_ready(subscriber: Subscriber, running: Part) -> None:
     """Wait for the daemon's first status that says ready."""
     end = time.monotonic() + START_DEADLINE
     while time.monotonic() < end:
@@ -147,76 +178,90 @@ def wait_until_ready(subscriber: Subscriber, running: Part) -> None:
     raise DemoError(f"the daemon was not ready after {START_DEADLINE:.0f} s:\n{running.tail()}")
 
 
-def run_demo(
-    seconds: float, rate: float, publish: str, shape: str, folder: Path | None, rows: int = 18
-) -> None:
-    """Measure for `seconds`, publish, show, and end cleanly.
+@dataclass
+class _Seen:
+    """What has come over the wire."""
 
-    Raises
-    ------
-    DemoError
-        If a part fails or no result was published.
-    """
-    console = Console()
-    folder = folder or Path(tempfile.mkdtemp(prefix="exafsd-demo-"))
-    assets, journal, catalog = folder / "assets", folder / "journal", folder / "catalog"
-    assets.mkdir(parents=True, exist_ok=True)
-    screen = Screen(rows)
-    with ExitStack() as stack:
-        with console.status("starting proxy, catalog and daemon"):
-            into, out = stack.enter_context(proxy(folder))
-            server = stack.enter_context(CatalogServer(catalog, [assets]))
-            running, address = stack.enter_context(daemon(folder, out, publish, journal, assets))
-            subscriber = stack.enter_context(Subscriber(address))
-            wait_until_ready(subscriber, running)
-        console.print(f"results at {address}; `exafsd watch {address}` follows them")
-        beamline = stack.enter_context(
-            part(
-                "beamline", folder, "-m", "exafsd.testing.beamline",
-                "--proxy", into, "--shape", shape, "--seconds", str(seconds), "--rate", str(rate),
-                "--assets", str(assets), "--tiled", server.uri,
-                environment={"TILED_API_KEY": server.api_key},
-            )
-        )  # fmt: skip
-        with Live(get_renderable=screen.render, console=console, refresh_per_second=REFRESH):
-            last = _follow(subscriber, screen, beamline, running, seconds)
-        if running.stop() != 0:
-            raise DemoError(f"the daemon did not end cleanly:\n{running.tail()}")
-    if beamline.process.returncode != 0:
-        raise DemoError(f"the beamline failed:\n{beamline.tail()}")
-    if screen.table.results == 0:
-        raise DemoError(f"no result was published; last status: {last}; logs are in {folder}")
-    console.print()
-    write_profile(catalog, PROFILE, folder / "profiles", [assets])
-    console.print(
-        f"{screen.table.results} results, {screen.table.rejected} rejected. Again, from the"
-        f" journal:\n  exafsd replay {journal} --last 1\nor from the catalog, without a server:\n"
-        f"  TILED_PROFILES={folder / 'profiles'} exafsd replay {PROFILE} --last 1",
-        soft_wrap=True,
-    )
+    screen: Screen
+    #: raw runs, and those that have not stopped
+    uids: list[str] = field(default_factory=list[str])
+    open_runs: set[str] = field(default_factory=set[str])
+    #: header of the last status, if it came after the last stop
+    status: dict[str, Any] | None = None
+
+    def take(self, message: Message) -> None:
+        """Take a message."""
+        self.screen.take(message)
+        header = message.header
+        if header["kind"] == "run.start":
+            self.uids.append(header["run_uid"])
+            self.open_runs.add(header["run_uid"])
+        elif header["kind"] == "run.stop":
+            self.open_runs.discard(header["run_uid"])
+            self.status = None
+        elif header["kind"] == "status":
+            self.status = header
+
+    @property
+    def done(self) -> bool:
+        """Whether all runs are over, and their results in the catalog or given up."""
+        written = self.status is not None and self.status["queues"]["result_runs"] == 0
+        return written and not self.open_runs
 
 
 def _follow(
-    subscriber: Subscriber, screen: Screen, beamline: Part, running: Part, seconds: float
-) -> dict[str, Any] | None:
-    """Show messages until the beamline has ended and every run has stopped; the last status."""
-    end = time.monotonic() + seconds + END_DEADLINE
-    open_runs: set[str] = set()
-    status = None
+    subscriber: Subscriber, seen: _Seen, beamline: Part, running: Part, seconds: float
+) -> None:
+    """Show messages until the beamline has ended, and the daemon is done with its runs."""
+    end = time.monotonic() + (seconds or math.inf) + END_DEADLINE
+    measuring = True
     while time.monotonic() < end:
-        message: Message | None = subscriber.receive(0.2)
+        message = subscriber.receive(0.2)
         if message is not None:
-            screen.take(message)
-            header = message.header
-            if header["kind"] == "run.start":
-                open_runs.add(header["run_uid"])
-            elif header["kind"] == "run.stop":
-                open_runs.discard(header["run_uid"])
-            elif header["kind"] == "status":
-                status = header
+            seen.take(message)
         running.check()
-        if message is None and beamline.process.poll() is not None and not open_runs:
-            return status
+        if measuring and beamline.process.poll() is not None:
+            measuring, end = False, time.monotonic() + END_DEADLINE
+        if not measuring and message is None and seen.done:
+            return
+    if measuring:
+        raise DemoError(
+            f"the beamline was not done {END_DEADLINE:.0f} s after its time:\n{beamline.tail()}"
+        )
     raise DemoError(
-        f"the beamline was not done {END_DEADLINE:.0f} s after its time:\n{beamline.tail()}"
+        f"the daemon was not done {END_DEADLINE:.0f} s after the beamline:\n{running.tail()}"
+    )
+
+
+def how_to_look(address: str, answers: str | None, page: str | None) -> str:
+    """Return what to type or to open while the demo runs."""
+    wanted = f", answers={answers!r}" if answers else ""
+    browser = page or "needs pip install 'exafsd[dashboard]'"
+    return (
+        f"Results are published at {address}. Look at them from elsewhere on this machine:\n"
+        f"  in a browser     {browser}\n"
+        f"  in a terminal    exafsd watch {address}\n"
+        f"  in Python        from exafsd.client import Follower\n"
+        f'                   with Follower("{address}", "result."{wanted}) as results:\n'
+        f"                       for message in results:\n"
+        f'                           print(message.header["id"])'
+    )
+
+
+def _what_is_left(seen: _Seen, journal: Path, profiles: Path) -> str:
+    """Return how to find again what was measured."""
+    table = seen.screen.table
+    told = f"\n{table.results} results, {table.rejected} rejected."
+    if not seen.uids:
+        return told
+    drops: dict[str, int] = seen.status["drops"] if seen.status else {}
+    lost = sum(count for reason, count in drops.items() if reason.startswith("results_"))
+    kept = f"All but {lost}" if lost else "They"
+    with_profile = f"TILED_PROFILES={profiles} exafsd"
+    return (
+        f"{told} {kept} are in the catalog, found by the uid of their run:\n"
+        f"  {with_profile} export {PROFILE} --uid {seen.uids[-1]} --to results.h5\n"
+        "Analyse the run again, from the journal or from the catalog:\n"
+        f"  exafsd replay {journal} --last 1\n"
+        f"  {with_profile} replay {PROFILE} --last 1"
     )
