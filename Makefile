@@ -11,39 +11,42 @@ DAEMON := .venv-daemon
 DEV := .venv
 PIP_FLAGS := --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: help demo test lint test-wheels bench bench-memory train schemas clean
+.PHONY: help demo test lint test-wheels tutorial-test docs bench bench-memory train schemas clean
 
 help:
 	@echo "make demo [DEMO_SECONDS=60 DEMO_RATE=5]  simulated beamline to published results"
 	@echo "make test         all tests (without the wheels)"
 	@echo "make test-wheels  build the wheels and try each in an environment of its own"
+	@echo "make tutorial-test  the tutorial word for word, with an environment installed for it"
+	@echo "make docs         build the documentation into build/site"
 	@echo "make lint         ruff, pyright, import-linter"
 	@echo "make bench        benchmarks, measured side by side, into docs/benchmarks.md"
 	@echo "make bench-memory memory of the daemon over SPECTRA=$(SPECTRA) spectra"
 	@echo "make train        train and export the Cu K model again (TRAIN_MINUTES=$(TRAIN_MINUTES))"
-	@echo "make schemas      generate docs/schemas again"
+	@echo "make schemas      generate docs/schemas, docs/models.md and docs/reference again"
 
 # pip is upgraded first: the one that comes with Python 3.11 knows no dependency groups
 $(DAEMON)/.stamp: daemon/pyproject.toml constraints.txt
 	@echo "setting up $(DAEMON) (about two minutes)"
 	@$(PYTHON) -m venv $(DAEMON)
 	@$(DAEMON)/bin/python -m pip install --disable-pip-version-check --quiet --upgrade pip
-	@$(DAEMON)/bin/python -m pip install $(PIP_FLAGS) -e "daemon[daemon]"
+	@$(DAEMON)/bin/python -m pip install $(PIP_FLAGS) -e "daemon[daemon,dashboard]"
 	@touch $@
 
 $(DEV)/.stamp: daemon/pyproject.toml training/pyproject.toml export/pyproject.toml pyproject.toml constraints.txt
 	@echo "setting up $(DEV) (about four minutes)"
 	@$(PYTHON) -m venv $(DEV)
 	@$(DEV)/bin/python -m pip install --disable-pip-version-check --quiet --upgrade pip
-	@$(DEV)/bin/python -m pip install $(PIP_FLAGS) -e "daemon[daemon]" -e training -e export \
+	@$(DEV)/bin/python -m pip install $(PIP_FLAGS) -e "daemon[daemon,dashboard]" -e training -e export \
 		--group test --group lint --group wheels
 	@touch $@
 
 demo: $(DAEMON)/.stamp
 	$(DAEMON)/bin/exafsd demo --seconds $(DEMO_SECONDS) --rate $(DEMO_RATE)
 
+# a file's tests stay together: they share servers
 test: $(DEV)/.stamp
-	$(DEV)/bin/python -m pytest
+	$(DEV)/bin/python -m pytest -n 2 --dist loadfile
 
 lint: $(DEV)/.stamp
 	$(DEV)/bin/ruff check .
@@ -53,6 +56,12 @@ lint: $(DEV)/.stamp
 
 test-wheels: $(DEV)/.stamp
 	$(DEV)/bin/python tests/wheels/check_wheels.py
+
+tutorial-test: $(DEV)/.stamp
+	EXAFSD_TUTORIAL=fresh $(DEV)/bin/python -m pytest tests/docs/test_tutorial.py
+
+docs: $(DEV)/.stamp
+	NO_MKDOCS_2_WARNING=1 $(DEV)/bin/mkdocs build --strict
 
 # rexafs is only compared with, so it is not among what tests need
 $(DEV)/.bench: $(DEV)/.stamp
@@ -73,6 +82,8 @@ train: $(DEV)/.stamp
 schemas: $(DEV)/.stamp
 	$(DEV)/bin/python -m exafsd.contract.schemas docs/schemas
 	$(DEV)/bin/exafsd config schema > docs/schemas/settings.json
+	$(DEV)/bin/exafsd models page > docs/models.md
+	$(DEV)/bin/python docs/generate.py
 
 clean:
 	rm -rf $(DAEMON) $(DEV) runs build
