@@ -21,6 +21,8 @@ from pathlib import Path
 import numpy as np
 from memory import measure_memory
 from rates import STAGES, Measured, Unfinished, control_site, daemon_site, measure
+from viewers import CHROMIUM, measure_viewers
+from viewers import report as looked
 from wire import measure_wire, report
 
 from documents import Load
@@ -310,12 +312,29 @@ def memory(folder: Path, spectra: int) -> str:
 
 
 #: title of a section and what makes it
+def dashboard(folder: Path, quick: bool) -> str:
+    """Two browsers that look."""
+    if CHROMIUM is None:
+        return "Not measured: there is no chromium."
+    head, rows = looked(measure_viewers(folder, quick))
+    return "\n\n".join((
+        "The daemon while nobody looks, while `exafsd dashboard` follows, and while two browsers"
+        " show its page, in turn on one machine, at 100 sweeps/s as above; processor time of the"
+        " daemon per sweep. Sender, proxy, daemon and subscriber have one core, the dashboard and"
+        " browsers the other, as if they were on another machine: what is compared is what the"
+        " daemon does for them. (Browsers that draw on the daemon's own cores take them from it.)"
+        " Medians.",
+        table(head, rows),
+    ))  # fmt: skip
+
+
 PARTS: dict[str, tuple[str, Callable[[Path, bool], str]]] = {
     "reduction": ("Reduction alone", reduction),
     "latency": ("From document to result", latency),
     "rates": ("Highest sustained rates", rates),
     "cost": ("What a spectrum costs", cost),
     "wire": ("What subscribers wait for", wire),
+    "dashboard": ("People who look", dashboard),
 }
 MEMORY = "Memory over a long time"
 ORDER = [*(title for title, _ in PARTS.values()), MEMORY]

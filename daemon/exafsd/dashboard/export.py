@@ -1,0 +1,78 @@
+"""A run's outcomes as CSV and HDF5, numbers as they were on the wire."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import h5py
+import numpy as np
+
+from exafsd.client import Message, rows
+from exafsd.contract.frames import ARRAY_UNITS
+from exafsd.contract.messages import MESSAGE_SCHEMA
+
+#: a spreadsheet would take text that begins so for a formula
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def as_csv(messages: Sequence[Message]) -> bytes:
+    """One row per shell, see `exafsd.client.rows`; floats with all their digits."""
+    table = rows(messages)
+    out = io.StringIO(newline="")
+    writer = csv.DictWriter(out, list(_columns(table)), restval="")
+    writer.writerow({name: _plain(name) for name in writer.fieldnames})
+    for row in table:
+        writer.writerow({name: _plain(value) for name, value in row.items()})
+    return out.getvalue().encode()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith(FORMULA):
+        return f"'{value}"
+    return value
+
+
+def _columns(table: list[dict[str, Any]]) -> dict[str, None]:
+    """Names of all rows, in their order."""
+    return dict.fromkeys(name for row in table for name in row)
+
+
+def as_hdf5(messages: Sequence[Message]) -> bytes:
+    """Table, spectra and whole messages.
+
+    Group ``table`` has a dataset per column of the CSV; ``spectra`` has ``id`` and the arrays,
+    (spectrum, point), NaN beyond the end of a shorter one; ``message`` every header as JSON.
+    """
+    out = io.BytesIO()
+    with h5py.File(out, "w") as file:
+        file.attrs["schema"] = MESSAGE_SCHEMA
+        table = rows(messages)
+        group = file.create_group("table")
+        for name in _columns(table):
+            group[name.replace("/", "|")] = _dataset([row.get(name) for row in table])
+        whole = [json.dumps(message.header) for message in messages]
+        file.create_dataset("message", data=whole, dtype=h5py.string_dtype(), compression="gzip")
+        group = file.create_group("spectra")
+        held = [message for message in messages if message.arrays]
+        group["id"] = _dataset([message.header["id"] for message in held])
+        for name, unit in ARRAY_UNITS.items():
+            arrays = [message.arrays.get(name) for message in held]
+            sizes = [array.size for array in arrays if array is not None]
+            if not sizes:
+                continue
+            stacked = np.full((len(held), max(sizes)), np.nan, "f8" if name == "energy" else "f4")
+            for row, array in zip(stacked, arrays, strict=True):
+                if array is not None:
+                    row[: array.size] = array
+            group.create_dataset(name, data=stacked, compression="gzip").attrs["unit"] = unit
+    return out.getvalue()
+
+
+def _dataset(values: list[Any]) -> Any:
+    """Numbers where all are numbers or missing, else text."""
+    if all(value is None or isinstance(value, (int, float)) for value in values):
+        return np.array([np.nan if value is None else value for value in values], dtype=float)
+    text = ["" if value is None else str(value).replace("\0", " ") for value in values]
+    return np.array(text, dtype=h5py.string_dtype())

@@ -1,0 +1,227 @@
+"""Plots of one viewer and their colours. No data is here; sources are filled by the viewer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bokeh.models import (
+    BasicTicker,
+    BoxAnnotation,
+    ColumnDataSource,
+    DataRange1d,
+    HoverTool,
+    LinearAxis,
+    Range1d,
+)
+from bokeh.plotting import figure
+
+from exafsd.dashboard.state import PARAMETERS
+from exafsd.dashboard.words import SHOWN
+
+#: Okabe and Ito's colours, which colour-blind people can tell apart; lighter ones on dark.
+#: Shapes and dashes differ as well.
+PALETTES = {
+    "dark": {
+        "ink": "#E8EAED", "muted": "#A9B1BC", "line": "#3A424D", "panel": "#171C23",
+        "measured": "#56B4E9", "predicted": "#E69F00", "truth": "#F0E442", "context": "#A9B1BC",
+        "rejected": "#FF7A33", "withheld": "#CC79A7",
+    },
+    "light": {
+        "ink": "#16191D", "muted": "#4E5661", "line": "#D5D9DF", "panel": "#FFFFFF",
+        "measured": "#0072B2", "predicted": "#D55E00", "truth": "#007A59", "context": "#6B7280",
+        "rejected": "#B34700", "withheld": "#9A4D78",
+    },
+}  # fmt: skip
+TOOLS = "pan,wheel_zoom,box_zoom,reset,save"
+FONT = "system-ui, 'DejaVu Sans', sans-serif"
+#: columns that a trend of one parameter needs
+TREND_COLUMNS = (
+    "sweep", "minutes", "beside",
+    *(f"{p}{part}" for p in PARAMETERS for part in ("", "_std", "_low", "_high", "_true")),
+)  # fmt: skip
+MARK_COLUMNS = ("sweep", "minutes", "y", "kind", "reason", "color", "marker")
+
+
+def empty(columns: Sequence[str]) -> ColumnDataSource:
+    """Source without rows."""
+    return ColumnDataSource({name: [] for name in columns})
+
+
+@dataclass
+class Spectra:
+    """The three plots of the latest spectrum."""
+
+    mu: ColumnDataSource = field(default_factory=lambda: empty(("energy", "norm")))
+    chi: ColumnDataSource = field(default_factory=lambda: empty(("k", "measured", "predicted")))
+    ft: ColumnDataSource = field(default_factory=lambda: empty(("r", "measured", "predicted")))
+
+    def __post_init__(self) -> None:
+        self._painted: list[tuple[Any, str]] = []
+        self.windows = [BoxAnnotation(fill_alpha=0.12, line_color=None) for _ in range(2)]
+        self.figures = [
+            self._figure("mu", "Normalized μ(E)", "energy / eV", self.mu, "energy", ("norm",)),
+            self._figure("chi", "k²χ(k) / Å⁻²", "k / Å⁻¹", self.chi, "k"),
+            self._figure("ft", "|χ(R)| / Å⁻³", "R, no phase correction / Å", self.ft, "r"),
+        ]
+        self.figures[2].x_range = Range1d(start=0.0, end=6.0)
+        for plot, window in zip(self.figures[1:], self.windows, strict=True):
+            plot.add_layout(window)
+
+    def _figure(
+        self, name: str, title: str, label: str, source: ColumnDataSource, x: str,
+        columns: tuple[str, ...] = ("measured", "predicted"),
+    ) -> Any:  # fmt: skip
+        plot = _plot(name, title, label)
+        for column in columns:
+            role = "predicted" if column == "predicted" else "measured"
+            dash = "dashed" if role == "predicted" else "solid"
+            legend = {} if len(columns) == 1 else {"legend_label": column}
+            line = plot.line(
+                x, column, source=source, line_width=2.2, line_dash=dash, **legend
+            )  # fmt: skip
+            self._painted.append((line, role))
+        return plot
+
+    def paint(self, colours: dict[str, str]) -> None:
+        """Take the colours of a theme."""
+        for plot in self.figures:
+            _paint(plot, colours)
+        for line, role in self._painted:
+            line.glyph.line_color = colours[role]
+        for window in self.windows:
+            window.fill_color = colours["muted"]
+
+
+@dataclass
+class Trends:
+    """Four parameters against sweep or time, with a common horizontal axis."""
+
+    source: ColumnDataSource = field(default_factory=lambda: empty(TREND_COLUMNS))
+    marks: ColumnDataSource = field(default_factory=lambda: empty(MARK_COLUMNS))
+
+    def __post_init__(self) -> None:
+        self._x = DataRange1d(range_padding=0.02, default_span=10)
+        self._painted: list[tuple[Any, str]] = []
+        self._glyphs: list[Any] = []
+        self.figures = [self._figure(parameter) for parameter in PARAMETERS]
+        self._add_context(self.figures[0])
+
+    def _figure(self, parameter: str) -> Any:
+        plot = _plot(parameter, "", "sweep", x_range=self._x)
+        source, axis = self.source, "sweep"
+        band = plot.varea(
+            axis, f"{parameter}_low", f"{parameter}_high", source=source, fill_alpha=0.3
+        )
+        line = plot.line(axis, parameter, source=source, line_width=1.5)
+        dots = plot.scatter(axis, parameter, source=source, size=5, line_color=None)
+        true = plot.line(axis, f"{parameter}_true", source=source, line_width=2.0, line_dash=[6, 4])
+        plot.y_range.renderers = [band, line, true]
+        plot.extra_y_ranges = {"marks": Range1d(start=0.0, end=1.0)}
+        marks = plot.scatter(
+            axis, "y", source=self.marks, y_range_name="marks", size=11, marker="marker",
+            fill_color=None, line_color="color", line_width=2.0,
+        )  # fmt: skip
+        symbol, unit, decimals = SHOWN[parameter]
+        digits = "{0." + "0" * decimals + "}"
+        told = [
+            ("sweep", "@sweep"),
+            (symbol, f"@{parameter}{digits} {unit}"),
+            ("± 1σ", f"@{parameter}_std{digits}"),
+            ("truth", f"@{parameter}_true{digits}"),
+        ]
+        plot.add_tools(
+            HoverTool(renderers=[dots], attachment="vertical", tooltips=told),
+            HoverTool(
+                renderers=[marks],
+                attachment="vertical",
+                tooltips=[("sweep", "@sweep"), ("@kind", "@reason")],
+            ),
+        )
+        self._painted += [(band, "measured"), (line, "measured"), (dots, "measured"),
+                          (true, "truth")]  # fmt: skip
+        self._glyphs += [r.glyph for r in (band, line, dots, true, marks)]
+        return plot
+
+    def _add_context(self, plot: Any) -> None:
+        """Second axis of the first plot."""
+        self._beside = plot.line(
+            "sweep", "beside", source=self.source, y_range_name="beside", line_width=1.5,
+            line_dash="dotted",
+        )  # fmt: skip
+        self._painted.append((self._beside, "context"))
+        self._glyphs.append(self._beside.glyph)
+        plot.extra_y_ranges["beside"] = DataRange1d(renderers=[self._beside])
+        self._axis = LinearAxis(
+            y_range_name="beside", visible=False, ticker=BasicTicker(desired_num_ticks=5)
+        )
+        plot.add_layout(self._axis, "right")
+
+    def show_context(self, label: str) -> None:
+        """Name what the second axis shows; an empty name hides it."""
+        self._axis.axis_label = label
+        self._axis.visible = self._beside.visible = bool(label)
+
+    def against(self, column: str) -> None:
+        """Take another horizontal axis, ``sweep`` or ``minutes``."""
+        for glyph in self._glyphs:
+            glyph.x = column
+        label = "sweep" if column == "sweep" else "minutes since the first sweep shown"
+        for plot in self.figures:
+            plot.below[0].axis_label = label
+
+    def name(self, shell: str) -> None:
+        """Say which shell is shown."""
+        for plot, parameter in zip(self.figures, PARAMETERS, strict=True):
+            symbol, unit, _ = SHOWN[parameter]
+            plot.title.text = f"{symbol}{unit and f' / {unit}'}   {shell}"
+
+    def paint(self, colours: dict[str, str]) -> None:
+        """Take the colours of a theme."""
+        for plot in self.figures:
+            _paint(plot, colours)
+        for renderer, role in self._painted:
+            glyph = renderer.glyph
+            for part in ("line_color", "fill_color"):
+                if hasattr(glyph, part) and getattr(glyph, part) is not None:
+                    setattr(glyph, part, colours[role])
+        _paint_axis(self._axis, colours)
+
+
+def _plot(name: str, title: str, label: str, **options: Any) -> Any:
+    plot: Any = figure(
+        name=name, title=title, tools=TOOLS, active_scroll=None, sizing_mode="stretch_both",
+        x_axis_label=label, min_border=4, output_backend="canvas", **options,
+    )  # fmt: skip
+    plot.toolbar.autohide = True
+    plot.toolbar.logo = None
+    plot.title.text_font_size = "15px"
+    plot.title.text_font = FONT
+    plot.yaxis.ticker.desired_num_ticks = 5
+    plot.outline_line_color = None
+    return plot
+
+
+def _paint(plot: Any, colours: dict[str, str]) -> None:
+    plot.background_fill_color = plot.border_fill_color = colours["panel"]
+    plot.title.text_color = colours["ink"]
+    plot.grid.grid_line_color = colours["line"]
+    for axis in (*plot.below, *plot.left):
+        _paint_axis(axis, colours)
+    for legend in plot.legend:
+        legend.background_fill_color = colours["panel"]
+        legend.background_fill_alpha = 0.75
+        legend.border_line_color = None
+        legend.label_text_color = colours["ink"]
+        legend.label_text_font = FONT
+        legend.label_text_font_size = "12px"
+        legend.spacing, legend.padding, legend.margin = 0, 3, 4
+
+
+def _paint_axis(axis: Any, colours: dict[str, str]) -> None:
+    axis.axis_line_color = axis.major_tick_line_color = colours["muted"]
+    axis.minor_tick_line_color = None
+    axis.major_label_text_color = colours["ink"]
+    axis.axis_label_text_color = colours["muted"]
+    axis.axis_label_text_font_style = "normal"
+    axis.major_label_text_font = axis.axis_label_text_font = FONT
+    axis.major_label_text_font_size = axis.axis_label_text_font_size = "13px"

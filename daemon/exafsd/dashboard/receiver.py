@@ -1,0 +1,57 @@
+"""The one subscription of the process, in a thread of its own."""
+
+import logging
+import threading
+from pathlib import Path
+
+from exafsd.client import Event, Follower, FrameError
+from exafsd.dashboard.state import State
+
+log = logging.getLogger(__name__)
+
+
+class Receiver(threading.Thread):
+    """Follows the daemon and puts what it hears into the state.
+
+    Parameters
+    ----------
+    state
+        Where messages go.
+    address, answers, keys
+        As of `exafsd.client.Follower`.
+    """
+
+    def __init__(
+        self, state: State, address: str, answers: str | None = None, keys: Path | None = None
+    ) -> None:
+        super().__init__(name="receiver", daemon=True)
+        self._state = state
+        self._over = threading.Event()
+        # made here, so that wrong keys or addresses are told at once; used only by the thread
+        self._follower = Follower(
+            address, start="ring", answers=answers, keys=keys, on_event=self._tell
+        )
+
+    def _tell(self, event: Event) -> None:
+        self._state.tell(event)
+        if event.kind in ("lost", "unanswered"):
+            log.warning("%s topic=%s first=%s last=%s detail=%r", event.kind, event.topic,
+                        event.first, event.last, event.detail)  # fmt: skip
+
+    def run(self) -> None:
+        """Receive until `stop`."""
+        with self._follower as follower:
+            while not self._over.is_set():
+                try:
+                    message = follower.receive(0.2)
+                    if message is not None:
+                        self._state.heard()
+                        self._state.take(message)
+                except (FrameError, KeyError, TypeError, ValueError) as error:
+                    # one strange message must not end the page
+                    log.warning("message not understood error=%r", error)
+
+    def stop(self) -> None:
+        """End the thread and close its sockets."""
+        self._over.set()
+        self.join(5.0)

@@ -1,0 +1,349 @@
+"""What one subscriber knows, whoever looks at it: bounded in memory, without any web in it.
+
+The receiving thread writes, documents of viewers read; every method takes the lock for a moment.
+"""
+
+import json
+import threading
+import time
+import zlib
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from numbers import Real
+from typing import Any, Literal, NamedTuple
+
+from numpy.typing import NDArray
+
+from exafsd.client import Event, Message
+
+#: outcomes kept of all runs together: a daemon's ring of 10,000 results, and as many rejections.
+#: With 3 shells one takes about 4 kB.
+OUTCOMES = 20_000
+#: spectra kept of them for the export; one of 500 energies takes 21 kB
+SPECTRA = 2_000
+#: runs in the picker
+RUNS = 100
+#: s without any message after which the daemon is said to be silent, and heartbeats that must be
+#: missing; the page notices at its next tick, before 3 s are over
+SILENT, BEATS = 2.3, 2.3
+#: subscription events that are kept, and s for which they are told
+EVENTS, TOLD = 5, 60.0
+
+#: parameters of a shell, and of its phase, as the wire names them
+PARAMETERS = ("r", "n_s02", "sigma2", "e0_shift")
+#: value and one standard deviation; NaN where the wire has null
+Reading = tuple[float, float]
+NAN = float("nan")
+
+
+class Key(NamedTuple):
+    """Outcomes that belong together."""
+
+    run_uid: str
+    stream: str
+    channel: str
+    element: str
+    edge: str
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What trends show of one outcome."""
+
+    id: str
+    sweep: int
+    at: float | None  # s since 1970, middle of the sweep
+    kind: Literal["value", "withheld", "rejected"]
+    reason: str
+    shells: dict[str, dict[str, Reading]]
+    context: dict[str, float]
+    truth: dict[str, float]
+    packed: bytes  # header as compressed JSON, for the export
+
+    def header(self) -> dict[str, Any]:
+        """Header as it came."""
+        return json.loads(zlib.decompress(self.packed))
+
+
+@dataclass
+class Series:
+    """Outcomes of one key in the order they came; `epoch` changes when old ones were replaced."""
+
+    points: deque[Point] = field(default_factory=deque[Point])
+    ids: set[str] = field(default_factory=set[str])
+    total: int = 0  # ever added
+    epoch: int = 0
+    shells: dict[str, None] = field(default_factory=dict[str, None])  # in order
+    context: dict[str, str] = field(default_factory=dict[str, str])  # numeric items and their units
+    newest: Message | None = None  # result or rejection
+    last: Point | None = None  # of that
+    spectrum: Message | None = None  # latest result with arrays
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What there is under a key: names to choose from, the newest outcome and spectrum."""
+
+    epoch: int = 0
+    shells: tuple[str, ...] = ()
+    context: dict[str, str] = field(default_factory=dict[str, str])
+    point: Point | None = None
+    newest: Message | None = None
+    spectrum: Message | None = None
+
+
+@dataclass
+class Run:
+    """A run as the picker names it."""
+
+    uid: str
+    scan_id: Any = None
+    sample: Any = None
+    began: float | None = None
+    ended: str | None = None
+
+
+@dataclass(frozen=True)
+class Health:
+    """How the daemon is. `silence` in s since its last message, None before the first."""
+
+    status: dict[str, Any] | None
+    silence: float | None
+    silent: bool
+    events: tuple[Event, ...]
+
+
+class State:
+    """Everything that the page can show."""
+
+    def __init__(self, outcomes: int = OUTCOMES, spectra: int = SPECTRA, runs: int = RUNS) -> None:
+        self._lock = threading.RLock()
+        self._most, self._most_runs = outcomes, runs
+        self._series: dict[Key, Series] = {}
+        self._order: deque[Key] = deque()  # of all points, oldest first
+        self._spectra: OrderedDict[tuple[Key, str], Mapping[str, NDArray[Any]]] = OrderedDict()
+        self._most_spectra = spectra
+        self._runs: OrderedDict[str, Run] = OrderedDict()
+        self._status: dict[str, Any] | None = None
+        self._events: deque[tuple[float, Event]] = deque(maxlen=EVENTS)
+        self._heard: float | None = None
+        self._began = time.monotonic()
+        #: changes with every outcome and run
+        self.version = 0
+
+    def take(self, message: Message) -> None:
+        """Take a message of the daemon."""
+        header = message.header
+        with self._lock:
+            kind = header["kind"]
+            if kind == "status":
+                self._status = header
+            elif kind == "run.start":
+                self._run(header).ended = None
+                self.version += 1
+            elif kind == "run.stop":
+                self._run(header).ended = header["exit_status"]
+                self.version += 1
+            elif kind in ("result", "rejected"):
+                self._add(message)
+                self.version += 1
+
+    def heard(self, now: float | None = None) -> None:
+        """Say that the daemon gave a sign of life."""
+        with self._lock:
+            self._heard = time.monotonic() if now is None else now
+
+    def tell(self, event: Event) -> None:
+        """Take what happened to the subscription."""
+        with self._lock:
+            self._events.append((time.monotonic(), event))
+
+    def health(self, now: float | None = None) -> Health:
+        """How the daemon is at a monotonic time."""
+        now = time.monotonic() if now is None else now
+        with self._lock:
+            beat = (self._status or {}).get("heartbeat") or 0.0
+            silence = None if self._heard is None else now - self._heard
+            waited = now - self._began if silence is None else silence
+            silent = waited > max(SILENT, BEATS * beat)
+            told = tuple(event for at, event in self._events if now - at < TOLD)
+            return Health(self._status, silence, silent, told)
+
+    def runs(self) -> list[Run]:
+        """Runs with outcomes or just begun, the latest last."""
+        with self._lock:
+            return list(self._runs.values())
+
+    def keys(self, run_uid: str) -> list[Key]:
+        """What there is of a run."""
+        with self._lock:
+            return [key for key in self._series if key.run_uid == run_uid]
+
+    def glance(self, key: Key) -> Glance:
+        """What there is under a key now."""
+        with self._lock:
+            found = self._series.get(key)
+            if found is None:
+                return Glance()
+            return Glance(
+                found.epoch, tuple(found.shells), dict(found.context),
+                found.last, found.newest, found.spectrum,
+            )  # fmt: skip
+
+    def since(self, key: Key, seen: int, most: int) -> tuple[int, list[Point]]:
+        """Points after the first `seen` that were ever added, at most the latest `most`."""
+        with self._lock:
+            series = self._series.get(key)
+            if series is None:
+                return 0, []
+            new = min(series.total - seen, len(series.points), most)
+            return series.total, list(islice(reversed(series.points), max(new, 0)))[::-1]
+
+    def outcomes(self, run_uid: str) -> list[Message]:
+        """All outcomes of a run that are kept, with their spectra as far as these are."""
+        with self._lock:
+            found = [
+                (point, self._spectra.get((key, point.id), {}))
+                for key, series in self._series.items()
+                if key.run_uid == run_uid
+                for point in series.points
+            ]
+        messages: list[Message] = []
+        for point, arrays in found:
+            header = point.header()
+            topic = f"{header['kind']}.{header['element']}.{header['edge']}."
+            messages.append(Message(topic, header, dict(arrays)))
+        return messages
+
+    def _run(self, header: dict[str, Any]) -> Run:
+        """Run of a message; it becomes the latest if it is new or begins again."""
+        uid = header["run_uid"]
+        run = self._runs.get(uid)
+        if run is None:
+            run = self._runs[uid] = Run(uid)
+        if header["kind"] == "run.start":
+            self._runs.move_to_end(uid)
+        run.scan_id = header["scan_id"]
+        run.sample = header.get("sample", run.sample)
+        run.began = run.began or started(header)
+        while len(self._runs) > self._most_runs:
+            self._forget(next(iter(self._runs)))
+        return run
+
+    def _forget(self, uid: str) -> None:
+        del self._runs[uid]
+        for key in [key for key in self._series if key.run_uid == uid]:
+            for point in self._series.pop(key).points:
+                self._spectra.pop((key, point.id), None)
+        self._order = deque(key for key in self._order if key.run_uid != uid)
+
+    def _add(self, message: Message) -> None:
+        header = message.header
+        self._run(header)
+        key = Key(*(header[name] for name in Key._fields))
+        point = point_of(header)
+        series = self._series.setdefault(key, Series())
+        if point.id in series.ids:  # analysed again and published: the newer counts
+            series.points = deque(p for p in series.points if p.id != point.id)
+            series.epoch += 1
+            self._order.remove(key)
+        series.points.append(point)
+        series.ids.add(point.id)
+        series.total += 1
+        self._order.append(key)
+        series.shells |= dict.fromkeys(point.shells)
+        for name in point.context:
+            series.context[name] = header["context"][name].get("unit") or ""
+        # topics are recovered one by one, so what comes last need not be the latest
+        if series.newest is None or header["time"] >= series.newest.header["time"]:
+            series.newest, series.last = message, point
+        if message.arrays:
+            if series.spectrum is None or header["time"] >= series.spectrum.header["time"]:
+                series.spectrum = message
+            self._spectra[key, point.id] = message.arrays
+            self._spectra.move_to_end((key, point.id))
+            while len(self._spectra) > self._most_spectra:
+                self._spectra.popitem(last=False)
+        while len(self._order) > self._most:
+            self._drop(self._order.popleft())
+
+    def _drop(self, key: Key) -> None:
+        """Forget the oldest outcome of a series, and its run with the last one."""
+        series = self._series[key]
+        gone = series.points.popleft()
+        series.ids.discard(gone.id)
+        self._spectra.pop((key, gone.id), None)
+        if not series.points:
+            del self._series[key]
+            if not self.keys(key.run_uid):
+                self._runs.pop(key.run_uid, None)
+
+
+def started(header: dict[str, Any]) -> float:
+    """When the spectrum of a message was measured, or it was published; s since 1970."""
+    acquired = header.get("acquired") or {}
+    return acquired.get("start") or acquired.get("mid") or acquired.get("end") or header["time"]
+
+
+def point_of(header: dict[str, Any]) -> Point:
+    """What trends show of a result or a rejection."""
+    rejected = header["kind"] == "rejected"
+    shells = {} if rejected else shells_of(header)
+    if rejected:
+        kind, reason = "rejected", f"{header['reason']}: {header['detail']}"
+    elif shells:
+        kind, reason = "value", ""
+    else:
+        kind, reason = "withheld", header["trust"]["reason"] or "no parameters"
+    acquired = header["acquired"]
+    truth = {k: float(v) for k, v in (header["truth"] or {}).items() if _is_number(v)}
+    if "e0" in truth and not rejected:
+        truth["e0_shift"] = truth["e0"] - header["e0"]
+    return Point(
+        id=header["id"],
+        sweep=header["sweep"],
+        at=acquired["mid"] or acquired["end"] or acquired["start"],
+        kind=kind,
+        reason=reason,
+        shells=shells,
+        context={
+            name: float(item["value"])
+            for name, item in header["context"].items()
+            if _is_number(item["value"])
+        },
+        truth=truth,
+        packed=zlib.compress(json.dumps(header).encode(), 1),
+    )
+
+
+def shells_of(header: dict[str, Any]) -> dict[str, dict[str, Reading]]:
+    """Parameters of every shell, of the answer that the daemon calls the best."""
+    network = {shell["id"]: shell for shell in header["shells"] or []}
+    phases = {phase["phase"]: phase for phase in header["phases"] or []}
+    polish = header["polish"] or {}
+    best = polish if header["best"] == "polish" else {}
+    refined = {shell["id"]: shell for shell in best.get("shells", [])}
+    shifts = {phase["phase"]: phase for phase in best.get("phases", [])}
+    found: dict[str, dict[str, Reading]] = {}
+    for name, shell in network.items():
+        source = refined.get(name, shell)
+        phase = shifts.get(shell["phase"]) or phases.get(shell["phase"]) or {}
+        values = {
+            **{parameter: _reading(source.get(parameter)) for parameter in PARAMETERS[:3]},
+            "e0_shift": _reading(phase.get("e0_shift")),
+        }
+        if shell["n"] is not None:
+            values["n"] = _reading(shell["n"])
+        found[name] = values
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _reading(value: dict[str, Any] | None) -> Reading:
+    numbers = (None, None) if value is None else (value["value"], value["std"])
+    return tuple(NAN if number is None else float(number) for number in numbers)  # pyright: ignore

@@ -1,0 +1,323 @@
+"""The document of one viewer: chooses what is shown, and brings it up to date."""
+
+import math
+import time
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from bokeh.document import Document
+from bokeh.models import CustomJS, Div, InlineStyleSheet, Select, Toggle
+
+from exafsd.dashboard import words
+from exafsd.dashboard.figures import MARK_COLUMNS, PALETTES, TREND_COLUMNS, Spectra, Trends
+from exafsd.dashboard.state import NAN, PARAMETERS, Glance, Key, Point, State
+
+#: ms between looks at the state: spectrum and numbers at most 5 times a second, whatever the data
+#: rate, and s between looks at the trends. It is the drawing that costs, in the browser.
+TICK, TRENDS = 200, 0.5
+#: points of a trend on the page; a screen is hardly wider, and older ones stay for the export
+SHOWN = 1500
+#: choice that goes along with the latest run
+LATEST = ""
+CHANNELS = ("transmission", "fluorescence", "reference")
+
+WIDGETS = """
+:host { font: inherit; } label { color: var(--muted); font-size: 13px; margin: 0 0 2px; }
+.bk-input, .bk-btn { background-color: var(--panel) !important; color: var(--ink) !important;
+  border: 1px solid var(--muted) !important; border-radius: 4px; font: inherit; font-size: 14px;
+  height: 34px; box-shadow: none !important; }
+.bk-input option { background: var(--panel); color: var(--ink); }
+.bk-btn.bk-active { background-color: var(--accent) !important;
+  color: var(--on-accent) !important; }
+.bk-input:focus-visible, .bk-btn:focus-visible {
+  outline: 3px solid var(--accent); outline-offset: 1px; }
+"""
+TEXTS = """
+:host { font: inherit; color: var(--ink); width: 100%; }
+.big { display: flex; flex-wrap: wrap; gap: 4px 3vw; align-items: flex-end; min-height: 4.6rem;
+  font-size: clamp(26px, 3vw, 72px); line-height: 1.1; font-variant-numeric: tabular-nums; }
+.cell { display: flex; flex-direction: column; white-space: nowrap; }
+.name { font-size: 15px; color: var(--muted); } .std { font-size: 55%; color: var(--muted); }
+.value { font-weight: 600; } .why { font-size: 18px; align-self: center; max-width: 60vw; }
+.good { color: var(--good); font-weight: 600; } .bad { color: var(--bad); font-weight: 600; }
+.warn { color: var(--warn); font-weight: 600; } .muted { color: var(--muted); }
+.remarks, .health { font-size: 15px; line-height: 1.5; }
+.flag { color: var(--warn); margin-left: 14px; }
+.health { display: flex; flex-wrap: wrap; gap: 0 26px; } .health .name { font-size: 13px; }
+.alert { background: var(--bad); color: var(--on-bad); padding: 8px 14px; font-size: 20px;
+  font-weight: 600; border-radius: 4px; }
+.legend { display: flex; gap: 16px; font-size: 13px; color: var(--ink); }
+.line { display: inline-block; width: 24px; margin-right: 6px; vertical-align: middle;
+  border-top: 2px solid var(--measured); }
+.wide { border-top-width: 9px; opacity: 0.4; }
+.dashed { border-top: 2px dashed var(--truth); } .dotted { border-top: 2px dotted var(--muted); }
+a { color: var(--link); font-size: 14px; margin-right: 14px; }
+a:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
+"""
+
+
+class Viewer:
+    """Widgets, plots and texts of one open page.
+
+    Parameters
+    ----------
+    document
+        Bokeh's document of this page.
+    state
+        What all pages share.
+    address
+        Of the daemon, for the words about it.
+    """
+
+    def __init__(self, document: Document, state: State, address: str) -> None:
+        self._document, self._state, self._address = document, state, address
+        self._key: Key | None = None
+        self._glance = Glance()
+        self._version, self._trended, self._due, self._seen = -1, -1, 0.0, 0
+        self._shown: tuple[Any, ...] = ()
+        self._origin: float | None = None
+        self._last: Point | None = None  # the latest with values, where a band ends
+        self._spectra, self._trends = Spectra(), Trends()
+        sheet = InlineStyleSheet(css=WIDGETS)
+        offered: dict[str, tuple[str, list[Any]]] = {
+            "run": ("Run", [(LATEST, "latest run")]),
+            "channel": ("Channel", []),
+            "shell": ("Shell", []),
+            "against": ("Against", [("sweep", "sweep"), ("minutes", "time")]),
+            "beside": ("Beside R", [("", "nothing")]),
+        }
+        self._pickers = {
+            name: Select(name=name, title=title, options=options, stylesheets=[sheet],
+                         value=options[0][0] if options else "", sizing_mode="stretch_width")
+            for name, (title, options) in offered.items()
+        }  # fmt: skip
+        self._offered = False  # whether something was put beside R already
+        self._pause = Toggle(name="pause", label="Pause", stylesheets=[sheet], width=84)
+        self._light = Toggle(name="theme", label="Light", stylesheets=[sheet], width=84)
+        text_sheet = InlineStyleSheet(css=TEXTS)
+        self._texts = {
+            name: Div(name=name, stylesheets=[text_sheet], sizing_mode="stretch_width", margin=0)
+            for name in ("alert", "readout", "remarks", "legend", "health", "export")
+        }
+        self._wire()
+        self._repaint()
+        for root in (*self._pickers.values(), self._pause, self._light, *self._texts.values(),
+                     *self._spectra.figures, *self._trends.figures):  # fmt: skip
+            document.add_root(root)
+        self.tick()
+        document.add_periodic_callback(self.tick, TICK)
+
+    def _wire(self) -> None:
+        for name in ("run", "channel", "shell", "against", "beside"):
+            self._pickers[name].on_change("value", self._changed)
+        self._light.on_change("active", self._themed)
+        self._light.js_on_change("active", CustomJS(code="exafsd.theme(this.active)"))
+        self._pause.on_change("active", self._paused)
+        self._document.js_on_event("connection_lost", CustomJS(code="exafsd.lost()"))
+        self._document.js_on_event("client_reconnected", CustomJS(code="exafsd.back()"))
+
+    def _changed(self, attr: str, old: str, new: str) -> None:
+        self.tick(chosen=True)  # also while it is paused: who chooses wants to see
+
+    def _themed(self, attr: str, old: bool, new: bool) -> None:
+        self._repaint()
+
+    def _paused(self, attr: str, old: bool, new: bool) -> None:
+        self.tick()
+
+    def _repaint(self) -> None:
+        colours = PALETTES["light" if self._light.active else "dark"]
+        self._spectra.paint(colours)
+        self._trends.paint(colours)
+        self._colours = colours
+        marks: Any = self._trends.marks
+        marks.data = {**marks.data, "color": [colours[k] for k in marks.data["kind"]]}
+
+    def tick(self, chosen: bool = False) -> None:
+        """Bring the page up to date, if there is anything new."""
+        self._document.hold("combine")
+        try:
+            self._text("alert", self._alert())
+            self._text("health", words.health_line(self._state.health()))
+            version = self._state.version
+            if self._pause.active and not chosen:
+                return
+            if chosen or version != self._version:
+                self._version = version
+                self._choose()
+                self._bring_spectra()
+            now = time.monotonic()
+            if chosen or (version != self._trended and now >= self._due):
+                self._trended, self._due = version, now + TRENDS
+                self._bring_trends()
+        finally:
+            self._document.unhold()
+
+    def _alert(self) -> str:
+        told = words.alert(self._state.health(), self._address)
+        if not told and self._pause.active:
+            told = '<div class="alert">❚❚ Paused. The space bar goes on.</div>'
+        return told
+
+    def _text(self, name: str, html: str) -> None:
+        if self._texts[name].text != html:
+            self._texts[name].text = html
+            self._texts[name].visible = bool(html)
+
+    def _options(
+        self, name: str, options: list[tuple[str, str]], value: str, wanted: str = ""
+    ) -> None:
+        """Set choices; the value stays where it is one of them, unless another is wanted."""
+        picker: Any = self._pickers[name]
+        if picker.options != options:
+            picker.options = options
+        value = wanted or value
+        if wanted or picker.value not in [choice for choice, _ in options]:
+            picker.remove_on_change("value", self._changed)  # chosen here, not by the viewer
+            picker.value = value
+            picker.on_change("value", self._changed)
+
+    def _choose(self) -> None:
+        """Which series is shown: the pickers, and what they offer."""
+        runs = self._state.runs()[::-1]
+        known = [(run.uid, words.run_label(run)) for run in runs]
+        self._options("run", [(LATEST, "latest run"), *known], LATEST)
+        chosen: Any = self._pickers["run"].value
+        uids = [chosen] if chosen else [run.uid for run in runs]
+        keys: list[Key] = next(filter(None, map(self._state.keys, uids)), [])
+        keys.sort(key=lambda key: (CHANNELS.index(key.channel) if key.channel in CHANNELS else 9,
+                                   key.element, key.edge, key.stream))  # fmt: skip
+        by_name = {words.key_label(key): key for key in keys}
+        names = list(by_name)
+        self._options("channel", [(name, name) for name in names], names[0] if names else "")
+        self._key = by_name.get(str(self._pickers["channel"].value))
+        self._glance = Glance() if self._key is None else self._state.glance(self._key)
+        shells = self._glance.shells
+        self._options(
+            "shell", [(s, words.text(s, 24)) for s in shells], shells[0] if shells else ""
+        )
+        items = self._glance.context
+        beside = [("", "nothing"), *((name, words.text(name, 24)) for name in items)]
+        first = "" if self._offered else next(iter(items), "")
+        self._options("beside", beside, "", first)
+        self._offered |= bool(items)
+        self._links()
+
+    def _links(self) -> None:
+        if self._key is None:
+            self._text("export", "")
+            return
+        run = quote(self._key.run_uid, safe="")
+        self._text(
+            "export",
+            f'<a href="export/run.csv?run={run}" download>CSV</a>'
+            f'<a href="export/run.h5?run={run}" download>HDF5</a>',
+        )
+
+    def _bring_trends(self) -> None:
+        """Add what is new to the trends, or begin them again where something else is shown."""
+        shell, axis = str(self._pickers["shell"].value), str(self._pickers["against"].value)
+        beside = str(self._pickers["beside"].value)
+        shown = (self._key, self._glance.epoch, shell, axis, beside)
+        again = shown != self._shown
+        if again:
+            self._shown, self._seen, self._origin = shown, 0, None
+            self._last = None
+            self._trends.name(words.text(shell, 24))
+            self._trends.against(axis)
+            unit = self._glance.context.get(beside) or ""
+            label = f"{words.text(beside, 24)}{unit and f' / {words.text(unit, 12)}'}"
+            self._trends.show_context(label if beside else "")
+            truth = self._glance.point is not None and bool(self._glance.point.truth)
+            self._text("legend", words.legend(truth, beside))
+        points: list[Point] = []
+        if self._key is not None:
+            self._seen, points = self._state.since(self._key, self._seen, SHOWN)
+        if self._origin is None and points:
+            self._origin = points[0].at
+        rows, marks = self._columns(points, shell, beside)
+        for source, columns in ((self._trends.source, rows), (self._trends.marks, marks)):
+            if again:
+                source.data = columns
+            elif len(next(iter(columns.values()))):
+                source.stream(columns, rollover=SHOWN)
+
+    def _columns(
+        self, points: list[Point], shell: str, beside: str
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Points as columns of the two sources; what has no value leaves a gap in the lines."""
+        first = self._glance.shells[:1] == (shell,)  # the truth is that of the first shell
+        rows = np.full((len(TREND_COLUMNS), len(points)), NAN)
+        column = dict(zip(TREND_COLUMNS, rows, strict=True))
+        marks: dict[str, list[Any]] = {name: [] for name in MARK_COLUMNS}
+        for i, point in enumerate(points):
+            at = NAN if point.at is None or self._origin is None else point.at - self._origin
+            column["sweep"][i], column["minutes"][i] = point.sweep, at / 60.0
+            column["beside"][i] = point.context.get(beside, NAN)
+            values = point.shells.get(shell, {})
+            for name in PARAMETERS:
+                value, std = values.get(name, (NAN, NAN))
+                spread = 0.0 if math.isnan(std) else std
+                parts = (value, std, value - spread, value + spread)
+                for part, number in zip(("", "_std", "_low", "_high"), parts, strict=True):
+                    column[name + part][i] = number
+                column[f"{name}_true"][i] = point.truth.get(name, NAN) if first else NAN
+            if values:
+                self._last = point
+            elif self._last is not None and point.sweep > self._last.sweep:
+                # a band is one area: it has no gaps, but it can be of no height
+                for name, (value, _) in self._last.shells[shell].items():
+                    if name in PARAMETERS:
+                        column[f"{name}_low"][i] = column[f"{name}_high"][i] = value
+            if point.kind != "value":
+                told = (
+                    point.sweep,
+                    at / 60.0,
+                    0.06,
+                    point.kind,
+                    words.text(point.reason, 160),
+                    self._colours[point.kind],
+                    "x" if point.kind == "rejected" else "triangle",
+                )
+                for name, value in zip(MARK_COLUMNS, told, strict=True):
+                    marks[name].append(value)  # fmt: skip
+        return column, marks
+
+    def _bring_spectra(self) -> None:
+        """Show the latest spectrum and say what it means."""
+        newest = self._glance.newest
+        header = None if newest is None else newest.header
+        self._text("readout", words.readout(self._glance.point, header))
+        self._text("remarks", words.remarks(self._glance.point, header))
+        message = self._glance.spectrum
+        if message is None:
+            for source in (self._spectra.mu, self._spectra.chi, self._spectra.ft):
+                source.data = {name: [] for name in source.column_names}
+            return
+        arrays = message.arrays
+        k, r = arrays.get("k"), arrays.get("r")
+        mu: dict[str, Any] = {name: arrays.get(name, np.empty(0)) for name in ("energy", "norm")}
+        if len({array.size for array in mu.values()}) == 1:  # both are sent
+            self._spectra.mu.data = mu
+        if k is not None:
+            # beyond the data the prediction is extrapolated, and of no interest
+            inside = k <= message.header["k_data"][1] + 1e-6
+            self._spectra.chi.data = _three("k", k, arrays, "chi_k2", inside)
+        if r is not None:
+            self._spectra.ft.data = _three("r", r, arrays, "chir_mag", r <= 8.0)
+        fit = message.header["fit"]
+        for window, name in zip(self._spectra.windows, ("k", "r"), strict=True):
+            window.left, window.right = fit[name] if fit else (0.0, 0.0)
+            window.visible = fit is not None
+
+
+def _three(name: str, grid: Any, arrays: Any, measured: str, inside: Any) -> dict[str, Any]:
+    """Grid, measured and predicted columns; NaN where an array is not sent."""
+    missing = np.full(grid.shape, NAN)
+    columns = {
+        name: grid,
+        "measured": arrays.get(measured, missing),
+        "predicted": arrays.get(f"{measured}_pred", missing),
+    }
+    return {key: array[inside] for key, array in columns.items()}

@@ -1,0 +1,231 @@
+"""Numbers, flags and states in plain words, escaped for HTML where they come off the wire."""
+
+import math
+import time
+from html import escape
+from typing import Any
+
+from exafsd.dashboard.state import Health, Key, Point, Reading, Run
+
+#: parameter -> (symbol, unit, decimals)
+SHOWN = {
+    "r": ("R", "Å", 4),
+    "sigma2": ("σ²", "Å²", 5),
+    "n_s02": ("N·S0²", "", 2),
+    "n": ("N", "", 2),
+    "e0_shift": ("E0 shift", "eV", 2),
+}
+#: quality flags, as docs/reference/reasons.md explains them
+FLAGS = {
+    "points_dropped": "a few bad points were left out",
+    "energy_unsorted": "the points came out of order",
+    "energies_merged": "readings at one energy were averaged",
+    "foil_missing": "the reference foil could not be seen",
+    "foil_outlier": "the foil is off its drift, not followed yet",
+    "energy_jump": "the energy scale has jumped",
+    "foil_lost": "the foil is too far off to be believed",
+    "rebin_filled": "some bins were filled from their neighbours",
+    "rebin_sparse": "too few points to rebin",
+    "deglitched": "glitches were replaced",
+    "glitchy": "too many glitches to replace",
+    "partial": "the sweep is not complete",
+    "gap": "points of the sweep are missing",
+    "delay_ignored": "a detector delay could not be applied",
+    "wrong_element": "the edge is not where this element has it",
+    "fluorescence_amplitude": "the amplitude is a lower limit (self-absorption)",
+    "short_k_range": "the scan ends too early in k",
+}
+PREFIXES = {"saturated_": "{} is saturated", "low_flux_": "{} has few counts"}
+STATES = {
+    "starting": ("◌", "the daemon is starting"),
+    "ready": ("●", "the daemon is running"),
+    "overloaded": ("▲", "the daemon has more sweeps than it can analyse"),
+    "stopping": ("■", "the daemon is stopping"),
+    "stopped": ("■", "the daemon has been stopped"),
+}
+EVENTS = {
+    "back": "the daemon is back",
+    "restarted": "the daemon was restarted",
+    "stopped": "the daemon said that it stops",
+    "lost": "messages were lost for good",
+    "unanswered": "the daemon does not answer requests",
+}
+
+
+def text(value: Any, most: int = 80) -> str:
+    """What came off the wire, cut, without control characters, not yet escaped."""
+    shown = "".join(c if c.isprintable() else " " for c in str(value))
+    return shown if len(shown) <= most else shown[: most - 1] + "…"
+
+
+def number(reading: Reading, parameter: str) -> str:
+    """``2.5443 ± 0.0012``; a dash where there is no number."""
+    value, std = reading
+    decimals = SHOWN[parameter][2]
+    if math.isnan(value):
+        return "–"
+    spread = "" if math.isnan(std) else f" ± {std:.{decimals}f}"
+    return f"{value:.{decimals}f}{spread}"
+
+
+def flag(name: str) -> str:
+    """Quality flag in plain words; an unknown one as it is."""
+    for prefix, words in PREFIXES.items():
+        if name.startswith(prefix):
+            return words.format(text(name.removeprefix(prefix)))
+    return FLAGS.get(name, text(name))
+
+
+def run_label(run: Run) -> str:
+    """How the picker names a run."""
+    sample = run.sample.get("name") if isinstance(run.sample, dict) else run.sample
+    clock = time.strftime("%d %b %H:%M:%S", time.localtime(run.began)) if run.began else ""
+    scan = "" if run.scan_id is None else f"scan {text(run.scan_id, 12)}"
+    named = [scan, text(sample, 40) if sample else "", clock]
+    return " · ".join(part for part in named if part) or text(run.uid, 8)
+
+
+def key_label(key: Key) -> str:
+    """How the picker names a channel."""
+    stream = "" if key.stream == "primary" else f" · {text(key.stream, 20)}"
+    return f"{key.channel} · {text(key.element, 8)} {text(key.edge, 8)}{stream}"
+
+
+def readout(point: Point | None, header: dict[str, Any] | None) -> str:
+    """The line to be read from afar: parameters of the first shell, and whether to believe them."""
+    if point is None or header is None:
+        return '<div class="big"><span class="muted">no spectrum yet</span></div>'
+    if point.kind == "rejected":
+        return (
+            f'<div class="big"><span class="bad">✕ sweep {point.sweep} rejected</span>'
+            f'<span class="why">{escape(text(point.reason, 200))}</span></div>'
+        )
+    score = header["trust"]["score"]
+    told = "" if score is None else f" {score:.2f}"
+    if point.kind == "withheld":
+        return (
+            f'<div class="big"><span class="warn">△ withheld{told}</span>'
+            f'<span class="why">{escape(text(point.reason, 200))}</span></div>'
+        )
+    shell, values = next(iter(point.shells.items()))
+    shown = ["r", "sigma2", "n" if "n" in values else "n_s02"]
+    cells = "".join(_cell(name, values[name]) for name in shown)
+    return (
+        f'<div class="big">{cells}<span class="cell"><span class="name">trust, shell '
+        f'{escape(text(shell, 20))}</span><span class="good">✓ trusted{told}</span></span></div>'
+    )
+
+
+def _cell(parameter: str, reading: Reading) -> str:
+    symbol, unit, decimals = SHOWN[parameter]
+    value, std = reading
+    first = "–" if math.isnan(value) else f"{value:.{decimals}f}"
+    spread = "" if math.isnan(std) else f"± {std:.{decimals}f}"
+    return (
+        f'<span class="cell"><span class="name">{symbol}{unit and f" / {unit}"}</span>'
+        f'<span class="value">{first}<span class="std"> {spread}</span></span></span>'
+    )
+
+
+def remarks(point: Point | None, header: dict[str, Any] | None) -> str:
+    """Which spectrum this is, who read it, and what there is to say about it."""
+    if point is None or header is None:
+        return ""
+    arrow = {"up": " ↑", "down": " ↓"}.get(header["direction"] or "", "")
+    parts = [f"sweep {point.sweep}{arrow}"]
+    n = header["averaged"]["n"]
+    if n > 1:
+        parts.append(f"average of {n}")
+    parts += [
+        f"{text(name, 30)} {item['value']:g} {text(item.get('unit') or '', 12)}"
+        for name, item in header["context"].items()
+        if name in point.context
+    ]
+    if point.kind != "rejected":
+        model = (header["model"] or {}).get("name")
+        parts.append(f"model {text(model, 40)}" if model else "no model")
+        answer = {"polish": "fitted (polish)", "network": "network"}.get(header["best"] or "")
+        parts += [answer] if answer else []
+    if header["guessed"]:
+        parts.append(f"{' and '.join(map(text, header['guessed']))} guessed from the energies")
+    limited = [s for s in header.get("shells") or [] if s.get("prior_limited")]
+    parts += [f"{text(s['id'], 20)}: little said about {', '.join(map(text, s['prior_limited']))}"
+              for s in limited]  # fmt: skip
+    flags = [flag(name) for name in header["quality"]]
+    said = " · ".join(escape(part) for part in parts)
+    warned = "".join(f'<span class="flag">⚑ {escape(one)}</span>' for one in flags)
+    return f'<div class="remarks">{said}{warned or " · no quality flags"}</div>'
+
+
+def legend(truth: bool, beside: str) -> str:
+    """What the lines of the trends are."""
+    items = ['<span class="line solid"></span>measured', '<span class="line wide"></span>± 1σ']
+    items += ['<span class="line dashed"></span>truth of the simulation'] if truth else []
+    items += [f'<span class="line dotted"></span>{escape(text(beside, 24))}'] if beside else []
+    return f'<div class="legend">{" ".join(f"<span>{item}</span>" for item in items)}</div>'
+
+
+def alert(health: Health, address: str) -> str:
+    """A banner where something is wrong with the daemon, else nothing."""
+    where = escape(text(address))
+    if (health.status or {}).get("state") == "stopped":
+        return f'<div class="alert">■ The daemon at {where} has been stopped. Waiting for it.</div>'
+    if not health.silent:
+        return ""
+    if health.silence is None:
+        return f'<div class="alert">✕ No daemon answers at {where}. Waiting for it.</div>'
+    return (
+        f'<div class="alert">✕ The daemon at {where} is silent, for {health.silence:.0f} s now.'
+        " What is shown is old. The page goes on by itself when it is back.</div>"
+    )
+
+
+def health_line(health: Health) -> str:
+    """State, rate, lag, queues, drops and audit of the daemon."""
+    s = health.status
+    if s is None:
+        return '<div class="health"><span class="item">waiting for the daemon</span></div>'
+    if health.silent:
+        mark, words = "✕", "the daemon is silent"
+    else:
+        mark, words = STATES.get(s["state"], ("?", text(s["state"])))
+    good = s["state"] == "ready" and not health.silent
+    lag = "–" if s["lag"] is None else f"{s['lag'] * 1e3:.0f} ms"
+    items = [
+        ("rate", f"{s['rate']:.1f} /s"),
+        ("lag", lag),
+        ("results", f"{s['results']}"),
+        ("rejected", _counted(s["rejected"], s["rejections"])),
+        ("waiting", ", ".join(f"{text(n, 20)} {q:g}" for n, q in s["queues"].items()) or "0"),
+        ("dropped", _counted(sum(s["drops"].values()), s["drops"])),
+        ("audit against Larch", _audit(s["audit"])),
+    ]
+    shown = "".join(
+        f'<span class="item"><span class="name">{name}</span> {escape(value)}</span>'
+        for name, value in items
+    )
+    happened = () if health.silent else health.events
+    told = [EVENTS[one.kind] for one in happened if one.kind in EVENTS][-1:]
+    problems = [text(p, 120) for p in s["problems"][-1:]]
+    last = "".join(f'<span class="item warn">{escape(one)}</span>' for one in told + problems)
+    return (
+        f'<div class="health"><span class="item {"good" if good else "bad"}">{mark} '
+        f"{escape(words)}</span>{shown}{last}</div>"
+    )
+
+
+def _counted(total: float, reasons: dict[str, int]) -> str:
+    """``3 (no_edge 2, overload 1)``."""
+    told = ", ".join(f"{text(name, 24)} {n}" for name, n in list(reasons.items())[:4])
+    return f"{total:g}" + (f" ({told})" if told else "")
+
+
+def _audit(audit: dict[str, float] | None) -> str:
+    if audit is None or audit.get("off"):
+        return "off"
+    found = [f"{audit.get('count', 0):g} spectra"]
+    if "difference_max" in audit:
+        found.append(f"drift at most {audit['difference_max']:.1e}")
+    if audit.get("alarms"):
+        found.append(f"{audit['alarms']:g} alarms")
+    return ", ".join(found)
