@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
@@ -173,9 +174,13 @@ def _trend(values: Iterable[float], digits: int) -> str:
 
 
 class Screen:
-    """What `watch` shows: the table, trends, and a line about the daemon."""
+    """What `watch` shows: the table, trends, and a line about the daemon.
+
+    One thread takes messages while rich's own draws.
+    """
 
     def __init__(self, rows: int | None = ROWS) -> None:
+        self._lock = threading.Lock()
         self.table = ResultTable(rows)
         self._trends = Trends()
         self._status: dict[str, Any] | None = None
@@ -186,9 +191,10 @@ class Screen:
         """Take a message."""
         header = message.header
         if header["kind"] in ("result", "rejected"):
-            self.table.add(header, header["run_uid"][:6])
-            if header["kind"] == "result":
-                self._trends.add(header)
+            with self._lock:
+                self.table.add(header, header["run_uid"][:6])
+                if header["kind"] == "result":
+                    self._trends.add(header)
         elif header["kind"] == "status":
             self.take_status(header)
 
@@ -205,7 +211,8 @@ class Screen:
 
     def render(self) -> Group:
         """Return what is to be drawn."""
-        return Group(self.table.render(), *self._trends.lines(), self._line())
+        with self._lock:
+            return Group(self.table.render(), *self._trends.lines(), self._line())
 
     def _line(self) -> Text:
         silent = time.monotonic() - self._heard

@@ -130,6 +130,29 @@ def test_the_screen_has_trends_of_a_few_series():
     assert sum("▁" in line for line in drawn(screen).splitlines()) == TRENDS
 
 
+def test_the_screen_is_drawn_while_messages_come():
+    screen = Screen()
+    done = threading.Event()
+    failed = []
+
+    def draw():
+        while not done.is_set():
+            try:
+                screen.render()
+            except RuntimeError as error:
+                failed.append(error)
+                return
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    message = received(result())
+    for _ in range(200):
+        screen.take(message)
+    done.set()
+    thread.join()
+    assert not failed
+
+
 def test_the_screen_says_how_the_daemon_is_whatever_topic_is_watched():
     screen = Screen()
     assert "waiting for the daemon" in drawn(screen)

@@ -110,7 +110,4 @@ def test_training_learns_tracks_and_resumes(
     held = data.validation_direct, data.validation_instrument
     calibrated = calibrate(again, copper, *held)
     assert set(calibrated.std_scale) == {p.id for p in copper.parameters}
-    np.testing.assert_allclose(
-        again.std_scale.numpy(), list(calibrated.std_scale.values()), rtol=1e-3
-    )
     assert np.mean(list(calibrated.coverage_90.values())) == pytest.approx(0.9, abs=0.12)

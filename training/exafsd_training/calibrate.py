@@ -20,6 +20,13 @@ FALSE_ALARMS = 0.02
 #: in the periodic table with another structure (hcp Zn, Cu2S) score 0.19 and more.
 LARGEST_LIMIT = 0.15
 
+#: Noise of chi(k) and data ends, 1/angstrom, over which error bars are calibrated, log-uniform
+#: and uniform: somewhat beyond the nodes, so that the outermost have spectra on both sides.
+CALIBRATED_NOISE, CALIBRATED_END = (5e-5, 1.5e-2), (7.5, 17.0)
+#: Times that every spectrum is looked at; passes over the table (one smooths it, six follow the
+#: scatter of some hundred spectra); spectra a node needs.
+REPEATS, PASSES, LEAST_WEIGHT = 8, 2, 10.0
+
 
 @dataclass(frozen=True)
 class Calibrated:
@@ -49,23 +56,24 @@ def calibrate(
 ) -> Calibrated:
     """Scale every std so that 90 % intervals cover 90 %, and find the score's limit.
 
-    The scales are found on every other spectrum and the coverage is counted on the rest. The
-    model's `std_scale` is set, so its covariance is calibrated from here on.
+    The scale depends on noise and data end (`Pinn.calibration_nodes`). It is found on every other
+    spectrum, each seen at several noise levels and ends, and the coverage is counted on the rest,
+    spoilt as in training. The model's `log_scale` is set, so its covariance is calibrated from
+    here on.
     """
-    pools = (direct, instrument)
-    theta = np.concatenate([p.theta for p in pools])
-    flag = np.concatenate([np.ones(len(direct)), np.zeros(len(instrument))])
-    noisy = np.concatenate([p.noisy for p in pools])
-    k_end = np.concatenate([p.k_end for p in pools])
-    inputs = [tf.constant(x, tf.float32) for x in (noisy, k_end, flag)]
+    held = [_joined(direct, instrument, slice(start, None, 2)) for start in (0, 1)]
+    model.log_scale.assign(tf.zeros_like(model.log_scale))
+    log_scale = _fit_scale(model, *held[0])
+    model.log_scale.assign(log_scale)
+
+    pool, flag = held[1]
+    inputs = [tf.constant(x, tf.float32) for x in (pool.noisy, pool.k_end, flag)]
     chi_k2, mask = (x.numpy() for x in spoil(*inputs, tf.constant([11, 3])))
-    model.std_scale.assign(tf.ones(model.p))
+    theta = pool.theta
     out = predict(model, chi_k2, mask)
-    std = np.sqrt(np.diagonal(out["theta_cov"], axis1=1, axis2=2))
-    pull = np.abs(out["theta"] - theta) / std
-    scale = np.quantile(pull[::2], 0.9, axis=0) / Z90
-    model.std_scale.assign(scale.astype(np.float32))
-    covered = (pull[1::2] / scale < Z90).mean(0)
+    covered = (_pull(out, theta) < Z90).mean(0)
+    nodes = model.calibration_nodes(tf.constant(chi_k2), tf.constant(mask)).numpy()
+    scale = np.exp((nodes @ log_scale).mean(0))
 
     window = model.taper(tf.constant(mask))
     wave = tf.constant(chi_k2, tf.float32)
@@ -82,3 +90,53 @@ def calibrate(
     return Calibrated(
         named(scale), named(covered), named(error), round(limit, 4), round(alarms, 4), len(theta)
     )
+
+
+def _joined(direct: Pool, instrument: Pool, rows: slice) -> tuple[Pool, Floats]:
+    """Some of both kinds, and (n,) 1 for those that `spoil` has to spoil."""
+    parts = direct.take(rows), instrument.take(rows)
+    columns = (
+        np.concatenate(both) for both in zip(*(vars(p).values() for p in parts), strict=True)
+    )
+    return Pool(*columns), np.repeat([1.0, 0.0], [len(p) for p in parts])
+
+
+def _pull(out: dict[str, Floats], theta: Floats) -> Floats:
+    """Absolute errors (n, p) in units of the std said."""
+    std = np.sqrt(np.diagonal(out["theta_cov"], axis1=1, axis2=2))
+    return np.abs(out["theta"] - theta) / std
+
+
+def _fit_scale(model: Pinn, pool: Pool, flag: Floats) -> Floats:
+    """Table (nodes, p) for `Pinn.log_scale`; the model's own must be zero.
+
+    The 90 % quantile of the logarithm of the pull, interpolated between nodes: every node takes
+    the quantile weighted by its share in each spectrum, and what is left is gone over again.
+    """
+    rng = np.random.default_rng(23)
+    pulls, shares = [], []
+    inputs = [tf.constant(x, tf.float32) for x in (pool.noisy, pool.k_end, flag)]
+    for repeat in range(REPEATS):
+        level = np.exp(rng.uniform(*np.log(CALIBRATED_NOISE), len(pool)))
+        end = rng.uniform(*CALIBRATED_END, len(pool))
+        chosen = (tf.constant(x, tf.float32) for x in (level, end))
+        chi_k2, mask = spoil(*inputs, tf.constant([23, repeat]), *chosen)
+        pulls.append(_pull(predict(model, chi_k2.numpy(), mask.numpy()), pool.theta))
+        shares.append(model.calibration_nodes(chi_k2, mask).numpy())
+    rest = np.log(np.concatenate(pulls) + 1e-9) - np.log(Z90)
+    share = np.float64(np.concatenate(shares))
+    table = np.zeros((share.shape[1], model.p))
+    for _ in range(PASSES):
+        step = np.array([weighted_quantile(rest, weight, 0.9) for weight in share.T])
+        table += step
+        rest = rest - share @ step
+    return np.float32(table)
+
+
+def weighted_quantile(values: Floats, weight: Floats, q: float) -> Floats:
+    """Quantile q of every column of (n, p), rows counting by their weight (n,); 0 without any."""
+    if weight.sum() < LEAST_WEIGHT:
+        return np.zeros(values.shape[1])
+    order = np.argsort(values, axis=0)
+    reached = np.cumsum(weight[order], axis=0) >= q * weight.sum()
+    return np.take_along_axis(values, order, 0)[reached.argmax(0), np.arange(values.shape[1])]

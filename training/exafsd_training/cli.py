@@ -1,4 +1,4 @@
-"""Commands: ``exafsd-train paths | fit | evaluate | oracle``.
+"""Commands: ``exafsd-train paths | fit | evaluate | coverage | oracle``.
 
 TensorFlow is loaded by those that need it.
 """
@@ -92,6 +92,17 @@ def evaluate(
     from exafsd_training import evaluation
 
     evaluation.evaluate(model, files)
+
+
+@app.command()
+def coverage(
+    model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+    spectra: Annotated[int, typer.Option(min=200, help="Simulated for each cell.")] = 1000,
+) -> None:
+    """Count how often error bars hold the truth, by noise and data end; widths beside a bound."""
+    from exafsd_training import workflow
+
+    workflow.measure_coverage(model, spectra)
 
 
 @app.command()

@@ -22,6 +22,10 @@ STEEPNESS = 5.5
 OOD_R, NOISE_R = (1.0, 5.0), (15.0, 25.0)
 #: Taper at both ends of the mask, 1/angstrom.
 TAPER = 1.5
+#: Nodes of the calibration of error bars: noise of chi(k), no unit, and data ends, 1/angstrom.
+#: Between nodes it is interpolated, in the logarithm of the noise; outside it stays.
+NOISE_NODES = (1e-4, 5e-4, 2e-3, 8e-3)
+END_NODES = (8.0, 10.0, 12.0, 14.0, 16.0)
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,9 @@ class Pinn(tf.Module):
         self.to_cholesky = Dense(rng, widths[-1], self.p * (self.p + 1) // 2, gain=0.1)
         self.to_field = Dense(rng, widths[-1], sizes.basis)
         self.field = Field(sizes.basis)
-        self.std_scale = tf.Variable(tf.ones(self.p), trainable=False, name="std_scale")
+        nodes = len(NOISE_NODES) * len(END_NODES)
+        #: (nodes, p) logarithm of the factor of every error bar, by noise and data end
+        self.log_scale = tf.Variable(tf.zeros((nodes, self.p)), trainable=False, name="log_scale")
         self.k = tf.constant(K_GRID, tf.float32)
         # place of every entry of the packed triangle in the (p, p) matrix, as a 0/1 matrix:
         # a product exports to ONNX where a scatter does not
@@ -144,10 +150,38 @@ class Pinn(tf.Module):
         """Field (b, m) for a basis (m, n) of `Field.basis` or `Field.curvature`."""
         return tf.matmul(self.to_field(z), basis, transpose_b=True)
 
-    def covariance(self, cholesky: tf.Tensor) -> tf.Tensor:
-        """Covariance of theta (b, p, p) in the units of theta, calibrated."""
-        factor = cholesky * (self.unit * self.std_scale)[:, tf.newaxis]
+    def covariance(self, cholesky: tf.Tensor, nodes: tf.Tensor) -> tf.Tensor:
+        """Covariance of theta (b, p, p) in the units of theta, calibrated.
+
+        Parameters
+        ----------
+        cholesky
+            (b, p, p) of `structure`.
+        nodes
+            (b, nodes) of `calibration_nodes`.
+        """
+        scale = self.unit * tf.exp(nodes @ self.log_scale)
+        factor = cholesky * scale[..., tf.newaxis]
         return tf.matmul(factor, factor, transpose_b=True)
+
+    def noise(self, chi_k2: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        """Noise of chi(k) (b,), from where no path is: the transform at `NOISE_R`.
+
+        Exact for white noise; noise that neighbouring points share is underestimated.
+        """
+        window = self.taper(mask)
+        chi = chi_k2 / tf.maximum(self.k**2, K_MIN**2)
+        # `power` holds half of |transform|^2, divided by the square of the grid's size
+        square = 2 * K_SIZE**2 * self.power(chi, window, NOISE_R)
+        return tf.sqrt(square / (tf.reduce_sum(window**2, 1) + 1e-9) + 1e-14)
+
+    def calibration_nodes(self, chi_k2: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        """Weights (b, nodes) of the calibration's nodes for every spectrum; they add up to 1."""
+        level = tf.math.log(self.noise(chi_k2, mask))
+        end = tf.reduce_max(mask * self.k, axis=1)
+        by_noise, by_end = hats(level, np.log(NOISE_NODES)), hats(end, np.array(END_NODES))
+        both = by_noise[:, :, tf.newaxis] * by_end[:, tf.newaxis, :]
+        return tf.reshape(both, (-1, len(NOISE_NODES) * len(END_NODES)))
 
     def taper(self, mask: tf.Tensor) -> tf.Tensor:
         """Fourier window (b, 401) with sine-squared sills inside the mask."""
@@ -187,11 +221,22 @@ class Pinn(tf.Module):
         exafs = self.equation.chi_k2(theta)
         return {
             "theta": theta,
-            "theta_cov": self.covariance(cholesky),
+            "theta_cov": self.covariance(cholesky, self.calibration_nodes(chi_k2, mask)),
             "chi_k2_pred": self.spectrum(z, self.field.basis(self.k)),
             "chi_k2_exafs": exafs,
             "ood": self.out_of_domain(chi_k2 * mask, mask, exafs),
         }
+
+
+def hats(x: tf.Tensor, nodes: Floats) -> tf.Tensor:
+    """Weights (b, n) of linear interpolation at x (b,) between ascending nodes (n,)."""
+    held = tf.clip_by_value(x, float(nodes[0]), float(nodes[-1]))[:, tf.newaxis]
+    # every node's weight falls to zero at its neighbours; at the ends there is none
+    gap = np.diff(nodes)
+    before = tf.constant(np.concatenate([[1.0], gap]), tf.float32)
+    after = tf.constant(np.concatenate([gap, [1.0]]), tf.float32)
+    off = held - tf.constant(nodes, tf.float32)
+    return tf.maximum(0.0, 1 - tf.where(off < 0, -off / before, off / after))
 
 
 def input_scale(chi_k2: Floats) -> Floats:

@@ -16,6 +16,7 @@ from exafsd.contract import Recipe, to_grid
 from exafsd.contract.recipe import FitWindow
 from exafsd_training import structures
 from exafsd_training.calibrate import calibrate
+from exafsd_training.coverage import Row, as_table, coverage
 from exafsd_training.fit import CHECKPOINT, Data, Settings, build, load, save, train
 from exafsd_training.instrument import Atom, instrument_pool
 from exafsd_training.losses import Weights
@@ -31,6 +32,9 @@ from exafsd_training.structures import Crystal
 from exafsd_training.zoo import ModelConfig
 
 MODEL, WEIGHTS, TABLE, SUMMARY = "model.json", "model.npz", "paths.npz", "summary.json"
+COVERAGE = "coverage.json"
+#: Fresh spectra for the coverage table: 90 % of them are counted to 1 %.
+COVERAGE_SPECTRA = 1000
 
 console = Console(stderr=True)
 
@@ -161,6 +165,21 @@ def load_model(folder: Path) -> Model:
         summary=(json.loads(summary.read_text()) if summary.exists() else {})
         | {"command": facts["command"]},
     )
+
+
+def measure_coverage(folder: Path, spectra: int = COVERAGE_SPECTRA) -> list[Row]:
+    """Print coverage and width of error bars by noise and data end; kept in the model folder.
+
+    On path sums that neither training nor calibration has seen.
+    """
+    model = load_model(folder)
+    held = direct_pool(
+        model.settings.seed + 2, spectra, model.parametrisation, load_table(folder / TABLE)
+    )
+    rows = coverage(model.network, model.parametrisation, held)
+    (folder / COVERAGE).write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    Console(width=200).print(as_table(rows))
+    return rows
 
 
 def _portable(arguments: list[str]) -> list[str]:

@@ -1,0 +1,141 @@
+"""How often 90 % intervals hold the truth, and how wide they are, by noise and by data end.
+
+The width is set beside two Cramér-Rao bounds for the same spectra, both with what training knows
+beforehand about theta: one for the noise alone, and one that also counts what a path sum cannot
+describe (background, far shells, FEFF's errors) as noise of known covariance.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+from rich.table import Table
+
+from exafsd_training.calibrate import Z90, predict
+from exafsd_training.network import Pinn
+from exafsd_training.parametrisation import Parametrisation
+from exafsd_training.paths import Floats
+from exafsd_training.simulate import Pool, spoil
+
+#: Noise of chi(k), no unit, and data ends, 1/angstrom, that are looked at.
+LEVELS = (1e-4, 5e-4, 2e-3, 8e-3)
+ENDS = (8.0, 10.0, 12.0, 14.0)
+#: The bound is the median over so many spectra; it takes a Jacobian each.
+BOUND_SPECTRA = 150
+#: Rounding of float32 spectra, 1/angstrom^2; keeps the misfit's covariance positive.
+ROUNDING = 1e-5
+
+
+@dataclass(frozen=True)
+class Row:
+    """One parameter at one noise level and data end, on held-out simulations.
+
+    `error` is the 68 % quantile of the absolute error, `std` the median said; both, and the two
+    bounds, in the unit of the parameter.
+    """
+
+    noise: float
+    k_max: float
+    parameter: str
+    coverage_90: float
+    std: float
+    error: float
+    bound_noise: float
+    bound: float
+    spectra: int
+
+
+def coverage(
+    model: Pinn,
+    parametrisation: Parametrisation,
+    held: Pool,
+    levels: Sequence[float] = LEVELS,
+    ends: Sequence[float] = ENDS,
+) -> list[Row]:
+    """Coverage and width of 90 % intervals for every parameter, noise level and data end.
+
+    Parameters
+    ----------
+    model, parametrisation
+        Trained and calibrated network, and what its theta means.
+    held
+        Direct spectra that neither training nor calibration has seen.
+    levels, ends
+        Noise of chi(k), and data ends in 1/angstrom.
+    """
+    chi_jacobian = _jacobian(model, held.theta[:BOUND_SPECTRA])
+    prior = np.linalg.inv(np.cov(np.float64(held.theta).T))
+    rows: list[Row] = []
+    for end in ends:
+        misfit = _misfit(model, held, end)
+        for place, level in enumerate(levels):
+            chi_k2, mask = _spoilt(held, level, end, seed=31 + place)
+            out = predict(model, chi_k2, mask)
+            std = np.sqrt(np.diagonal(out["theta_cov"], axis1=1, axis2=2))
+            error = np.abs(out["theta"] - held.theta)
+            inside = mask[0] > 0
+            variance = (level * model.k.numpy()[inside] ** 2) ** 2 + ROUNDING**2
+            alone, both = (
+                _bound(chi_jacobian[:, inside], np.diag(variance) + more, prior)
+                for more in (0.0, misfit)
+            )
+            for i, parameter in enumerate(parametrisation.parameters):
+                rows.append(
+                    Row(
+                        noise=level,
+                        k_max=end,
+                        parameter=parameter.id,
+                        coverage_90=round(float((error[:, i] < Z90 * std[:, i]).mean()), 4),
+                        std=float(np.median(std[:, i])),
+                        error=float(np.quantile(error[:, i], 0.68)),
+                        bound_noise=float(alone[i]),
+                        bound=float(both[i]),
+                        spectra=len(held),
+                    )
+                )
+    return rows
+
+
+def as_table(rows: Sequence[Row]) -> Table:
+    """Coverage in per cent and, after it, the std said over the bound, for every cell."""
+    names = list(dict.fromkeys(row.parameter for row in rows))
+    cells = {(row.k_max, row.noise, row.parameter): row for row in rows}
+    shown = Table("k max", "noise", *names, title="coverage of 90 % intervals, %; std / bound")
+    for k_max, noise in dict.fromkeys((row.k_max, row.noise) for row in rows):
+        found = [cells[k_max, noise, name] for name in names]
+        text = [f"{100 * row.coverage_90:.0f}  {row.std / row.bound:.2f}" for row in found]
+        shown.add_row(f"{k_max:g}", f"{noise:g}", *text)
+    return shown
+
+
+def _spoilt(held: Pool, level: float, end: float, seed: int) -> tuple[Floats, Floats]:
+    """The spectra with noise of one level and one end, with leakage but no glitches."""
+    n = len(held)
+    inputs = [tf.constant(x, tf.float32) for x in (held.noisy, held.k_end, np.ones(n))]
+    both = (tf.fill((n,), tf.constant(x, tf.float32)) for x in (level, end))
+    chi_k2, mask = spoil(*inputs, tf.constant([seed, 9]), *both, glitched=0.0)
+    return chi_k2.numpy(), mask.numpy()
+
+
+def _misfit(model: Pinn, held: Pool, end: float) -> Floats:
+    """Covariance (m, m) over k inside the mask of what EXAFS(theta) leaves of noiseless spectra."""
+    chi_k2, mask = _spoilt(held, 0.0, end, seed=30)
+    inside = mask[0] > 0
+    exafs = model.equation.chi_k2(tf.constant(held.theta, tf.float32)).numpy()
+    rest = np.float64(chi_k2 - exafs)[:, inside]
+    return rest.T @ rest / len(rest)
+
+
+def _jacobian(model: Pinn, theta: Floats) -> Floats:
+    """Derivatives of k^2 chi (n, 401, p)."""
+    _, jacobian = model.equation.chi_and_jacobian(tf.constant(theta, tf.float32))
+    return np.float64(jacobian.numpy()) * model.k.numpy()[:, None] ** 2
+
+
+def _bound(jacobian: Floats, covariance: Floats, prior: Floats) -> Floats:
+    """Median Cramér-Rao bound (p,) of spectra with Jacobians (n, m, p)."""
+    white = np.linalg.inv(np.linalg.cholesky(covariance)) @ jacobian
+    information = np.swapaxes(white, 1, 2) @ white + prior
+    variance = np.diagonal(np.linalg.inv(information), axis1=1, axis2=2)
+    return np.median(np.sqrt(variance), axis=0)
