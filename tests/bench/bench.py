@@ -55,7 +55,12 @@ def machine() -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in names)
     cores = os.cpu_count()
     python = platform.python_version()
-    return f"{cores} shared cores ({platform.machine()}), Python {python}, {versions}."
+    git = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, cwd=HERE, capture_output=True, text=True, check=True)
+    return (
+        f"{cores} shared cores ({platform.machine()}), Python {python}, {versions}; commit"
+        f" {commit.stdout.strip()}."
+    )
 
 
 def reduction(folder: Path, quick: bool) -> str:

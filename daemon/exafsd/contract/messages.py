@@ -204,7 +204,9 @@ class Identity(BaseMessage):
     averaged: Averaged
     sample: Any = Field(description="as the run has it")
     context: dict[str, ContextValue] = Field(description="metadata that the settings chose")
-    truth: dict[str, float | None] | None = Field(description="only from a simulated beamline")
+    truth: dict[str, float | None] | None = Field(
+        description="values of the sample, only from a simulated beamline; null for the reference"
+    )
     element: str = Field(description="absorber")
     edge: str = Field(description="K, L3, ...")
     guessed: list[str] = Field(description="which of element and edge were not in the metadata")

@@ -159,7 +159,7 @@ def remarks(point: Point | None, header: dict[str, Any] | None) -> str:
 
 def legend(truth: bool, beside: str) -> str:
     """What the lines of the trends are."""
-    items = ['<span class="line solid"></span>measured', '<span class="line wide"></span>± 1σ']
+    items = ['<span class="line solid"></span>result', '<span class="line wide"></span>± 1σ']
     items += ['<span class="line dashed"></span>truth of the simulation'] if truth else []
     items += [f'<span class="line dotted"></span>{escape(text(beside, 24))}'] if beside else []
     return f'<div class="legend">{" ".join(f"<span>{item}</span>" for item in items)}</div>'

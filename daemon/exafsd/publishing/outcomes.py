@@ -54,7 +54,8 @@ def identity(
             )
             for name, item in sweep.context.items()
         },
-        "truth": dict(sweep.truth) if sweep.truth is not None else None,
+        # what is known is known of the sample; the reference is another one
+        "truth": dict(sweep.truth) if sweep.truth is not None and channel != "reference" else None,
         "element": text(edge.element),
         "edge": text(edge.edge),
         "guessed": list(guessed),
