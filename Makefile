@@ -3,7 +3,9 @@
 PYTHON ?= python3
 DEMO_SECONDS ?= 60
 DEMO_RATE ?= 5
-TRAIN_MINUTES ?= 26
+MODELS ?= $(basename $(notdir $(wildcard training/exafsd_training/zoo/*.toml)))
+STEPS ?= 30000
+DATA ?= ../shared/data
 SPECTRA ?= 360000
 
 # Two environments: the daemon alone, which never has TensorFlow, and everything for development.
@@ -22,7 +24,7 @@ help:
 	@echo "make lint         ruff, pyright, import-linter"
 	@echo "make bench        benchmarks, measured side by side, into docs/benchmarks.md"
 	@echo "make bench-memory memory of the daemon over SPECTRA=$(SPECTRA) spectra"
-	@echo "make train        train and export the Cu K model again (TRAIN_MINUTES=$(TRAIN_MINUTES))"
+	@echo "make train        train, judge and export the models that ship (MODELS=, STEPS=$(STEPS))"
 	@echo "make schemas      generate docs/schemas, docs/models.md and docs/reference again"
 
 # pip is upgraded first: the one that comes with Python 3.11 knows no dependency groups
@@ -75,9 +77,12 @@ bench-memory: $(DEV)/.bench
 	$(DEV)/bin/python tests/bench/bench.py memory --spectra $(SPECTRA)
 
 train: $(DEV)/.stamp
-	nice $(DEV)/bin/exafsd-train fit --config cu-k-fcc --out runs/cu-k-fcc --minutes $(TRAIN_MINUTES) \
-		--seed 1 --direct 120000 --instrument 8000 --workers 2
-	$(DEV)/bin/exafsd-export bundle runs/cu-k-fcc --out daemon/exafsd/models/cu-k-fcc
+	@for model in $(MODELS); do \
+		nice $(DEV)/bin/exafsd-train fit --config $$model --out runs/$$model --steps $(STEPS) --workers 2 && \
+		$(DEV)/bin/exafsd-train coverage runs/$$model --workers 2 && \
+		if [ -d $(DATA) ]; then $(DEV)/bin/exafsd-train evaluate runs/$$model --data $(DATA); fi && \
+		$(DEV)/bin/exafsd-export bundle runs/$$model --out daemon/exafsd/models/$$model || exit 1; \
+	done
 
 schemas: $(DEV)/.stamp
 	$(DEV)/bin/python -m exafsd.contract.schemas docs/schemas

@@ -138,7 +138,6 @@ def _accuracy(rows: Sequence[AccuracyRow]) -> list[str]:
     body: list[list[str]] = []
     for i, row in enumerate(rows):
         difference = row.network - row.feffit
-        bars = f"{difference / row.feffit_stderr:+z.1f}" if row.feffit_stderr > 0 else ""
         body.append(
             [
                 row.spectrum if i == 0 or rows[i - 1].spectrum != row.spectrum else "",
@@ -146,10 +145,19 @@ def _accuracy(rows: Sequence[AccuracyRow]) -> list[str]:
                 _with_error(row.feffit, row.feffit_stderr),
                 _with_error(row.network, row.network_std),
                 f"{difference:+z.{_places(row.feffit_stderr)}f}",
-                bars,
+                _in_bars(row.network, row),
+                "" if row.polish is None else _in_bars(row.polish, row),
             ]
         )
-    return _table(["spectrum", "parameter", "feffit", "network", "difference", "bars"], body)
+    head = ["spectrum", "parameter", "feffit", "network", "difference", "bars", "polish, bars"]
+    return _table(head, body)
+
+
+def _in_bars(value: float, row: AccuracyRow) -> str:
+    """Difference from feffit in units of its error bar."""
+    if row.feffit_stderr <= 0:
+        return ""
+    return f"{(value - row.feffit) / row.feffit_stderr:+z.1f}"
 
 
 def _with_error(value: float, error: float) -> str:

@@ -1,8 +1,5 @@
 """The bundle: both graphs, proven, and the card that describes them."""
 
-import importlib.metadata
-import json
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,35 +7,24 @@ import numpy as np
 import onnx
 import tensorflow as tf
 
-from exafsd._version import __version__
 from exafsd.contract import (
     CARD_FILE,
     EQUATION_FILE,
     PINN_FILE,
-    Card,
     Recipe,
     file_sha256,
     to_grid,
 )
-from exafsd.contract.card import (
-    CARD_SCHEMA,
-    AccuracyRow,
-    Calibration,
-    KGrid,
-    Structure,
-    Thresholds,
-    Training,
-)
+from exafsd.contract.card import CARD_SCHEMA
 from exafsd_export.convert import convert, equation_function, pinn_function
 from exafsd_export.prove import prove
-from exafsd_training.evaluation import ACCURACY
+from exafsd_training.card import make_card
 from exafsd_training.oracle import reduce_file
-from exafsd_training.simulate import K_END, K_MIN, direct_pool, spoil
+from exafsd_training.simulate import K_MIN, direct_pool, spoil
 from exafsd_training.workflow import Model, load_model
 
 #: Bundles ship inside a wheel, MB.
 LARGEST = 3.0
-PACKAGES = ("tensorflow", "tf2onnx", "onnx", "xraylarch", "larixite", "xraydb", "numpy")
 BATCHES = (1, 64)
 
 
@@ -75,76 +61,9 @@ def make_bundle(folder: Path, out: Path, measured: Sequence[Path] = ()) -> dict[
     onnx.save(pinn, out / PINN_FILE)
     onnx.save(equation, out / EQUATION_FILE)
     hashes = {name: file_sha256(out / name) for name in (PINN_FILE, EQUATION_FILE)}
-    made = card(model, folder, hashes)
+    made = make_card(model, folder, hashes)
     (out / CARD_FILE).write_text(made.model_dump_json(by_alias=True, indent=1) + "\n")
     return found
-
-
-def card(model: Model, folder: Path, hashes: dict[str, str]) -> Card:
-    """The card of a trained model.
-
-    Parameters
-    ----------
-    model, folder
-        Trained model and where it lies; `folder` may hold an accuracy table.
-    hashes
-        SHA-256 by file name.
-    """
-    par, summary, crystal = model.parametrisation, model.summary, model.crystal
-    calibration = summary["calibration"]
-    accuracy = folder / ACCURACY
-    rows = json.loads(accuracy.read_text()) if accuracy.exists() else []
-    prefix = "validation/"
-    return Card(
-        name=model.name,
-        description=f"{model.absorber} {model.edge} edge, {par.phase} ({crystal.space_group}),"
-        f" first {len(par.shells)} shells with multiple scattering to"
-        f" {par.table.reff.max():.2f} angstrom",
-        absorber=model.absorber,
-        edge=model.edge,
-        structures=[
-            Structure(
-                phase=par.phase,
-                formula=crystal.formula,
-                source=crystal.source,
-                cif_sha256=crystal.cif_sha256,
-                absorber_site=crystal.absorber_site,
-                space_group=crystal.space_group,
-            )
-        ],
-        k_grid=KGrid(k_min=K_MIN, k_max_trained=K_END),
-        recipe=Recipe(),
-        fit=[model.window],
-        parameters=list(par.parameters),
-        ties=par.in_words(),
-        training=Training(
-            command=summary["command"],
-            seed=model.settings.seed,
-            spectra=summary["spectra"],
-            through_instrument=summary["through_instrument"],
-            epochs=summary["epochs"],
-            minutes=round(summary["minutes"], 2),
-            final_losses={
-                name.removeprefix(prefix): value
-                for name, value in summary.items()
-                if name.startswith(prefix)
-            },
-        ),
-        accuracy=[AccuracyRow(**row) for row in rows],
-        calibration=Calibration(
-            std_scale=calibration["std_scale"],
-            coverage_90=calibration["coverage_90"],
-            validation_spectra=calibration["spectra"],
-        ),
-        thresholds=Thresholds(
-            ood=calibration["ood_limit"],
-            ood_false_alarms=calibration["ood_false_alarms"],
-            k_max_min=K_END[0],
-        ),
-        software={"exafsd": __version__, "python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in PACKAGES},
-        sha256=hashes,
-    )
 
 
 def _name(graph: onnx.ModelProto, facts: dict[str, str]) -> None:

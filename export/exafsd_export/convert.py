@@ -43,6 +43,8 @@ def convert(
         if done.returncode or not made.exists():
             raise ConversionError(f"tf2onnx failed: {done.stderr[-2000:]}")
         model = onnx.load(made)
+    # tf2onnx writes the folder's name into it, and the same network would get another hash
+    model.graph.doc_string = ""
     onnx.checker.check_model(model)
     return model
 

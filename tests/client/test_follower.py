@@ -1,6 +1,8 @@
 """Followers over real sockets: late joiners, forced loss, restarts, silence, asyncio."""
 
 import asyncio
+import os
+import socket
 import time
 
 import numpy as np
@@ -146,10 +148,24 @@ def test_a_restart_is_noticed_and_nothing_of_the_new_publisher_is_lost():
             second.close()
 
 
+def _quiet_port() -> int:
+    """A port that is free, and the next one, below those that systems give to clients.
+
+    A client that asks a free port of its own range may be connected to itself.
+    """
+    for port in range(20_000 + os.getpid() % 5_000, 32_000, 2):
+        with socket.socket() as one, socket.socket() as two:
+            try:
+                one.bind(("127.0.0.1", port))
+                two.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no free port")
+
+
 def test_a_follower_may_be_there_before_the_daemon():
-    probe = Publisher("tcp://127.0.0.1:*")
-    address = probe.address
-    probe.close()
+    address = f"tcp://127.0.0.1:{_quiet_port()}"
     events = []
     with Follower(address, "result.", silent=0.3, on_event=events.append) as follower:
         assert follower.receive(2.5) is None  # long enough for several requests to be in vain

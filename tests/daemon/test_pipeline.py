@@ -78,7 +78,7 @@ def test_the_most_plausible_model_is_published_with_the_scores_of_all(tmp_path, 
     pipe = pipeline(
         made(tmp_path, "cu-k-cuo", CUO, explains=0.5, ood=0.02),
         made(tmp_path, "cu-k-right", CU, explains=0.9, ood=0.08),
-        made(tmp_path, "cu-k-cu2o", CU2O, explains=0.4, ood=0.2),
+        made(tmp_path, "cu-k-cu2o", CU2O, explains=0.4, ood=1.2),
     )
     found = one(pipe, counted(foil))
     assert found["model"]["name"] == "cu-k-right"
@@ -109,8 +109,8 @@ def test_two_that_fit_equally_well_are_ambiguous(tmp_path, foil):
 
 def test_where_none_fits_the_nearest_is_named_and_nothing_is_given(tmp_path, foil):
     pipe = pipeline(
-        made(tmp_path, "cu-k-cuo", CUO, explains=0.5, ood=0.4),
-        made(tmp_path, "cu-k-cu2o", CU2O, explains=0.3, ood=0.3),
+        made(tmp_path, "cu-k-cuo", CUO, explains=0.5, ood=2.4),
+        made(tmp_path, "cu-k-cu2o", CU2O, explains=0.3, ood=2.3),
     )
     found = one(pipe, counted(foil))
     assert found["shells"] is None

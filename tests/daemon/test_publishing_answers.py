@@ -285,8 +285,10 @@ def test_settings_and_card_behind_a_result_by_their_hashes():
                 assert told["reduction"]["e0_policy"] == analysis.reduction.e0_policy
                 text = json.dumps(told, sort_keys=True, separators=(",", ":")).encode()
                 assert hashlib.sha256(text).hexdigest() == analysis.sha256
-            (sha256,) = (h for h in composition.read_cards(settings))
-            assert ask.card(sha256)["sha256"]["pinn.onnx"] == sha256
+            cards = list(composition.read_cards(settings))
+            assert cards
+            for sha256 in cards:
+                assert ask.card(sha256)["sha256"]["pinn.onnx"] == sha256
             with pytest.raises(NoAnswer, match="no settings"):
                 ask.settings("0" * 64)
     finally:

@@ -66,12 +66,12 @@ def test_first_shell_agrees_with_feffit(data, tmp_path, name):
 
 @pytest.mark.measured
 def test_other_samples_get_no_parameters(data):
-    """Copper sulphide, and other elements read as copper: never a number with confidence."""
-    files = [
-        data / "xas" / "Cu" / "Cu2S_13K_01.xdi",
-        data / "xas" / "Fe" / "Fe_Foil_rt_2016Foils.xdi",
-        data / "xas" / "Zn" / "ZnO.xdi",
-    ]
+    """Other structures of elements that have models: never a number with confidence."""
+    names = [
+        "Cu/Cu2S_13K_01.xdi", "Co/co_metal_rt.xdi", "Fe/Fe2O3_rt_01.xdi", "Fe/FeO_rt_01.xdi",
+        "Fe/FeS2_rt_01.xdi", "Zn/Chorover13BM_Znfoil_rt_01.xdi", "Ni/NiOH2_rt_01.xdi",
+    ]  # fmt: skip
+    files = [data / "xas" / name for name in names]
     done = subprocess.run(
         [sys.executable, "-m", "exafsd.cli", "analyze", *map(str, files), "--json"],
         capture_output=True,

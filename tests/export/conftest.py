@@ -21,7 +21,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     settings = Settings(
         steps=40, batch=64, epoch_steps=20, validation=200, sizes=Sizes((64,), 16),
-        direct_spectra=1000, instrument_spectra=20,
+        direct_spectra=1000, instrument_spectra=20, held_out=60,
     )  # fmt: skip
     workflow.fit_model(structures.from_amcsd(11145), "Cu", "K", "smoke", folder, settings)
     return folder

@@ -44,7 +44,7 @@ def copper(truth: PathTable) -> Parametrisation:
 def settings() -> Settings:
     return Settings(
         steps=120, batch=64, epoch_steps=40, validation=100, sizes=Sizes((96, 96), 24),
-        direct_spectra=2000, instrument_spectra=24,
+        direct_spectra=2000, instrument_spectra=24, held_out=60,
     )  # fmt: skip
 
 

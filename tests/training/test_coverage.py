@@ -5,9 +5,10 @@ import pytest
 import tensorflow as tf
 
 from exafsd.contract import K_GRID
-from exafsd_training.calibrate import calibrate, weighted_quantile
+from exafsd_training.calibrate import Held, calibrate
 from exafsd_training.coverage import coverage
 from exafsd_training.fit import Data, Settings, build
+from exafsd_training.instrument import Atom, instrument_pool
 from exafsd_training.network import END_NODES, NOISE_NODES, Pinn, hats
 from exafsd_training.parametrisation import Parametrisation
 from exafsd_training.paths import PathTable
@@ -26,6 +27,19 @@ def fresh(copper: Parametrisation, data: Data, settings: Settings) -> Pinn:
 @pytest.fixture(scope="module")
 def held(copper: Parametrisation, truth: PathTable) -> Pool:
     return direct_pool(77, 200, copper, truth)
+
+
+@pytest.fixture(scope="module")
+def through(copper: Parametrisation, truth: PathTable) -> Pool:
+    return instrument_pool(79, 40, copper, truth, Atom("Cu", "K"), quiet=True)
+
+
+def test_quiet_spectra_take_any_noise_and_end(through: Pool, fresh: Pinn) -> None:
+    assert len(through) > 20
+    assert through.k_end.min() > max(END_NODES)
+    mask = _mask(len(through), 16.0)
+    noise = fresh.noise(tf.constant(through.noisy) * mask, mask).numpy()
+    assert np.median(noise) < NOISE_NODES[0] / 2
 
 
 def _mask(n: int, end: float) -> tf.Tensor:
@@ -59,13 +73,6 @@ def test_every_node_is_its_own(fresh: Pinn) -> None:
             assert nodes.mean(0).argmax() == i * len(END_NODES) + j
 
 
-def test_weighted_quantile() -> None:
-    values = np.array([[3.0, 0.0], [1.0, 5.0], [2.0, 9.0]])
-    np.testing.assert_array_equal(weighted_quantile(values, np.array([1.0, 98, 1]), 0.5), [1, 5])
-    np.testing.assert_array_equal(weighted_quantile(values, np.array([98.0, 1, 1]), 0.5), [3, 0])
-    assert not weighted_quantile(values, np.zeros(3), 0.9).any()
-
-
 def test_spoil_obeys_a_chosen_level_and_end(held: Pool) -> None:
     n = 200
     inputs = [tf.constant(x, tf.float32) for x in (held.noisy, held.k_end, np.zeros(n))]
@@ -78,24 +85,30 @@ def test_spoil_obeys_a_chosen_level_and_end(held: Pool) -> None:
 
 
 def test_calibration_makes_bars_cover_at_every_noise_and_end(
-    copper: Parametrisation, truth: PathTable, data: Data, held: Pool, settings: Settings
+    copper: Parametrisation,
+    truth: PathTable,
+    data: Data,
+    held: Pool,
+    through: Pool,
+    settings: Settings,
 ) -> None:
     # untrained: errors are the prior's; the bars are made half as wide, calibration must mend them
     model = build(copper, data.direct, settings)
     model.to_cholesky.b.assign_sub(tf.where(model.diagonal, 0.7, 0.0))
-    before = coverage(model, copper, held, levels=(5e-4, 8e-3), ends=(10.0, 14.0))
-    calibrate(model, copper, direct_pool(78, 600, copper, truth), data.validation_instrument)
-    after = coverage(model, copper, held, levels=(5e-4, 8e-3), ends=(10.0, 14.0))
+    seen = Held.of(held, through)
+    before = coverage(model, copper, seen, levels=(5e-4, 8e-3), ends=(10.0, 14.0))
+    calibrate(model, copper, Held.of(direct_pool(78, 600, copper, truth), through))
+    after = coverage(model, copper, seen, levels=(5e-4, 8e-3), ends=(10.0, 14.0))
     assert len(after) == 4 * model.p
     worst = [max(abs(row.coverage_90 - 0.9) for row in rows) for rows in (before, after)]
     assert worst[1] < TOLERANCE
     assert worst[0] > 0.2
     for row in after:
-        assert 0 < row.bound_noise <= row.bound < 1.001 * _prior(held, copper, row.parameter)
+        assert 0 < row.bound_noise <= row.bound < 1.001 * _prior(seen, copper, row.parameter)
         # 90 % of normal errors lie within 1.645 bars, and so 68 % within one
         assert row.std / row.error == pytest.approx(1, abs=0.6)
 
 
-def _prior(held: Pool, copper: Parametrisation, id_: str) -> float:
+def _prior(held: Held, copper: Parametrisation, id_: str) -> float:
     place = [parameter.id for parameter in copper.parameters].index(id_)
-    return float(held.theta[:, place].std())
+    return float(held.pool.theta[:, place].std())

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
+from exafsd.inference.registry import read_card, shipped_folder
 from exafsd_training import zoo
 from exafsd_training.cli import app
 
@@ -90,3 +91,15 @@ def test_half_a_model_is_refused(tmp_path: Path, arguments: list[str]) -> None:
     result = CliRunner().invoke(app, ["fit", "--out", str(tmp_path / "model"), *arguments])
     assert result.exit_code == 2
     assert not (tmp_path / "model").exists()
+
+
+def test_every_model_of_the_zoo_ships_with_its_accuracy() -> None:
+    folders = {folder.name: folder for folder in shipped_folder().iterdir() if folder.is_dir()}
+    assert sorted(folders) == zoo.names()
+    for name, folder in folders.items():
+        card, config = read_card(folder), zoo.load(name)
+        assert (card.absorber, card.edge) == (config.absorber, config.edge)
+        assert card.fit == [config.fit]
+        assert len({row.spectrum for row in card.accuracy}) > 0
+        assert all(row.polish is not None for row in card.accuracy)
+        assert sum(file.stat().st_size for file in folder.iterdir()) < 3e6

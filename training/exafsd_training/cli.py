@@ -4,7 +4,7 @@ TensorFlow is loaded by those that need it.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -39,7 +39,9 @@ def paths(
 
 @app.command()
 def fit(
-    out: Annotated[Path, typer.Option(help="Folder of the trained model.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the trained model.  [default: runs/NAME]")
+    ] = None,
     config: Annotated[
         str | None,
         typer.Option(help="TOML file with all below up to --site, or name of a model that ships."),
@@ -47,28 +49,39 @@ def fit(
     absorber: Absorber | None = None,
     edge: EdgeName | None = None,
     name: Annotated[
-        str | None, typer.Option(help="Name of the model, for example cu-k-fcc.")
+        str | None,
+        typer.Option(help="Name of the model, for example cu-k-fcc; else made of the formula."),
     ] = None,
     cif: Cif = None,
     amcsd: Amcsd = None,
     site: Site = 1,
     minutes: Annotated[float, typer.Option(help="Training time, without simulation.")] = 25.0,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of training instead of minutes: the same anywhere.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 1,
     workers: Annotated[int, typer.Option(help="Processes that simulate the instrument.")] = 1,
     direct: Annotated[int, typer.Option(help="Simulated path sums.")] = 100_000,
     instrument: Annotated[int, typer.Option(help="Spectra through mu(E) and AUTOBK.")] = 7_000,
     unlabelled: Annotated[
         list[Path] | None,
-        typer.Option(help="Measured XDI spectra for the physics loss; never their parameters."),
+        typer.Option(help="Measured XDI spectra for the loss `measured`; never their parameters."),
+    ] = None,
+    physics: Annotated[
+        list[str] | None,
+        typer.Option(help="Term of the physics loss to switch on: curvature or exafs_equation."),
     ] = None,
 ) -> None:
     """Train a network for a structure; goes on where an interrupted run of it stopped."""
+    if unknown := set(physics or []) - {"curvature", "exafs_equation"}:
+        raise typer.BadParameter(f"--physics knows no {', '.join(sorted(unknown))}")
     if config and (absorber or edge or name or cif or amcsd or site != 1):
         raise typer.BadParameter("--config holds the structure: give nothing of it beside")
-    if not config and not (absorber and edge and name):
-        raise typer.BadParameter("give --config, or --absorber, --edge and --name")
-    from exafsd_training import workflow, zoo
+    if not config and not (absorber and edge):
+        raise typer.BadParameter("give --config, or --absorber and --edge")
+    from exafsd_training import structures, workflow, zoo
     from exafsd_training.fit import Settings
+    from exafsd_training.losses import PHYSICS, Weights
 
     chosen = zoo.load(config) if config else None
     if chosen:
@@ -76,33 +89,134 @@ def fit(
         absorber, edge, name = chosen.absorber, chosen.edge, chosen.name
     else:
         crystal = workflow.crystals(cif, amcsd, site)
+        name = name or structures.model_name(crystal, str(absorber), str(edge))
+    out = out or Path("runs") / str(name)
+    terms = [*(physics or []), *(["measured"] if unlabelled else [])]
     settings = Settings(
-        seed=seed, minutes=minutes, direct_spectra=direct, instrument_spectra=instrument
-    )
+        seed=seed, minutes=minutes, steps=steps, direct_spectra=direct,
+        instrument_spectra=instrument, weights=Weights(**{t: PHYSICS[t] for t in terms}),
+    )  # fmt: skip
     workflow.fit_model(crystal, str(absorber), str(edge), str(name), out, settings,
                        workers, unlabelled or [], chosen)  # fmt: skip
 
 
 @app.command()
+def ablate(
+    config: Annotated[str, typer.Option(help="As for fit.")],
+    out: Annotated[Path, typer.Option(help="Folder for the trainings and their table.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with measured spectra, for the loss of that name."),
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="Of each of the five trainings.")] = 5.0,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 1,
+    workers: Annotated[int, typer.Option(help="Processes that simulate the instrument.")] = 1,
+    direct: Annotated[int, typer.Option(help="Simulated path sums.")] = 100_000,
+    instrument: Annotated[int, typer.Option(help="Spectra through mu(E) and AUTOBK.")] = 7_000,
+) -> None:
+    """Train without physics, with each term of it and with all, for the same time; compare."""
+    from exafsd_training import workflow, zoo
+    from exafsd_training.fit import Settings
+
+    settings = Settings(
+        seed=seed, minutes=minutes, direct_spectra=direct, instrument_spectra=instrument
+    )
+    workflow.ablate_model(zoo.load(config), data, out, settings, workers)
+
+
+@app.command()
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
-    files: Annotated[list[Path], typer.Argument(help="Measured spectra, XDI.")],
+    files: Annotated[list[Path] | None, typer.Argument(help="Measured spectra, XDI.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with the measured spectra of the models that ship."),
+    ] = None,
 ) -> None:
-    """Compare the network with Larch's feffit on measured spectra; kept for the card."""
+    """Compare network and polish with Larch's feffit on measured spectra; kept for the card."""
+    if not files and not data:
+        raise typer.BadParameter("give measured spectra, or --data")
     from exafsd_training import evaluation
 
-    evaluation.evaluate(model, files)
+    evaluation.evaluate(model, files or [], data)
 
 
 @app.command()
 def coverage(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
-    spectra: Annotated[int, typer.Option(min=200, help="Simulated for each cell.")] = 1000,
+    spectra: Annotated[int, typer.Option(min=200, help="Simulated for each cell.")] = 2000,
+    workers: Annotated[int, typer.Option(help="Processes that simulate the instrument.")] = 1,
 ) -> None:
     """Count how often error bars hold the truth, by noise and data end; widths beside a bound."""
     from exafsd_training import workflow
 
-    workflow.measure_coverage(model, spectra)
+    workflow.measure_coverage(model, spectra, workers)
+
+
+@app.command()
+def theory(
+    model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+) -> None:
+    """Run FEFF with other approximations; say what a fit with the model's would misread."""
+    from exafsd_training import heldout
+
+    heldout.measure_theory(model)
+
+
+@app.command()
+def trend(
+    model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+    lowest: Annotated[float, typer.Option(help="Temperature of the series, K.")] = 100.0,
+    highest: Annotated[float, typer.Option(help="Temperature of the series, K.")] = 700.0,
+    spectra: Annotated[int, typer.Option(min=2, help="Temperatures of a series.")] = 13,
+    series: Annotated[int, typer.Option(min=1, help="Made as path sums.")] = 40,
+    through: Annotated[int, typer.Option(min=1, help="Made through mu(E) and AUTOBK.")] = 20,
+) -> None:
+    """Simulate temperature series; compare the slopes of R and sigma2 with those put in."""
+    from exafsd_training import trend
+
+    trend.measure_trend(model, (lowest, highest, spectra), series, through)
+
+
+@app.command()
+def negatives(
+    model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+    workers: Annotated[int, typer.Option(help="Processes that simulate the instrument.")] = 1,
+) -> None:
+    """Count how much of what the model must not read is withheld: other phases, mixtures, noise."""
+    from exafsd_training import negatives as module
+
+    module.negatives(model, workers)
+
+
+@app.command()
+def baseline(
+    data: Annotated[Path, typer.Option(help="Folder with the data of Khan 2025.")],
+    out: Annotated[Path, typer.Option(help="Folder for history, report and picture.")],
+    mode: Annotated[
+        Literal["hybrid", "theory", "blind"],
+        typer.Option(help="Theory to measurement; theory to itself; measurement from k alone."),
+    ] = "hybrid",
+    split: Annotated[
+        Literal["points", "material"],
+        typer.Option(help="What is held out: random points, as published, or whole materials."),
+    ] = "points",
+    epochs: Annotated[int, typer.Option(min=1, help="As published by default.")] = 1500,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 1,
+) -> None:
+    """Train the published pointwise network and judge it, also where its split flatters it."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from exafsd_training import baseline as module
+
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task(f"{mode}, {split}", total=epochs)
+        found = module.baseline(
+            data, out, mode, split, epochs, seed,
+            lambda epoch: progress.update(task, completed=epoch),
+        )  # fmt: skip
+    module.show(found)
 
 
 @app.command()

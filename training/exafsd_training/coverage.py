@@ -12,11 +12,10 @@ import numpy as np
 import tensorflow as tf
 from rich.table import Table
 
-from exafsd_training.calibrate import Z90, predict
+from exafsd_training.calibrate import Z90, Held, predict
 from exafsd_training.network import Pinn
 from exafsd_training.parametrisation import Parametrisation
 from exafsd_training.paths import Floats
-from exafsd_training.simulate import Pool, spoil
 
 #: Noise of chi(k), no unit, and data ends, 1/angstrom, that are looked at.
 LEVELS = (1e-4, 5e-4, 2e-3, 8e-3)
@@ -49,7 +48,7 @@ class Row:
 def coverage(
     model: Pinn,
     parametrisation: Parametrisation,
-    held: Pool,
+    held: Held,
     levels: Sequence[float] = LEVELS,
     ends: Sequence[float] = ENDS,
 ) -> list[Row]:
@@ -60,20 +59,22 @@ def coverage(
     model, parametrisation
         Trained and calibrated network, and what its theta means.
     held
-        Direct spectra that neither training nor calibration has seen.
+        Spectra that neither training nor calibration has seen.
     levels, ends
         Noise of chi(k), and data ends in 1/angstrom.
     """
-    chi_jacobian = _jacobian(model, held.theta[:BOUND_SPECTRA])
-    prior = np.linalg.inv(np.cov(np.float64(held.theta).T))
+    theta = held.pool.theta
+    few = np.random.default_rng(0).permutation(len(held))[:BOUND_SPECTRA]
+    chi_jacobian = _jacobian(model, theta[few])
+    prior = np.linalg.inv(np.cov(np.float64(theta).T))
     rows: list[Row] = []
     for end in ends:
         misfit = _misfit(model, held, end)
         for place, level in enumerate(levels):
-            chi_k2, mask = _spoilt(held, level, end, seed=31 + place)
+            chi_k2, mask = held.spoilt(31 + place, level, end)
             out = predict(model, chi_k2, mask)
             std = np.sqrt(np.diagonal(out["theta_cov"], axis1=1, axis2=2))
-            error = np.abs(out["theta"] - held.theta)
+            error = np.abs(out["theta"] - theta)
             inside = mask[0] > 0
             variance = (level * model.k.numpy()[inside] ** 2) ** 2 + ROUNDING**2
             alone, both = (
@@ -109,20 +110,11 @@ def as_table(rows: Sequence[Row]) -> Table:
     return shown
 
 
-def _spoilt(held: Pool, level: float, end: float, seed: int) -> tuple[Floats, Floats]:
-    """The spectra with noise of one level and one end, with leakage but no glitches."""
-    n = len(held)
-    inputs = [tf.constant(x, tf.float32) for x in (held.noisy, held.k_end, np.ones(n))]
-    both = (tf.fill((n,), tf.constant(x, tf.float32)) for x in (level, end))
-    chi_k2, mask = spoil(*inputs, tf.constant([seed, 9]), *both, glitched=0.0)
-    return chi_k2.numpy(), mask.numpy()
-
-
-def _misfit(model: Pinn, held: Pool, end: float) -> Floats:
+def _misfit(model: Pinn, held: Held, end: float) -> Floats:
     """Covariance (m, m) over k inside the mask of what EXAFS(theta) leaves of noiseless spectra."""
-    chi_k2, mask = _spoilt(held, 0.0, end, seed=30)
+    chi_k2, mask = held.spoilt(30, 0.0, end)
     inside = mask[0] > 0
-    exafs = model.equation.chi_k2(tf.constant(held.theta, tf.float32)).numpy()
+    exafs = model.equation.chi_k2(tf.constant(held.pool.theta, tf.float32)).numpy()
     rest = np.float64(chi_k2 - exafs)[:, inside]
     return rest.T @ rest / len(rest)
 

@@ -1,68 +1,125 @@
-"""Network against Larch's feffit on measured spectra."""
+"""Network and polish against Larch's feffit on measured spectra."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
-from exafsd.contract import Recipe, to_grid
+from exafsd.contract import Card, Recipe, to_grid
 from exafsd.contract.card import AccuracyRow
-from exafsd.spectra import ReducedSpectrum
+from exafsd.inference.polish import Polisher
+from exafsd.reduction.transform import fit_weight
+from exafsd.spectra import Prediction
+from exafsd_training import zoo
 from exafsd_training.calibrate import predict
-from exafsd_training.oracle import feffit_reference, reduce_file
+from exafsd_training.card import ACCURACY, NOT_HASHED, make_card
+from exafsd_training.oracle import Chi, feffit_reference, reduce_file
+from exafsd_training.oracle_table import read_spectrum, too_short
+from exafsd_training.paths import Floats
 from exafsd_training.simulate import K_MIN
 from exafsd_training.workflow import Model, load_model
 
-ACCURACY = "accuracy.json"
 
+def compare(model: Model, card: Card, spectrum: Chi, label: str) -> tuple[list[AccuracyRow], float]:
+    """Rows for the card, and the out-of-domain score.
 
-def read(model: Model, reduced: ReducedSpectrum) -> dict[str, np.ndarray]:
-    """Outputs of the network for one reduced spectrum, without the batch axis."""
-    chi_k2, mask = to_grid(reduced.k, reduced.chi, K_MIN, reduced.k_data[1])
+    Parameters
+    ----------
+    model, card
+        Trained model, and its card for the fit that the polish makes.
+    spectrum
+        Measured spectrum.
+    label
+        Its name in the table.
+    """
+    reference = feffit_reference(spectrum, model.parametrisation, model.feff_folder, model.window)
+    chi_k2, mask = to_grid(spectrum.k, spectrum.chi, K_MIN, spectrum.k_data[1])
     out = predict(model.network, chi_k2[None], mask[None])
-    return {name: value[0] for name, value in out.items()}
-
-
-def compare(model: Model, reduced: ReducedSpectrum, label: str) -> tuple[list[AccuracyRow], float]:
-    """Rows for the card, and the out-of-domain score."""
-    reference = feffit_reference(reduced, model.parametrisation, model.feff_folder, model.window)
-    out = read(model, reduced)
+    out = {name: value[0] for name, value in out.items()}
     std = np.sqrt(np.diag(out["theta_cov"]))
+    polished = _polish(model, card, spectrum, Prediction(**out | {"ood": float(out["ood"])}))
     rows = []
     for id_, value in reference.value.items():
         i = model.parametrisation.index(id_)
+        parameter = model.parametrisation.parameters[i].id
         rows.append(
             AccuracyRow(
                 spectrum=label,
-                parameter=model.parametrisation.parameters[i].id,
+                parameter=parameter,
                 feffit=round(value, 5),
                 feffit_stderr=round(reference.stderr[id_], 5),
                 network=round(float(out["theta"][i]), 5),
                 network_std=round(float(std[i]), 5),
+                polish=polished.get(parameter),
             )
         )
     return rows, float(out["ood"])
 
 
-def evaluate(folder: Path, files: list[Path]) -> list[AccuracyRow]:
-    """Print the comparison and keep it in the model folder."""
+def _polish(model: Model, card: Card, spectrum: Chi, prediction: Prediction) -> dict[str, float]:
+    def equation(theta: Floats) -> tuple[Floats, Floats]:
+        chi, slopes = model.network.equation.chi_and_jacobian(tf.constant(theta, tf.float32))
+        return chi.numpy(), slopes.numpy()
+
+    chi_k2, _ = to_grid(spectrum.k, spectrum.chi, 0.0, spectrum.k_data[1])
+    polisher = Polisher(card, equation, fit_weight)
+    (polished,) = polisher(chi_k2[None], [prediction], spectrum.k_data[1], [None])
+    if polished.fit is None:
+        return {}
+    return {id_: round(float(x), 5) for id_, x in zip(polished.fit.ids, polished.fit.value,
+                                                      strict=True)}  # fmt: skip
+
+
+def evaluate(folder: Path, files: list[Path], data: Path | None = None) -> list[AccuracyRow]:
+    """Print the comparison and keep it in the model folder.
+
+    Parameters
+    ----------
+    folder
+        Of a trained model.
+    files
+        XDI files.
+    data
+        Folder with the measured spectra that the model's configuration names, if it ships.
+    """
     model = load_model(folder)
-    shown = Table("spectrum", "ood", "parameter", "feffit", "network", "difference")
+    card = make_card(model, folder, NOT_HASHED)
+    shown = Table("spectrum", "ood", "parameter", "feffit", "network", "off", "in error bars",
+                  "polish", "in error bars")  # fmt: skip
     kept: list[AccuracyRow] = []
-    for file in files:
-        rows, ood = compare(model, reduce_file(file, Recipe()), file.name)
+    for label, spectrum in _spectra(model, files, data):
+        if reason := too_short(spectrum, model.parametrisation, model.window):
+            shown.add_row(label, "", reason)
+            continue
+        rows, ood = compare(model, card, spectrum, label)
         kept += rows
         for row in rows:
+            bar = row.feffit_stderr
+            polish = ("", "") if row.polish is None else (
+                f"{row.polish:.5f}", f"{(row.polish - row.feffit) / bar:+.3f}"
+            )  # fmt: skip
             shown.add_row(
                 row.spectrum,
                 f"{ood:.4f}",
                 row.parameter,
-                f"{row.feffit:.5f} ({row.feffit_stderr:.5f})",
+                f"{row.feffit:.5f} ({bar:.5f})",
                 f"{row.network:.5f} ({row.network_std:.5f})",
                 f"{row.network - row.feffit:+.5f}",
+                f"{(row.network - row.feffit) / bar:+.2f}",
+                *polish,
             )
     (folder / ACCURACY).write_text(json.dumps([row.model_dump() for row in kept], indent=1))
-    Console(width=140).print(shown)
+    Console(width=160).print(shown)
     return kept
+
+
+def _spectra(model: Model, files: list[Path], data: Path | None) -> Iterator[tuple[str, Chi]]:
+    for file in files:
+        yield file.name, reduce_file(file, Recipe())
+    if data and model.name in zoo.names():
+        for measured in zoo.load(model.name).measured:
+            yield Path(measured.file).name, read_spectrum(measured, data)[0]

@@ -30,12 +30,19 @@ class Settings:
     steps: int | None = None
     batch: int = 256
     #: share of every batch that went through mu(E) and AUTOBK
-    through_instrument: float = 0.3
+    through_instrument: float = 0.15
+    #: share of path sums to which one of these lends what the instrument did to it: they are too
+    #: few to be seen hundreds of times without being learnt by heart
+    borrowed: float = 0.35
     learning_rate: float = 1.5e-3
-    epoch_steps: int = 250
+    epoch_steps: int = 500
+    #: epochs without a better validation loss after which training ends early
+    patience: int = 12
     direct_spectra: int = 100_000
     instrument_spectra: int = 7_000
     validation: int = 1_000
+    #: spectra that error bars are calibrated on
+    held_out: int = 3_000
     sizes: Sizes = field(default_factory=Sizes)
     weights: Weights = field(default_factory=Weights)
 
@@ -149,7 +156,7 @@ def train(
     optimiser = Adam(model.trainable_variables)
     elapsed, steps, epoch = _resume(folder, model, optimiser)
     real = measured and (tf.constant(measured[0], tf.float32), tf.constant(measured[1], tf.float32))
-    step_, validate = _functions(model, data, settings, optimiser, real)
+    step, validate = _functions(model, data, settings, optimiser, real)
 
     def share() -> float:
         if settings.steps is not None:
@@ -157,28 +164,31 @@ def train(
         return elapsed / (60 * settings.minutes)
 
     losses: dict[str, float] = {}
-    while share() < 1:
+    best, since = np.inf, 0
+    stream = iter(batches(model, data, settings, steps))
+    while share() < 1 and since < settings.patience:
         began = time.monotonic()
-        sums: dict[str, float] = {}
-        count = min(settings.epoch_steps, (settings.steps or steps + settings.epoch_steps) - steps)
+        sums: dict[str, tf.Tensor] = {}
         done = 0
-        for _ in range(count):
+        for _ in range(settings.epoch_steps):
             now = share() if settings.steps else (elapsed + time.monotonic() - began) / (
                 60 * settings.minutes
             )  # fmt: skip
             if now >= 1:
                 break
             warm = min(1.0, (steps + 1) / 300)
-            rate = settings.learning_rate * warm * (0.5 + 0.5 * np.cos(np.pi * now)) + 1e-6
-            for name, value in step_(steps, rate).items():
-                sums[name] = sums.get(name, 0.0) + float(value)
+            rate = settings.learning_rate * max(1e-3, warm * (0.5 + 0.5 * np.cos(np.pi * now)))
+            terms = step(tf.constant(steps), tf.constant(rate, tf.float32), *next(stream))
+            sums = {name: sums.get(name, 0.0) + value for name, value in terms.items()}
             steps, done = steps + 1, done + 1
         if not done:
             break
         epoch += 1
-        losses = {name: value / done for name, value in sums.items()}
+        losses = {name: float(value) / done for name, value in sums.items()}
         losses |= {f"validation/{name}": value for name, value in validate().items()}
         elapsed += time.monotonic() - began
+        since = 0 if losses["validation/total"] < best else since + 1
+        best = min(best, losses["validation/total"])
         _write_history(folder / HISTORY, epoch, steps, losses)
         state = {f"a{i}": v.numpy() for i, v in enumerate(optimiser.state())}
         save(folder / CHECKPOINT, model, progress=np.array([elapsed, steps, epoch]), **state)
@@ -188,49 +198,82 @@ def train(
     return {"steps": steps, "epochs": epoch, "minutes": elapsed / 60} | losses
 
 
+def batches(model: Pinn, data: Data, settings: Settings, start: int = 0) -> tf.data.Dataset:
+    """Endless stream of inputs, masks, clean spectra and parameters, made while training goes on.
+
+    Batch number n depends on the seed and n alone, so a resumed training sees what an
+    uninterrupted one would have seen.
+
+    Parameters
+    ----------
+    model
+        For the bounds of its parameters.
+    data, settings
+        What is drawn from, and how.
+    start
+        Number of the first batch.
+    """
+    n_inst = round(settings.batch * settings.through_instrument)
+    n_lent = round(settings.batch * settings.borrowed)
+    n_direct = settings.batch - n_inst
+    pools = [_tensors(pool) for pool in (data.direct, data.instrument)]
+    direct = tf.concat([tf.ones(n_direct - n_lent), tf.zeros(n_lent + n_inst)], 0)
+    n_index = model.equation.n_index
+    low, span = model.low[n_index], model.span[n_index]
+    is_n = tf.range(model.p) == n_index
+
+    def draw(pool: list[tf.Tensor], n: int, seed: tf.Tensor) -> list[tf.Tensor]:
+        rows = tf.random.stateless_uniform((n,), seed, 0, tf.shape(pool[0])[0], tf.int32)
+        return [tf.gather(x, rows) for x in pool]
+
+    def lent(own: list[tf.Tensor], lender: list[tf.Tensor]) -> list[tf.Tensor]:
+        theta, clean, _, _ = own
+        _, its_clean, its_noisy, k_end = lender
+        return [theta, clean, clean + its_noisy - its_clean, k_end]
+
+    def make(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        seed = tf.stack([settings.seed, tf.cast(number, tf.int32)])
+        seeds = tf.unstack(tf.random.split(seed, 6))
+        parts = [
+            draw(pools[0], n_direct - n_lent, seeds[0]),
+            lent(draw(pools[0], n_lent, seeds[4]), draw(pools[1], n_lent, seeds[5])),
+            draw(pools[1], n_inst, seeds[1]),
+        ]
+        theta, clean, noisy, k_end = (tf.concat(x, 0) for x in zip(*parts, strict=True))
+        # chi is proportional to N S0^2, so every spectrum serves at many amplitudes
+        factor = tf.exp(tf.random.stateless_uniform((settings.batch,), seeds[2], -0.3, 0.3))
+        n_s02 = theta[:, n_index]
+        factor = tf.clip_by_value(factor, (low + 0.02 * span) / n_s02, (low + 0.98 * span) / n_s02)
+        factor = factor[:, tf.newaxis]
+        theta *= tf.where(is_n, factor, 1.0)
+        chi_k2, mask = spoil(noisy * factor, k_end, direct, seeds[3])
+        return chi_k2, mask, clean * factor, theta
+
+    return tf.data.Dataset.counter(start).map(make, num_parallel_calls=1).prefetch(4)
+
+
+def _tensors(pool: Pool) -> list[tf.Tensor]:
+    return [tf.constant(x, tf.float32) for x in (pool.theta, pool.clean, pool.noisy, pool.k_end)]
+
+
 def _functions(
     model: Pinn,
     data: Data,
     settings: Settings,
     optimiser: Adam,
     real: tuple[tf.Tensor, tf.Tensor] | None,
-) -> tuple[Callable[[int, float], dict[str, tf.Tensor]], Callable[[], dict[str, float]]]:
+) -> tuple[Callable[..., dict[str, tf.Tensor]], Callable[[], dict[str, float]]]:
     """The compiled training step, and the validation losses."""
-    n_inst = round(settings.batch * settings.through_instrument)
-    n_direct = settings.batch - n_inst
-    pools = [tuple(tf.constant(x, tf.float32) for x in (p.theta, p.clean, p.noisy, p.k_end))
-             for p in (data.direct, data.instrument)]  # fmt: skip
-    bounds = model.low, model.low + model.span
-    n_index = model.equation.n_index
-
-    def draw(pool: tuple[tf.Tensor, ...], n: int, seed: tf.Tensor) -> list[tf.Tensor]:
-        rows = tf.random.stateless_uniform((n,), seed, 0, tf.shape(pool[0])[0], tf.int32)
-        return [tf.gather(x, rows) for x in pool]
 
     @tf.function
-    def compiled(number: tf.Tensor, rate: tf.Tensor) -> dict[str, tf.Tensor]:
-        seeds = tf.unstack(tf.random.split(tf.stack([settings.seed, number]), 5))
-        parts = draw(pools[0], n_direct, seeds[0]), draw(pools[1], n_inst, seeds[1])
-        theta, clean, noisy, k_end = (tf.concat(x, 0) for x in zip(*parts, strict=True))
-        direct = tf.concat([tf.ones(n_direct), tf.zeros(n_inst)], 0)
-        # chi is proportional to N S0^2, so every spectrum serves at many amplitudes
-        factor = tf.exp(tf.random.stateless_uniform((settings.batch,), seeds[2], -0.3, 0.3))
-        n_s02 = theta[:, n_index]
-        factor = tf.clip_by_value(
-            factor, 1.02 * bounds[0][n_index] / n_s02, 0.98 * bounds[1][n_index] / n_s02
-        )[:, tf.newaxis]
-        theta *= tf.where(tf.range(model.p) == n_index, factor, 1.0)
-        clean, noisy = clean * factor, noisy * factor
-        chi_k2, mask = spoil(noisy, k_end, direct, seeds[3])
-        k = collocation(seeds[4])
+    def step(number: tf.Tensor, rate: tf.Tensor, *batch: tf.Tensor) -> dict[str, tf.Tensor]:
+        k = collocation(tf.stack([settings.seed, number]))
         with tf.GradientTape() as tape:
-            terms = loss_terms(model, chi_k2, mask, clean, theta, k, settings.weights, real)
-        variables = optimiser.variables
-        optimiser.step(tape.gradient(terms["total"], variables), rate)
+            terms = loss_terms(model, *batch, k, settings.weights, real)
+        optimiser.step(tape.gradient(terms["total"], optimiser.variables), rate)
         return terms
 
-    held = [tuple(tf.constant(x, tf.float32) for x in (p.theta, p.clean, p.noisy, p.k_end))
-            for p in (data.validation_direct, data.validation_instrument)]  # fmt: skip
+    held = [_tensors(pool) for pool in (data.validation_direct, data.validation_instrument)]
     theta, clean, noisy, k_end = (tf.concat(x, 0) for x in zip(*held, strict=True))
     direct = tf.concat([tf.ones(len(held[0][0])), tf.zeros(len(held[1][0]))], 0)
     fixed = tf.constant([7, 7])
@@ -240,9 +283,6 @@ def _functions(
     def compiled_validation() -> dict[str, tf.Tensor]:
         k = collocation(fixed)
         return loss_terms(model, chi_k2, mask, clean, theta, k, settings.weights, real)
-
-    def step(number: int, rate: float) -> dict[str, tf.Tensor]:
-        return compiled(tf.constant(number), tf.constant(rate, tf.float32))
 
     def validate() -> dict[str, float]:
         return {name: float(value) for name, value in compiled_validation().items()}

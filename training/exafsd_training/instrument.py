@@ -4,11 +4,13 @@ import multiprocessing
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.interpolate import CubicSpline
 from scipy.special import erf
 
+from exafsd.analysis import Rebin
 from exafsd.contract import ETOK, K_GRID, Recipe, to_grid
 from exafsd_training.parametrisation import Parametrisation
 from exafsd_training.paths import Floats, PathTable
@@ -18,6 +20,8 @@ from exafsd_training.simulate import K_END, K_MIN, Pool, disturbed, feff_errors,
 EDGE_WIDTH = (0.6, 2.2)
 #: Noise of mu per point relative to the edge step, log-uniform.
 MU_NOISE = (1e-5, 3e-3)
+#: The same, and data ends in 1/angstrom, of spectra that get their noise and end afterwards.
+QUIET_NOISE, QUIET_END = (3e-6, 1e-5), (16.2, 19.3)
 
 
 @dataclass(frozen=True)
@@ -29,28 +33,41 @@ class Atom:
 
     def energy(self) -> float:
         """Tabulated edge energy, eV."""
-        from xraydb import xray_edge
-
-        found = xray_edge(self.absorber, self.edge)
-        if found is None:
-            raise ValueError(f"xraydb knows no {self.edge} edge of {self.absorber}")
-        return float(found.energy)
+        return _edge_energy(self.absorber, self.edge)
 
     def absorption(self, energy: Floats) -> tuple[Floats, Floats]:
         """Smooth absorption below the edge, extended above, and the atom's own step.
 
         Both in units of the edge step, from Elam's tables in xraydb.
         """
-        from xraydb import mu_elam
+        at, base, step = _bare_atom(self.absorber, self.edge)
+        return np.interp(energy, at, base), np.interp(energy, at, step)
 
-        edge = self.energy()
-        below = np.array([edge - 300, edge - 20])
-        slope, offset = np.polyfit(np.log(below), np.log(mu_elam(self.absorber, below)), 1)
-        base = np.exp(offset + slope * np.log(energy))
-        above = np.maximum(energy, edge + 20.0)
-        step = mu_elam(self.absorber, above) - np.exp(offset + slope * np.log(above))
-        size = step[np.searchsorted(energy, edge + 20.0)]
-        return base / size, step / size
+
+@lru_cache
+def _edge_energy(absorber: str, edge: str) -> float:
+    from xraydb import xray_edge
+
+    found = xray_edge(absorber, edge)
+    if found is None:
+        raise ValueError(f"xraydb knows no {edge} edge of {absorber}")
+    return float(found.energy)
+
+
+@lru_cache
+def _bare_atom(absorber: str, edge: str) -> tuple[Floats, Floats, Floats]:
+    """Energies about the edge in eV, and `Atom.absorption` there: tables are slow to look up."""
+    from xraydb import mu_elam
+
+    at = _edge_energy(absorber, edge)
+    below = np.array([at - 300, at - 20])
+    slope, offset = np.polyfit(np.log(below), np.log(mu_elam(absorber, below)), 1)
+    energy = np.arange(at - 300, at + 2000, 2.0)
+    above = np.maximum(energy, at + 20.0)
+    base = np.exp(offset + slope * np.log(energy))
+    step = mu_elam(absorber, above) - np.exp(offset + slope * np.log(above))
+    size = step[np.searchsorted(energy, at + 20.0)]
+    return energy, base / size, step / size
 
 
 def energy_grid(rng: np.random.Generator, edge: float, k_end: float) -> Floats:
@@ -67,7 +84,12 @@ def energy_grid(rng: np.random.Generator, edge: float, k_end: float) -> Floats:
 
 
 def absorption(
-    rng: np.random.Generator, atom: Atom, energy: Floats, chi: Floats, origin: float
+    rng: np.random.Generator,
+    atom: Atom,
+    energy: Floats,
+    chi: Floats,
+    origin: float,
+    noise: tuple[float, float] = MU_NOISE,
 ) -> Floats:
     """mu(E) with edge, near-edge features, background and noise; the edge step is 1.
 
@@ -86,6 +108,8 @@ def absorption(
         (401,) chi(k) on the contract grid.
     origin
         Energy in eV where k = 0 in FEFF's scale.
+    noise
+        Range of the noise per point relative to the edge step.
     """
     edge = atom.energy()
     base, step = atom.absorption(energy)
@@ -113,39 +137,44 @@ def absorption(
     x = relative / 1000
     mu = mu + rng.uniform(0, 2) * base + rng.normal(0, 0.4) + rng.normal(0, 0.3) * x
     mu = mu + rng.normal(0, 0.03) * x**2
-    noise = np.exp(rng.uniform(*np.log(MU_NOISE)))
+    level = np.exp(rng.uniform(*np.log(noise)))
     # step scans count longer at high k; fluorescence is noisier than transmission everywhere
     longer = np.maximum(k, 2.0) ** (-rng.uniform(0, 0.5)) if rng.random() < 0.5 else 1.0
-    mu = mu + noise * longer * rng.normal(0, 1, len(energy))
+    mu = mu + level * longer * rng.normal(0, 1, len(energy))
     if rng.random() < 0.05:
         mu[rng.integers(len(mu))] += rng.normal(0, 0.02)
     return mu
 
 
 def reduce_one(
-    seed: tuple[int, int], atom: Atom, chi: Floats, origin: float, k_end: float
+    seed: tuple[int, int],
+    atom: Atom,
+    chi: Floats,
+    origin: float,
+    k_end: float,
+    noise: tuple[float, float] = MU_NOISE,
 ) -> tuple[float, float, Floats] | None:
     """One spectrum through the beamline and Larch: E0 found, data end, k^2 chi (401,).
 
     None where Larch fails or finds no edge within reach, as it would in production.
     """
-    from larch import Group
-    from larch.xafs import rebin_xafs
-
     from exafsd.reduction.engine import reduce_mu
+    from exafsd.reduction.rebin import covered, rebin, xas_grid
     from exafsd.spectra import SpectrumError
 
     rng = np.random.default_rng(seed)
     # a poorly calibrated monochromator moves the whole scan
     shift = rng.normal(0, 1.5)
     energy = energy_grid(rng, atom.energy(), k_end)
-    mu = absorption(rng, atom, energy, chi, origin)
+    mu = absorption(rng, atom, energy, chi, origin, noise)
     energy = energy + shift
     try:
         if len(energy) > 900 and rng.random() < 0.4:
-            group = Group()
-            rebin_xafs(energy, mu=mu, group=group, e0=atom.energy() + shift)
-            energy, mu = group.rebinned.energy, group.rebinned.mu
+            grid = xas_grid(atom.energy(), Rebin())
+            bins = covered(grid, energy)
+            binned = rebin(energy, mu, grid, bins)
+            if binned is not None:
+                energy, mu = grid.centres[slice(*bins)], binned.mu
         reduced = reduce_mu(energy, mu, Recipe())
     except (SpectrumError, IndexError, ValueError, TypeError):
         return None
@@ -169,6 +198,7 @@ def instrument_pool(
     atom: Atom,
     workers: int = 1,
     progress: Callable[[int], None] = lambda done: None,
+    quiet: bool = False,
 ) -> Pool:
     """Spectra that went through the whole instrument; reproducible for a seed.
 
@@ -189,6 +219,9 @@ def instrument_pool(
         Processes; results do not depend on it.
     progress
         Called with the number of spectra done.
+    quiet
+        Hardly any noise and data to 16 1/angstrom and further, so that any noise and end can be
+        given to them afterwards.
     """
     rng = np.random.default_rng(seed)
     draw = sample(rng, n, parametrisation, truth)
@@ -198,7 +231,10 @@ def instrument_pool(
     origin = atom.energy() + rng.uniform(-5, 17, n)
     # with an E0 found above FEFF's origin the grid's last k would lie outside the path sums
     k_end = np.where(rng.random(n) < 0.8, rng.uniform(11, 17, n), rng.uniform(K_END[0], 19.3, n))
-    jobs = [((seed, i), atom, chi[i], origin[i], k_end[i]) for i in range(n)]
+    if quiet:
+        k_end = rng.uniform(*QUIET_END, n)
+    noise = QUIET_NOISE if quiet else MU_NOISE
+    jobs = [((seed, i), atom, chi[i], origin[i], k_end[i], noise) for i in range(n)]
     done = []
     if workers > 1:
         os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -12,22 +12,34 @@ from exafsd_training.simulate import K_MIN
 
 #: Collocation points in k per step, drawn anew for every step.
 COLLOCATION = 32
+#: One spectrum of so many answers for the physics at the collocation points: of all of them, the
+#: second derivative of the path sum would take ten times as long as everything else in a step.
+PHYSICS_STRIDE = 8
 #: End of the collocation range, 1/angstrom.
 COLLOCATION_END = 17.0
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of the terms; 0 switches a term off and saves its work."""
+    """Weights of the terms; 0 switches a term off and saves its work.
+
+    In the same time a network without the terms of physics becomes better, since these cost two
+    thirds of every step (`exafsd-train ablate`; docs/explanation/physics.md). So they are off, and
+    physics comes in with the simulated spectra and with EXAFS(theta) beside every answer.
+    """
 
     data: float = 1.0
     theta: float = 0.3
     #: the paper's penalty on the second derivative; flattens real oscillations when large
-    curvature: float = 1e-5
+    curvature: float = 0.0
     #: field against EXAFS(theta), value and scaled second derivative
-    exafs_equation: float = 0.05
+    exafs_equation: float = 0.0
     #: EXAFS(theta) against unlabelled measured spectra
-    measured: float = 0.05
+    measured: float = 0.0
+
+
+#: Weights of the terms of physics where they are on.
+PHYSICS = {"curvature": 1e-5, "exafs_equation": 0.05, "measured": 0.05}
 
 
 def negative_log_likelihood(
@@ -87,14 +99,16 @@ def loss_terms(
         "data": tf.reduce_sum(error**2) / tf.reduce_sum(mask),
         "theta": tf.reduce_mean(negative_log_likelihood(theta, cholesky, truth, model.unit)),
     }
+    few = z[::PHYSICS_STRIDE]
     # (2R)^2 is what two derivatives do to an oscillation in k
     frequency = (2 * model.equation.paths.reff[0]) ** 2
-    curvature = model.spectrum(z, model.field.curvature(k)) / frequency
-    terms["curvature"] = tf.reduce_mean(curvature**2)
+    if weights.curvature or weights.exafs_equation:
+        curvature = model.spectrum(few, model.field.curvature(k)) / frequency
+        terms["curvature"] = tf.reduce_mean(curvature**2)
     if weights.exafs_equation:
-        value, second = model.equation.curvature(theta, k)
+        value, second = model.equation.curvature(theta[::PHYSICS_STRIDE], k)
         at_k = tf.gather(model.scale, tf.cast(tf.round(k / 0.05), tf.int32))
-        off = (model.spectrum(z, model.field.basis(k)) - value) / at_k
+        off = (model.spectrum(few, model.field.basis(k)) - value) / at_k
         bent = (curvature - second / frequency) / at_k
         terms["exafs_equation"] = tf.reduce_mean(off**2) + 0.1 * tf.reduce_mean(bent**2)
     if measured is not None and weights.measured:

@@ -18,8 +18,11 @@ MASK_BINS = 20
 #: oscillations up to R = 8 angstrom.
 CENTRES = 160
 STEEPNESS = 5.5
-#: Window of the out-of-domain score, angstrom, and where only noise is left.
+#: Window in R of the out-of-domain score, angstrom, and where only noise is left.
 OOD_R, NOISE_R = (1.0, 5.0), (15.0, 25.0)
+#: R-factor above which no spectrum is believed: neighbours in the periodic table with another
+#: structure (hcp Zn as Cu, Cu2S as Cu) have 0.19 and more.
+LARGEST_R_FACTOR = 0.15
 #: Taper at both ends of the mask, 1/angstrom.
 TAPER = 1.5
 #: Nodes of the calibration of error bars: noise of chi(k), no unit, and data ends, 1/angstrom.
@@ -108,6 +111,7 @@ class Pinn(tf.Module):
         bounds = parametrisation.bounds
         self.low = tf.constant(bounds[:, 0], tf.float32)
         self.span = tf.constant(bounds[:, 1] - bounds[:, 0], tf.float32)
+        self.centre = tf.constant(parametrisation.prior_mean, tf.float32)
         #: (p,) what the Cholesky factor is in units of
         self.unit = tf.constant(unit, tf.float32)
         widths = [K_SIZE + MASK_BINS, *sizes.encoder]
@@ -119,6 +123,9 @@ class Pinn(tf.Module):
         nodes = len(NOISE_NODES) * len(END_NODES)
         #: (nodes, p) logarithm of the factor of every error bar, by noise and data end
         self.log_scale = tf.Variable(tf.zeros((nodes, self.p)), trainable=False, name="log_scale")
+        #: (5 + 2 p,) coefficients of the log of the largest usual misfit, and 1 once they are known
+        self.usual_misfit = tf.Variable(tf.zeros(5 + 2 * self.p), trainable=False)
+        self.usual_misfit_known = tf.Variable(0.0, trainable=False)
         self.k = tf.constant(K_GRID, tf.float32)
         # place of every entry of the packed triangle in the (p, p) matrix, as a 0/1 matrix:
         # a product exports to ONNX where a scatter does not
@@ -196,17 +203,48 @@ class Pinn(tf.Module):
         wave = (chi_k2 * window) @ tf.constant(matrix, tf.float32)
         return tf.reduce_mean(wave * wave, axis=1)
 
-    def out_of_domain(self, chi_k2: tf.Tensor, mask: tf.Tensor, exafs: tf.Tensor) -> tf.Tensor:
-        """Score (b,): 0 when EXAFS(theta) is the input, about 1 when they have nothing in common.
+    def out_of_domain(
+        self,
+        chi_k2: tf.Tensor,
+        mask: tf.Tensor,
+        theta: tf.Tensor,
+        exafs: tf.Tensor,
+        field: tf.Tensor,
+    ) -> tf.Tensor:
+        """Score (b,); above 1 a spectrum is not to be read.
 
-        The R-factor over `OOD_R`, less what noise at high R predicts, plus the square of the
-        share of noise in the signal, so that noise alone is not taken for a perfect spectrum.
+        The larger of two: the R-factor of EXAFS(theta) over `OOD_R` against `LARGEST_R_FACTOR`,
+        with the square of the share of noise in the signal added, so that noise alone is not taken
+        for a perfect spectrum; and what the field leaves of the spectrum over `OOD_R` against the
+        most it leaves of spectra like it. The second needs calibration and is 0 before.
         """
         window = self.taper(mask)
         data = self.power(chi_k2, window, OOD_R) + 1e-12
-        misfit = self.power(chi_k2 - exafs, window, OOD_R)
         noise = self.power(chi_k2, window, NOISE_R)
-        return tf.maximum(misfit - noise, 0.0) / data + (noise / data) ** 2
+        misfit = self.power(chi_k2 - exafs, window, OOD_R)
+        r_factor = tf.maximum(misfit - noise, 0.0) / data + (noise / data) ** 2
+        signs, left = self.signs(chi_k2, mask, theta, field)
+        usual = tf.linalg.matvec(signs, self.usual_misfit)
+        strange = tf.exp(tf.minimum(left - usual, 20.0)) * self.usual_misfit_known
+        return tf.maximum(r_factor / LARGEST_R_FACTOR, strange)
+
+    def signs(
+        self, chi_k2: tf.Tensor, mask: tf.Tensor, theta: tf.Tensor, field: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """What a spectrum's misfit depends on (b, 5 + 2 p), and the log of that of the field (b,).
+
+        How much a good spectrum leaves over depends on its signal, its noise, its end and its
+        structure: hot samples have little signal in front of the same background.
+        """
+        window = self.taper(mask)
+        data = tf.math.log(self.power(chi_k2, window, OOD_R) + 1e-12)
+        power = self.power(chi_k2, window, NOISE_R)
+        noise = tf.math.log(power + 1e-12)
+        end = tf.reduce_max(mask * self.k, axis=1)
+        few = tf.stack([tf.ones_like(data), data, noise, 0.1 * noise**2, 0.1 * end], axis=1)
+        away = (theta - self.centre) / self.unit
+        left = tf.maximum(self.power(chi_k2 - field, window, OOD_R) - power, 1e-3 * power)
+        return tf.concat([few, away, away**2], 1), tf.math.log(left + 1e-9)
 
     def __call__(self, chi_k2: tf.Tensor, mask: tf.Tensor) -> dict[str, tf.Tensor]:
         """What the bundle's ``pinn.onnx`` returns.
@@ -219,12 +257,13 @@ class Pinn(tf.Module):
         z = self.encode(chi_k2, mask)
         theta, cholesky = self.structure(z)
         exafs = self.equation.chi_k2(theta)
+        field = self.spectrum(z, self.field.basis(self.k))
         return {
             "theta": theta,
             "theta_cov": self.covariance(cholesky, self.calibration_nodes(chi_k2, mask)),
-            "chi_k2_pred": self.spectrum(z, self.field.basis(self.k)),
+            "chi_k2_pred": field,
             "chi_k2_exafs": exafs,
-            "ood": self.out_of_domain(chi_k2 * mask, mask, exafs),
+            "ood": self.out_of_domain(chi_k2 * mask, mask, theta, exafs, field),
         }
 
 

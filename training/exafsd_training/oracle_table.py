@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from exafsd.contract import file_sha256
-from exafsd.contract.recipe import Recipe
+from exafsd.contract.recipe import FitWindow, Recipe
 from exafsd_training import zoo
 from exafsd_training.oracle import (
     Chi,
@@ -99,15 +99,21 @@ def fit_entry(material: Material, measured: Measured, data: Path) -> dict[str, A
         "e0": _rounded(e0),
         "k_end": round(spectrum.k_data[1], 3),
     }
-    low, high = fit_range(spectrum, config.fit)
-    points = 1 + 2 * (high - low) * (config.fit.r[1] - config.fit.r[0]) / np.pi
-    variables = 2 + 2 * len(material.parametrisation.fitted)
-    if points - variables < 1:
-        shown = max(points, 0.0)
-        reason = f"data end at {spectrum.k_data[1]:.1f} 1/angstrom: {shown:.1f} independent points"
-        return entry | {"skipped": f"{reason} for {variables} variables"}
+    if reason := too_short(spectrum, material.parametrisation, config.fit):
+        return entry | {"skipped": reason}
     found = feffit_reference(spectrum, material.parametrisation, material.feff, config.fit)
     return entry | _fit(found, material)
+
+
+def too_short(spectrum: Chi, parametrisation: Parametrisation, window: FitWindow) -> str | None:
+    """Why a spectrum allows no reference fit: too few points for the variables; else None."""
+    low, high = fit_range(spectrum, window)
+    points = 1 + 2 * (high - low) * (window.r[1] - window.r[0]) / np.pi
+    variables = 2 + 2 * len(parametrisation.fitted)
+    if points - variables >= 1:
+        return None
+    reason = f"data end at {spectrum.k_data[1]:.1f} 1/angstrom: {max(points, 0.0):.1f} independent"
+    return f"{reason} points for {variables} variables"
 
 
 def _fit(found: Reference, material: Material) -> dict[str, Any]:

@@ -75,6 +75,11 @@ class Parametrisation:
         return np.array([parameter.bounds for parameter in self.parameters])
 
     @property
+    def prior_mean(self) -> Floats:
+        """(p,)."""
+        return np.array([parameter.prior.mean for parameter in self.parameters])
+
+    @property
     def prior_std(self) -> Floats:
         """(p,)."""
         return np.array([parameter.prior.std for parameter in self.parameters])

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import UnivariateSpline
 
+from exafsd.contract import ETOK
 from exafsd_training.structures import RECORD
 
 Floats = NDArray[np.float64]
@@ -18,6 +19,9 @@ KNOT_STEP = 0.1
 #: End of FEFF's k, 1/angstrom; beyond it the last cubic goes on, as in Larch.
 KNOT_END = 20.0
 KNOTS = round(KNOT_END / KNOT_STEP)
+KNOT_K = np.arange(KNOTS + 1) * KNOT_STEP
+#: Smallest q looked up where the zero of energy is moved, 1/angstrom.
+LEAST_Q = 0.2
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,9 @@ def read_paths(folder: Path) -> PathTable:
         return tables[""]
     momentum = tables[max(shares, key=lambda name: shares[name])].momentum
     merged = [
-        _as_share(path, shares[name], table.momentum, momentum)
+        replace(
+            with_momentum(path, table.momentum, momentum), degeneracy=path.degeneracy * shares[name]
+        )
         for name, table in tables.items()
         for path in table.paths
     ]
@@ -137,14 +143,43 @@ def _nearest(path: ScatteringPath) -> tuple[float, int]:
     return path.reff, path.nleg
 
 
-def _as_share(path: ScatteringPath, share: float, own: Floats, common: Floats) -> ScatteringPath:
-    """Path of a site that only `share` of the absorbers have, as one of the average."""
+def with_momentum(path: ScatteringPath, own: Floats, common: Floats) -> ScatteringPath:
+    """Path of a run with momentum `own`, for a table whose momentum is `common`.
+
+    What the mean free paths differ by goes into the amplitude, exact for the crystal's distance.
+    """
     cubes = path.cubics[:, 1], own[:, 1], common[:, 1]
     amplitude, own_length, length = (_at_knots(cube) for cube in cubes)
     amplitude = amplitude * np.exp(-2 * path.reff * (1 / own_length - 1 / length))
     scaled = path.cubics.copy()
-    scaled[:, 1] = cubics(np.arange(KNOTS + 1) * KNOT_STEP, amplitude)
-    return replace(path, degeneracy=path.degeneracy * share, cubics=scaled)
+    scaled[:, 1] = cubics(KNOT_K, amplitude)
+    return replace(path, cubics=scaled)
+
+
+def with_origin(table: PathTable, shift: float) -> PathTable:
+    """The same paths for another zero of energy: at E0 = x they give chi of E0 = x + `shift`.
+
+    Exact at the knots where k^2 exceeds `shift` (eV, in 1/angstrom^2) and for the crystal's
+    distances; below that FEFF's tables have nothing to say.
+    """
+    q = np.sqrt(np.maximum(KNOT_K**2 - ETOK * shift, LEAST_Q**2))
+    momentum = np.stack([cubics(KNOT_K, value(table.momentum[:, i], q)) for i in (0, 1)], axis=1)
+
+    def moved(path: ScatteringPath) -> ScatteringPath:
+        phase = value(path.cubics[:, 0], q) + 2 * path.reff * (q - KNOT_K)
+        amplitude = value(path.cubics[:, 1], q) * KNOT_K / q
+        cubes = np.stack([cubics(KNOT_K, phase), cubics(KNOT_K, amplitude)], axis=1)
+        return replace(path, cubics=cubes)
+
+    return PathTable(tuple(moved(path) for path in table.paths), momentum)
+
+
+def value(cubic: Floats, q: Floats) -> Floats:
+    """(m,) what (KNOTS, 4) cubics give at q, 1/angstrom."""
+    place = np.minimum(q / KNOT_STEP, KNOTS - 1).astype(int)
+    t = q / KNOT_STEP - place
+    c0, c1, c2, c3 = cubic[place].T
+    return c0 + t * (c1 + t * (c2 + t * c3))
 
 
 def _at_knots(cubic: Floats) -> Floats:

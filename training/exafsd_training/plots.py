@@ -1,6 +1,7 @@
 """Pictures of a training: losses, spectra in k, and predicted against true parameters."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -8,6 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from exafsd.contract import K_GRID
+from exafsd_training.ablation import Outcome
+from exafsd_training.baseline import Mode, Pair, Points, Pointwise, transform
 from exafsd_training.calibrate import predict
 from exafsd_training.fit import HISTORY
 from exafsd_training.network import Pinn
@@ -65,6 +68,50 @@ def plot_parity(model: Pinn, parametrisation: Parametrisation, pool: Pool, folde
         axis.plot(parameter.bounds, parameter.bounds, "k", linewidth=0.5)
         axis.set_title(f"{parameter.id} ({parameter.unit})")
     _save(figure, folder / "parity.png")
+
+
+def plot_ablation(outcomes: Sequence[Outcome], file: Path) -> None:
+    """Errors of the nearest shell's parameters and of the field over those of the first variant."""
+    first = outcomes[0].variant
+    names = list(dict.fromkeys(o.variant for o in outcomes))
+    conditions = list(dict.fromkeys((o.noise, o.k_max) for o in outcomes))
+    own = [id_ for id_ in outcomes[0].errors if "/1/" in id_]
+    figure, axes = plt.subplots(1, len(conditions), sharey=True, figsize=(3 * len(conditions), 3.4))
+    for axis, (noise, k_max) in zip(np.atleast_1d(axes), conditions, strict=True):
+        found = {o.variant: o for o in outcomes if (o.noise, o.k_max) == (noise, k_max)}
+        base = found[first]
+        for place, name in enumerate(names):
+            o = found[name]
+            ratios = [*(o.errors[id_] / base.errors[id_] for id_ in own), o.field / base.field]
+            axis.bar(np.arange(len(ratios)) + (place - 2) * 0.16, ratios, 0.16, label=name)
+        axis.set_xticks(np.arange(len(own) + 1), [*(id_.split("/")[-1] for id_ in own), "field"],
+                        rotation=45)  # fmt: skip
+        axis.set_title(f"noise {noise:g}, data to {k_max:g} 1/Å", fontsize="small")
+        axis.axhline(1, color="k", linewidth=0.5)
+    np.atleast_1d(axes)[0].set_ylabel(f"error over that of {first}")
+    np.atleast_1d(axes)[0].legend(fontsize="x-small")
+    _save(figure, file)
+
+
+def plot_baseline(model: Pointwise, pairs: Sequence[Pair], mode: Mode, file: Path) -> None:
+    """Prediction, theory and measurement of unseen spectra, in k and in R."""
+    figure, axes = plt.subplots(len(pairs), 2, figsize=(9, 2.6 * len(pairs)), squeeze=False)
+    for row, pair in zip(axes, pairs, strict=True):
+        predicted = model.predict(Points.of([pair], mode))
+        for values, label, style in (
+            (pair.label, "measured", "k"),
+            (pair.theory, "theory", "C1--"),
+            (predicted, "network", "C0"),
+        ):
+            row[0].plot(pair.k, values, style, label=label, linewidth=0.9)
+            row[1].plot(*transform(pair.k, values), style, linewidth=0.9)
+        row[0].set_title(pair.material, fontsize="small")
+        row[0].set_ylabel("k²χ (1/Å²)")
+        row[1].set_ylabel("|χ(R)| (1/Å³)")
+    axes[0][0].legend(fontsize="x-small")
+    axes[-1][0].set_xlabel("k (1/Å)")
+    axes[-1][1].set_xlabel("R (Å)")
+    _save(figure, file)
 
 
 def _spoilt(pool: Pool) -> tuple[np.ndarray, np.ndarray]:

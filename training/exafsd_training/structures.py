@@ -63,6 +63,38 @@ class Crystal:
 
 
 @dataclass(frozen=True)
+class FeffSetup:
+    """Approximations of a FEFF run, by their numbers in FEFF's manual.
+
+    `exchange` is FEFF's exchange-correlation potential: 0 Hedin-Lundqvist, 1 Dirac-Hara.
+    `scf_radius` is that of the cluster whose potentials are made self-consistent, angstrom; None
+    for overlapped atomic potentials. Without `core_hole` the absorber is in its ground state.
+    `criteria` are the importances in per cent of the strongest path, with curved and with plane
+    waves, below which a path is left out; None for FEFF's own, 4 and 2.5.
+    """
+
+    exchange: int = 0
+    scf_radius: float | None = None
+    core_hole: bool = True
+    criteria: tuple[float, float] | None = None
+
+    def cards(self) -> str:
+        """Lines of ``feff.inp``."""
+        lines = [f"EXCHANGE  {self.exchange}     0.0  0.0"]
+        if self.scf_radius is not None:
+            lines.append(f"SCF  {self.scf_radius:.2f}")
+        if not self.core_hole:
+            lines.append("NOHOLE")
+        if self.criteria:
+            lines.append("CRITERIA  {:.2f}  {:.2f}".format(*self.criteria))
+        return "\n".join(lines)
+
+
+#: What larixite writes, and every model is trained with.
+STANDARD = FeffSetup()
+
+
+@dataclass(frozen=True)
 class Site:
     """A crystallographic site of the absorber."""
 
@@ -97,6 +129,12 @@ def _crystal(cif: str, source: str, site: int) -> Crystal:
 
     space_group = item("_symmetry_space_group_name_H-M") or item("_space_group_name_H-M_alt")
     return Crystal(item("_chemical_formula_sum") or source, source, cif, space_group, site)
+
+
+def model_name(crystal: Crystal, absorber: str, edge: str) -> str:
+    """Name of a model that nobody named: absorber, edge and formula, for example au-l3-au."""
+    formula = re.sub("[^a-z0-9]", "", crystal.formula.lower())
+    return f"{absorber}-{edge}-{formula}".lower()
 
 
 def absorber_sites(crystal: Crystal, absorber: str) -> tuple[Site, ...]:
@@ -222,7 +260,13 @@ def _split_shells(structure: "Structure", absorber: str) -> list[str]:
     return sorted(set(said))
 
 
-def feff_input(crystal: Crystal, absorber: str, edge: str, site: Site | None = None) -> str:
+def feff_input(
+    crystal: Crystal,
+    absorber: str,
+    edge: str,
+    site: Site | None = None,
+    setup: FeffSetup = STANDARD,
+) -> str:
     """Text of ``feff.inp``, without the comments that carry dates and versions.
 
     Parameters
@@ -231,6 +275,8 @@ def feff_input(crystal: Crystal, absorber: str, edge: str, site: Site | None = N
         What to calculate.
     site
         Site of the absorber; by default the first that the crystal chooses.
+    setup
+        Approximations of the calculation.
     """
     from larixite import cif2feffinp
 
@@ -245,10 +291,16 @@ def feff_input(crystal: Crystal, absorber: str, edge: str, site: Site | None = N
             absorber_site=site.index,
             rng_seed=MIXED_SITE_SEED,
         )
-    return "\n".join(line for line in text.splitlines() if not line.startswith("*")) + "\n"
+    lines = [line for line in text.splitlines() if not line.startswith("*")]
+    if STANDARD.cards() not in lines:
+        raise StructureError(f"{crystal.source}: larixite's FEFF input has no {STANDARD.cards()!r}")
+    lines[lines.index(STANDARD.cards())] = setup.cards()
+    return "\n".join(lines) + "\n"
 
 
-def run_feff(crystal: Crystal, absorber: str, edge: str, work: Path) -> Path:
+def run_feff(
+    crystal: Crystal, absorber: str, edge: str, work: Path, setup: FeffSetup = STANDARD
+) -> Path:
     """Run FEFF8L below `work`, or find the run of the same input there.
 
     Returns
@@ -258,7 +310,7 @@ def run_feff(crystal: Crystal, absorber: str, edge: str, work: Path) -> Path:
     """
     check(crystal, absorber)
     sites = chosen_sites(crystal, absorber)
-    texts = [feff_input(crystal, absorber, edge, site) for site, _ in sites]
+    texts = [feff_input(crystal, absorber, edge, site, setup) for site, _ in sites]
     digest = hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
     folder = work / f"feff-{absorber}-{edge}-{digest}"
     if (folder / RECORD).exists():

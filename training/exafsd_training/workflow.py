@@ -3,28 +3,38 @@
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from pydantic import TypeAdapter
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from exafsd.contract import Recipe, to_grid
 from exafsd.contract.recipe import FitWindow
-from exafsd_training import structures
-from exafsd_training.calibrate import calibrate
+from exafsd_training import ablation, structures
+from exafsd_training.calibrate import Held, calibrate
 from exafsd_training.coverage import Row, as_table, coverage
 from exafsd_training.fit import CHECKPOINT, Data, Settings, build, load, save, train
+from exafsd_training.heldout import second_table
 from exafsd_training.instrument import Atom, instrument_pool
 from exafsd_training.losses import Weights
 from exafsd_training.network import Pinn, Sizes
-from exafsd_training.oracle import reduce_file
+from exafsd_training.oracle import Chi, reduce_file
+from exafsd_training.oracle_table import read_spectrum
 from exafsd_training.parametrisation import Parametrisation, default_window, parametrise
 from exafsd_training.paths import PathTable, load_table, read_paths, save_table
-from exafsd_training.plots import plot_history, plot_parity, plot_spectra
+from exafsd_training.plots import plot_ablation, plot_history, plot_parity, plot_spectra
 from exafsd_training.priors import Priors
 from exafsd_training.shells import group_shells
 from exafsd_training.simulate import K_MIN, REFF_MAX, Pool, direct_pool
@@ -33,8 +43,8 @@ from exafsd_training.zoo import ModelConfig
 
 MODEL, WEIGHTS, TABLE, SUMMARY = "model.json", "model.npz", "paths.npz", "summary.json"
 COVERAGE = "coverage.json"
-#: Fresh spectra for the coverage table: 90 % of them are counted to 1 %.
-COVERAGE_SPECTRA = 1000
+#: Fresh spectra for the coverage table: 90 % of them are counted to 0.7 %.
+COVERAGE_SPECTRA = 2000
 
 console = Console(stderr=True)
 
@@ -53,6 +63,21 @@ class Model:
     window: FitWindow
     network: Pinn
     summary: dict
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained: parameters, all paths of the simulated spectra, and the edge."""
+
+    parametrisation: Parametrisation
+    table: PathTable
+    atom: Atom
+
+    @classmethod
+    def of(cls, model: "Model", folder: Path) -> "Job":
+        """That of a trained model in its folder."""
+        atom = Atom(model.absorber, model.edge)
+        return cls(model.parametrisation, load_table(folder / TABLE), atom)
 
 
 def crystals(cif: list[Path] | None, amcsd: list[int] | None, site: int = 1) -> Crystal:
@@ -92,28 +117,11 @@ def fit_model(
     A configuration decides the phase's name, the fit window and the priors; without one they
     follow from the structure.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    feff = structures.run_feff(crystal, absorber, edge, out)
-    table = read_paths(feff).within(REFF_MAX)
-    save_table(table, out / TABLE)
-    phase = config.phase if config else crystal.formula.replace(" ", "")
-    window = config.fit if config else default_window(phase, group_shells(table)[0].reff)
-    priors = config.priors if config else Priors()
-    parametrisation = parametrise(phase, table, window, priors)
-    facts = {
-        "name": name, "absorber": absorber, "edge": edge, "crystal": asdict(crystal),
-        "feff": feff.name, "settings": asdict(settings), "phase": phase,
-        "window": window.model_dump(), "priors": asdict(priors),
-        "command": "exafsd-train " + shlex.join(_portable(sys.argv[1:])),
-    }  # fmt: skip
-    (out / MODEL).write_text(json.dumps(facts, indent=1))
-
+    job = _prepare(crystal, absorber, edge, name, out, settings, config)
     with _progress() as progress:
-        data = _simulate(
-            parametrisation, table, Atom(absorber, edge), settings, out, workers, progress
-        )
-        model = build(parametrisation, data.direct, settings)
-        measured = _unlabelled(unlabelled or [])
+        data = _simulate(job, settings, out, workers, progress)
+        model = build(job.parametrisation, data.direct, settings)
+        measured = as_inputs([reduce_file(file, Recipe()) for file in unlabelled or []])
         task = progress.add_task("training", total=1.0)
 
         def report(share: float, losses: dict[str, float]) -> None:
@@ -121,10 +129,9 @@ def fit_model(
             shown = " ".join(f"{n} {losses[f'validation/{n}']:.3g}" for n in kept if n in losses)
             progress.update(task, completed=share, description=f"training: {shown}")
 
-        summary = train(model, data, settings, out, measured, report)
-    calibrated = calibrate(
-        model, parametrisation, data.validation_direct, data.validation_instrument
-    )
+        summary = train(model, data, settings, out, measured if unlabelled else None, report)
+    held = held_out(job, crystal, out, settings.seed + 2, settings.held_out, workers)
+    calibrated = calibrate(model, job.parametrisation, held)
     save(out / WEIGHTS, model)
     summary |= {
         "spectra": int(summary["steps"]) * settings.batch,
@@ -134,9 +141,36 @@ def fit_model(
     (out / SUMMARY).write_text(json.dumps(summary, indent=1))
     plot_history(out)
     plot_spectra(model, data.validation_instrument, out)
-    plot_parity(model, parametrisation, data.validation_instrument, out)
+    plot_parity(model, job.parametrisation, data.validation_instrument, out)
     console.print(f"{out}: {summary['epochs']} epochs, limit of the out-of-domain score "
                   f"{calibrated.ood_limit:.3g}")  # fmt: skip
+
+
+def ablate_model(
+    config: ModelConfig, data: Path | None, out: Path, settings: Settings, workers: int = 1
+) -> None:
+    """Train with and without every term of the physics loss; table printed and kept in `out`.
+
+    The configuration's measured spectra below `data` serve without their parameters.
+    """
+    crystal = config.crystal()
+    job = _prepare(crystal, config.absorber, config.edge, config.name, out, settings, config)
+    unlabelled = data and as_inputs([read_spectrum(m, data)[0] for m in config.measured])
+    with _progress() as progress:
+        pools = _simulate(job, settings, out, workers, progress)
+        held = held_out(job, crystal, out, settings.seed + 2, settings.held_out, workers)
+        tasks: dict[str, TaskID] = {}
+
+        def report(name: str, share: float, losses: dict[str, float]) -> None:
+            if name not in tasks:
+                tasks[name] = progress.add_task(name, total=1.0)
+            progress.update(tasks[name], completed=share)
+
+        outcomes = ablation.ablate(
+            job.parametrisation, pools, held, settings, out, unlabelled or None, report
+        )
+    plot_ablation(outcomes, out / "ablation.png")
+    Console(width=200).print(ablation.as_table(outcomes))
 
 
 def load_model(folder: Path) -> Model:
@@ -167,15 +201,14 @@ def load_model(folder: Path) -> Model:
     )
 
 
-def measure_coverage(folder: Path, spectra: int = COVERAGE_SPECTRA) -> list[Row]:
+def measure_coverage(folder: Path, spectra: int = COVERAGE_SPECTRA, workers: int = 1) -> list[Row]:
     """Print coverage and width of error bars by noise and data end; kept in the model folder.
 
-    On path sums that neither training nor calibration has seen.
+    On spectra that neither training nor calibration has seen.
     """
     model = load_model(folder)
-    held = direct_pool(
-        model.settings.seed + 2, spectra, model.parametrisation, load_table(folder / TABLE)
-    )
+    job = Job.of(model, folder)
+    held = held_out(job, model.crystal, folder, model.settings.seed + 4, spectra, workers)
     rows = coverage(model.network, model.parametrisation, held)
     (folder / COVERAGE).write_text(json.dumps([asdict(row) for row in rows], indent=1))
     Console(width=200).print(as_table(rows))
@@ -192,24 +225,45 @@ def _progress() -> Progress:
                     TimeRemainingColumn(), console=console)  # fmt: skip
 
 
-def _simulate(
-    parametrisation: Parametrisation,
-    table: PathTable,
-    atom: Atom,
-    settings: Settings,
+def _prepare(
+    crystal: Crystal,
+    absorber: str,
+    edge: str,
+    name: str,
     out: Path,
-    workers: int,
-    progress: Progress,
-) -> Data:
+    settings: Settings,
+    config: ModelConfig | None,
+) -> Job:
+    """Run FEFF and decide on the parameters; `out` gets the facts that make the model."""
+    out.mkdir(parents=True, exist_ok=True)
+    feff = structures.run_feff(crystal, absorber, edge, out)
+    table = read_paths(feff).within(REFF_MAX)
+    save_table(table, out / TABLE)
+    phase = config.phase if config else crystal.formula.replace(" ", "")
+    window = config.fit if config else default_window(phase, group_shells(table)[0].reff)
+    priors = config.priors if config else Priors()
+    parametrisation = parametrise(phase, table, window, priors)
+    facts = {
+        "name": name, "absorber": absorber, "edge": edge, "crystal": asdict(crystal),
+        "feff": feff.name, "settings": asdict(settings), "phase": phase,
+        "window": window.model_dump(), "priors": asdict(priors),
+        "command": "exafsd-train " + shlex.join(_portable(sys.argv[1:])),
+    }  # fmt: skip
+    (out / MODEL).write_text(json.dumps(facts, indent=1))
+    return Job(parametrisation, table, Atom(absorber, edge))
+
+
+def _simulate(job: Job, settings: Settings, out: Path, workers: int, progress: Progress) -> Data:
     """Both pools, from their files where an earlier run left them."""
     key = f"{settings.seed}-{settings.direct_spectra}-{settings.instrument_spectra}"
     files = [out / f"{kind}-{key}.npz" for kind in ("direct", "instrument")]
+    what = job.parametrisation, job.table
     task = progress.add_task("simulating", total=settings.instrument_spectra)
     if not files[0].exists():
-        direct_pool(settings.seed, settings.direct_spectra, parametrisation, table).save(files[0])
+        direct_pool(settings.seed, settings.direct_spectra, *what).save(files[0])
     if not files[1].exists():
         instrument_pool(
-            settings.seed + 1, settings.instrument_spectra, parametrisation, table, atom, workers,
+            settings.seed + 1, settings.instrument_spectra, *what, job.atom, workers,
             lambda done: progress.update(task, completed=done),
         ).save(files[1])  # fmt: skip
     progress.update(task, completed=settings.instrument_spectra)
@@ -217,9 +271,23 @@ def _simulate(
     return Data.split(pools[0], pools[1], settings.validation)
 
 
-def _unlabelled(files: list[Path]) -> tuple[np.ndarray, np.ndarray] | None:
-    if not files:
-        return None
-    spectra = [reduce_file(file, Recipe()) for file in files]
+def held_out(job: Job, crystal: Crystal, out: Path, seed: int, spectra: int, workers: int) -> Held:
+    """Path sums, and a third of the spectra through the whole instrument.
+
+    These are made with the second theory of `exafsd_training.heldout`, whose FEFF run is below
+    `out`: spectra of the training's own theory would flatter the network.
+    """
+    through = spectra // 3
+    second = second_table(crystal, job.atom.absorber, job.atom.edge, out, job.table)
+    return Held.of(
+        direct_pool(seed, spectra - through, job.parametrisation, job.table),
+        instrument_pool(
+            seed + 1, through, job.parametrisation, second, job.atom, workers, quiet=True
+        ),
+    )
+
+
+def as_inputs(spectra: Sequence[Chi]) -> tuple[np.ndarray, np.ndarray]:
+    """k^2 chi on the contract grid and masks, (n, 401) each."""
     pairs = [to_grid(s.k, s.chi, K_MIN, s.k_data[1]) for s in spectra]
     return np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs])

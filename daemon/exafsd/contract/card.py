@@ -94,6 +94,8 @@ class AccuracyRow(_Frozen):
     feffit_stderr: float
     network: float
     network_std: float
+    #: where the spectrum allows a polish
+    polish: float | None = None
 
 
 class Calibration(_Frozen):

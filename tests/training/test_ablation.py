@@ -1,0 +1,74 @@
+"""Trainings with and without physics, side by side."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from exafsd_training import ablation
+from exafsd_training.ablation import (
+    ABLATION,
+    CONDITIONS,
+    VARIANTS,
+    ablate,
+    as_table,
+    variant_weights,
+)
+from exafsd_training.calibrate import Held
+from exafsd_training.fit import Data, Settings
+from exafsd_training.losses import PHYSICS
+from exafsd_training.parametrisation import Parametrisation
+from exafsd_training.plots import plot_ablation
+
+
+@pytest.fixture
+def held(data: Data) -> Held:
+    return Held.of(data.validation_direct.take(slice(0, 20)), data.validation_instrument)
+
+
+def test_variants_have_their_own_terms() -> None:
+    for name, terms in VARIANTS.items():
+        weights = variant_weights(name)
+        assert {t for t in PHYSICS if getattr(weights, t)} == set(terms)
+        assert weights.data > 0 and weights.theta > 0
+
+
+def test_variants_are_trained_and_judged_side_by_side(
+    copper: Parametrisation,
+    data: Data,
+    settings: Settings,
+    held: Held,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # the second derivative of the path sum takes long to compile: once is enough
+    few = {name: VARIANTS[name] for name in ("data only", "all")}
+    monkeypatch.setattr(ablation, "VARIANTS", few)
+    short = replace(settings, steps=2, epoch_steps=2)
+    real = data.direct.clean[:3], np.ones((3, 401), np.float32)
+    found = ablate(copper, data, held, short, tmp_path, real)
+    assert [o.variant for o in found] == [n for n in few for _ in CONDITIONS]
+    for name, physics in few.items():
+        header = (tmp_path / name.replace(" ", "-") / "history.csv").read_text().split()[0]
+        terms = {t for t in header.split(",") if "/" not in t} - {"epoch", "steps", "total"}
+        assert terms == {"data", "theta", *physics}
+    assert len(json.loads((tmp_path / ABLATION).read_text())) == len(found)
+    assert as_table(found).row_count == len(found)
+    plot_ablation(found, tmp_path / "ablation.png")
+    assert (tmp_path / "ablation.png").stat().st_size > 10_000
+
+
+def test_without_measured_spectra_their_variant_is_left_out(
+    copper: Parametrisation,
+    data: Data,
+    settings: Settings,
+    held: Held,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ablation, "VARIANTS", {"data only": (), "measured": ("measured",)})
+    short = replace(settings, steps=2, epoch_steps=2)
+    found = ablate(copper, data, held, short, tmp_path, None)
+    assert {o.variant for o in found} == {"data only"}

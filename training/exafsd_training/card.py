@@ -1,0 +1,102 @@
+"""The model card: what a bundle says about itself."""
+
+import importlib.metadata
+import json
+import platform
+from pathlib import Path
+
+from exafsd._version import __version__
+from exafsd.contract import EQUATION_FILE, PINN_FILE, Card, Recipe
+from exafsd.contract.card import (
+    AccuracyRow,
+    Calibration,
+    KGrid,
+    Structure,
+    Thresholds,
+    Training,
+)
+from exafsd_training.simulate import K_END, K_MIN
+from exafsd_training.workflow import Model
+
+#: Table of `exafsd_training.evaluation` in the model folder.
+ACCURACY = "accuracy.json"
+#: Instead of hashes, for a card of which only the parameters are needed.
+NOT_HASHED = {PINN_FILE: "", EQUATION_FILE: ""}
+PACKAGES = ("tensorflow", "tf2onnx", "onnx", "xraylarch", "larixite", "xraydb", "numpy")
+
+
+def make_card(model: Model, folder: Path, hashes: dict[str, str]) -> Card:
+    """The card of a trained model.
+
+    Parameters
+    ----------
+    model, folder
+        Trained model and where it lies; `folder` may hold an accuracy table.
+    hashes
+        SHA-256 by file name.
+    """
+    par, summary, crystal = model.parametrisation, model.summary, model.crystal
+    calibration = summary["calibration"]
+    accuracy = folder / ACCURACY
+    rows = json.loads(accuracy.read_text()) if accuracy.exists() else []
+    prefix = "validation/"
+    return Card(
+        name=model.name,
+        description=f"{model.absorber} {model.edge} edge, {par.phase} ({crystal.space_group}),"
+        f" first {len(par.shells)} shells with multiple scattering to"
+        f" {par.table.reff.max():.2f} angstrom",
+        absorber=model.absorber,
+        edge=model.edge,
+        structures=[
+            Structure(
+                phase=par.phase,
+                formula=crystal.formula,
+                source=crystal.source,
+                cif_sha256=crystal.cif_sha256,
+                absorber_site=crystal.absorber_site,
+                space_group=crystal.space_group,
+            )
+        ],
+        k_grid=KGrid(k_min=K_MIN, k_max_trained=K_END),
+        recipe=Recipe(),
+        fit=[model.window],
+        parameters=list(par.parameters),
+        ties=par.in_words(),
+        training=Training(
+            command=summary["command"],
+            seed=model.settings.seed,
+            spectra=summary["spectra"],
+            through_instrument=summary["through_instrument"],
+            epochs=summary["epochs"],
+            minutes=round(summary["minutes"], 2),
+            final_losses={
+                name.removeprefix(prefix): value
+                for name, value in summary.items()
+                if name.startswith(prefix)
+            },
+        ),
+        accuracy=[AccuracyRow(**row) for row in rows],
+        calibration=Calibration(
+            std_scale=calibration["std_scale"],
+            coverage_90=calibration["coverage_90"],
+            validation_spectra=calibration["spectra"],
+        ),
+        thresholds=Thresholds(
+            ood=calibration["ood_limit"],
+            ood_false_alarms=calibration["ood_false_alarms"],
+            k_max_min=K_END[0],
+        ),
+        software={"exafsd": __version__, "python": platform.python_version()} | _versions(),
+        sha256=hashes,
+    )
+
+
+def _versions() -> dict[str, str]:
+    # a machine that only trains may lack what exports
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

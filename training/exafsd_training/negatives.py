@@ -1,0 +1,116 @@
+"""What a model must not read: how much of it the out-of-domain score keeps from being believed."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from xraydb import atomic_number
+
+from exafsd.contract import K_GRID
+from exafsd_training import structures, zoo
+from exafsd_training.calibrate import Held, predict
+from exafsd_training.parametrisation import E0_BOUND, parametrise
+from exafsd_training.paths import Floats, PathTable, read_paths
+from exafsd_training.simulate import (
+    REFF_MAX,
+    Pool,
+    direct_pool,
+    disturbed,
+    feff_errors,
+    path_sums,
+    sample,
+)
+from exafsd_training.workflow import Job, Model, held_out, load_model
+
+NEGATIVES = "negatives.json"
+#: Spectra of each kind; noise of chi(k) and data end, 1/angstrom, of a usual good scan.
+SPECTRA, NOISE, END = 400, 5e-4, 12.0
+#: Share of another phase that must not go unseen; by how much E0 is beyond the bounds, eV.
+SHARE, BEYOND = 0.3, (0.0, 5.0)
+#: Structures of other elements that are tried, nearest in the periodic table first.
+OTHERS = 2
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of spectrum: the share withheld for its score, and the scores' median."""
+
+    name: str
+    good: bool
+    withheld: float
+    median: float
+    spectra: int
+
+
+def negatives(folder: Path, workers: int = 1) -> list[Kind]:
+    """Print and keep in the model folder how much of every kind is withheld.
+
+    Other phases are those of the models that ship: all of the same element, and of the elements
+    nearest to it. Their FEFF runs end up in the model folder.
+    """
+    model = load_model(folder)
+    limit = float(model.summary["calibration"]["ood_limit"])
+    found = []
+    for name, good, chi_k2, mask in kinds(model, folder, workers):
+        score = predict(model.network, chi_k2, mask)["ood"]
+        withheld, median = float((score > limit).mean()), float(np.median(score))
+        found.append(Kind(name, good, round(withheld, 4), round(median, 5), len(score)))
+    (folder / NEGATIVES).write_text(json.dumps([asdict(kind) for kind in found], indent=1))
+    Console(width=120).print(as_table(found, limit))
+    return found
+
+
+def kinds(model: Model, folder: Path, workers: int) -> Iterator[tuple[str, bool, Floats, Floats]]:
+    """Name, whether it is to be believed, inputs and masks (n, 401) of every kind."""
+    par, seed = model.parametrisation, model.settings.seed + 6
+    job = Job.of(model, folder)
+    held = held_out(job, model.crystal, folder, seed, SPECTRA, workers)
+    yield "good", True, *held.spoilt(1, NOISE, END)
+    own = direct_pool(seed, SPECTRA, par, job.table).clean
+
+    def spoilt(chi_k2: Floats) -> tuple[Floats, Floats]:
+        n = len(chi_k2)
+        clean, ends = np.float32(chi_k2), np.full(n, K_GRID[-1], np.float32)
+        pool = Pool(np.zeros((n, 0), np.float32), clean, clean, ends)
+        return Held(pool, np.ones(n, np.float32)).spoilt(2, NOISE, END)
+
+    for config in other_phases(model):
+        feff = structures.run_feff(config.crystal(), config.absorber, config.edge, folder)
+        table = read_paths(feff).within(REFF_MAX)
+        theirs = parametrise(config.phase, table, config.fit, config.priors)
+        other = direct_pool(seed, SPECTRA, theirs, table).clean
+        yield f"{config.name} instead", False, *spoilt(other)
+        yield f"{SHARE:.0%} of {config.name}", False, *spoilt((1 - SHARE) * own + SHARE * other)
+    yield "E0 beyond the bounds", False, *spoilt(_moved(model, job.table, seed))
+    yield "noise only", False, *spoilt(np.zeros_like(own))
+
+
+def other_phases(model: Model) -> Sequence[zoo.ModelConfig]:
+    """Models that ship: others of the same element, and `OTHERS` of its neighbours."""
+    number = atomic_number(model.absorber)
+    configs = [zoo.load(name) for name in zoo.names() if name != model.name]
+    same = [config for config in configs if config.absorber == model.absorber]
+    rest = [config for config in configs if config.absorber != model.absorber]
+    rest.sort(key=lambda config: abs(atomic_number(config.absorber) - number))
+    return [*same, *rest[:OTHERS]]
+
+
+def _moved(model: Model, table: PathTable, seed: int) -> Floats:
+    """Own spectra whose E0 is `BEYOND` the bounds, on either side."""
+    par = model.parametrisation
+    rng = np.random.default_rng(seed)
+    draw = sample(rng, SPECTRA, par, table)
+    away = (E0_BOUND + rng.uniform(*BEYOND, SPECTRA)) * rng.choice([-1, 1], SPECTRA)
+    return K_GRID**2 * disturbed(path_sums(draw, table, away), feff_errors(rng, SPECTRA))
+
+
+def as_table(found: Sequence[Kind], limit: float) -> Table:
+    """One kind a row."""
+    shown = Table("spectra", "withheld", "median score", title=f"score above {limit:g}")
+    for kind in found:
+        shown.add_row(kind.name, f"{kind.withheld:.1%}", f"{kind.median:.4f}")
+    return shown
