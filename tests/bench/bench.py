@@ -221,9 +221,10 @@ def rates(folder: Path, quick: bool) -> str:
             "cores used", "to reach")  # fmt: skip
     return "\n\n".join((
         f"Through the same processes, {seconds} s each, best of {repeats}. Transmission unless"
-        " said; shipped model; journal off unless said. `As fast as results come` keeps so many"
-        " sweeps under way that the daemon always has work and no queue grows: 64 array events, 60"
-        " or 6 sweeps in pages. Scalar events are sent at a rate that is raised until in every try"
+        " said; shipped model, named; journal off unless said. `As fast as results come` keeps so"
+        " many sweeps under way that the daemon always has work and no queue grows: 64 array"
+        " events, 60 or 6 sweeps in pages. Scalar events are sent at a rate that is raised until in"
+        " every try"
         f" something is lost or the daemon is more than {DRAINED * 1e3:.0f} ms behind at the end."
         " `drain` is the time from the last document to the last outcome. Encoder noise is"
         " 0.02 eV: then no two sweeps have the same energies. `cores used` are those of the daemon,"

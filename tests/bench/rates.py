@@ -79,7 +79,11 @@ def _wait(condition: Any, running: Part) -> None:
 def daemon_site(
     folder: Path, channels: Sequence[str] = ("transmission",), journal: bool = False
 ) -> Iterator[Site]:
-    """Proxy and daemon with default settings but for the channels and the journal."""
+    """Proxy and daemon with default settings but for the channels, the model and the journal.
+
+    The model is named, as a beamline that knows its sample does: of an edge with three models the
+    daemon otherwise asks all of them.
+    """
     folder.mkdir(parents=True)
     with ExitStack() as stack:
         into, out = stack.enter_context(proxy(folder))
@@ -88,6 +92,7 @@ def daemon_site(
             f'[source]\naddress = "{out}"\n'
             f"[reduction]\nchannels = {json.dumps(list(channels))}\n"
             f'[publish]\naddress = "tcp://127.0.0.1:*"\naddress_file = "{address_file}"\n'
+            + '[inference]\nmodel = "cu-k-fcc"\n'
             + (f'[journal]\nfolder = "{folder / "journal"}"\n' if journal else "")
         )
         running = stack.enter_context(
