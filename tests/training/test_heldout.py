@@ -13,27 +13,30 @@ from exafsd_training import heldout, structures
 from exafsd_training.equation import PathSum
 from exafsd_training.parametrisation import Parametrisation
 from exafsd_training.paths import KNOT_K, PathTable, value, with_momentum, with_origin
-from exafsd_training.structures import FeffSetup
+from exafsd_training.structures import Crystal, FeffSetup
 
-#: AMCSD 11145: Cu
-COPPER = structures.from_amcsd(11145)
 #: Without self-consistency FEFF takes seconds instead of half a minute.
 QUICK = heldout.NO_HOLE
 
 
 @pytest.fixture(scope="module")
-def second(truth: PathTable, feff_folder: Path) -> PathTable:
-    return heldout.second_table(COPPER, "Cu", "K", feff_folder.parent, truth, QUICK)
+def crystal() -> Crystal:
+    return structures.from_amcsd(11145)
 
 
-def test_cards_of_a_setup() -> None:
+@pytest.fixture(scope="module")
+def second(truth: PathTable, feff_folder: Path, crystal: Crystal) -> PathTable:
+    return heldout.second_table(crystal, "Cu", "K", feff_folder.parent, truth, QUICK)
+
+
+def test_cards_of_a_setup(crystal: Crystal) -> None:
     assert FeffSetup().cards() == "EXCHANGE  0     0.0  0.0"
-    lines = structures.feff_input(COPPER, "Cu", "K", setup=heldout.SECOND).splitlines()
-    standard = structures.feff_input(COPPER, "Cu", "K").splitlines()
+    lines = structures.feff_input(crystal, "Cu", "K", setup=heldout.SECOND).splitlines()
+    standard = structures.feff_input(crystal, "Cu", "K").splitlines()
     assert set(lines) - set(standard) == {"SCF  4.00", "CRITERIA  1.00  0.50"}
     assert set(standard) <= set(lines)
     lines = structures.feff_input(
-        COPPER, "Cu", "K", setup=FeffSetup(exchange=1, core_hole=False)
+        crystal, "Cu", "K", setup=FeffSetup(exchange=1, core_hole=False)
     ).splitlines()
     assert set(lines) - set(standard) == {"EXCHANGE  1     0.0  0.0", "NOHOLE"}
 
@@ -126,14 +129,18 @@ def test_origin_is_found_again(truth: PathTable) -> None:
 
 
 def test_difference_of_two_theories(
-    copper: Parametrisation, truth: PathTable, feff_folder: Path, second: PathTable
+    copper: Parametrisation,
+    truth: PathTable,
+    feff_folder: Path,
+    second: PathTable,
+    crystal: Crystal,
 ) -> None:
     moved, rest = heldout.difference(copper, truth)
     assert max(map(abs, moved.values())) < 1e-6
     assert rest < 1e-12
 
     model = SimpleNamespace(
-        crystal=COPPER, absorber="Cu", edge="K", feff_folder=feff_folder, parametrisation=copper
+        crystal=crystal, absorber="Cu", edge="K", feff_folder=feff_folder, parametrisation=copper
     )
     (found,) = heldout.compare_theories(model, (QUICK,))
     assert found.matched == found.paths == len(truth)
@@ -143,9 +150,11 @@ def test_difference_of_two_theories(
     assert found.rest < 0.005
 
 
-def test_instrument_held(copper: Parametrisation, feff_folder: Path, second: PathTable) -> None:
+def test_instrument_held(
+    copper: Parametrisation, feff_folder: Path, second: PathTable, crystal: Crystal
+) -> None:
     model = SimpleNamespace(
-        crystal=COPPER, absorber="Cu", edge="K", feff_folder=feff_folder, parametrisation=copper
+        crystal=crystal, absorber="Cu", edge="K", feff_folder=feff_folder, parametrisation=copper
     )
     pool = heldout.instrument_held(model, 4, seed=5, setup=QUICK)
     assert 1 <= len(pool) <= 4

@@ -93,6 +93,18 @@ def test_an_absent_absorber_is_refused() -> None:
         structures.check(structures.from_amcsd(11145), "Ni")
 
 
+def test_the_database_is_only_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """larixite's own way in alters the file, or fetches another one: two at once would fail."""
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("the database was written, or another one was looked for")
+
+    monkeypatch.setattr("larixite.amcsd.get_amcsd", never)
+    monkeypatch.setattr("larixite.get_amcsd", never)
+    monkeypatch.setattr("larixite.amcsd.AMCSD.insert", never)
+    assert structures.from_amcsd(11145).formula == "Cu"
+
+
 def test_an_unknown_entry_is_refused() -> None:
     with pytest.raises(StructureError, match="no entry 999999"):
         structures.from_amcsd(999999)

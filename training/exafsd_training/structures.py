@@ -108,10 +108,14 @@ class Site:
 
 
 def from_amcsd(ams_id: int, site: int = 1) -> Crystal:
-    """Structure of the American Mineralogist database that ships inside larixite."""
-    from larixite import get_amcsd
+    """Structure of the American Mineralogist database that ships inside larixite.
 
-    entry = get_amcsd().get_cif(ams_id)
+    That file itself is opened, for reading: `larixite.get_amcsd` looks for a larger one on the
+    internet first, and alters the file at its first use, which two processes cannot do at once.
+    """
+    from larixite.amcsd import AMCSD
+
+    entry = AMCSD(read_only=True).get_cif(ams_id)
     if entry is None:
         raise StructureError(f"AMCSD has no entry {ams_id}")
     return _crystal(entry.ciftext, f"AMCSD {ams_id}", site)
