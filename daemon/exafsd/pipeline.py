@@ -30,7 +30,17 @@ from exafsd.inference.polish import OFF, SHED, Polished
 from exafsd.inference.polish_message import best_of, polish_message
 from exafsd.inference.registry import Registry
 from exafsd.publishing import outcomes
-from exafsd.reading import Model, Reader, Reading, choose, finish, fit_window, read, readers
+from exafsd.reading import (
+    Model,
+    Reader,
+    Reading,
+    choose,
+    edge_flags,
+    finish,
+    fit_window,
+    read,
+    readers,
+)
 from exafsd.reduction.preparation import Preparation
 from exafsd.reduction.reducer import Job, Reducer
 from exafsd.spectra import Edge, ReducedSpectrum, Spectrum, SpectrumError, Sweep
@@ -250,7 +260,9 @@ class Pipeline:
         unasked = [Candidate(model=name, score=None) for name in case.panel.unasked]
         message = Result(
             **outcomes.of_spectrum(
-                spectrum, shown.quality + amplitude.quality, case.analysis.sha256
+                spectrum,
+                shown.quality + amplitude.quality + edge_flags(best),
+                case.analysis.sha256,
             ),
             e0=shown.e0,
             e0_policy=case.analysis.reduction.e0_policy,

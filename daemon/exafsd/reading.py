@@ -17,6 +17,7 @@ from exafsd.inference import candidates
 from exafsd.inference.polish import Polished, Polisher
 from exafsd.inference.readout import Readout, trust_score
 from exafsd.inference.registry import Bundle
+from exafsd.reduction.edges import edge_energy
 from exafsd.reduction.transform import fit_weight, grid_transform, r_factor
 from exafsd.spectra import Floats, Prediction, ReducedSpectrum
 
@@ -177,6 +178,17 @@ def _scored(readings: Sequence[Reading], scores: dict[int, float]) -> list[Candi
         if one.reader.model is not None
     ]
     return sorted(found, key=lambda c: -1.0 if c.score is None else c.score, reverse=True)
+
+
+def edge_flags(best: Reading) -> tuple[str, ...]:
+    """``edge_moved`` where the edge is not at the energy at which the model's material has it."""
+    model = best.reader.model
+    usual = model.bundle.card.thresholds.edge_shift if model is not None else None
+    if model is None or usual is None:
+        return ()
+    tabulated = edge_energy(model.bundle.card.absorber, model.bundle.card.edge)
+    moved = not usual[0] <= best.read.e0 - tabulated <= usual[1]
+    return ("edge_moved",) if moved else ()
 
 
 def finish(readings: Sequence[tuple[Reading, Polished | None]]) -> None:

@@ -1,5 +1,7 @@
 """Spectra through the pipeline: choosing among models, the polish, several phases."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -252,6 +254,20 @@ def test_a_polish_that_breaks_leaves_the_networks_answer(foil, shipped, monkeypa
     assert found["polish"]["status"] == "failed"
     assert found["best"] == "network"
     assert found["shells"]
+
+
+@pytest.mark.parametrize("off, flagged", [(0.0, False), (15.0, True), (-15.0, True)])
+def test_an_energy_scale_that_is_off_is_flagged_and_nothing_withheld(tmp_path, foil, off, flagged):
+    thresholds = copper().thresholds.model_copy(update={"edge_shift": (-7.0, 9.0)})
+    counts = counted(foil)
+    counts = replace(counts, energy=counts.energy + off)
+    found = one(pipeline(made(tmp_path, "cu-k-own", CU, 0.9, thresholds=thresholds)), counts)
+    assert ("edge_moved" in found["quality"]) == flagged
+    assert found["trust"]["in_domain"]
+    # where a material has its edge is not always known
+    unknown = copper().thresholds.model_copy(update={"edge_shift": None})
+    found = one(pipeline(made(tmp_path, "cu-k-other", CU, 0.9, thresholds=unknown)), counts)
+    assert "edge_moved" not in found["quality"]
 
 
 def mixture(tmp_path, parameters, theta, cov=None):

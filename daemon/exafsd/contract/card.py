@@ -119,6 +119,11 @@ class Thresholds(_Frozen):
     prior_limited: float = Field(
         default=0.7, description="posterior over prior std that earns the flag"
     )
+    edge_shift: tuple[float, float] | None = Field(
+        default=None,
+        description="E0 less the tabulated edge in eV: outside, the energy scale or the material is"
+        " another; null where it is not known",
+    )
 
 
 class Card(_Frozen):
