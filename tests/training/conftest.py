@@ -1,12 +1,14 @@
 """A fresh FEFF run on Cu, small pools, and a network trained for a few seconds."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("tensorflow")
 
-from exafsd_training import structures
+from exafsd_training import heldout, structures, workflow
 from exafsd_training.fit import Data, Settings
 from exafsd_training.instrument import Atom, instrument_pool
 from exafsd_training.network import Sizes
@@ -53,6 +55,21 @@ def data(copper: Parametrisation, truth: PathTable, settings: Settings) -> Data:
     direct = direct_pool(1, settings.direct_spectra, copper, truth)
     instrument = instrument_pool(2, settings.instrument_spectra, copper, truth, Atom("Cu", "K"))
     return Data.split(direct, instrument, settings.validation)
+
+
+@pytest.fixture(scope="session")
+def short_model(
+    settings: Settings, feff_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Folder of a model with everything that `exafsd-train fit` leaves, hardly trained."""
+    out = tmp_path_factory.mktemp("model")
+    shutil.copytree(feff_folder, out / feff_folder.name)
+    short = replace(settings, steps=60, direct_spectra=1000)
+    with pytest.MonkeyPatch.context() as patch:
+        # without self-consistency the second FEFF run takes seconds instead of half a minute
+        patch.setattr(heldout, "SECOND", heldout.NO_HOLE)
+        workflow.fit_model(structures.from_amcsd(COPPER), "Cu", "K", "smoke", out, short)
+    return out
 
 
 @pytest.fixture

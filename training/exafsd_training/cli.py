@@ -1,4 +1,4 @@
-"""Commands: ``exafsd-train paths | fit | evaluate | coverage | oracle``.
+"""Commands of ``exafsd-train``.
 
 TensorFlow is loaded by those that need it.
 """
@@ -187,6 +187,21 @@ def negatives(
     from exafsd_training import negatives as module
 
     module.negatives(model, workers)
+
+
+@app.command()
+def denoise(
+    model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with the measured spectra of the models that ship."),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes that simulate the instrument.")] = 1,
+) -> None:
+    """Say whether the predicted spectrum or a filtered or polished one is nearest to the clean."""
+    from exafsd_training import denoise as module
+
+    module.denoising(model, data, workers)
 
 
 @app.command()
