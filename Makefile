@@ -4,7 +4,7 @@ PYTHON ?= python3
 DEMO_SECONDS ?= 60
 DEMO_RATE ?= 5
 MODELS ?= $(basename $(notdir $(wildcard training/exafsd_training/zoo/*.toml)))
-STEPS ?= 30000
+STEPS ?= 20000
 DATA ?= ../shared/data
 SPECTRA ?= 360000
 
@@ -48,7 +48,7 @@ demo: $(DAEMON)/.stamp
 
 # a file's tests stay together: they share servers
 test: $(DEV)/.stamp
-	$(DEV)/bin/python -m pytest -n 2 --dist loadfile
+	$(DEV)/bin/python -m pytest -n 2 --dist loadfile --durations 15
 
 lint: $(DEV)/.stamp
 	$(DEV)/bin/ruff check .

@@ -148,20 +148,3 @@ def test_difference_of_two_theories(
     assert -0.02 < found.moved["1/r"] < -0.004
     assert abs(found.moved["e0_shift"]) < 1.5 < abs(found.origin)
     assert found.rest < 0.005
-
-
-def test_instrument_held(
-    copper: Parametrisation, feff_folder: Path, second: PathTable, crystal: Crystal
-) -> None:
-    model = SimpleNamespace(
-        crystal=crystal, absorber="Cu", edge="K", feff_folder=feff_folder, parametrisation=copper
-    )
-    pool = heldout.instrument_held(model, 4, seed=5, setup=QUICK)
-    assert 1 <= len(pool) <= 4
-    exact = np.array(
-        heldout.Equation(copper, tf.float64).chi_k2(tf.constant(np.float64(pool.theta)))
-    )
-    inside = (K_GRID > 4) & (K_GRID < 14)
-    # the clean spectra are those of the second theory, not of the model's
-    off = np.std((pool.clean - exact)[:, inside], axis=1) / np.std(exact[:, inside], axis=1)
-    assert (off > 0.05).all()

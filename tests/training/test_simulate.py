@@ -59,3 +59,10 @@ def test_instrument_pool(copper: Parametrisation, truth: PathTable, data: Data) 
         where = (K_GRID > 4) & (stop > K_GRID)
         rest.append(np.std((noisy - clean)[where]) / np.std(clean[where]))
     assert np.median(rest) < 0.35
+
+
+def test_scans_end_before_the_next_edge() -> None:
+    assert Atom("Cu", "K").reach() == np.inf
+    # L3 and L2 of platinum are 1709 eV apart, of cerium 441 eV
+    assert 20.5 < Atom("Pt", "L3").reach() < 21.2
+    assert 10.0 < Atom("Ce", "L3").reach() < 10.7

@@ -22,6 +22,9 @@ from exafsd_training.workflow import Model
 ACCURACY = "accuracy.json"
 #: Instead of hashes, for a card of which only the parameters are needed.
 NOT_HASHED = {PINN_FILE: "", EQUATION_FILE: ""}
+#: How far an edge may be from where the material has it, eV: monochromators are rarely off by more
+#: than 5, and a change of oxidation state moves an edge as far.
+EDGE_TOLERANCE = 8.0
 PACKAGES = ("tensorflow", "tf2onnx", "onnx", "xraylarch", "larixite", "xraydb", "numpy")
 
 
@@ -85,10 +88,16 @@ def make_card(model: Model, folder: Path, hashes: dict[str, str]) -> Card:
             ood=calibration["ood_limit"],
             ood_false_alarms=calibration["ood_false_alarms"],
             k_max_min=K_END[0],
+            edge_shift=_edge_shift(model),
         ),
         software={"exafsd": __version__, "python": platform.python_version()} | _versions(),
         sha256=hashes,
     )
+
+
+def _edge_shift(model: Model) -> tuple[float, float] | None:
+    at = model.edge_shift
+    return None if at is None else (at - EDGE_TOLERANCE, at + EDGE_TOLERANCE)
 
 
 def _versions() -> dict[str, str]:

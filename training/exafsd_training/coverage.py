@@ -1,8 +1,10 @@
 """How often 90 % intervals hold the truth, and how wide they are, by noise and by data end.
 
 The width is set beside two Cramér-Rao bounds for the same spectra, both with what training knows
-beforehand about theta: one for the noise alone, and one that also counts what a path sum cannot
-describe (background, far shells, FEFF's errors) as noise of known covariance.
+beforehand about theta: one for the noise alone, and one for what the network is asked. That one
+also counts what a path sum cannot describe (background, far shells) as noise of known covariance,
+and adds what a reference fit misreads for FEFF's errors (`exafsd_training.misread`), since the
+network is to answer as such a fit does.
 """
 
 from collections.abc import Sequence
@@ -13,6 +15,7 @@ import tensorflow as tf
 from rich.table import Table
 
 from exafsd_training.calibrate import Z90, Held, predict
+from exafsd_training.misread import at_end
 from exafsd_training.network import Pinn
 from exafsd_training.parametrisation import Parametrisation
 from exafsd_training.paths import Floats
@@ -69,7 +72,9 @@ def coverage(
     prior = np.linalg.inv(np.cov(np.float64(theta).T))
     rows: list[Row] = []
     for end in ends:
-        misfit = _misfit(model, held, end)
+        misreads = at_end(held.pool.misread, end)
+        misfit = _misfit(model, held, theta + misreads, end)
+        beside = np.array([np.zeros(model.p), misreads.std(0)])
         for place, level in enumerate(levels):
             chi_k2, mask = held.spoilt(31 + place, level, end)
             out = predict(model, chi_k2, mask)
@@ -78,8 +83,8 @@ def coverage(
             inside = mask[0] > 0
             variance = (level * model.k.numpy()[inside] ** 2) ** 2 + ROUNDING**2
             alone, both = (
-                _bound(chi_jacobian[:, inside], np.diag(variance) + more, prior)
-                for more in (0.0, misfit)
+                np.hypot(_bound(chi_jacobian[:, inside], np.diag(variance) + more, prior), fixed)
+                for more, fixed in zip((0.0, misfit), beside, strict=True)
             )
             for i, parameter in enumerate(parametrisation.parameters):
                 rows.append(
@@ -110,11 +115,11 @@ def as_table(rows: Sequence[Row]) -> Table:
     return shown
 
 
-def _misfit(model: Pinn, held: Held, end: float) -> Floats:
+def _misfit(model: Pinn, held: Held, theta: Floats, end: float) -> Floats:
     """Covariance (m, m) over k inside the mask of what EXAFS(theta) leaves of noiseless spectra."""
     chi_k2, mask = held.spoilt(30, 0.0, end)
     inside = mask[0] > 0
-    exafs = model.equation.chi_k2(tf.constant(held.pool.theta, tf.float32)).numpy()
+    exafs = model.equation.chi_k2(tf.constant(theta, tf.float32)).numpy()
     rest = np.float64(chi_k2 - exafs)[:, inside]
     return rest.T @ rest / len(rest)
 

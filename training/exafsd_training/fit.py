@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from exafsd_training.losses import Weights, collocation, loss_terms
-from exafsd_training.network import Pinn, Sizes, input_scale
+from exafsd_training.misread import DATA_ENDS
+from exafsd_training.network import Pinn, Sizes, hats, input_scale
 from exafsd_training.parametrisation import Parametrisation
 from exafsd_training.simulate import Pool, spoil
 
@@ -217,6 +218,7 @@ def batches(model: Pinn, data: Data, settings: Settings, start: int = 0) -> tf.d
     n_lent = round(settings.batch * settings.borrowed)
     n_direct = settings.batch - n_inst
     pools = [_tensors(pool) for pool in (data.direct, data.instrument)]
+    label = _labels(model)
     direct = tf.concat([tf.ones(n_direct - n_lent), tf.zeros(n_lent + n_inst)], 0)
     n_index = model.equation.n_index
     low, span = model.low[n_index], model.span[n_index]
@@ -227,9 +229,9 @@ def batches(model: Pinn, data: Data, settings: Settings, start: int = 0) -> tf.d
         return [tf.gather(x, rows) for x in pool]
 
     def lent(own: list[tf.Tensor], lender: list[tf.Tensor]) -> list[tf.Tensor]:
-        theta, clean, _, _ = own
-        _, its_clean, its_noisy, k_end = lender
-        return [theta, clean, clean + its_noisy - its_clean, k_end]
+        theta, clean, _, _, misread = own
+        _, its_clean, its_noisy, k_end, _ = lender
+        return [theta, clean, clean + its_noisy - its_clean, k_end, misread]
 
     def make(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
         seed = tf.stack([settings.seed, tf.cast(number, tf.int32)])
@@ -239,21 +241,36 @@ def batches(model: Pinn, data: Data, settings: Settings, start: int = 0) -> tf.d
             lent(draw(pools[0], n_lent, seeds[4]), draw(pools[1], n_lent, seeds[5])),
             draw(pools[1], n_inst, seeds[1]),
         ]
-        theta, clean, noisy, k_end = (tf.concat(x, 0) for x in zip(*parts, strict=True))
+        theta, clean, noisy, k_end, misread = (tf.concat(x, 0) for x in zip(*parts, strict=True))
         # chi is proportional to N S0^2, so every spectrum serves at many amplitudes
         factor = tf.exp(tf.random.stateless_uniform((settings.batch,), seeds[2], -0.3, 0.3))
         n_s02 = theta[:, n_index]
         factor = tf.clip_by_value(factor, (low + 0.02 * span) / n_s02, (low + 0.98 * span) / n_s02)
         factor = factor[:, tf.newaxis]
         theta *= tf.where(is_n, factor, 1.0)
+        misread *= tf.where(is_n, factor, 1.0)[:, tf.newaxis, :]
         chi_k2, mask = spoil(noisy * factor, k_end, direct, seeds[3])
-        return chi_k2, mask, clean * factor, theta
+        return chi_k2, mask, clean * factor, label(theta, misread, mask)
 
     return tf.data.Dataset.counter(start).map(make, num_parallel_calls=1).prefetch(4)
 
 
 def _tensors(pool: Pool) -> list[tf.Tensor]:
-    return [tf.constant(x, tf.float32) for x in (pool.theta, pool.clean, pool.noisy, pool.k_end)]
+    return [tf.constant(x, tf.float32) for x in vars(pool).values()]
+
+
+def _labels(model: Pinn) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Function of truth (b, p), `Pool.misread` (b, ends, p) and mask (b, 401): what is learnt."""
+    ends = np.array(DATA_ENDS)
+    # a sigmoid cannot reach its bounds
+    low, high = model.low + 0.01 * model.span, model.low + 0.99 * model.span
+
+    def label(theta: tf.Tensor, misread: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        share = hats(tf.reduce_max(mask * model.k, axis=1), ends)
+        moved = theta + tf.einsum("be,bep->bp", share, misread)
+        return tf.clip_by_value(moved, tf.minimum(low, theta), tf.maximum(high, theta))
+
+    return label
 
 
 def _functions(
@@ -274,10 +291,11 @@ def _functions(
         return terms
 
     held = [_tensors(pool) for pool in (data.validation_direct, data.validation_instrument)]
-    theta, clean, noisy, k_end = (tf.concat(x, 0) for x in zip(*held, strict=True))
+    theta, clean, noisy, k_end, misread = (tf.concat(x, 0) for x in zip(*held, strict=True))
     direct = tf.concat([tf.ones(len(held[0][0])), tf.zeros(len(held[1][0]))], 0)
     fixed = tf.constant([7, 7])
     chi_k2, mask = spoil(noisy, k_end, direct, fixed)
+    theta = _labels(model)(theta, misread, mask)
 
     @tf.function
     def compiled_validation() -> dict[str, tf.Tensor]:

@@ -20,7 +20,6 @@ from scipy.optimize import least_squares
 from exafsd.contract import K_GRID
 from exafsd_training import structures
 from exafsd_training.equation import Equation
-from exafsd_training.instrument import Atom, instrument_pool
 from exafsd_training.parametrisation import Parametrisation
 from exafsd_training.paths import (
     Floats,
@@ -31,7 +30,7 @@ from exafsd_training.paths import (
     with_momentum,
     with_origin,
 )
-from exafsd_training.simulate import REFF_MAX, Pool
+from exafsd_training.simulate import REFF_MAX
 from exafsd_training.structures import Crystal, FeffSetup
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def second_table(
     edge: str,
     out: Path,
     table: PathTable,
-    setup: FeffSetup = SECOND,
+    setup: FeffSetup | None = None,
 ) -> PathTable:
     """The paths of `table`, one by one, with the scattering of another FEFF run.
 
@@ -73,9 +72,9 @@ def second_table(
     table
         Paths of the first run.
     setup
-        Of the second.
+        Of the second; `SECOND` by default.
     """
-    return _compared(crystal, absorber, edge, out, table, setup)[0]
+    return _compared(crystal, absorber, edge, out, table, setup or SECOND)[0]
 
 
 def _compared(
@@ -160,28 +159,6 @@ def _wave(table: PathTable, k: Floats) -> Floats:
         value(cubic, k) for cubic in (path.cubics[:, 0], path.cubics[:, 1], table.momentum[:, 1])
     )
     return amplitude / k * np.exp(1j * phase - 2 * path.reff / length)
-
-
-def instrument_held(
-    model: "Model", n: int, seed: int, workers: int = 1, setup: FeffSetup = SECOND
-) -> Pool:
-    """Hardly noisy spectra of the second theory that went through the whole instrument.
-
-    Parameters
-    ----------
-    model
-        Trained model; the second FEFF run ends up beside the first.
-    n, seed, workers
-        As for `exafsd_training.instrument.instrument_pool`.
-    setup
-        Of the second run.
-    """
-    second = second_table(
-        model.crystal, model.absorber, model.edge, model.feff_folder.parent,
-        read_paths(model.feff_folder).within(REFF_MAX), setup,
-    )  # fmt: skip
-    atom = Atom(model.absorber, model.edge)
-    return instrument_pool(seed, n, model.parametrisation, second, atom, workers, quiet=True)
 
 
 @dataclass(frozen=True)

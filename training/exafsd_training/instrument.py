@@ -12,12 +12,15 @@ from scipy.special import erf
 
 from exafsd.analysis import Rebin
 from exafsd.contract import ETOK, K_GRID, Recipe, to_grid
+from exafsd_training.misread import misread
 from exafsd_training.parametrisation import Parametrisation
 from exafsd_training.paths import Floats, PathTable
-from exafsd_training.simulate import K_END, K_MIN, Pool, disturbed, feff_errors, path_sums, sample
+from exafsd_training.simulate import K_END, K_MIN, Pool, path_sums, sample
 
 #: Core-hole widths are 1 ... 6 eV for the edges of EXAFS; the monochromator adds about 1 eV.
 EDGE_WIDTH = (0.6, 2.2)
+#: Where data end before the atom's next edge, eV: the edge may be found 20 eV higher.
+NEXT_EDGE = 40.0
 #: Noise of mu per point relative to the edge step, log-uniform.
 MU_NOISE = (1e-5, 3e-3)
 #: The same, and data ends in 1/angstrom, of spectra that get their noise and end afterwards.
@@ -34,6 +37,14 @@ class Atom:
     def energy(self) -> float:
         """Tabulated edge energy, eV."""
         return _edge_energy(self.absorber, self.edge)
+
+    def reach(self) -> float:
+        """Where the atom's next edge ends a scan, 1/angstrom; infinite behind a K edge."""
+        from xraydb import xray_edges
+
+        here = self.energy()
+        above = [e.energy for e in xray_edges(self.absorber).values() if e.energy > here]
+        return float(np.sqrt((min(above) - here - NEXT_EDGE) * ETOK)) if above else np.inf
 
     def absorption(self, energy: Floats) -> tuple[Floats, Floats]:
         """Smooth absorption below the edge, extended above, and the atom's own step.
@@ -225,14 +236,14 @@ def instrument_pool(
     """
     rng = np.random.default_rng(seed)
     draw = sample(rng, n, parametrisation, truth)
-    errors = feff_errors(rng, n)
-    chi = disturbed(path_sums(draw, truth, np.zeros(n)), errors)
+    chi, _ = path_sums(draw, truth, np.zeros(n))
     # FEFF's threshold (Mu of its header) lies up to about 10 eV off the inflection point
     origin = atom.energy() + rng.uniform(-5, 17, n)
     # with an E0 found above FEFF's origin the grid's last k would lie outside the path sums
     k_end = np.where(rng.random(n) < 0.8, rng.uniform(11, 17, n), rng.uniform(K_END[0], 19.3, n))
     if quiet:
         k_end = rng.uniform(*QUIET_END, n)
+    k_end = np.minimum(k_end, atom.reach())
     noise = QUIET_NOISE if quiet else MU_NOISE
     jobs = [((seed, i), atom, chi[i], origin[i], k_end[i], noise) for i in range(n)]
     done = []
@@ -256,7 +267,7 @@ def instrument_pool(
     draw = draw.with_e0(np.nan_to_num(e0), i_e0)
     theta = draw.theta[kept]
     theta[:, i_n] /= step
-    clean = disturbed(path_sums(draw, truth, np.nan_to_num(e0)), errors)[kept] / step[:, None]
+    clean, exact = (x[kept] / step[:, None] for x in path_sums(draw, truth, np.nan_to_num(e0)))
     inside = (theta[:, i_n] > parametrisation.bounds[i_n, 0]) & (
         theta[:, i_n] < parametrisation.bounds[i_n, 1]
     )
@@ -265,4 +276,5 @@ def instrument_pool(
         np.float32(K_GRID**2 * clean),
         np.float32([done[i][2][1:] for i in kept]),
         np.float32([done[i][1] for i in kept]),
+        misread(parametrisation, theta, K_GRID**2 * (clean - exact)),
     ).take(inside)

@@ -19,8 +19,6 @@ from exafsd_training.simulate import (
     REFF_MAX,
     Pool,
     direct_pool,
-    disturbed,
-    feff_errors,
     path_sums,
     sample,
 )
@@ -75,7 +73,7 @@ def kinds(model: Model, folder: Path, workers: int) -> Iterator[tuple[str, bool,
     def spoilt(chi_k2: Floats) -> tuple[Floats, Floats]:
         n = len(chi_k2)
         clean, ends = np.float32(chi_k2), np.full(n, K_GRID[-1], np.float32)
-        pool = Pool(np.zeros((n, 0), np.float32), clean, clean, ends)
+        pool = Pool(np.zeros((n, 0), np.float32), clean, clean, ends, np.zeros((n, 0, 0)))
         return Held(pool, np.ones(n, np.float32)).spoilt(2, NOISE, END)
 
     for config in other_phases(model):
@@ -105,7 +103,7 @@ def _moved(model: Model, table: PathTable, seed: int) -> Floats:
     rng = np.random.default_rng(seed)
     draw = sample(rng, SPECTRA, par, table)
     away = (E0_BOUND + rng.uniform(*BEYOND, SPECTRA)) * rng.choice([-1, 1], SPECTRA)
-    return K_GRID**2 * disturbed(path_sums(draw, table, away), feff_errors(rng, SPECTRA))
+    return K_GRID**2 * path_sums(draw, table, away)[0]
 
 
 def as_table(found: Sequence[Kind], limit: float) -> Table:

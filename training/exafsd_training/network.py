@@ -22,7 +22,7 @@ STEEPNESS = 5.5
 OOD_R, NOISE_R = (1.0, 5.0), (15.0, 25.0)
 #: R-factor above which no spectrum is believed: neighbours in the periodic table with another
 #: structure (hcp Zn as Cu, Cu2S as Cu) have 0.19 and more.
-LARGEST_R_FACTOR = 0.15
+LARGEST_R_FACTOR = 0.18
 #: Taper at both ends of the mask, 1/angstrom.
 TAPER = 1.5
 #: Nodes of the calibration of error bars: noise of chi(k), no unit, and data ends, 1/angstrom.

@@ -56,6 +56,8 @@ class Parametrisation:
     shells: tuple[Shell, ...]
     parameters: tuple[Parameter, ...]
     ties: Ties
+    #: of the reference fit
+    window: FitWindow
     priors: Priors = field(default_factory=Priors)
 
     @property
@@ -171,7 +173,7 @@ def parametrise(
     table = table.within(max(end + 1e-6, shells[-1].reff + SHELL_RESOLUTION / 2))
     parameters = _parameters(phase, shells, table, window, priors)
     ties = _ties(table, shells, parameters)
-    return Parametrisation(phase, table, shells, parameters, ties, priors)
+    return Parametrisation(phase, table, shells, parameters, ties, window, priors)
 
 
 def default_window(phase: str, reff: float) -> FitWindow:

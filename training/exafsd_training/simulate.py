@@ -5,13 +5,15 @@ batch by `spoil`. *Instrument* ones go through mu(E), noise, an energy grid and 
 reduction (`exafsd_training.instrument`), because AUTOBK's bias is not leakage added afterwards.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import tensorflow as tf
 
 from exafsd.contract import K_GRID, K_SIZE, K_STEP
 from exafsd_training.equation import PathSum
+from exafsd_training.misread import misread
 from exafsd_training.parametrisation import (
     EXPANSION_SCATTER,
     R_PRIOR,
@@ -20,7 +22,7 @@ from exafsd_training.parametrisation import (
 )
 from exafsd_training.paths import Floats, PathTable
 from exafsd_training.priors import E0_ANYWHERE, E0_REACH, vibrations
-from exafsd_training.shells import sigma2_ties
+from exafsd_training.shells import Shell, sigma2_ties
 from exafsd_training.thermal import draw_temperature
 
 #: Start of the validity mask, 1/angstrom: below it lies XANES, which no path sum describes.
@@ -33,6 +35,21 @@ REFF_MAX = 7.0
 NOISE = (1e-5, 3e-2)
 #: Share of spectra with glitches: one out of twelve.
 GLITCHED = 0.08
+#: What FEFF's errors are made of (8, 401): a constant, waves of periods 40, 20 and 13 1/angstrom,
+#: and what happens at low k only.
+ERROR_SHAPES = np.array(
+    [
+        np.ones(K_SIZE),
+        *(f(np.pi * j * K_GRID / 20) for j in (1, 2, 3) for f in (np.cos, np.sin)),
+        np.exp(-((K_GRID / 3.2) ** 2)),
+    ]
+)
+#: Their sizes: of each of the first seven, and of the last; amplitude (relative) and phase (rad).
+SMOOTH, LOW = (0.01, 0.015), (0.4, 0.6)
+#: How far paths are off their ties: amplitude and sigma2 relatively, deltar relative to reff.
+LOOSE = (0.12, 0.0015, 0.12)
+#: Spread of the logarithm of the amplitude that all other paths share.
+FAR_AMPLITUDE = 0.12
 BATCH = 128
 
 
@@ -41,20 +58,22 @@ class Pool:
     """Spectra with their truth; n spectra, p parameters.
 
     `theta` (n, p); `clean` and `noisy` (n, 401) k^2 chi in 1/angstrom^2; `k_end` (n,) data end
-    in 1/angstrom. Of direct spectra `noisy` equals `clean`.
+    in 1/angstrom. Of direct spectra `noisy` equals `clean`. `misread` (n, ends, p) of
+    `exafsd_training.misread`.
     """
 
     theta: Floats
     clean: Floats
     noisy: Floats
     k_end: Floats
+    misread: Floats
 
     def __len__(self) -> int:
         return len(self.theta)
 
     def take(self, rows: slice | Floats) -> "Pool":
         """Some of the spectra."""
-        return Pool(self.theta[rows], self.clean[rows], self.noisy[rows], self.k_end[rows])
+        return Pool(*(values[rows] for values in vars(self).values()))
 
     def save(self, file: object) -> None:
         """Write as npz, float32."""
@@ -64,18 +83,23 @@ class Pool:
     def load(cls, file: object) -> "Pool":
         """Read what `save` wrote."""
         with np.load(file) as data:  # type: ignore[arg-type]
-            return cls(**{name: data[name] for name in ("theta", "clean", "noisy", "k_end")})
+            return cls(*(data[part.name] for part in fields(cls)))
 
 
 @dataclass(frozen=True)
 class Draw:
-    """Sampled structures: theta (n, p) and parameters of every path of the truth (n, paths)."""
+    """Sampled structures: theta (n, p) and parameters of every path of the truth (n, paths).
+
+    `errors` of `feff_errors` belong to the groups of paths `groups` (paths, g).
+    """
 
     theta: Floats
     amplitude: Floats
     deltar: Floats
     sigma2: Floats
     c3: Floats
+    groups: Floats
+    errors: tuple[Floats, Floats]
 
     def __len__(self) -> int:
         return len(self.theta)
@@ -85,6 +109,14 @@ class Draw:
         theta = self.theta.copy()
         theta[:, index] = e0
         return replace(self, theta=theta)
+
+    @classmethod
+    def joined(cls, draws: Sequence["Draw"]) -> "Draw":
+        """Draws of the same paths one after another."""
+        names = ("theta", "amplitude", "deltar", "sigma2", "c3")
+        arrays = (np.concatenate([getattr(d, name) for d in draws]) for name in names)
+        gain, phase = (np.concatenate(x) for x in zip(*(d.errors for d in draws), strict=True))
+        return cls(*arrays, draws[0].groups, (gain, phase))
 
 
 def _clip(values: Floats, bounds: tuple[float, float]) -> Floats:
@@ -155,33 +187,51 @@ def sample(
     loose[[i for shell in par.fitted for i in shell.paths]] = 0.0
     small = rng.random((n, 1)) < 0.3
     damped = np.where(small, rng.uniform(0.6, 1.0, (n, 1)), 1.0)
-    amplitude = 1 + loose * (damped * np.exp(rng.normal(0, 0.06, deltar.shape)) - 1)
+    damped = damped * np.exp(rng.normal(0, FAR_AMPLITUDE, (n, 1)))
+    amplitude = 1 + loose * (damped * np.exp(rng.normal(0, LOOSE[0], deltar.shape)) - 1)
     # a mean free path (about 10 angstrom) off by a tenth weakens longer paths more
     lengths = truth.reff - shells[0].reff
     amplitude = amplitude * np.exp(-2 * lengths / 10 * rng.normal(0, 0.1, (n, 1)))
     amplitude = amplitude * (number / par.degeneracy)[:, None]
-    deltar = deltar + loose * truth.reff * rng.normal(0, 0.0006, deltar.shape)
-    path_sigma2 = path_sigma2 * np.exp(loose * rng.normal(0, 0.06, deltar.shape))
-    return Draw(theta, amplitude, deltar, path_sigma2, cumulant)
+    deltar = deltar + loose * truth.reff * rng.normal(0, LOOSE[1], deltar.shape)
+    path_sigma2 = path_sigma2 * np.exp(loose * rng.normal(0, LOOSE[2], deltar.shape))
+    groups = error_groups(truth, shells)
+    errors = feff_errors(rng, n, groups.shape[1])
+    return Draw(theta, amplitude, deltar, path_sigma2, cumulant, groups, errors)
 
 
-def feff_errors(rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
-    """Relative amplitude and phase (rad) errors of FEFF, both (n, 401), smooth in k.
+def error_groups(truth: PathTable, shells: Sequence[Shell]) -> Floats:
+    """(paths, groups) 0 or 1: paths that share an error of FEFF's.
+
+    The nearest shell is a group; of the other paths, single and multiple scattering by the same
+    elements are one each. Without this, far shells would tell more of E0 and N S0^2 than they
+    do: FEFF is not wrong for all atoms in the same way.
+    """
+    nearest = set(shells[0].paths)
+    names = [
+        (i in nearest, path.nleg > 2, frozenset(path.atoms[1:]))
+        for i, path in enumerate(truth.paths)
+    ]
+    groups = list(dict.fromkeys(names))
+    return np.array([[name == group for group in groups] for name in names], float)
+
+
+def feff_errors(rng: np.random.Generator, n: int, groups: int) -> tuple[Floats, Floats]:
+    """Relative amplitude and phase (rad) errors of FEFF in `ERROR_SHAPES`, (n, groups, 8) each.
 
     Some per cent and hundredths of a radian everywhere (periods longer than 13 1/angstrom, or
-    they would be structure), and more below 5 1/angstrom, where muffin-tin potentials fail.
+    they would be structure), and more below 5 1/angstrom, where muffin-tin potentials fail. Half
+    of the variance is common to all groups.
     """
-    order = np.arange(4)
-    phase = rng.uniform(0, 2 * np.pi, (2, n, 4, 1))
-    waves = np.cos(np.pi * order[:, None] * K_GRID / 20 + phase)
-    smooth = (rng.normal(0, 1, (2, n, 4, 1)) * waves).sum(2) / 2
-    low = np.exp(-((K_GRID / 3.2) ** 2)) * rng.normal(0, 1, (2, n, 1))
-    amplitude = 0.02 * smooth[0] + 0.25 * low[0]
-    return amplitude, 0.03 * smooth[1] + 0.35 * low[1]
+    size = np.array([SMOOTH] * (len(ERROR_SHAPES) - 1) + [LOW])
+    common = rng.normal(0, 1, (2, n, 1, len(size)))
+    own = rng.normal(0, 1, (2, n, groups, len(size)))
+    amplitude, phase = (common + own) / np.sqrt(2) * size.T[:, None, None]
+    return amplitude, phase
 
 
 def path_sums(draw: Draw, truth: PathTable, e0: Floats) -> tuple[Floats, Floats]:
-    """Complex chi on the contract grid as two (n, 401); the second is chi.
+    """Spectra chi (n, 401) on the contract grid, with FEFF's errors of the draw and without.
 
     Parameters
     ----------
@@ -194,26 +244,29 @@ def path_sums(draw: Draw, truth: PathTable, e0: Floats) -> tuple[Floats, Floats]
     """
     paths = PathSum(truth)
     k = tf.constant(K_GRID, tf.float32)
+    groups = tf.constant(draw.groups, tf.float32)
+    shapes = tf.constant(ERROR_SHAPES, tf.float32)
 
     @tf.function(reduce_retracing=True)
-    def total(e0: tf.Tensor, amplitude: tf.Tensor, *rest: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        real, imag = paths(k, e0[:, tf.newaxis], *rest)
+    def total(
+        e0: tf.Tensor,
+        amplitude: tf.Tensor,
+        gain: tf.Tensor,
+        phase: tf.Tensor,
+        *rest: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         weight = amplitude[:, tf.newaxis, :]
-        return tf.reduce_sum(real * weight, -1), tf.reduce_sum(imag * weight, -1)
+        real, imag = (x * weight @ groups for x in paths(k, e0[:, tf.newaxis], *rest))
+        gain, phase = (tf.einsum("bgs,sk->bkg", x, shapes) for x in (gain, phase))
+        turned = imag * tf.cos(phase) + real * tf.sin(phase)
+        return tf.reduce_sum((1 + gain) * turned, -1), tf.reduce_sum(imag, -1)
 
-    real, imag = np.empty((len(draw), K_SIZE)), np.empty((len(draw), K_SIZE))
+    chi, exact = np.empty((2, len(draw), K_SIZE))
+    arrays = (e0, draw.amplitude, *draw.errors, draw.deltar, draw.sigma2, draw.c3)
     for start in range(0, len(draw), BATCH):
         rows = slice(start, start + BATCH)
-        arrays = (e0, draw.amplitude, draw.deltar, draw.sigma2, draw.c3)
-        real[rows], imag[rows] = total(*(tf.constant(x[rows], tf.float32) for x in arrays))
-    return real, imag
-
-
-def disturbed(complex_chi: tuple[Floats, Floats], errors: tuple[Floats, Floats]) -> Floats:
-    """Spectra chi (n, 401) with FEFF's amplitude and phase errors."""
-    real, imag = complex_chi
-    amplitude, phase = errors
-    return (1 + amplitude) * (imag * np.cos(phase) + real * np.sin(phase))
+        chi[rows], exact[rows] = total(*(tf.constant(x[rows], tf.float32) for x in arrays))
+    return chi, exact
 
 
 def direct_pool(seed: int, n: int, parametrisation: Parametrisation, truth: PathTable) -> Pool:
@@ -221,9 +274,11 @@ def direct_pool(seed: int, n: int, parametrisation: Parametrisation, truth: Path
     rng = np.random.default_rng(seed)
     draw = sample(rng, n, parametrisation, truth)
     e0 = draw.theta[:, parametrisation.index("e0_shift")]
-    chi = disturbed(path_sums(draw, truth, e0), feff_errors(rng, n))
+    chi, exact = path_sums(draw, truth, e0)
     clean = np.float32(K_GRID**2 * chi)
-    return Pool(np.float32(draw.theta), clean, clean, np.full(n, K_END[1], np.float32))
+    misreads = misread(parametrisation, draw.theta, K_GRID**2 * (chi - exact))
+    ends = np.full(n, K_END[1], np.float32)
+    return Pool(np.float32(draw.theta), clean, clean, ends, misreads)
 
 
 def sample_k_end(n: int, seed: tf.Tensor) -> tf.Tensor:

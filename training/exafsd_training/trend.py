@@ -27,7 +27,7 @@ from exafsd_training.simulate import (
     K_END,
     REFF_MAX,
     Draw,
-    disturbed,
+    error_groups,
     feff_errors,
     path_sums,
     spoil,
@@ -109,6 +109,9 @@ def truth_of(
 
     far = paths.paths[len(par.table) :]
     ties = np.array([sigma2_ties(path, par.shells) for path in far]).reshape(len(far), -1)
+    groups = error_groups(paths, par.shells)
+    # one sample: FEFF is wrong in the same way at every temperature
+    errors = feff_errors(rng, 1, groups.shape[1])
     return Draw(
         theta,
         np.tile(theta[:, [par.index("1/n_s02")]] / par.degeneracy, (1, len(paths))),
@@ -116,6 +119,8 @@ def truth_of(
                    expansion[:, None] * paths.reff[len(par.table) :]]),
         np.hstack([theta @ par.ties.sigma2, np.transpose(sigma2) @ ties.T]),
         np.hstack([theta @ par.ties.c3, np.zeros((t, len(far)))]),
+        groups,
+        (np.repeat(errors[0], t, axis=0), np.repeat(errors[1], t, axis=0)),
     )  # fmt: skip
 
 
@@ -165,19 +170,18 @@ def make_series(
         Noise of chi(k), and data end in 1/angstrom.
     """
     rng = np.random.default_rng(seed)
+    draws = [truth_of(rng, parametrisation, paths, temperatures) for _ in range(n)]
+    together = Draw.joined(draws)
+    e0 = together.theta[:, parametrisation.index("e0_shift")]
+    chi, _ = path_sums(together, paths, e0 if atom is None else np.zeros_like(e0))
     kept = []
-    for number in range(n):
-        draw = truth_of(rng, parametrisation, paths, temperatures)
-        errors = feff_errors(rng, 1)
-        if atom is None:
-            e0 = draw.theta[:, parametrisation.index("e0_shift")]
-            chi_k2 = K_GRID**2 * disturbed(path_sums(draw, paths, e0), errors)
-        else:
-            chi = disturbed(path_sums(draw, paths, np.zeros(len(draw))), errors)
+    for number, (draw, series) in enumerate(zip(draws, np.split(chi, n), strict=True)):
+        chi_k2 = K_GRID**2 * series
+        if atom is not None:
             origin = atom.energy() + rng.uniform(*ORIGIN)
             k_end = rng.uniform(*QUIET_END)
             done = [
-                reduce_one((seed, number), atom, one, origin, k_end, QUIET_NOISE) for one in chi
+                reduce_one((seed, number), atom, one, origin, k_end, QUIET_NOISE) for one in series
             ]
             good = [one[2][1:] for one in done if one is not None]
             if len(good) < len(done):

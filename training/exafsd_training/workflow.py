@@ -61,6 +61,8 @@ class Model:
     parametrisation: Parametrisation
     settings: Settings
     window: FitWindow
+    #: Larch's E0 of the material less the tabulated edge, eV, where it is known
+    edge_shift: float | None
     network: Pinn
     summary: dict
 
@@ -195,6 +197,7 @@ def load_model(folder: Path) -> Model:
         parametrisation=parametrisation,
         settings=settings,
         window=window,
+        edge_shift=facts["edge_shift"],
         network=load(weights, parametrisation, settings),
         summary=(json.loads(summary.read_text()) if summary.exists() else {})
         | {"command": facts["command"]},
@@ -247,6 +250,7 @@ def _prepare(
         "name": name, "absorber": absorber, "edge": edge, "crystal": asdict(crystal),
         "feff": feff.name, "settings": asdict(settings), "phase": phase,
         "window": window.model_dump(), "priors": asdict(priors),
+        "edge_shift": config.edge_shift if config else None,
         "command": "exafsd-train " + shlex.join(_portable(sys.argv[1:])),
     }  # fmt: skip
     (out / MODEL).write_text(json.dumps(facts, indent=1))

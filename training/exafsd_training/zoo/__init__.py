@@ -78,6 +78,9 @@ class ModelConfig(_Strict):
     phase: str = Field(description="name in messages")
     structure: StructureSource
     fit: FitWindow
+    edge_shift: float | None = Field(
+        default=None, description="Larch's E0 of the material less the tabulated edge, eV"
+    )
     prior: PriorChoice = PriorChoice()
     measured: tuple[Measured, ...] = ()
 
