@@ -40,14 +40,13 @@ def misread(parametrisation: Parametrisation, theta: Floats, error: Floats) -> F
     columns = [par.index("e0_shift"), par.index("1/n_s02")]
     columns += [par.index(f"{s.number}/{name}") for s in par.fitted for name in ("r", "sigma2")]
     equation = Equation(_in_window(par))
-    jacobian = tf.function(lambda theta: equation.chi_and_jacobian(theta)[1])
     goals = [objective(fit_weight, par.window, end) for end in DATA_ENDS]
     unit = par.prior_std[columns]
     found = np.zeros((len(theta), len(goals), len(par.parameters)), np.float32)
     for start in range(0, len(theta), BATCH):
         rows = slice(start, start + BATCH)
-        slopes = np.float64(jacobian(tf.constant(theta[rows], tf.float32)).numpy())
-        slopes = slopes[..., columns] * unit
+        _, jacobian = equation.chi_and_jacobian(tf.constant(theta[rows], tf.float32))
+        slopes = np.float64(jacobian.numpy())[..., columns] * unit
         for place, goal in enumerate(goals):
             a = goal.chi_matrix @ slopes[:, goal.inside]
             b = error[rows, goal.inside] @ goal.matrix.T
