@@ -35,7 +35,8 @@ def test_field_starts_with_the_shape_of_spectra(fresh: Pinn, data: Data) -> None
     weighted = (basis / fresh.scale.numpy()[:, None])[where]
     clean = (data.direct.clean[:200] / fresh.scale.numpy())[:, where].T
     rest = clean - weighted @ np.linalg.lstsq(weighted, clean, rcond=None)[0]
-    assert np.std(rest) / np.std(clean) < 0.1
+    # by 24 functions; what the far paths of each spectrum add is its own
+    assert np.std(rest) / np.std(clean) < 0.15
 
 
 def test_field_curvature_against_finite_differences(fresh: Pinn) -> None:
