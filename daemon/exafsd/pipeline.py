@@ -35,9 +35,9 @@ from exafsd.reading import (
     Reader,
     Reading,
     choose,
-    edge_flags,
     finish,
     fit_window,
+    flags,
     read,
     readers,
 )
@@ -261,7 +261,7 @@ class Pipeline:
         message = Result(
             **outcomes.of_spectrum(
                 spectrum,
-                shown.quality + amplitude.quality + edge_flags(best),
+                shown.quality + amplitude.quality + flags(best),
                 case.analysis.sha256,
             ),
             e0=shown.e0,

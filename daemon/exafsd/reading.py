@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exafsd.analysis import Reduction
-from exafsd.contract.grid import rows_to_grid
+from exafsd.contract.grid import K_GRID, K_STEP, rows_to_grid
 from exafsd.contract.messages import Candidate
 from exafsd.contract.recipe import FitWindow, Recipe
 from exafsd.inference import candidates
 from exafsd.inference.polish import Polished, Polisher
+from exafsd.inference.predictor import Rows
 from exafsd.inference.readout import Readout, trust_score
 from exafsd.inference.registry import Bundle
 from exafsd.reduction.edges import edge_energy
@@ -25,6 +26,11 @@ log = logging.getLogger(__name__)
 
 #: fit windows whose cut to the data is remembered
 REMEMBERED = 256
+#: Least end of the data, 1/angstrom, to which a spectrum is cut where noise drowns the rest. Below
+#: it a wrong structure fits too easily: Cu2S passes for copper on data to 9.5.
+CLEAN_END = 10.0
+#: Noise at the end that is not worth a second look, 1/angstrom.
+NOT_CUT = 0.5
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,8 @@ class Reading:
     chi_k2: NDArray[np.float32] | None = None  # (401,) as shown
     chir_mag_pred: Floats | None = None
     polished: Polished | None = None
+    #: the network was given only what comes before the noise
+    noisy_end: bool = False
 
 
 def readers(models: Sequence[Model], reduction: Reduction) -> tuple[Reader, ...]:
@@ -128,6 +136,7 @@ def _read(model: Model, group: Sequence[Reading]) -> None:
     chi = np.stack([one.read.chi for one in group])
     rows, mask = rows_to_grid(chi, bundle.card.k_grid.k_min, k_end)
     predictions = bundle.predictor.predict(rows, np.broadcast_to(mask, rows.shape))
+    _read_before_noise(bundle, group, predictions, rows, mask)
     data, _ = rows_to_grid(chi, 0.0, k_end)
     exafs = np.stack([p.chi_k2_exafs for p in predictions])
     factors = r_factor(data, exafs, fit_window(model.fit, k_end), k_end)
@@ -140,6 +149,53 @@ def _read(model: Model, group: Sequence[Reading]) -> None:
         one.misfit = float(misfit)
         one.trust = trust_score(bundle.card, prediction.ood)
         one.reason = _distrust(bundle, prediction)
+
+
+def _read_before_noise(
+    bundle: Bundle,
+    group: Sequence[Reading],
+    predictions: list[Prediction],
+    rows: Rows,
+    mask: Rows,
+) -> None:
+    """Read spectra that do not fit once more, without an end that is mostly noise.
+
+    Slow drifts and glitches of a detector are not white, and at high k larger than the signal.
+    Such a spectrum would be withheld for the part that says nothing.
+    """
+    strange = [i for i, p in enumerate(predictions) if p.ood > bundle.card.thresholds.ood]
+    if not strange:
+        return
+    fields = np.stack([predictions[i].chi_k2_pred for i in strange])
+    ends = noise_begins(rows[strange], fields, mask)
+    most = float(K_GRID[mask > 0].max()) - NOT_CUT
+    again = [(i, end) for i, end in zip(strange, ends, strict=True) if CLEAN_END <= end <= most]
+    if not again:
+        return
+    cut = np.stack([mask * (end + K_STEP / 2 >= K_GRID) for _, end in again]).astype(np.float32)
+    shorter = bundle.predictor.predict(rows[[i for i, _ in again]] * cut, cut)
+    for (i, _), prediction in zip(again, shorter, strict=True):
+        if prediction.ood <= bundle.card.thresholds.ood:
+            predictions[i], group[i].noisy_end = prediction, True
+
+
+def noise_begins(chi_k2: Rows, predicted: Floats, mask: Rows) -> Floats:
+    """From where on the prediction is less than what it leaves over, 1/angstrom.
+
+    Parameters
+    ----------
+    chi_k2, predicted
+        (n, 401) k^2 chi and the network's prediction of it.
+    mask
+        (401,) where there are data.
+
+    Returns
+    -------
+    k
+        (n,) where the power of signal less noise, summed from the start, is largest.
+    """
+    gain = np.cumsum(mask * (predicted**2 - (chi_k2 - predicted) ** 2), axis=1)
+    return K_GRID[np.argmax(np.where(mask > 0, gain, -np.inf), axis=1)]
 
 
 def choose(readings: Sequence[Reading]) -> tuple[Reading, list[Candidate]]:
@@ -180,8 +236,16 @@ def _scored(readings: Sequence[Reading], scores: dict[int, float]) -> list[Candi
     return sorted(found, key=lambda c: -1.0 if c.score is None else c.score, reverse=True)
 
 
-def edge_flags(best: Reading) -> tuple[str, ...]:
-    """``edge_moved`` where the edge is not at the energy at which the model's material has it."""
+def flags(best: Reading) -> tuple[str, ...]:
+    """What was noticed when the spectrum was read, for ``quality``.
+
+    ``edge_moved`` where the edge is not at the energy at which the model's material has it,
+    ``noisy_end`` where the network was given only the part before the noise.
+    """
+    return _edge_flags(best) + (("noisy_end",) if best.noisy_end else ())
+
+
+def _edge_flags(best: Reading) -> tuple[str, ...]:
     model = best.reader.model
     usual = model.bundle.card.thresholds.edge_shift if model is not None else None
     if model is None or usual is None:

@@ -7,12 +7,13 @@ import pytest
 
 from bundles import copper, parameter, shipped_as, structure, write
 from exafsd.analysis import Analysis, Inference, Reduction
-from exafsd.contract import FitWindow
+from exafsd.contract import ETOK, K_GRID, FitWindow
 from exafsd.contract.frames import ARRAY_UNITS, decode, encode
 from exafsd.contract.recipe import Autobk, Recipe
 from exafsd.inference.candidates import MOST
 from exafsd.inference.registry import BundleError, Registry, load_bundle, shipped_folder
 from exafsd.pipeline import Pipeline
+from exafsd.reading import noise_begins
 from exafsd.reduction.reducer import Reducer
 from exafsd.spectra import Edge, Run, Sweep
 from exafsd.testing.heating import HeatedFoil, cache_folder, feff_paths
@@ -268,6 +269,37 @@ def test_an_energy_scale_that_is_off_is_flagged_and_nothing_withheld(tmp_path, f
     unknown = copper().thresholds.model_copy(update={"edge_shift": None})
     found = one(pipeline(made(tmp_path, "cu-k-other", CU, 0.9, thresholds=unknown)), counts)
     assert "edge_moved" not in found["quality"]
+
+
+def drifting(counts, start, size):
+    """Counts of a detector that drifts above `start`, 1/angstrom: noise that is not white."""
+    k = np.sqrt(np.maximum(counts.energy - 8979.0, 0) * ETOK)
+    rng = np.random.default_rng(5)
+    drift = sum(rng.normal() * np.sin(2 * r * k + rng.uniform(0, 6)) for r in np.arange(1, 6, 0.2))
+    lost = size * (k - start) * drift
+    return replace(counts, it=counts.it * np.exp(np.where(k > start, lost, 0.0)))
+
+
+def test_a_noisy_end_is_left_out_where_the_rest_fits(shipped, foil):
+    pipe = pipeline(bundles=[shipped])
+    clean, noisy = (one(pipe, c) for c in (counted(foil), drifting(counted(foil), 11.0, 2e-3)))
+    assert "noisy_end" not in clean["quality"]
+    assert "noisy_end" in noisy["quality"]
+    assert noisy["trust"]["in_domain"]
+    assert noisy["shells"][0]["r"] == pytest.approx(clean["shells"][0]["r"], abs=0.01)
+    # noise that begins early leaves too little to tell a structure from another
+    early = one(pipe, drifting(counted(foil), 6.0, 2e-3))
+    assert early["shells"] is None
+    assert "noisy_end" not in early["quality"]
+
+
+def test_noise_begins_where_the_prediction_no_longer_explains():
+    signal = np.sin(4 * K_GRID) * np.exp(-K_GRID / 10)
+    mask = np.float32((K_GRID >= 2.5) & (K_GRID <= 14))
+    noise = np.random.default_rng(1).normal(0, 1, K_GRID.size) * (K_GRID > 10)
+    found = noise_begins(np.float32([signal, signal + noise]), np.array([signal, signal]), mask)
+    assert found[0] == K_GRID[mask > 0].max()
+    assert found[1] == pytest.approx(10, abs=0.3)
 
 
 def mixture(tmp_path, parameters, theta, cov=None):
