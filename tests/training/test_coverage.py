@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from exafsd.contract import K_GRID
 from exafsd_training.calibrate import Held, calibrate
-from exafsd_training.coverage import coverage
+from exafsd_training.coverage import as_table, coverage
 from exafsd_training.fit import Data, Settings, build
 from exafsd_training.instrument import Atom, instrument_pool
 from exafsd_training.network import END_NODES, NOISE_NODES, Pinn, hats
@@ -107,6 +107,25 @@ def test_calibration_makes_bars_cover_at_every_noise_and_end(
         assert 0 < row.bound_noise <= row.bound < 1.001 * _prior(seen, copper, row.parameter)
         # 90 % of normal errors lie within 1.645 bars, and so 68 % within one
         assert row.std / row.error == pytest.approx(1, abs=0.6)
+
+
+@pytest.mark.parametrize("limit", [np.inf, -1.0])
+def test_share_within_three_bars_is_of_what_is_read(
+    copper: Parametrisation,
+    data: Data,
+    held: Pool,
+    through: Pool,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: float,
+) -> None:
+    monkeypatch.setattr("exafsd_training.coverage.OOD_LIMIT", limit)
+    model = build(copper, data.direct, settings)
+    model.log_scale.assign_add(tf.fill(model.log_scale.shape, 3.0))  # bars beyond any error
+    rows = coverage(model, copper, Held.of(held, through), levels=(5e-4,), ends=(12.0,))
+    assert {row.within_3 for row in rows} == {1.0 if limit > 0 else None}
+    caption = str(as_table(rows).caption)
+    assert ("100.0%" in caption) == (limit > 0)
 
 
 def _prior(held: Held, copper: Parametrisation, id_: str) -> float:
