@@ -85,7 +85,8 @@ def site(tmp_path_factory):
         stack.callback(listener.close)
         listener.until(lambda h: h["kind"] == "status" and h["state"] == "ready")
         made = Site(folder, listener, running, address, into, server, journal, assets)
-        made.beamline("--shape", *SHAPES, "--sweeps", str(SWEEPS), "--rate", "10")
+        # monitors make 1,000 documents a sweep; the proxy drops what a busy machine takes too late
+        made.beamline("--shape", *SHAPES, "--sweeps", str(SWEEPS), "--rate", "5")
         ended = 0
         while ended < len(SHAPES):
             listener.until(lambda h: h["kind"] == "run.stop")
@@ -234,11 +235,16 @@ def assert_same(live, again):
     assert set(again) == set(live)
     for name, (header, arrays) in live.items():
         other = again[name]
+        assert header.get("quality") == other.get("quality"), name  # "gap": documents were lost
         assert set(other["arrays"] if other["kind"] == "result" else []) == set(arrays)
         for key, array in arrays.items():
             scale = np.abs(array).max()
             np.testing.assert_allclose(
-                np.array(other["arrays"][key], float), array, rtol=1e-5, atol=1e-5 * scale
+                np.array(other["arrays"][key], float),
+                array,
+                rtol=1e-5,
+                atol=1e-5 * scale,
+                err_msg=f"{name}: {key}",
             )
         for key in set(header) - UNSTABLE - {"arrays"}:
             assert_close(header[key], other[key], f"{name}: {key}")

@@ -421,4 +421,4 @@ def test_one_measured_foil_calibrates_another(data: Path, tmp_path: Path) -> Non
     assert abs(n.value - 12) < n.std
     assert n.std < 1.0
     with pytest.raises(CalibrationError, match="withheld"):
-        calibrate(FoilData((str(data / "xas" / "Zn" / "ZnO.xdi"),)), load())
+        calibrate(FoilData((str(data / "xas" / "Cu" / "Cu2S_13K_01.xdi"),)), load())
