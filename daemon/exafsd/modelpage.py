@@ -14,7 +14,8 @@ card.
 
 The tables of accuracy are of measured spectra. feffit is Larch's, with the same structure and
 window ([reference fits](explanation/reference-fits.md)), and ± its error bar; the network's ± is
-its own standard deviation. *Bars* is the difference in units of feffit's error bar.
+its own standard deviation. *Bars* is the difference in units of feffit's error bar. *Whole feffit*
+is Larch's with everything in it that the network sees: multiple scattering, farther shells and C3.
 """
 
 
@@ -147,10 +148,21 @@ def _accuracy(rows: Sequence[AccuracyRow]) -> list[str]:
                 f"{difference:+z.{_places(row.feffit_stderr)}f}",
                 _in_bars(row.network, row),
                 "" if row.polish is None else _in_bars(row.polish, row),
+                *_against_whole(row),
             ]
         )
     head = ["spectrum", "parameter", "feffit", "network", "difference", "bars", "polish, bars"]
+    head += ["whole feffit", "network, difference"]
     return _table(head, body)
+
+
+def _against_whole(row: AccuracyRow) -> tuple[str, str]:
+    """The whole fit, and the network less it."""
+    if row.whole is None or not row.whole_stderr:
+        return "", ""
+    difference = row.network - row.whole
+    shown = f"{difference:+z.{_places(row.whole_stderr)}f}"
+    return _with_error(row.whole, row.whole_stderr), shown
 
 
 def _in_bars(value: float, row: AccuracyRow) -> str:

@@ -33,10 +33,13 @@ def test_numbers_have_the_digits_of_their_errors() -> None:
             "feffit_stderr": 0.00279,
             "network": 2.54361,
             "network_std": 0.01,
+            "whole": 2.55387,
+            "whole_stderr": 0.002,
         }
     )
     text = modelpage.section(CARD.model_copy(update={"accuracy": [row]}))
     assert "| 2.5436 ± 0.0028 | 2.544 ± 0.010 | +0.0000 | +0.0 |" in text
+    assert "| 2.5539 ± 0.0020 | -0.0103 |" in text
     assert "Not compared" in modelpage.section(CARD.model_copy(update={"accuracy": []}))
 
 

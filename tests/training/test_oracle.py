@@ -7,13 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from crystals import single_scattering
+from exafsd.contract import K_GRID
 from exafsd_training import oracle_table, zoo
+from exafsd_training.equation import Equation
 from exafsd_training.oracle import END_MARGIN, GivenChi, feffit_reference, read_chi_k2
 from exafsd_training.oracle_table import Material, fit_entry, largest_difference, markdown
 from exafsd_training.parametrisation import Parametrisation, parametrise
 from exafsd_training.paths import PathTable
+from exafsd_training.priors import FAR_RATIO, bond
+from exafsd_training.thermal import einstein_sigma2, third_cumulant
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "reference-fits.md"
 FOILS = ("cu_metal_rt.xdi", "Cu_Foil_rt_2016Foils.xdi")
@@ -45,7 +50,9 @@ def test_the_table_has_every_measured_spectrum(committed: dict[str, Any]) -> Non
         assert fit["n_idp"] - fit["n_var"] >= 1
         assert fit["window"]["k"][1] <= fit["k_end"] - END_MARGIN + 1e-3
         assert 0 < fit["r_factor"] < 0.1
-        for number in fit["values"].values():
+        assert 0 < fit["whole"]["r_factor"] < 0.12
+        assert fit["whole"]["values"].keys() == fit["values"].keys()
+        for number in [*fit["values"].values(), *fit["whole"]["values"].values()]:
             assert number["stderr"] > 0
 
 
@@ -140,3 +147,34 @@ def test_a_change_of_the_table_is_seen(committed: dict[str, Any]) -> None:
 
 def test_the_default_of_a_fit_is_the_shells_in_the_window(copper: Parametrisation) -> None:
     assert [shell.number for shell in copper.fitted] == [1]
+
+
+def test_the_whole_fit_gives_back_what_the_reference_misreads(copper_model: Material) -> None:
+    par, config = copper_model.parametrisation, copper_model.config
+    sigma2, stretch = 0.009, -0.008
+    nearest = bond(par.shells[0], 0, par.priors, par.priors.spread)
+    at_zero = einstein_sigma2(np.array([1e-3]), np.array([nearest.temperature]), nearest.mass)
+    anharmonicity = np.array([np.mean(nearest.anharmonicity)])
+    truth = {
+        "e0_shift": 4.0,
+        "1/n_s02": 10.2,
+        "1/r": par.shells[0].reff + stretch,
+        "1/sigma2": sigma2,
+        "1/c3": float(third_cumulant(np.array([sigma2]), at_zero, anharmonicity)[0]),
+        "expansion": stretch / par.shells[0].reff,
+    }
+    truth |= {f"{shell.number}/sigma2": FAR_RATIO[0] * sigma2 for shell in par.shells[1:]}
+    theta = np.zeros((1, len(par.parameters)))
+    for id_, value in truth.items():
+        theta[0, par.index(id_)] = value
+    chi = Equation(par, tf.float64).chi(tf.constant(theta)).numpy()[0]
+    spectrum = GivenChi(K_GRID, chi, (0.0, 16.0))
+    reference, whole = (
+        feffit_reference(spectrum, par, copper_model.feff, config.fit, whole=whole)
+        for whole in (False, True)
+    )
+    for id_, value in whole.value.items():
+        assert value == pytest.approx(truth[id_], rel=1e-3), id_
+    assert whole.r_factor < 1e-5
+    assert reference.value["1/r"] < truth["1/r"] - 0.005
+    assert reference.r_factor > 1e-3

@@ -36,7 +36,12 @@ def compare(model: Model, card: Card, spectrum: Chi, label: str) -> tuple[list[A
     label
         Its name in the table.
     """
-    reference = feffit_reference(spectrum, model.parametrisation, model.feff_folder, model.window)
+    reference, whole = (
+        feffit_reference(
+            spectrum, model.parametrisation, model.feff_folder, model.window, whole=whole
+        )
+        for whole in (False, True)
+    )
     chi_k2, mask = to_grid(spectrum.k, spectrum.chi, K_MIN, spectrum.k_data[1])
     out = predict(model.network, chi_k2[None], mask[None])
     out = {name: value[0] for name, value in out.items()}
@@ -55,6 +60,8 @@ def compare(model: Model, card: Card, spectrum: Chi, label: str) -> tuple[list[A
                 network=round(float(out["theta"][i]), 5),
                 network_std=round(float(std[i]), 5),
                 polish=polished.get(parameter),
+                whole=round(whole.value[id_], 5),
+                whole_stderr=round(whole.stderr[id_], 5),
             )
         )
     return rows, float(out["ood"])
@@ -89,7 +96,7 @@ def evaluate(folder: Path, files: list[Path], data: Path | None = None) -> list[
     model = load_model(folder)
     card = make_card(model, folder, NOT_HASHED)
     shown = Table("spectrum", "ood", "parameter", "feffit", "network", "off", "in error bars",
-                  "polish", "in error bars")  # fmt: skip
+                  "polish", "in error bars", "whole feffit", "network off")  # fmt: skip
     kept: list[AccuracyRow] = []
     for label, spectrum in _spectra(model, files, data):
         if reason := too_short(spectrum, model.parametrisation, model.window):
@@ -111,9 +118,11 @@ def evaluate(folder: Path, files: list[Path], data: Path | None = None) -> list[
                 f"{row.network - row.feffit:+.5f}",
                 f"{(row.network - row.feffit) / bar:+.2f}",
                 *polish,
+                f"{row.whole:.5f} ({row.whole_stderr:.5f})",
+                f"{row.network - (row.whole or 0.0):+.5f}",
             )
     (folder / ACCURACY).write_text(json.dumps([row.model_dump() for row in kept], indent=1))
-    Console(width=160).print(shown)
+    Console(width=190).print(shown)
     return kept
 
 

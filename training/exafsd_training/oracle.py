@@ -1,4 +1,9 @@
-"""Reference fits: Larch's own feffit on a measured spectrum, always with the same settings."""
+"""Larch's own feffit on a measured spectrum, always with the same settings.
+
+Two fits of the same window and variables: the *reference* has the single scattering of the
+shells in the window and nothing else, the *whole* one all paths of the model and the nearest
+shell's C3, as the model ties them.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +17,9 @@ from exafsd.reduction.engine import EngineName
 from exafsd.spectra import ReducedSpectrum
 from exafsd_training.parametrisation import Parametrisation
 from exafsd_training.paths import Floats
+from exafsd_training.priors import FAR_RATIO, bond
+from exafsd_training.shells import sigma2_ties
+from exafsd_training.thermal import einstein_sigma2
 
 #: The fit's end in k lies below the data's by this, 1/angstrom.
 END_MARGIN = 0.5
@@ -108,10 +116,12 @@ def feffit_reference(
     feff_folder: Path,
     window: FitWindow,
     shells: Sequence[int] | None = None,
+    whole: bool = False,
 ) -> Reference:
     """Fit one N S0^2 factor, one E0, and dR and sigma2 of every shell in the window.
 
-    Only the single scattering of these shells is in the fit, with crystallographic ratios.
+    By default only the single scattering of these shells is in the fit, with crystallographic
+    ratios.
 
     Parameters
     ----------
@@ -125,6 +135,10 @@ def feffit_reference(
         Of the fit; the end in k is cut to the data's end less 0.5 1/angstrom.
     shells
         Numbers of the shells; by default those in the window.
+    whole
+        Whether all of the model's paths and C3 are in the fit, without variables of their own:
+        distances expand with the nearest shell's, sigma2 and C3 follow from the sigma2 of the
+        fit's shells. Nothing that a network reads is in it.
     """
     from larch import Group
     from larch.fitting import param, param_group
@@ -134,15 +148,18 @@ def feffit_reference(
     numbers = list(shells or [shell.number for shell in parametrisation.fitted])
     used = {n: parametrisation.shells[n - 1].paths for n in numbers}
     variables = {"s02": param(0.9, vary=True), "e0": param(3.0, vary=True)}
-    paths = []
+    moved: dict[int, dict[str, str]] = {}
     for number in numbers:
         dr, s2 = f"dr{number}", f"s2_{number}"
         variables |= {dr: param(0.0, vary=True), s2: param(0.006, vary=True, min=0)}
-        paths += [
-            feffpath(str(feff_folder / table.paths[i].file), degen=table.paths[i].degeneracy,
-                     s02="s02", e0="e0", deltar=dr, sigma2=s2)
-            for i in used[number]
-        ]  # fmt: skip
+        moved |= {i: {"deltar": dr, "sigma2": s2} for i in used[number]}
+    if whole:
+        moved = _all_paths(parametrisation, numbers, moved)
+    paths = [
+        feffpath(str(feff_folder / table.paths[i].file), degen=table.paths[i].degeneracy,
+                 s02="s02", e0="e0", **how)
+        for i, how in moved.items()
+    ]  # fmt: skip
     kmin, kmax = fit_range(spectrum, window)
     transform = feffit_transform(
         kmin=kmin,
@@ -175,6 +192,43 @@ def feffit_reference(
         used,
         {} if out.covar is None else dict(_correlations(out.var_names, out.covar, ids)),
     )
+
+
+def _all_paths(
+    parametrisation: Parametrisation, numbers: Sequence[int], fitted: dict[int, dict[str, str]]
+) -> dict[int, dict[str, str]]:
+    """How every path of the model moves, as expressions of the fit's variables.
+
+    Parameters
+    ----------
+    parametrisation
+        Shells, paths and priors.
+    numbers
+        Of the shells that have variables.
+    fitted
+        The same for their paths, by place in the table.
+    """
+    table, shells, priors = parametrisation.table, parametrisation.shells, parametrisation.priors
+    sigma2 = []
+    for shell in shells:
+        # a farther shell moves like the one of its element in the fit, a little more; where there
+        # is none, like the last
+        alike = [n for n in numbers if shells[n - 1].scatterer == shell.scatterer] or numbers
+        own = shell.number in numbers
+        sigma2.append(f"s2_{shell.number}" if own else f"{FAR_RATIO[0]} * s2_{alike[-1]}")
+    nearest = bond(shells[0], 0, priors, priors.spread)
+    at_zero = einstein_sigma2(np.array(1e-3), np.array(nearest.temperature), nearest.mass)
+    c3 = f"{np.mean(nearest.anharmonicity)} * (s2_1**2 - {2 / 3 * float(at_zero) ** 2})"
+    moved = {}
+    for i, path in enumerate(table.paths):
+        weights = zip(sigma2_ties(path, shells), sigma2, strict=True)
+        moved[i] = fitted.get(i) or {
+            "deltar": f"{path.reff / shells[0].reff} * dr{numbers[0]}",
+            "sigma2": " + ".join(f"{weight} * {of}" for weight, of in weights if weight),
+        }
+        if i in shells[0].paths and numbers[0] == 1:
+            moved[i] = moved[i] | {"third": c3}
+    return moved
 
 
 def _from_feffit(

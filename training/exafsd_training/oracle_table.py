@@ -1,4 +1,4 @@
-"""The table of reference fits: every measured spectrum of every model, as JSON and Markdown."""
+"""The table of feffit's answers: every measured spectrum of every model, as JSON and Markdown."""
 
 import importlib.metadata
 import json
@@ -26,7 +26,7 @@ from exafsd_training.paths import read_paths
 from exafsd_training.structures import run_feff
 from exafsd_training.zoo import Measured, ModelConfig
 
-SCHEMA = "exafsd.oracle/1"
+SCHEMA = "exafsd.oracle/2"
 #: The committed table.
 TABLE = zoo.FOLDER / "oracle.json"
 #: Digits kept: what a second run gives again, and more than any comparison needs.
@@ -101,8 +101,12 @@ def fit_entry(material: Material, measured: Measured, data: Path) -> dict[str, A
     }
     if reason := too_short(spectrum, material.parametrisation, config.fit):
         return entry | {"skipped": reason}
-    found = feffit_reference(spectrum, material.parametrisation, material.feff, config.fit)
-    return entry | _fit(found, material)
+    found, whole = (
+        feffit_reference(spectrum, material.parametrisation, material.feff, config.fit, whole=whole)
+        for whole in (False, True)
+    )
+    whole = {"values": _values(whole), "r_factor": _rounded(whole.r_factor)}
+    return entry | _fit(found, material) | {"whole": whole}
 
 
 def too_short(spectrum: Chi, parametrisation: Parametrisation, window: FitWindow) -> str | None:
@@ -116,6 +120,13 @@ def too_short(spectrum: Chi, parametrisation: Parametrisation, window: FitWindow
     return f"{reason} points for {variables} variables"
 
 
+def _values(found: Reference) -> dict[str, dict[str, float | None]]:
+    return {
+        id_: {"value": _rounded(value), "stderr": _rounded(found.stderr[id_])}
+        for id_, value in found.value.items()
+    }
+
+
 def _fit(found: Reference, material: Material) -> dict[str, Any]:
     par, window = material.parametrisation, material.config.fit
     return {
@@ -123,10 +134,7 @@ def _fit(found: Reference, material: Material) -> dict[str, Any]:
             "k": [round(k, 3) for k in found.k], "r": list(window.r), "kweight": window.kweight,
             "window": window.window, "dk": window.dk,
         },
-        "values": {
-            id_: {"value": _rounded(value), "stderr": _rounded(found.stderr[id_])}
-            for id_, value in found.value.items()
-        },
+        "values": _values(found),
         "r_factor": _rounded(found.r_factor),
         "n_idp": _rounded(found.n_idp),
         "n_var": found.n_var,
@@ -254,17 +262,21 @@ def _section(fit: dict[str, Any]) -> list[str]:
     if "skipped" in fit:
         return [f"{head}: no fit, {fit['skipped']}.", ""]
     k = fit["window"]["k"]
-    head += f", k {k[0]:g} to {k[1]:.2f} 1/Å, R-factor {fit['r_factor']:.4f},"
+    head += f", k {k[0]:g} to {k[1]:.2f} 1/Å,"
     head += f" {fit['n_var']} variables in {fit['n_idp']:.1f} points"
-    numbers = [shell["shell"] for shell in fit["shells"]]
-    whole = fit["shells"][0]["degeneracy"]
-    rows = [head, "", "| shell | N·S0²/N | E0 (eV) | R (Å) | σ² (Å²) |", "|---|---|---|---|---|"]
-    for i, n in enumerate(numbers):
-        values = fit["values"]
-        amplitude = _shown(values[f"{n}/n_s02"], 3, whole) if i == 0 else ""
-        e0 = _shown(values["e0_shift"], 2) if i == 0 else ""
-        r, sigma2 = _shown(values[f"{n}/r"], 4), _shown(values[f"{n}/sigma2"], 5)
-        rows.append(f"| {n} | {amplitude} | {e0} | {r} | {sigma2} |")
+    columns = ["fit", "R-factor", "shell", "N·S0²/N", "E0 (eV)", "R (Å)", "σ² (Å²)"]
+    rows = [head, "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for name, found in (("reference", fit), ("whole", fit["whole"])):
+        values = found["values"]
+        for i, shell in enumerate(fit["shells"]):
+            n = shell["shell"]
+            r, sigma2 = _shown(values[f"{n}/r"], 4), _shown(values[f"{n}/sigma2"], 5)
+            amplitude = e0 = said = ""
+            if i == 0:
+                said = f"{name} | {found['r_factor']:.4f}"
+                amplitude = _shown(values[f"{n}/n_s02"], 3, shell["degeneracy"])
+                e0 = _shown(values["e0_shift"], 2)
+            rows.append(f"| {said or ' | '} | {n} | {amplitude} | {e0} | {r} | {sigma2} |")
     return [*rows, ""]
 
 

@@ -43,6 +43,16 @@ class Priors:
         return mean, float(np.sqrt(square - mean**2))
 
 
+def bond(shell: Shell, place: int, priors: Priors, spread: float) -> Bond:
+    """The bond to a shell; `place` is 0 for the nearest."""
+    return Bond(
+        mass=reduced_mass(shell.absorber, shell.scatterer),
+        einstein=priors.einstein[place] if place < len(priors.einstein) else None,
+        spread=spread,
+        anharmonicity=priors.anharmonicity,
+    )
+
+
 def vibrations(
     rng: np.random.Generator, temperature: Floats, shells: Sequence[Shell], priors: Priors
 ) -> list[Vibration]:
@@ -59,13 +69,8 @@ def vibrations(
     for place, shell in enumerate(shells):
         known = place < len(priors.einstein)
         if known or shell.scatterer not in nearest:
-            bond = Bond(
-                mass=reduced_mass(shell.absorber, shell.scatterer),
-                einstein=priors.einstein[place] if known else None,
-                spread=priors.spread if known or place == 0 else GUESS_SPREAD,
-                anharmonicity=priors.anharmonicity,
-            )
-            found = vibrate(rng, temperature, bond)
+            spread = priors.spread if known or place == 0 else GUESS_SPREAD
+            found = vibrate(rng, temperature, bond(shell, place, priors, spread))
             nearest.setdefault(shell.scatterer, found)
         else:
             thermal = nearest[shell.scatterer].thermal * together * np.exp(rng.normal(0, own, n))

@@ -96,6 +96,12 @@ class AccuracyRow(_Frozen):
     network_std: float
     #: where the spectrum allows a polish
     polish: float | None = None
+    whole: float | None = Field(
+        default=None,
+        description="feffit with all of the model's paths and C3: nearer to what the network reads"
+        " than the reference fit, which has the single scattering of the window's shells only",
+    )
+    whole_stderr: float | None = None
 
 
 class Calibration(_Frozen):
