@@ -16,7 +16,7 @@ from exafsd.contract.recipe import FitWindow, Recipe
 from exafsd.inference import candidates
 from exafsd.inference.polish import Polished, Polisher
 from exafsd.inference.predictor import Rows
-from exafsd.inference.readout import Readout, trust_score
+from exafsd.inference.readout import Readout, fits_poorly, trust_score
 from exafsd.inference.registry import Bundle
 from exafsd.reduction.edges import edge_energy
 from exafsd.reduction.transform import fit_weight, grid_transform, r_factor
@@ -240,9 +240,21 @@ def flags(best: Reading) -> tuple[str, ...]:
     """What was noticed when the spectrum was read, for ``quality``.
 
     ``edge_moved`` where the edge is not at the energy at which the model's material has it,
-    ``noisy_end`` where the network was given only the part before the noise.
+    ``noisy_end`` where the network was given only the part before the noise, ``poor_fit`` where
+    it was believed, but fits worse than measured spectra of the material.
     """
-    return _edge_flags(best) + (("noisy_end",) if best.noisy_end else ())
+    end = ("noisy_end",) if best.noisy_end else ()
+    return _edge_flags(best) + end + (("poor_fit",) if _fits_poorly(best) else ())
+
+
+def _fits_poorly(best: Reading) -> bool:
+    model, prediction, noise = best.reader.model, best.prediction, best.read.epsilon_k
+    if model is None or prediction is None or noise is None:
+        return False
+    # what is withheld says so itself; the limit does not hold for a part of the data
+    if best.reason is not None or best.noisy_end:
+        return False
+    return fits_poorly(model.bundle.card, prediction.ood, noise, best.read.k_data[1])
 
 
 def _edge_flags(best: Reading) -> tuple[str, ...]:

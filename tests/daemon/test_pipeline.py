@@ -8,6 +8,7 @@ import pytest
 from bundles import copper, parameter, shipped_as, structure, write
 from exafsd.analysis import Analysis, Inference, Reduction
 from exafsd.contract import ETOK, K_GRID, FitWindow
+from exafsd.contract.card import PoorFit
 from exafsd.contract.frames import ARRAY_UNITS, decode, encode
 from exafsd.contract.recipe import Autobk, Recipe
 from exafsd.inference.candidates import MOST
@@ -17,6 +18,7 @@ from exafsd.reading import noise_begins
 from exafsd.reduction.reducer import Reducer
 from exafsd.spectra import Edge, Run, Sweep
 from exafsd.testing.heating import HeatedFoil, cache_folder, feff_paths
+from exafsd_training.oracle import read_mu
 from polishing import Spectrum, reference, simulated
 
 RUN = Run(uid="run", edges=(Edge("Cu", "K"),))
@@ -269,6 +271,41 @@ def test_an_energy_scale_that_is_off_is_flagged_and_nothing_withheld(tmp_path, f
     unknown = copper().thresholds.model_copy(update={"edge_shift": None})
     found = one(pipeline(made(tmp_path, "cu-k-other", CU, 0.9, thresholds=unknown)), counts)
     assert "edge_moved" not in found["quality"]
+
+
+def test_what_fits_worse_than_measured_spectra_of_the_material_is_flagged(tmp_path, foil):
+    def quality(ood, limit):
+        usual = limit and PoorFit(
+            noise=(1e-5, 1e-1), k_end=(8.0, 16.0), limit=((limit, limit), (limit, limit))
+        )
+        thresholds = copper().thresholds.model_copy(update={"poor_fit": usual})
+        own = made(tmp_path / f"{ood} {limit}", "cu-k-own", CU, 0.9, ood, thresholds=thresholds)
+        found = one(pipeline(own), counted(foil))
+        assert (found["shells"] is None) == (ood > 1)
+        return "poor_fit" in found["quality"]
+
+    assert quality(0.5, 0.4)
+    assert not quality(0.5, 0.6)
+    assert not quality(0.5, None)
+    assert not quality(1.2, 0.4)  # withheld, and says so
+
+
+@pytest.mark.measured
+def test_a_measured_mixture_is_flagged_and_the_measured_phase_is_not(data):
+    pipe = pipeline(bundles=[load_bundle(shipped_folder() / "zn-k-zns")])
+
+    def flags(share):
+        energy, mu = read_mu(data / "xas/Zn/Chorover13BM_ZnS_aldrich_rt_02.xdi")
+        other = np.interp(energy, *read_mu(data / "xas/Zn/Chorover13BM_Zn_smithsonite_rt_01.xdi"))
+        mixed = (1 - share) * mu / np.ptp(mu) + share * other / np.ptp(other)
+        signals = {"i0": np.ones_like(mu), "it": np.exp(-mixed)}
+        run = Run(uid="mixed", edges=(Edge("Zn", "K"),))
+        counts = Sweep(run, "primary", 1, energy, signals)
+        ((found,),) = pipe.process_many([(counts, analysis())])
+        return found.message.quality
+
+    assert "poor_fit" not in flags(0.0)
+    assert "poor_fit" in flags(0.3)
 
 
 def drifting(counts, start, size):

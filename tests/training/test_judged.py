@@ -2,13 +2,19 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from exafsd_training import denoise, heldout, workflow
+from exafsd.contract import K_GRID
+from exafsd_training import denoise, heldout, poor_fit, workflow
 from exafsd_training import negatives as module
-from exafsd_training.negatives import NEGATIVES, negatives, other_phases
+from exafsd_training.calibrate import Held
+from exafsd_training.negatives import NEGATIVES, measured_kinds, negatives, other_phases
+from exafsd_training.oracle import GivenChi
+from exafsd_training.poor_fit import LEAST, usual_scores
+from exafsd_training.simulate import direct_pool
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +42,44 @@ def test_counts_of_every_kind(short_model: Path, monkeypatch: pytest.MonkeyPatch
     assert [kind.good for kind in found.values()] == [True, False, False, False, False]
     assert all(kind.spectra > 20 and np.isfinite(kind.median) for kind in found.values())
     assert found["noise only"].withheld == 1.0
+    assert all(kind.flagged == kind.withheld for kind in found.values())  # not compared yet
     assert found["cu-k-cu2o instead"].median > found["good"].median
     assert len(json.loads((short_model / NEGATIVES).read_text())) == len(found)
+
+
+@pytest.mark.measured
+def test_measured_spectra_of_other_phases_are_mixed_in(data: Path) -> None:
+    model = SimpleNamespace(name="zn-k-zns", absorber="Zn")
+    own, mixed = measured_kinds(model, data)  # type: ignore[arg-type]
+    (name, good, chi_k2, mask), (mixed_name, mixed_good, _, _) = own, mixed
+    assert (name, good, len(chi_k2)) == ("measured", True, 4)
+    assert (mixed_name, mixed_good, len(mixed[2])) == ("measured, 30% of zn-k-zno", False, 20)
+    assert (chi_k2[mask == 0] == 0).all()
+    difference = np.sum((mixed[2][0] - 0.7 * chi_k2[0]) ** 2)
+    assert 0 < difference < np.sum(chi_k2[0] ** 2)
+
+
+def test_usual_scores_of_measured_spectra(
+    short_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = workflow.load_model(short_model)
+    pool = direct_pool(3, 60, model.parametrisation, model.parametrisation.table)
+    noisy = pool.clean + 3e-4 * K_GRID**2 * np.random.default_rng(1).normal(size=pool.clean.shape)
+    spectra = [GivenChi(K_GRID, x / K_GRID.clip(0.05) ** 2, (0.0, 13.5)) for x in noisy[:2]]
+    held = Held(pool, np.ones(60, np.float32))
+    assert usual_scores(model, spectra, held) is None  # hardly trained, it believes nothing
+    model.summary["calibration"]["ood_limit"] = 1e6
+    found = usual_scores(model, spectra, held)
+    assert found is not None
+    limits = np.array(found.limit)
+    assert limits.shape == (len(found.noise), len(found.k_end))
+    assert limits.min() >= LEAST
+    assert usual_scores(model, [], held) is None
+    # without measured spectra beyond 13.5, the last data end that they reach counts
+    monkeypatch.setattr(poor_fit, "_median", lambda *_: 0.0)
+    measured = np.array(usual_scores(model, spectra, held).limit)  # type: ignore[union-attr]
+    assert (measured[:, -1] == measured[:, list(found.k_end).index(14.0)]).all()
+    assert (measured <= limits).all()
 
 
 def test_all_three_comparisons(short_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from exafsd.contract.card import (
     AccuracyRow,
     Calibration,
     KGrid,
+    PoorFit,
     Structure,
     Thresholds,
     Training,
@@ -20,6 +21,7 @@ from exafsd_training.workflow import Model
 
 #: Table of `exafsd_training.evaluation` in the model folder.
 ACCURACY = "accuracy.json"
+POOR_FIT = "poor_fit.json"
 #: Instead of hashes, for a card of which only the parameters are needed.
 NOT_HASHED = {PINN_FILE: "", EQUATION_FILE: ""}
 #: How far an edge may be from where the material has it, eV: monochromators are rarely off by more
@@ -34,7 +36,7 @@ def make_card(model: Model, folder: Path, hashes: dict[str, str]) -> Card:
     Parameters
     ----------
     model, folder
-        Trained model and where it lies; `folder` may hold an accuracy table.
+        Trained model and where it lies; `folder` may hold what `exafsd-train evaluate` found.
     hashes
         SHA-256 by file name.
     """
@@ -42,6 +44,7 @@ def make_card(model: Model, folder: Path, hashes: dict[str, str]) -> Card:
     calibration = summary["calibration"]
     accuracy = folder / ACCURACY
     rows = json.loads(accuracy.read_text()) if accuracy.exists() else []
+    poor_fit = folder / POOR_FIT
     prefix = "validation/"
     return Card(
         name=model.name,
@@ -89,6 +92,9 @@ def make_card(model: Model, folder: Path, hashes: dict[str, str]) -> Card:
             ood_false_alarms=calibration["ood_false_alarms"],
             k_max_min=K_END[0],
             edge_shift=_edge_shift(model),
+            poor_fit=PoorFit.model_validate_json(poor_fit.read_text())
+            if poor_fit.exists()
+            else None,
         ),
         software={"exafsd": __version__, "python": platform.python_version()} | _versions(),
         sha256=hashes,

@@ -182,11 +182,15 @@ def trend(
 def negatives(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
     workers: Annotated[int, typer.Option(help="Processes that simulate the instrument.")] = 1,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with the measured spectra of the models that ship."),
+    ] = None,
 ) -> None:
     """Count how much of what the model must not read is withheld: other phases, mixtures, noise."""
     from exafsd_training import negatives as module
 
-    module.negatives(model, workers)
+    module.negatives(model, workers, data)
 
 
 @app.command()

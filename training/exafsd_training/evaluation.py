@@ -15,13 +15,17 @@ from exafsd.inference.polish import Polisher
 from exafsd.reduction.transform import fit_weight
 from exafsd.spectra import Prediction
 from exafsd_training import zoo
-from exafsd_training.calibrate import predict
-from exafsd_training.card import ACCURACY, NOT_HASHED, make_card
+from exafsd_training.calibrate import Held, predict
+from exafsd_training.card import ACCURACY, NOT_HASHED, POOR_FIT, make_card
 from exafsd_training.oracle import Chi, feffit_reference, reduce_file
 from exafsd_training.oracle_table import read_spectrum, too_short
 from exafsd_training.paths import Floats
-from exafsd_training.simulate import K_MIN
-from exafsd_training.workflow import Model, load_model
+from exafsd_training.poor_fit import usual_scores
+from exafsd_training.simulate import K_MIN, direct_pool
+from exafsd_training.workflow import Job, Model, load_model
+
+#: Simulated spectra beside the measured ones for the limit of ``poor_fit``, and their seed.
+SIMULATED, SEED = 300, 31
 
 
 def compare(model: Model, card: Card, spectrum: Chi, label: str) -> tuple[list[AccuracyRow], float]:
@@ -98,12 +102,14 @@ def evaluate(folder: Path, files: list[Path], data: Path | None = None) -> list[
     shown = Table("spectrum", "ood", "parameter", "feffit", "network", "off", "in error bars",
                   "polish", "in error bars", "whole feffit", "network off")  # fmt: skip
     kept: list[AccuracyRow] = []
+    fitted: list[Chi] = []
     for label, spectrum in _spectra(model, files, data):
         if reason := too_short(spectrum, model.parametrisation, model.window):
             shown.add_row(label, "", reason)
             continue
         rows, ood = compare(model, card, spectrum, label)
         kept += rows
+        fitted.append(spectrum)
         for row in rows:
             bar = row.feffit_stderr
             polish = ("", "") if row.polish is None else (
@@ -122,6 +128,9 @@ def evaluate(folder: Path, files: list[Path], data: Path | None = None) -> list[
                 f"{row.network - (row.whole or 0.0):+.5f}",
             )
     (folder / ACCURACY).write_text(json.dumps([row.model_dump() for row in kept], indent=1))
+    pool = direct_pool(SEED, SIMULATED, model.parametrisation, Job.of(model, folder).table)
+    if usual := usual_scores(model, fitted, Held(pool, np.ones(SIMULATED, np.float32))):
+        (folder / POOR_FIT).write_text(usual.model_dump_json(indent=1))
     Console(width=190).print(shown)
     return kept
 

@@ -10,12 +10,19 @@ from rich.console import Console
 from rich.table import Table
 from xraydb import atomic_number
 
-from exafsd.contract import K_GRID
+from exafsd.contract import K_GRID, K_SIZE, Card, to_grid
+from exafsd.inference.readout import fits_poorly
 from exafsd_training import structures, zoo
 from exafsd_training.calibrate import Held, predict
+from exafsd_training.card import NOT_HASHED, make_card
+from exafsd_training.oracle import Chi
+from exafsd_training.oracle_table import read_spectrum
 from exafsd_training.parametrisation import E0_BOUND, parametrise
 from exafsd_training.paths import Floats, PathTable, read_paths
+from exafsd_training.poor_fit import noise_of
 from exafsd_training.simulate import (
+    K_END,
+    K_MIN,
     REFF_MAX,
     Pool,
     direct_pool,
@@ -35,31 +42,57 @@ OTHERS = 2
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of spectrum: the share withheld for its score, and the scores' median."""
+    """One kind of spectrum: the share withheld for its score, and the scores' median.
+
+    `flagged` is the share withheld or with the flag ``poor_fit``.
+    """
 
     name: str
     good: bool
     withheld: float
+    flagged: float
     median: float
     spectra: int
 
 
-def negatives(folder: Path, workers: int = 1) -> list[Kind]:
+def negatives(folder: Path, workers: int = 1, data: Path | None = None) -> list[Kind]:
     """Print and keep in the model folder how much of every kind is withheld.
 
     Other phases are those of the models that ship: all of the same element, and of the elements
     nearest to it. Their FEFF runs end up in the model folder.
+
+    Parameters
+    ----------
+    folder
+        Of a trained model.
+    workers
+        Processes that simulate.
+    data
+        Folder with measured spectra: those of the model, and of the others of its element, mixed.
     """
     model = load_model(folder)
-    limit = float(model.summary["calibration"]["ood_limit"])
+    card = make_card(model, folder, NOT_HASHED)
+    limit = card.thresholds.ood
     found = []
-    for name, good, chi_k2, mask in kinds(model, folder, workers):
+    every = [*kinds(model, folder, workers), *(measured_kinds(model, data) if data else ())]
+    for name, good, chi_k2, mask in every:
         score = predict(model.network, chi_k2, mask)["ood"]
-        withheld, median = float((score > limit).mean()), float(np.median(score))
-        found.append(Kind(name, good, round(withheld, 4), round(median, 5), len(score)))
+        withheld = score > limit
+        flagged = withheld | _fit_poorly(card, score, chi_k2, mask)
+        shares = (round(float(np.mean(x)), 4) for x in (withheld, flagged))
+        found.append(Kind(name, good, *shares, round(float(np.median(score)), 5), len(score)))
     (folder / NEGATIVES).write_text(json.dumps([asdict(kind) for kind in found], indent=1))
     Console(width=120).print(as_table(found, limit))
     return found
+
+
+def _fit_poorly(card: Card, score: Floats, chi_k2: Floats, mask: Floats) -> Floats:
+    ends = K_GRID[K_SIZE - 1 - np.argmax(mask[:, ::-1] > 0, axis=1)]
+    noise = np.empty(len(chi_k2))
+    for end in np.unique(ends):
+        noise[ends == end] = noise_of(chi_k2[ends == end], end)
+    told = zip(score, noise, ends, strict=True)
+    return np.array([fits_poorly(card, ood, level, end) for ood, level, end in told])
 
 
 def kinds(model: Model, folder: Path, workers: int) -> Iterator[tuple[str, bool, Floats, Floats]]:
@@ -87,6 +120,37 @@ def kinds(model: Model, folder: Path, workers: int) -> Iterator[tuple[str, bool,
     yield "noise only", False, *spoilt(np.zeros_like(own))
 
 
+def measured_kinds(model: Model, data: Path) -> Iterator[tuple[str, bool, Floats, Floats]]:
+    """The same of measured spectra: the model's own, and `SHARE` of others of the element."""
+    own = list(_measured(zoo.load(model.name), data)) if model.name in zoo.names() else []
+    if not own:
+        return
+    yield "measured", True, *_on_grid([((one, 1.0),) for one in own])
+    for config in other_phases(model):
+        others = list(_measured(config, data)) if config.absorber == model.absorber else []
+        mixed = [((one, 1 - SHARE), (other, SHARE)) for one in own for other in others]
+        if mixed:
+            yield f"measured, {SHARE:.0%} of {config.name}", False, *_on_grid(mixed)
+
+
+def _measured(config: zoo.ModelConfig, data: Path) -> Iterator[Chi]:
+    for measured in config.measured:
+        spectrum, _ = read_spectrum(measured, data)
+        if spectrum.k_data[1] >= K_END[0]:
+            yield spectrum
+
+
+def _on_grid(mixtures: Sequence[Sequence[tuple[Chi, float]]]) -> tuple[Floats, Floats]:
+    """Sums of spectra with their shares, as far as all of them reach, and masks; (n, 401) each."""
+    rows, masks = [], []
+    for mixture in mixtures:
+        end = min(spectrum.k_data[1] for spectrum, _ in mixture)
+        parts = [to_grid(spectrum.k, spectrum.chi, K_MIN, end) for spectrum, _ in mixture]
+        rows.append(sum(share * x for (x, _), (_, share) in zip(parts, mixture, strict=True)))
+        masks.append(parts[0][1])
+    return np.stack(rows), np.stack(masks)
+
+
 def other_phases(model: Model) -> Sequence[zoo.ModelConfig]:
     """Models that ship: others of the same element, and `OTHERS` of its neighbours."""
     number = atomic_number(model.absorber)
@@ -108,7 +172,9 @@ def _moved(model: Model, table: PathTable, seed: int) -> Floats:
 
 def as_table(found: Sequence[Kind], limit: float) -> Table:
     """One kind a row."""
-    shown = Table("spectra", "withheld", "median score", title=f"score above {limit:g}")
+    title = f"score above {limit:g}"
+    shown = Table("spectra", "withheld", "or poor_fit", "median score", title=title)
     for kind in found:
-        shown.add_row(kind.name, f"{kind.withheld:.1%}", f"{kind.median:.4f}")
+        shares = (f"{kind.withheld:.1%}", f"{kind.flagged:.1%}")
+        shown.add_row(kind.name, *shares, f"{kind.median:.4f}")
     return shown

@@ -114,6 +114,20 @@ class Calibration(_Frozen):
     validation_spectra: int
 
 
+class PoorFit(_Frozen):
+    """Out-of-domain score that measured spectra of the material stay below, noise added."""
+
+    noise: tuple[float, ...] = Field(min_length=2, description="of chi(k), ascending")
+    k_end: tuple[float, ...] = Field(min_length=2, description="data ends, ascending, 1/angstrom")
+    limit: tuple[tuple[float, ...], ...] = Field(description="by noise, then by data end")
+
+    @model_validator(mode="after")
+    def _shape(self) -> "PoorFit":
+        if [len(row) for row in self.limit] != [len(self.k_end)] * len(self.noise):
+            raise ValueError("limit needs a row for every noise and a column for every data end")
+        return self
+
+
 class Thresholds(_Frozen):
     """Limits beyond which a result is withheld or flagged."""
 
@@ -129,6 +143,11 @@ class Thresholds(_Frozen):
         default=None,
         description="E0 less the tabulated edge in eV: outside, the energy scale or the material is"
         " another; null where it is not known",
+    )
+    poor_fit: PoorFit | None = Field(
+        default=None,
+        description="above, a spectrum fits worse than the measured spectra the model was judged"
+        " by; null where there are none",
     )
 
 

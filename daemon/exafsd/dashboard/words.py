@@ -33,6 +33,7 @@ FLAGS = {
     "delay_ignored": "a detector delay could not be applied",
     "edge_moved": "the edge is not where this material has it: check the energy scale",
     "noisy_end": "mostly noise at high k; read without it",
+    "poor_fit": "fits worse than reference spectra: another phase beside it?",
     "wrong_element": "the edge is not where this element has it",
     "fluorescence_amplitude": "the amplitude is a lower limit (self-absorption)",
     "short_k_range": "the scan ends too early in k",

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,9 @@ import numpy as np
 from exafsd.contract.card import Card, Parameter
 from exafsd.contract.messages import Phase, Shell, Value
 from exafsd.spectra import Floats, Prediction
+
+#: Data ends whose limits are kept.
+REMEMBERED = 256
 
 
 @dataclass(frozen=True)
@@ -137,3 +141,34 @@ def trust_score(card: Card, ood: float) -> float:
     if not np.isfinite(ood):
         return 0.0
     return float(0.5 ** ((max(ood, 0.0) / card.thresholds.ood) ** 2))
+
+
+def fits_poorly(card: Card, ood: float, noise: float, k_end: float) -> bool:
+    """Whether a spectrum fits worse than measured spectra of the model's material do.
+
+    Parameters
+    ----------
+    card
+        Of the model; without measured spectra nothing is known, and nothing fits poorly.
+    ood
+        Out-of-domain score.
+    noise
+        Of chi(k).
+    k_end
+        End of the data, 1/angstrom.
+    """
+    usual = card.thresholds.poor_fit
+    if usual is None or not noise > 0:
+        return False
+    return bool(
+        ood
+        > np.interp(np.log(noise), np.log(usual.noise), _limits(usual.k_end, usual.limit, k_end))
+    )
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _limits(
+    ends: tuple[float, ...], limit: tuple[tuple[float, ...], ...], k_end: float
+) -> list[float]:
+    """For every noise, at one data end; a run has one or two of them."""
+    return [float(np.interp(k_end, ends, row)) for row in limit]
