@@ -48,9 +48,9 @@ def test_counts_of_every_kind(short_model: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.measured
-def test_measured_spectra_of_other_phases_are_mixed_in(data: Path) -> None:
+def test_measured_spectra_of_other_phases_are_mixed_in(measured: Path) -> None:
     model = SimpleNamespace(name="zn-k-zns", absorber="Zn")
-    own, mixed = measured_kinds(model, data)  # type: ignore[arg-type]
+    own, mixed = measured_kinds(model, measured.parent)  # type: ignore[arg-type]
     (name, good, chi_k2, mask), (mixed_name, mixed_good, _, _) = own, mixed
     assert (name, good, len(chi_k2)) == ("measured", True, 4)
     assert (mixed_name, mixed_good, len(mixed[2])) == ("measured, 30% of zn-k-zno", False, 20)
