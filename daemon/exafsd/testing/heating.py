@@ -35,8 +35,9 @@ PATH_MAX = 6.0
 DEBYE_K = 315.0
 #: Thermal expansion of copper, 1/K and 1/K^2 about 295 K: 1.0 % at 850 K, as measured.
 EXPANSION = (16.6e-6, 3.5e-9)
-#: Third cumulant of the first shell at 295 K, angstrom^3; grows as T^2 (classical limit).
-C3_ROOM = 1.4e-4
+#: Third cumulant of the first shell at room temperature, angstrom^3 (Tranquada and Ingalls,
+#: Phys. Rev. B 28, 3520, 1983); it grows as T^2 (classical limit).
+C3_ROOM = 1.3e-4
 ROOM_K = 295.0
 #: Spacing of the tabulated temperatures: R moves by 1e-3 angstrom, so that linear interpolation
 #: errs by (2 k dR)^2 / 8 = 1e-4 of chi at 14 1/angstrom, well below the photon noise.
