@@ -69,11 +69,16 @@ class Cleaned:
 
 @dataclass(frozen=True)
 class Repeated:
-    """Distances of a single scan, and of what is predicted from it, from the mean of the others."""
+    """Distances of a single scan, and of what is made of it, from the mean of the others.
+
+    `filtered` is with the best of `FILTERS`.
+    """
 
     spectra: str
     single: float
     network: float
+    filtered: float
+    polish: float
     count: int
 
 
@@ -217,12 +222,7 @@ def _cleaned(judge: Judge, label: str, clean: Floats, end: float, seed: int) -> 
         distance(found, clean, window)
         for found in (field, noisy, judge.polished(noisy, end, predictions))
     )
-    ones = np.ones_like(window)
-    filters = [
-        distance(np.array([fourier_filtered(row, end, r) for row in noisy]), clean * window, ones)
-        for r in FILTERS
-    ]
-    filtered = min(filters, key=lambda found: float(np.median(found)))
+    filtered = _filtered(noisy, clean, end)
     polish = np.nan_to_num(polish, nan=np.inf)
     return Cleaned(
         label,
@@ -237,11 +237,27 @@ def _repeated(judge: Judge, label: str, scans: Sequence[Chi]) -> Repeated:
     rows = np.array([_row(scan) for scan in scans])
     others = np.array([np.delete(rows, i, 0).mean(0) for i in range(len(rows))])
     window = window_in_k(end)
-    single, network = (
-        float(np.mean(distance(found, others, window)))
-        for found in (rows, judge.field(rows, end)[0])
+    field, predictions = judge.field(rows, end)
+    single, network, polish = (
+        distance(found, others, window)
+        for found in (rows, field, judge.polished(rows, end, predictions))
     )
-    return Repeated(label, round(single, 5), round(network, 5), len(rows))
+    far = (single, network, _filtered(rows, others, end), polish)
+    return Repeated(label, *(round(float(np.mean(x)), 5) for x in far), len(rows))
+
+
+def _filtered(spectra: Floats, clean: Floats, end: float) -> Floats:
+    """Distances (n,) after Larch's filter, with the R range that suits these spectra best."""
+    window = window_in_k(end)
+    tried = [
+        distance(
+            np.array([fourier_filtered(row, end, r) for row in spectra]),
+            clean * window,
+            np.ones_like(window),
+        )
+        for r in FILTERS
+    ]
+    return min(tried, key=lambda found: float(np.median(found)))
 
 
 def _rebuilt(judge: Judge, label: str, clean: Floats, end: float) -> Rebuilt:
@@ -297,9 +313,12 @@ def as_tables(
         )))  # fmt: skip
     yield shown
     if repeated:
-        shown = Table("scans", "number", "single", "network", title="distance from the others")
+        columns = ("scans", "number", "single", "network", "filtered", "polish")
+        shown = Table(*columns, title="distance from the others")
         for one in repeated:
-            shown.add_row(one.spectra, str(one.count), f"{one.single:.1%}", f"{one.network:.1%}")
+            shown.add_row(one.spectra, str(one.count), *(f"{x:.1%}" for x in (
+                one.single, one.network, one.filtered, one.polish
+            )))  # fmt: skip
         yield shown
     shown = Table("spectra", f"from k below {CUT:g}", "from all", title=f"distance in k {CUT:g} to"
                   f" {REBUILT:g}")  # fmt: skip
