@@ -4,7 +4,7 @@ PYTHON ?= python3
 DEMO_SECONDS ?= 60
 DEMO_RATE ?= 5
 MODELS ?= $(basename $(notdir $(wildcard training/exafsd_training/zoo/*.toml)))
-STEPS ?= 20000
+STEPS ?=
 DATA ?= ../shared/data
 SPECTRA ?= 360000
 
@@ -24,7 +24,7 @@ help:
 	@echo "make lint         ruff, pyright, import-linter"
 	@echo "make bench        benchmarks, measured side by side, into docs/benchmarks.md"
 	@echo "make bench-memory memory of the daemon over SPECTRA=$(SPECTRA) spectra"
-	@echo "make train        train, judge and export the models that ship (MODELS=, STEPS=$(STEPS))"
+	@echo "make train        train, judge and export the models that ship (MODELS=, STEPS=)"
 	@echo "make schemas      generate docs/schemas, docs/models.md and docs/reference again"
 
 # pip is upgraded first: the one that comes with Python 3.11 knows no dependency groups
@@ -78,7 +78,7 @@ bench-memory: $(DEV)/.bench
 
 train: $(DEV)/.stamp
 	@for model in $(MODELS); do \
-		nice $(DEV)/bin/exafsd-train fit --config $$model --out runs/$$model --steps $(STEPS) --workers 2 && \
+		nice $(DEV)/bin/exafsd-train fit --config $$model --out runs/$$model $(if $(STEPS),--steps $(STEPS)) --workers 2 && \
 		$(DEV)/bin/exafsd-train coverage runs/$$model --workers 2 && \
 		if [ -d $(DATA) ]; then $(DEV)/bin/exafsd-train evaluate runs/$$model --data $(DATA); fi && \
 		$(DEV)/bin/exafsd-export bundle runs/$$model --out daemon/exafsd/models/$$model || exit 1; \

@@ -7,8 +7,9 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from exafsd.inference.registry import read_card, shipped_folder
-from exafsd_training import zoo
+from exafsd_training import workflow, zoo
 from exafsd_training.cli import app
+from exafsd_training.fit import Settings
 
 NAMES = ["cd-k-cds", "co-k-licoo2", "cu-k-cu2o", "cu-k-cuo", "cu-k-fcc", "fe-k-bcc", "pt-l3-fcc",
          "zn-k-zno", "zn-k-zns"]  # fmt: skip
@@ -36,6 +37,7 @@ def test_every_model_loads_under_its_own_name() -> None:
         assert config.name == name
         assert name.startswith(f"{config.absorber}-{config.edge}".lower())
         assert bool(config.prior.einstein) == bool(config.prior.source)
+        assert config.steps is not None  # the same training on any computer
         if name in WINDOWS:
             assert config.fit.r == WINDOWS[name]
             assert (config.fit.k, config.fit.kweight, config.fit.dk) == ((3.0, 14.0), 2, 2.0)
@@ -91,6 +93,21 @@ def test_half_a_model_is_refused(tmp_path: Path, arguments: list[str]) -> None:
     result = CliRunner().invoke(app, ["fit", "--out", str(tmp_path / "model"), *arguments])
     assert result.exit_code == 2
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, steps, minutes",
+    [([], 40_000, 25.0), (["--steps", "9"], 9, 25.0), (["--minutes", "10"], None, 10.0)],
+)
+def test_a_configuration_says_how_long_to_train(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], steps: int | None, minutes: float
+) -> None:
+    seen: list[Settings] = []
+    monkeypatch.setattr(workflow, "fit_model", lambda *given: seen.append(given[5]))
+    result = CliRunner().invoke(app, ["fit", "--config", "cd-k-cds", *arguments])
+    assert result.exit_code == 0, result.output
+    (settings,) = seen
+    assert (settings.steps, settings.minutes) == (steps, minutes)
 
 
 def test_every_model_of_the_zoo_ships_with_its_accuracy() -> None:

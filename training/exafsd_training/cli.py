@@ -55,7 +55,10 @@ def fit(
     cif: Cif = None,
     amcsd: Amcsd = None,
     site: Site = 1,
-    minutes: Annotated[float, typer.Option(help="Training time, without simulation.")] = 25.0,
+    minutes: Annotated[
+        float | None,
+        typer.Option(help="Training time, without simulation; 25 unless --config has steps."),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(help="Steps of training instead of minutes: the same anywhere.")
     ] = None,
@@ -92,8 +95,10 @@ def fit(
         name = name or structures.model_name(crystal, str(absorber), str(edge))
     out = out or Path("runs") / str(name)
     terms = [*(physics or []), *(["measured"] if unlabelled else [])]
+    if steps is None and minutes is None and chosen:
+        steps = chosen.steps
     settings = Settings(
-        seed=seed, minutes=minutes, steps=steps, direct_spectra=direct,
+        seed=seed, minutes=minutes or Settings.minutes, steps=steps, direct_spectra=direct,
         instrument_spectra=instrument, weights=Weights(**{t: PHYSICS[t] for t in terms}),
     )  # fmt: skip
     workflow.fit_model(crystal, str(absorber), str(edge), str(name), out, settings,

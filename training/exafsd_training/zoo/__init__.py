@@ -81,6 +81,7 @@ class ModelConfig(_Strict):
     edge_shift: float | None = Field(
         default=None, description="Larch's E0 of the material less the tabulated edge, eV"
     )
+    steps: int | None = Field(default=None, ge=1, description="of training, unless told otherwise")
     prior: PriorChoice = PriorChoice()
     measured: tuple[Measured, ...] = ()
 
