@@ -296,7 +296,7 @@ def test_a_measured_mixture_is_flagged_and_the_measured_phase_is_not(data):
 
     def flags(share):
         energy, mu = read_mu(data / "xas/Zn/Chorover13BM_ZnS_aldrich_rt_02.xdi")
-        other = np.interp(energy, *read_mu(data / "xas/Zn/Chorover13BM_Zn_smithsonite_rt_01.xdi"))
+        other = np.interp(energy, *read_mu(data / "xas/Zn/Chorover13BM_ZnC2O4_rt_01.xdi"))
         mixed = (1 - share) * mu / np.ptp(mu) + share * other / np.ptp(other)
         signals = {"i0": np.ones_like(mu), "it": np.exp(-mixed)}
         run = Run(uid="mixed", edges=(Edge("Zn", "K"),))

@@ -13,7 +13,7 @@ from exafsd_training import negatives as module
 from exafsd_training.calibrate import Held
 from exafsd_training.negatives import NEGATIVES, measured_kinds, negatives, other_phases
 from exafsd_training.oracle import GivenChi
-from exafsd_training.poor_fit import LEAST, usual_scores
+from exafsd_training.poor_fit import LEAST, MARGIN, SIMULATED_UP_TO, usual_scores
 from exafsd_training.simulate import direct_pool
 
 
@@ -80,17 +80,31 @@ def test_usual_scores_of_measured_spectra(
     measured = np.array(usual_scores(model, spectra, held).limit)  # type: ignore[union-attr]
     assert (measured[:, -1] == measured[:, list(found.k_end).index(14.0)]).all()
     assert (measured <= limits).all()
+    assert (limits <= np.maximum(measured, MARGIN * SIMULATED_UP_TO) + 1e-4).all()
 
 
 def test_all_three_comparisons(short_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(denoise, "SPECTRA", 40)
-    cleaned, repeated, rebuilt = denoise.denoising(short_model)
-    (one,) = cleaned
+    # three scans of one sample, with much noise
+    model = workflow.load_model(short_model)
+    clean = direct_pool(5, 1, model.parametrisation, model.parametrisation.table).clean[0]
+    noise = 0.02 * np.random.default_rng(2).normal(size=(3, len(K_GRID)))
+    scans = [GivenChi(K_GRID, clean / K_GRID.clip(0.05) ** 2 + x, (0.0, 14.0)) for x in noise]
+    named = [(f"foil_{number}.xdi", scan) for number, scan in enumerate(scans)]
+    monkeypatch.setattr(denoise, "_measured", lambda model, data: named)
+
+    cleaned, repeated, rebuilt = denoise.denoising(short_model, short_model)
+    one, *measured = cleaned
+    assert [found.spectra for found in measured] == [name for name, _ in named]
     assert one.spectra == "simulated"
     assert 0 < one.noise < 0.1
     assert 0 < one.filtered < one.raw
     assert 0 <= one.beats_filter <= 1
-    assert not repeated
+    (scan,) = repeated
+    assert (scan.spectra, scan.count) == ("foil*.xdi", 3)
+    assert 0 < scan.filtered < scan.single
+    assert 0 < scan.network < 10  # hardly trained
+    assert 0 < scan.polish < scan.single
     assert rebuilt[0].whole <= rebuilt[0].network * 1.5
     assert set(json.loads((short_model / denoise.DENOISING).read_text())) == {
         "cleaned", "repeated", "rebuilt"

@@ -18,7 +18,7 @@ from exafsd_training.losses import (
     loss_terms,
     negative_log_likelihood,
 )
-from exafsd_training.network import Pinn
+from exafsd_training.network import Pinn, Sizes
 from exafsd_training.parametrisation import Parametrisation
 
 TERMS = {"data", "theta", "curvature", "exafs_equation", "measured", "total"}
@@ -37,6 +37,26 @@ def test_field_starts_with_the_shape_of_spectra(fresh: Pinn, data: Data) -> None
     rest = clean - weighted @ np.linalg.lstsq(weighted, clean, rcond=None)[0]
     # by 24 functions; what the far paths of each spectrum add is its own
     assert np.std(rest) / np.std(clean) < 0.15
+
+
+def test_only_in_crystals_of_one_element_far_shells_do_not_count(
+    fresh: Pinn, copper: Parametrisation, data: Data
+) -> None:
+    oxide = replace(copper.shells[0], scatterer="O")
+    compound = replace(copper, shells=(oxide, *copper.shells[1:]))
+    other = Pinn(compound, fresh.scale.numpy(), fresh.unit.numpy(), Sizes((96, 96), 24))
+    chi_k2 = data.direct.clean[:4]
+    mask = np.broadcast_to((K_GRID > 2.4) & (K_GRID < 14), chi_k2.shape).astype(np.float32)
+    extra = np.float32(3 * mask * np.sin(2 * 4.7 * K_GRID))  # at the fourth shell
+
+    def left(network: Pinn, spectrum: np.ndarray) -> np.ndarray:
+        inputs = (spectrum * mask, mask, np.zeros((4, network.p)), chi_k2)
+        return np.exp(network.signs(*(tf.constant(x, tf.float32) for x in inputs))[1].numpy())
+
+    noise = np.float32(0.05 * np.random.default_rng(1).normal(size=chi_k2.shape))
+    metal = left(fresh, chi_k2 + noise + extra) / left(fresh, chi_k2 + noise)
+    salt = left(other, chi_k2 + noise + extra) / left(other, chi_k2 + noise)
+    assert (salt > 10 * metal).all()
 
 
 def test_field_curvature_against_finite_differences(fresh: Pinn) -> None:

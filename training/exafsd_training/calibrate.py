@@ -21,7 +21,7 @@ MOST_NOISE = 0.01
 UNUSUAL = 0.03
 #: Noise of chi(k) and data ends, 1/angstrom, over which the usual misfit is learnt, and times that
 #: every spectrum is looked at for it.
-USUAL_NOISE, USUAL_END, LOOKS = (5e-5, 4e-3), (7.5, 17.0), 3
+USUAL_NOISE, USUAL_END, LOOKS = (5e-5, 4e-3), (7.5, 20.0), 3
 #: The score's limit: it is made so.
 OOD_LIMIT = 1.0
 #: Rounds of finding the table: a spectrum's noise is estimated, so its neighbours' nodes have a

@@ -20,6 +20,9 @@ CENTRES = 160
 STEEPNESS = 5.5
 #: Window in R of the out-of-domain score, angstrom, and where only noise is left.
 OOD_R, NOISE_R = (1.0, 5.0), (15.0, 25.0)
+#: Where what the field leaves over counts in crystals of one element: atoms in a row focus the
+#: electron at their fourth shell, and what FEFF gets wrong there is more than a mixture leaves.
+ONE_ELEMENT_R = (1.0, 3.5)
 #: R-factor above which no spectrum is believed: neighbours in the periodic table with another
 #: structure (hcp Zn as Cu, Cu2S as Cu) have 0.19 and more.
 LARGEST_R_FACTOR = 0.18
@@ -106,6 +109,9 @@ class Pinn(tf.Module):
         super().__init__()
         rng = np.random.default_rng(seed)
         self.p = len(parametrisation.parameters)
+        one_element = all(s.scatterer == s.absorber for s in parametrisation.shells)
+        #: window in R of the field's misfit, angstrom
+        self.field_r = ONE_ELEMENT_R if one_element else OOD_R
         self.equation = Equation(parametrisation)
         self.scale = tf.constant(scale, tf.float32)
         bounds = parametrisation.bounds
@@ -215,7 +221,7 @@ class Pinn(tf.Module):
 
         The larger of two: the R-factor of EXAFS(theta) over `OOD_R` against `LARGEST_R_FACTOR`,
         with the square of the share of noise in the signal added, so that noise alone is not taken
-        for a perfect spectrum; and what the field leaves of the spectrum over `OOD_R` against the
+        for a perfect spectrum; and what the field leaves of the spectrum over `field_r` against the
         most it leaves of spectra like it. The second needs calibration and is 0 before.
         """
         window = self.taper(mask)
@@ -237,13 +243,13 @@ class Pinn(tf.Module):
         structure: hot samples have little signal in front of the same background.
         """
         window = self.taper(mask)
-        data = tf.math.log(self.power(chi_k2, window, OOD_R) + 1e-12)
+        data = tf.math.log(self.power(chi_k2, window, self.field_r) + 1e-12)
         power = self.power(chi_k2, window, NOISE_R)
         noise = tf.math.log(power + 1e-12)
         end = tf.reduce_max(mask * self.k, axis=1)
         few = tf.stack([tf.ones_like(data), data, noise, 0.1 * noise**2, 0.1 * end], axis=1)
         away = (theta - self.centre) / self.unit
-        left = tf.maximum(self.power(chi_k2 - field, window, OOD_R) - power, 1e-3 * power)
+        left = tf.maximum(self.power(chi_k2 - field, window, self.field_r) - power, 1e-3 * power)
         return tf.concat([few, away, away**2], 1), tf.math.log(left + 1e-9)
 
     def __call__(self, chi_k2: tf.Tensor, mask: tf.Tensor) -> dict[str, tf.Tensor]:
