@@ -11,6 +11,9 @@ ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# as the exafsd command does, before numpy is imported: with two BLAS threads sums end in other
+# last digits, and tests compare with other processes bit by bit
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items):
