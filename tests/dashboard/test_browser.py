@@ -220,9 +220,10 @@ def test_run_theme_pause_and_keys(site, page):
     site.measure(2, "first sample")
     site.measure(3, "second sample")
     page.wait_for_function("exafsd.model('r').renderers[0].data_source.get_length() == 3")
-    labels = page.get_by_label("Run").locator("option").all_inner_texts()
-    old = next(label for label in labels if "first sample" in label)
-    page.get_by_label("Run").select_option(label=old)
+    # the choices are drawn anew when a run begins, sometimes after its points
+    old = page.get_by_label("Run").locator("option", has_text="first sample")
+    old.wait_for(state="attached")
+    page.get_by_label("Run").select_option(label=old.inner_text())
     page.wait_for_function("exafsd.model('r').renderers[0].data_source.get_length() == 2")
     background = "getComputedStyle(document.body).backgroundColor"
     dark, plot = page.evaluate(background), page.evaluate("exafsd.model('r').background_fill_color")
