@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("tensorflow")
 pytest.importorskip("tf2onnx")
 
-from exafsd_training import heldout, structures, workflow
+from exafsd_training import foreign, heldout, structures, workflow, zoo
 from exafsd_training.fit import Settings
 from exafsd_training.network import Sizes
 
@@ -22,10 +22,13 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = Settings(
         steps=40, batch=64, epoch_steps=20, validation=200, sizes=Sizes((64,), 16),
         direct_spectra=1000, instrument_spectra=20, held_out=60,
+        detector_examples=100, detector_spectra=1024, detector_steps=50,
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         # without self-consistency the second FEFF run takes seconds instead of half a minute
         patch.setattr(heldout, "SECOND", heldout.NO_HOLE)
+        # one other phase will do: every one takes a FEFF run
+        patch.setattr(foreign, "others", lambda crystal: [zoo.load("cu-k-cu2o")])
         workflow.fit_model(structures.from_amcsd(11145), "Cu", "K", "smoke", folder, settings)
     return folder
 

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
-from exafsd_training import heldout, structures, workflow
+from exafsd_training import foreign, heldout, structures, workflow, zoo
 from exafsd_training.fit import Data, Settings
 from exafsd_training.instrument import Atom, instrument_pool
 from exafsd_training.network import Sizes
@@ -47,6 +47,7 @@ def settings() -> Settings:
     return Settings(
         steps=120, batch=64, epoch_steps=40, validation=100, sizes=Sizes((96, 96), 24),
         direct_spectra=2000, instrument_spectra=24, held_out=60,
+        detector_examples=400, detector_spectra=4096, detector_steps=300,
     )  # fmt: skip
 
 
@@ -68,6 +69,8 @@ def short_model(
     with pytest.MonkeyPatch.context() as patch:
         # without self-consistency the second FEFF run takes seconds instead of half a minute
         patch.setattr(heldout, "SECOND", heldout.NO_HOLE)
+        # one other phase will do: every one takes a FEFF run
+        patch.setattr(foreign, "others", lambda crystal: [zoo.load("cu-k-cu2o")])
         workflow.fit_model(structures.from_amcsd(COPPER), "Cu", "K", "smoke", out, short)
     return out
 

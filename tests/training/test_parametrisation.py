@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from exafsd.contract.recipe import FitWindow
 from exafsd_training import structures, zoo
 from exafsd_training.parametrisation import Parametrisation, independent_points, parametrise
 from exafsd_training.paths import KNOTS, PathTable, ScatteringPath, cubics, read_paths
-from exafsd_training.priors import Priors
-from exafsd_training.shells import group_shells, sigma2_ties
+from exafsd_training.priors import Priors, bond
+from exafsd_training.shells import Shell, group_shells, sigma2_ties
 from exafsd_training.simulate import sample
 from exafsd_training.thermal import (
     Bond,
@@ -164,6 +165,19 @@ def test_a_bond_of_unknown_stiffness_is_as_stiff_as_copper() -> None:
     drawn = vibrate(rng, draw_temperature(rng, 2000), Bond(12.8, einstein=590.0))
     assert (drawn.sigma2 >= drawn.thermal).all()
     assert Priors().einstein == ()
+
+
+def test_in_metals_disorder_is_as_skewed_as_vibration() -> None:
+    def c3(shell: Shell, **kinds: float) -> float:
+        bonds = bond(shell, 0, Priors(anharmonicity=(1.5, 1.5)), 0.1)
+        drawn = vibrate(np.random.default_rng(1), np.full(4000, 300.0), replace(bonds, **kinds))
+        assert drawn.static.max() > 0.002
+        return float(np.sum(drawn.c3[drawn.static > 0.002]))
+
+    metal = group_shells(single_scattering("cu-k-fcc"))[0]
+    oxide = group_shells(single_scattering("cu-k-cu2o"))[0]
+    assert c3(metal) > 1.3 * c3(metal, frozen_alike=False)
+    assert c3(oxide) == c3(oxide, frozen_alike=False)
 
 
 def test_averaged_sites_add_up(feff_folder: Path, all_paths: PathTable, tmp_path: Path) -> None:

@@ -15,13 +15,13 @@ from exafsd_training.simulate import GLITCHED, Pool, spoil
 Z90 = 1.6449
 #: Share of noise in the power below 5 angstrom up to which a spectrum counts as good.
 MOST_NOISE = 0.01
-#: Share of good simulated spectra whose misfit is above the largest usual one. Less than the 5 %
-#: that may be lost, because measured spectra have some misfit more than simulated ones; but with
-#: 0.01 measured copper with 30 % of its oxides in it passed, at nine tenths of the limit.
-UNUSUAL = 0.03
-#: Noise of chi(k) and data ends, 1/angstrom, over which the usual misfit is learnt, and times that
-#: every spectrum is looked at for it.
-USUAL_NOISE, USUAL_END, LOOKS = (5e-5, 4e-3), (7.5, 20.0), 3
+#: Share of good simulated spectra in which the detector takes another phase for likely, at every
+#: noise and data end; at least even odds, 0, count as likely.
+SEEN_IN_GOOD, LOWEST_LIMIT = 0.03, 0.0
+#: Nothing is read where the logarithm of the odds is higher than likely by so much. Measured
+#: spectra differ from simulated ones in more than their noise: without it ZnO.xdi, whose detector
+#: drifts, is lost. What lies between has the flag ``poor_fit`` (`exafsd_training.poor_fit`).
+WITHHELD = 2.0
 #: The score's limit: it is made so.
 OOD_LIMIT = 1.0
 #: Rounds of finding the table: a spectrum's noise is estimated, so its neighbours' nodes have a
@@ -96,11 +96,11 @@ def calibrate(model: Pinn, parametrisation: Parametrisation, held: Held) -> Cali
 
     The scale depends on noise and data end (`Pinn.calibration_nodes`). It is found with the noise
     and the end of every node; the coverage is counted on the same spectra spoilt as in training.
-    The model's `log_scale` and `usual_misfit` are set, so it is calibrated from here on.
+    The model's `log_scale` and `detector_limit` are set, so it is calibrated from here on.
     """
-    model.log_scale.assign(_fit_scale(model, held))
-    model.usual_misfit.assign(_fit_usual_misfit(model, held))
-    model.usual_misfit_known.assign(1.0)
+    scale, limit = _fit_nodes(model, held)
+    model.log_scale.assign(scale)
+    model.detector_limit.assign(limit)
     chi_k2, mask = held.spoilt(seed=11)
     theta = held.pool.theta
     out = predict(model, chi_k2, mask)
@@ -135,42 +135,39 @@ def _is_good(model: Pinn, chi_k2: Floats, mask: Floats) -> Floats:
     return share.numpy() < MOST_NOISE
 
 
-def _fit_usual_misfit(model: Pinn, held: Held) -> Floats:
-    """Coefficients (5 + 2 p,) for `Pinn.usual_misfit`: least squares, raised to a rare misfit."""
-    rng = np.random.default_rng(17)
-    signs, left = [], []
-    for look in range(LOOKS):
-        level = np.exp(rng.uniform(*np.log(USUAL_NOISE), len(held)))
-        end = np.minimum(rng.uniform(*USUAL_END, len(held)), held.pool.k_end)
-        chi_k2, mask = held.spoilt(300 + look, level, end)
-        good = _is_good(model, chi_k2, mask)
-        out = predict(model, chi_k2[good], mask[good])
-        inputs = (chi_k2[good], mask[good], out["theta"], out["chi_k2_pred"])
-        found = model.signs(*(tf.constant(x, tf.float32) for x in inputs))
-        signs.append(np.float64(found[0].numpy()))
-        left.append(np.float64(found[1].numpy()))
-    a, b = np.concatenate(signs), np.concatenate(left)
-    ridge = 1e-3 * len(a) * np.eye(a.shape[1])
-    ridge[0, 0] = 0.0
-    coefficients = np.linalg.solve(a.T @ a + ridge, a.T @ b)
-    coefficients[0] += np.quantile(b - a @ coefficients, 1 - UNUSUAL)
-    return np.float32(coefficients)
+def _fit_nodes(model: Pinn, held: Held) -> tuple[Floats, Floats]:
+    """Tables for `Pinn.log_scale` (nodes, p) and `Pinn.detector_limit` (nodes,).
 
-
-def _fit_scale(model: Pinn, held: Held) -> Floats:
-    """Table (nodes, p) for `Pinn.log_scale`: at every node the 90 % quantile of the pull is Z90."""
+    At every node the 90 % quantile of the pull is Z90, and of the odds the `SEEN_IN_GOOD` highest
+    are above the limit before `WITHHELD` is added.
+    """
     model.log_scale.assign(tf.zeros_like(model.log_scale))
     cells = [(level, end) for level in NOISE_NODES for end in END_NODES]
-    rest, shares = [], []
+    pulls, odds, shares = [], [], []
     for place, (level, end) in enumerate(cells):
         chi_k2, mask = held.spoilt(100 + place, level, end)
         reached = held.pool.k_end >= end - K_STEP
         out = predict(model, chi_k2[reached], mask[reached])
-        rest.append(np.log(_pull(out, held.pool.theta[reached]) / Z90 + 1e-9))
+        pulls.append(np.log(_pull(out, held.pool.theta[reached]) / Z90 + 1e-9))
         inputs = tf.constant(chi_k2[reached]), tf.constant(mask[reached])
+        odds.append(_odds(model, *inputs, out)[:, None])
         shares.append(np.float64(model.calibration_nodes(*inputs).numpy()))
-    table = np.zeros((len(cells), model.p))
+    limit = _quantiles(odds, shares, 1 - SEEN_IN_GOOD)[:, 0]
+    return np.float32(_quantiles(pulls, shares, 0.9)), np.float32(
+        np.maximum(limit, LOWEST_LIMIT) + WITHHELD
+    )
+
+
+def _quantiles(values: list[Floats], shares: list[Floats], q: float) -> Floats:
+    """Table (cells, c) whose interpolation the values (n, c) of every cell exceed in 1 - q."""
+    table = np.zeros((len(values), values[0].shape[1]))
     for _ in range(ROUNDS):
-        found = zip(rest, shares, strict=True)
-        table += np.array([np.quantile(r - share @ table, 0.9, axis=0) for r, share in found])
-    return np.float32(table)
+        found = zip(values, shares, strict=True)
+        table += np.array([np.quantile(v - share @ table, q, axis=0) for v, share in found])
+    return table
+
+
+def _odds(model: Pinn, chi_k2: tf.Tensor, mask: tf.Tensor, out: dict[str, Floats]) -> Floats:
+    outputs = (out[name] for name in ("theta", "chi_k2_exafs", "chi_k2_pred"))
+    evidence = model.evidence(chi_k2 * mask, mask, *outputs)
+    return np.float64(model.odds(evidence).numpy())

@@ -17,6 +17,7 @@ from exafsd.contract.card import (
     Training,
 )
 from exafsd_training.simulate import K_END, K_MIN
+from exafsd_training.poor_fit import simulated_scores
 from exafsd_training.workflow import Model
 
 #: Table of `exafsd_training.evaluation` in the model folder.
@@ -94,7 +95,7 @@ def make_card(model: Model, folder: Path, hashes: dict[str, str]) -> Card:
             edge_shift=_edge_shift(model),
             poor_fit=PoorFit.model_validate_json(poor_fit.read_text())
             if poor_fit.exists()
-            else None,
+            else simulated_scores(),
         ),
         software={"exafsd": __version__, "python": platform.python_version()} | _versions(),
         sha256=hashes,

@@ -44,6 +44,11 @@ class Settings:
     validation: int = 1_000
     #: spectra that error bars are calibrated on
     held_out: int = 3_000
+    #: clean spectra of its own and of other phases that the detector sees, mixtures of them that
+    #: it learns from, and steps of its training
+    detector_examples: int = 12_000
+    detector_spectra: int = 100_000
+    detector_steps: int = 5_000
     sizes: Sizes = field(default_factory=Sizes)
     weights: Weights = field(default_factory=Weights)
 
@@ -154,7 +159,7 @@ def train(
         ``steps``, ``epochs``, ``minutes``, and the last losses with ``validation/`` before
         the name of each term.
     """
-    optimiser = Adam(model.trainable_variables)
+    optimiser = Adam(model.reading)
     elapsed, steps, epoch = _resume(folder, model, optimiser)
     real = measured and (tf.constant(measured[0], tf.float32), tf.constant(measured[1], tf.float32))
     step, validate = _functions(model, data, settings, optimiser, real)

@@ -12,23 +12,17 @@ from xraydb import atomic_number
 
 from exafsd.contract import K_GRID, K_SIZE, Card, to_grid
 from exafsd.inference.readout import fits_poorly
-from exafsd_training import structures, zoo
+from exafsd_training import zoo
 from exafsd_training.calibrate import Held, predict
 from exafsd_training.card import NOT_HASHED, make_card
+from exafsd_training.foreign import Phase
 from exafsd_training.oracle import Chi
 from exafsd_training.oracle_table import read_spectrum
-from exafsd_training.parametrisation import E0_BOUND, parametrise
-from exafsd_training.paths import Floats, PathTable, read_paths
+from exafsd_training.parametrisation import E0_BOUND
+from exafsd_training.paths import Floats, PathTable
 from exafsd_training.poor_fit import noise_of
-from exafsd_training.simulate import (
-    K_END,
-    K_MIN,
-    REFF_MAX,
-    Pool,
-    direct_pool,
-    path_sums,
-    sample,
-)
+from exafsd_training.simulate import K_END, K_MIN, Pool, clean_spectra, path_sums, sample
+from exafsd_training.thermal import draw_temperature
 from exafsd_training.workflow import Job, Model, held_out, load_model
 
 NEGATIVES = "negatives.json"
@@ -101,7 +95,10 @@ def kinds(model: Model, folder: Path, workers: int) -> Iterator[tuple[str, bool,
     job = Job.of(model, folder)
     held = held_out(job, model.crystal, folder, seed, SPECTRA, workers)
     yield "good", True, *held.spoilt(1, NOISE, END)
-    own = direct_pool(seed, SPECTRA, par, job.table).clean
+    rng = np.random.default_rng(seed)
+    # two phases of a sample are as hot
+    kelvin = draw_temperature(rng, SPECTRA)
+    own = clean_spectra(sample(rng, SPECTRA, par, job.table, kelvin), par, job.table)
 
     def spoilt(chi_k2: Floats) -> tuple[Floats, Floats]:
         n = len(chi_k2)
@@ -110,10 +107,7 @@ def kinds(model: Model, folder: Path, workers: int) -> Iterator[tuple[str, bool,
         return Held(pool, np.ones(n, np.float32)).spoilt(2, NOISE, END)
 
     for config in other_phases(model):
-        feff = structures.run_feff(config.crystal(), config.absorber, config.edge, folder)
-        table = read_paths(feff).within(REFF_MAX)
-        theirs = parametrise(config.phase, table, config.fit, config.priors)
-        other = direct_pool(seed, SPECTRA, theirs, table).clean
+        other = Phase.of(config, folder).spectra(rng, SPECTRA, kelvin)
         yield f"{config.name} instead", False, *spoilt(other)
         yield f"{SHARE:.0%} of {config.name}", False, *spoilt((1 - SHARE) * own + SHARE * other)
     yield "E0 beyond the bounds", False, *spoilt(_moved(model, job.table, seed))

@@ -20,12 +20,17 @@ CENTRES = 160
 STEEPNESS = 5.5
 #: Window in R of the out-of-domain score, angstrom, and where only noise is left.
 OOD_R, NOISE_R = (1.0, 5.0), (15.0, 25.0)
-#: Where what the field leaves over counts in crystals of one element: atoms in a row focus the
-#: electron at their fourth shell, and what FEFF gets wrong there is more than a mixture leaves.
-ONE_ELEMENT_R = (1.0, 3.5)
 #: R-factor above which no spectrum is believed: neighbours in the periodic table with another
 #: structure (hcp Zn as Cu, Cu2S as Cu) have 0.19 and more.
 LARGEST_R_FACTOR = 0.18
+#: Hidden layers of the detector of other phases, and by how much its answer, the logarithm of the
+#: odds, has to rise for the out-of-domain score to rise by a factor of e.
+DETECTOR, SOFTNESS = (128, 64), 2.0
+#: Sizes, relative to the signal, that count as 1 to the detector: of the signal in R, of what the
+#: field leaves over, and of what EXAFS(theta) does.
+USUAL_SIZE = (1.5, 0.17, 0.25)
+#: Limit before calibration, logarithm of odds: nothing is above it.
+NO_LIMIT = 1e3
 #: Taper at both ends of the mask, 1/angstrom.
 TAPER = 1.5
 #: Nodes of the calibration of error bars: noise of chi(k), no unit, and data ends, 1/angstrom.
@@ -109,9 +114,6 @@ class Pinn(tf.Module):
         super().__init__()
         rng = np.random.default_rng(seed)
         self.p = len(parametrisation.parameters)
-        one_element = all(s.scatterer == s.absorber for s in parametrisation.shells)
-        #: window in R of the field's misfit, angstrom
-        self.field_r = ONE_ELEMENT_R if one_element else OOD_R
         self.equation = Equation(parametrisation)
         self.scale = tf.constant(scale, tf.float32)
         bounds = parametrisation.bounds
@@ -129,9 +131,11 @@ class Pinn(tf.Module):
         nodes = len(NOISE_NODES) * len(END_NODES)
         #: (nodes, p) logarithm of the factor of every error bar, by noise and data end
         self.log_scale = tf.Variable(tf.zeros((nodes, self.p)), trainable=False, name="log_scale")
-        #: (5 + 2 p,) coefficients of the log of the largest usual misfit, and 1 once they are known
-        self.usual_misfit = tf.Variable(tf.zeros(5 + 2 * self.p), trainable=False)
-        self.usual_misfit_known = tf.Variable(0.0, trainable=False)
+        seen = [3 * 2 * len(radii(OOD_R)) + self.p + 5, *DETECTOR, 1]
+        own = np.random.default_rng((seed, 1))
+        self.detector = [Dense(own, a, b) for a, b in pairwise(seen)]
+        #: (nodes,) answer of the detector above which nothing is read, by noise and data end
+        self.detector_limit = tf.Variable(tf.fill((nodes,), NO_LIMIT), trainable=False)
         self.k = tf.constant(K_GRID, tf.float32)
         # place of every entry of the packed triangle in the (p, p) matrix, as a 0/1 matrix:
         # a product exports to ONNX where a scatter does not
@@ -139,6 +143,12 @@ class Pinn(tf.Module):
         place = np.zeros((len(rows), self.p * self.p), np.float32)
         place[np.arange(len(rows)), rows * self.p + columns] = 1
         self.place, self.diagonal = tf.constant(place), tf.constant(rows == columns)
+
+    @property
+    def reading(self) -> tuple[tf.Variable, ...]:
+        """Variables of everything but the detector, which is trained when they are."""
+        detector = {id(v) for layer in self.detector for v in layer.variables}
+        return tuple(v for v in self.trainable_variables if id(v) not in detector)
 
     def encode(self, chi_k2: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         """Encoding z (b, width) of the input (b, 401) and its mask (b, 401)."""
@@ -202,12 +212,15 @@ class Pinn(tf.Module):
         edge = tf.minimum(self.k - K_MIN, end - self.k) / TAPER
         return mask * tf.sin(np.pi / 2 * tf.clip_by_value(edge, 0.0, 1.0)) ** 2
 
+    def wave(self, chi_k2: tf.Tensor, window: tf.Tensor, r: tuple[float, float]) -> tf.Tensor:
+        """Transform of k^2 chi within an R range in angstrom, (b, 2 * radii): cosine, then sine."""
+        angle = 2 * K_GRID[:, None] * radii(r)
+        matrix = np.hstack([np.cos(angle), np.sin(angle)]) / K_SIZE
+        return (chi_k2 * window) @ tf.constant(matrix, tf.float32)
+
     def power(self, chi_k2: tf.Tensor, window: tf.Tensor, r: tuple[float, float]) -> tf.Tensor:
         """Mean power (b,) of the transform of k^2 chi within an R range in angstrom."""
-        angle = 2 * K_GRID[:, None] * np.arange(r[0], r[1] + 1e-6, 0.1)
-        matrix = np.hstack([np.cos(angle), np.sin(angle)]) / K_SIZE
-        wave = (chi_k2 * window) @ tf.constant(matrix, tf.float32)
-        return tf.reduce_mean(wave * wave, axis=1)
+        return tf.reduce_mean(self.wave(chi_k2, window, r) ** 2, axis=1)
 
     def out_of_domain(
         self,
@@ -216,41 +229,73 @@ class Pinn(tf.Module):
         theta: tf.Tensor,
         exafs: tf.Tensor,
         field: tf.Tensor,
+        nodes: tf.Tensor,
     ) -> tf.Tensor:
         """Score (b,); above 1 a spectrum is not to be read.
 
         The larger of two: the R-factor of EXAFS(theta) over `OOD_R` against `LARGEST_R_FACTOR`,
         with the square of the share of noise in the signal added, so that noise alone is not taken
-        for a perfect spectrum; and what the field leaves of the spectrum over `field_r` against the
-        most it leaves of spectra like it. The second needs calibration and is 0 before.
+        for a perfect spectrum; and the detector's odds that another phase is in the spectrum,
+        against `detector_limit`. The second is 0 before calibration. The first is cubed: below its
+        limit it says little, and the detector shall decide.
         """
         window = self.taper(mask)
         data = self.power(chi_k2, window, OOD_R) + 1e-12
         noise = self.power(chi_k2, window, NOISE_R)
         misfit = self.power(chi_k2 - exafs, window, OOD_R)
         r_factor = tf.maximum(misfit - noise, 0.0) / data + (noise / data) ** 2
-        signs, left = self.signs(chi_k2, mask, theta, field)
-        usual = tf.linalg.matvec(signs, self.usual_misfit)
-        strange = tf.exp(tf.minimum(left - usual, 20.0)) * self.usual_misfit_known
-        return tf.maximum(r_factor / LARGEST_R_FACTOR, strange)
+        odds = self.odds(self.evidence(chi_k2, mask, theta, exafs, field))
+        above = odds - tf.linalg.matvec(nodes, self.detector_limit)
+        # beyond the clip nothing is to be told apart
+        mixed = tf.exp(tf.clip_by_value(above / SOFTNESS, -20.0, 4.0))
+        return tf.maximum((r_factor / LARGEST_R_FACTOR) ** 3, mixed)
 
-    def signs(
-        self, chi_k2: tf.Tensor, mask: tf.Tensor, theta: tf.Tensor, field: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """What a spectrum's misfit depends on (b, 5 + 2 p), and the log of that of the field (b,).
+    def evidence(
+        self,
+        chi_k2: tf.Tensor,
+        mask: tf.Tensor,
+        theta: tf.Tensor,
+        exafs: tf.Tensor,
+        field: tf.Tensor,
+    ) -> tf.Tensor:
+        """What the detector judges by (b, n), every column about 1 in size.
 
-        How much a good spectrum leaves over depends on its signal, its noise, its end and its
-        structure: hot samples have little signal in front of the same background.
+        The spectrum and what field and EXAFS(theta) leave of it, in R and relative to the signal;
+        how large they and the noise are; where the data end; and theta.
         """
         window = self.taper(mask)
-        data = tf.math.log(self.power(chi_k2, window, self.field_r) + 1e-12)
-        power = self.power(chi_k2, window, NOISE_R)
-        noise = tf.math.log(power + 1e-12)
-        end = tf.reduce_max(mask * self.k, axis=1)
-        few = tf.stack([tf.ones_like(data), data, noise, 0.1 * noise**2, 0.1 * end], axis=1)
-        away = (theta - self.centre) / self.unit
-        left = tf.maximum(self.power(chi_k2 - field, window, self.field_r) - power, 1e-3 * power)
-        return tf.concat([few, away, away**2], 1), tf.math.log(left + 1e-9)
+        parts = [self.wave(x, window, OOD_R) for x in (chi_k2, chi_k2 - field, chi_k2 - exafs)]
+        rms = [tf.sqrt(tf.reduce_mean(part**2, 1, keepdims=True)) for part in parts]
+        size = rms[0] + 1e-9
+        noise = tf.sqrt(self.power(chi_k2, window, NOISE_R))[:, tf.newaxis]
+        relative = [*(part / size for part in rms[1:]), noise / size]
+        end = tf.reduce_max(mask * self.k, axis=1, keepdims=True)
+        seen = [
+            # soft limit: of what is far off, it only counts that it is
+            *(
+                3 * tf.tanh(x / (3 * usual * size))
+                for x, usual in zip(parts, USUAL_SIZE, strict=True)
+            ),
+            *(tf.math.log(x + 1e-3) + 2 for x in relative),
+            tf.math.log(size),
+            (end - 12) / 4,
+            0.5 * (theta - self.centre) / self.unit,
+        ]
+        return tf.concat(seen, 1)
+
+    def odds(self, evidence: tf.Tensor, forget: float = 0.0) -> tf.Tensor:
+        """Logarithm of the odds (b,) that another phase is in the spectrum.
+
+        `forget` is the share of every hidden layer that is left out at random, in training.
+        """
+        first, second, last = self.detector
+        hidden = tf.tanh(first(evidence))
+        if forget:
+            hidden = tf.nn.dropout(hidden, forget)
+        hidden = tf.nn.relu(second(hidden))
+        if forget:
+            hidden = tf.nn.dropout(hidden, forget)
+        return last(hidden)[:, 0]
 
     def __call__(self, chi_k2: tf.Tensor, mask: tf.Tensor) -> dict[str, tf.Tensor]:
         """What the bundle's ``pinn.onnx`` returns.
@@ -264,13 +309,19 @@ class Pinn(tf.Module):
         theta, cholesky = self.structure(z)
         exafs = self.equation.chi_k2(theta)
         field = self.spectrum(z, self.field.basis(self.k))
+        nodes = self.calibration_nodes(chi_k2, mask)
         return {
             "theta": theta,
-            "theta_cov": self.covariance(cholesky, self.calibration_nodes(chi_k2, mask)),
+            "theta_cov": self.covariance(cholesky, nodes),
             "chi_k2_pred": field,
             "chi_k2_exafs": exafs,
-            "ood": self.out_of_domain(chi_k2 * mask, mask, theta, exafs, field),
+            "ood": self.out_of_domain(chi_k2 * mask, mask, theta, exafs, field, nodes),
         }
+
+
+def radii(r: tuple[float, float]) -> Floats:
+    """Points of a transform within an R range, angstrom."""
+    return np.arange(r[0], r[1] + 1e-6, 0.1)
 
 
 def hats(x: tf.Tensor, nodes: Floats) -> tf.Tensor:

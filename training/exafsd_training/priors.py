@@ -50,6 +50,10 @@ def bond(shell: Shell, place: int, priors: Priors, spread: float) -> Bond:
         einstein=priors.einstein[place] if place < len(priors.einstein) else None,
         spread=spread,
         anharmonicity=priors.anharmonicity,
+        # frozen in the same potential; in a compound static disorder is bonds of different length.
+        # Were it not skewed in metals, a hot foil might be a cold one in disorder, and its R was
+        # read to rise by a tenth too little
+        frozen_alike=shell.scatterer == shell.absorber,
     )
 
 

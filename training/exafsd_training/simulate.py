@@ -126,7 +126,12 @@ def _clip(values: Floats, bounds: tuple[float, float]) -> Floats:
 
 
 def sample(
-    rng: np.random.Generator, n: int, parametrisation: Parametrisation, truth: PathTable
+    rng: np.random.Generator,
+    n: int,
+    parametrisation: Parametrisation,
+    truth: PathTable,
+    temperature: Floats | None = None,
+    rough: float = 1.0,
 ) -> Draw:
     """Draw structures.
 
@@ -143,11 +148,18 @@ def sample(
         What theta means.
     truth
         Paths of the simulated spectra, more than the parametrisation's own.
+    temperature
+        (n,) K, drawn by default.
+    rough
+        FEFF's errors are larger by a factor between 1 and this, another for every spectrum, and
+        ties are off by its square root more.
     """
     par = parametrisation
     shells, priors = par.shells, par.priors
     theta = np.zeros((n, len(par.parameters)))
-    moved = vibrations(rng, draw_temperature(rng, n), shells, priors)
+    if temperature is None:
+        temperature = draw_temperature(rng, n)
+    moved = vibrations(rng, temperature, shells, priors)
 
     wide = rng.random(n) < E0_ANYWHERE
     e0 = np.where(wide, rng.uniform(-E0_REACH, E0_REACH, n), rng.normal(*priors.e0, n))
@@ -187,17 +199,20 @@ def sample(
     loose[[i for shell in par.fitted for i in shell.paths]] = 0.0
     small = rng.random((n, 1)) < 0.3
     damped = np.where(small, rng.uniform(0.6, 1.0, (n, 1)), 1.0)
-    damped = damped * np.exp(rng.normal(0, FAR_AMPLITUDE, (n, 1)))
-    amplitude = 1 + loose * (damped * np.exp(rng.normal(0, LOOSE[0], deltar.shape)) - 1)
+    # exactly 1 by default, and then nothing is drawn: older pools stay what they are
+    worse = np.exp(rng.uniform(0, np.log(rough), (n, 1))) if rough > 1 else np.ones((n, 1))
+    off = np.sqrt(worse)
+    damped = damped * np.exp(off * rng.normal(0, FAR_AMPLITUDE, (n, 1)))
+    amplitude = 1 + loose * (damped * np.exp(off * rng.normal(0, LOOSE[0], deltar.shape)) - 1)
     # a mean free path (about 10 angstrom) off by a tenth weakens longer paths more
     lengths = truth.reff - shells[0].reff
     amplitude = amplitude * np.exp(-2 * lengths / 10 * rng.normal(0, 0.1, (n, 1)))
     amplitude = amplitude * (number / par.degeneracy)[:, None]
-    deltar = deltar + loose * truth.reff * rng.normal(0, LOOSE[1], deltar.shape)
-    path_sigma2 = path_sigma2 * np.exp(loose * rng.normal(0, LOOSE[2], deltar.shape))
+    deltar = deltar + loose * truth.reff * off * rng.normal(0, LOOSE[1], deltar.shape)
+    path_sigma2 = path_sigma2 * np.exp(loose * off * rng.normal(0, LOOSE[2], deltar.shape))
     groups = error_groups(truth, shells)
-    errors = feff_errors(rng, n, groups.shape[1])
-    return Draw(theta, amplitude, deltar, path_sigma2, cumulant, groups, errors)
+    gain, phase = (x * worse[..., None] for x in feff_errors(rng, n, groups.shape[1]))
+    return Draw(theta, amplitude, deltar, path_sigma2, cumulant, groups, (gain, phase))
 
 
 def error_groups(truth: PathTable, shells: Sequence[Shell]) -> Floats:
@@ -267,6 +282,12 @@ def path_sums(draw: Draw, truth: PathTable, e0: Floats) -> tuple[Floats, Floats]
         rows = slice(start, start + BATCH)
         chi[rows], exact[rows] = total(*(tf.constant(x[rows], tf.float32) for x in arrays))
     return chi, exact
+
+
+def clean_spectra(draw: Draw, parametrisation: Parametrisation, truth: PathTable) -> Floats:
+    """Path sums k^2 chi (n, 401) in 1/angstrom^2, with FEFF's errors of the draw; float32."""
+    e0 = draw.theta[:, parametrisation.index("e0_shift")]
+    return np.float32(K_GRID**2 * path_sums(draw, truth, e0)[0])
 
 
 def direct_pool(seed: int, n: int, parametrisation: Parametrisation, truth: PathTable) -> Pool:

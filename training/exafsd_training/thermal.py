@@ -34,12 +34,14 @@ class Bond:
     `einstein` is in K or None for a bond as stiff as copper's, `mass` the reduced mass in u,
     `spread` the standard deviation of the logarithm of the Einstein temperature. `anharmonicity`
     is the range of a = 6 k3/k in 1/angstrom: about 1.8 in a metal such as Cu, 0 in a harmonic bond.
+    `frozen_alike` says that static displacements are as skewed as thermal ones.
     """
 
     mass: float
     einstein: float | None = None
     spread: float = 0.18
     anharmonicity: tuple[float, float] = (0.0, 2.4)
+    frozen_alike: bool = False
 
     @property
     def temperature(self) -> float:
@@ -81,17 +83,17 @@ def einstein_sigma2(temperature: Floats, einstein: Floats, mass: float) -> Float
     return EINSTEIN / (mass * einstein) / np.tanh(einstein / (2 * temperature))
 
 
-def third_cumulant(thermal: Floats, zero_point: Floats, anharmonicity: Floats) -> Floats:
+def third_cumulant(sigma2: Floats, zero_point: Floats, anharmonicity: Floats) -> Floats:
     """C3 in angstrom^3: a (sigma^4 - 2/3 sigma_0^4), sigma_0^2 at zero temperature.
 
     Parameters
     ----------
-    thermal, zero_point
-        sigma^2 at the temperature and at zero, angstrom^2.
+    sigma2, zero_point
+        sigma^2 of what is skewed, and of vibrations at zero temperature, angstrom^2.
     anharmonicity
         a = 6 k3/k, 1/angstrom.
     """
-    return anharmonicity * (thermal**2 - 2 / 3 * zero_point**2)
+    return anharmonicity * (sigma2**2 - 2 / 3 * zero_point**2)
 
 
 def draw_temperature(rng: np.random.Generator, n: int) -> Floats:
@@ -109,5 +111,6 @@ def vibrate(rng: np.random.Generator, temperature: Floats, bond: Bond) -> Vibrat
     thermal = einstein_sigma2(temperature, einstein, bond.mass)
     share, mean = STATIC
     static = np.where(rng.random(n) < share, rng.exponential(mean, n), 0)
-    c3 = third_cumulant(thermal, zero_point, rng.uniform(*bond.anharmonicity, n))
+    skewed = thermal + static if bond.frozen_alike else thermal
+    c3 = third_cumulant(skewed, zero_point, rng.uniform(*bond.anharmonicity, n))
     return Vibration(thermal, static, c3 + rng.normal(0, C3_SCATTER, n))

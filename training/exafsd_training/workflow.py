@@ -25,7 +25,9 @@ from exafsd.contract.recipe import FitWindow
 from exafsd_training import ablation, structures
 from exafsd_training.calibrate import Held, calibrate
 from exafsd_training.coverage import Row, as_table, coverage
+from exafsd_training.detector import ROUGH, Examples, learn
 from exafsd_training.fit import CHECKPOINT, Data, Settings, build, load, save, train
+from exafsd_training.foreign import foreign_spectra
 from exafsd_training.heldout import second_table
 from exafsd_training.instrument import Atom, instrument_pool
 from exafsd_training.losses import Weights
@@ -37,7 +39,7 @@ from exafsd_training.paths import PathTable, load_table, read_paths, save_table
 from exafsd_training.plots import plot_ablation, plot_history, plot_parity, plot_spectra
 from exafsd_training.priors import Priors
 from exafsd_training.shells import group_shells
-from exafsd_training.simulate import K_MIN, REFF_MAX, Pool, direct_pool
+from exafsd_training.simulate import K_MIN, REFF_MAX, Pool, clean_spectra, direct_pool, sample
 from exafsd_training.structures import Crystal
 from exafsd_training.zoo import ModelConfig
 
@@ -132,6 +134,7 @@ def fit_model(
             progress.update(task, completed=share, description=f"training: {shown}")
 
         summary = train(model, data, settings, out, measured if unlabelled else None, report)
+        learn_detector(model, job, data, crystal, out, settings, progress)
     held = held_out(job, crystal, out, settings.seed + 2, settings.held_out, workers)
     calibrated = calibrate(model, job.parametrisation, held)
     save(out / WEIGHTS, model)
@@ -146,6 +149,29 @@ def fit_model(
     plot_parity(model, job.parametrisation, data.validation_instrument, out)
     console.print(f"{out}: {summary['epochs']} epochs, limit of the out-of-domain score "
                   f"{calibrated.ood_limit:.3g}")  # fmt: skip
+
+
+def learn_detector(
+    model: Pinn,
+    job: Job,
+    data: Data,
+    crystal: Crystal,
+    out: Path,
+    settings: Settings,
+    progress: Progress,
+) -> None:
+    """Train the detector of other phases of a trained network; their FEFF runs end up in `out`."""
+    task = progress.add_task("detector", total=1.0)
+    rng = np.random.default_rng((settings.seed, 4))
+    n, what = settings.detector_examples, (job.parametrisation, job.table)
+    own = clean_spectra(sample(rng, n, *what, rough=ROUGH), *what)
+    examples = Examples(own, foreign_spectra(crystal, out, n, settings.seed + 5))
+
+    def report(share: float, loss: float) -> None:
+        progress.update(task, completed=share, description=f"detector: {loss:.3g}")
+
+    learn(model, data, examples, settings, report)
+    progress.update(task, completed=1.0)
 
 
 def ablate_model(

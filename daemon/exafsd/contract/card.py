@@ -115,7 +115,7 @@ class Calibration(_Frozen):
 
 
 class PoorFit(_Frozen):
-    """Out-of-domain score that measured spectra of the material stay below, noise added."""
+    """Out-of-domain score that spectra of the material stay below, by noise and data end."""
 
     noise: tuple[float, ...] = Field(min_length=2, description="of chi(k), ascending")
     k_end: tuple[float, ...] = Field(min_length=2, description="data ends, ascending, 1/angstrom")
@@ -147,7 +147,7 @@ class Thresholds(_Frozen):
     poor_fit: PoorFit | None = Field(
         default=None,
         description="above, a spectrum fits worse than the measured spectra the model was judged"
-        " by; null where there are none",
+        " by, or, where there are none, than simulated ones; null in older cards",
     )
 
 
