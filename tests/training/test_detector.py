@@ -32,11 +32,13 @@ def test_a_stretched_spectrum_has_its_distances_stretched() -> None:
 
 
 def test_feff_errors_can_be_drawn_larger(copper: Parametrisation, truth: PathTable) -> None:
-    def spread(rough: float) -> float:
-        draw = sample(np.random.default_rng(3), 200, copper, truth, np.full(200, 300.0), rough)
+    def spread(*rough: float) -> float:
+        draw = sample(
+            np.random.default_rng(3), 200, copper, truth, np.full(200, 300.0), rough or None
+        )
         return float(np.std(draw.errors[0]))
 
-    assert 1.3 * spread(1.0) < spread(3.0) < 3 * spread(1.0)
+    assert 1.3 * spread() < spread(1.0, 3.0) < 3 * spread()
 
 
 def test_other_phases_come_in_random_order(

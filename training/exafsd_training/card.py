@@ -16,8 +16,8 @@ from exafsd.contract.card import (
     Thresholds,
     Training,
 )
-from exafsd_training.simulate import K_END, K_MIN
 from exafsd_training.poor_fit import simulated_scores
+from exafsd_training.simulate import K_END, K_MIN
 from exafsd_training.workflow import Model
 
 #: Table of `exafsd_training.evaluation` in the model folder.

@@ -16,8 +16,8 @@ from exafsd_training.network import Pinn
 from exafsd_training.paths import Floats
 from exafsd_training.simulate import spoil
 
-#: FEFF's errors are up to so many times as large in what the detector learns from.
-ROUGH = 3.0
+#: FEFF's errors are so many times as large in what the detector learns from, a range.
+ROUGH = (1.0, 3.0)
 #: Share of every hidden layer left out at random, and how sure the truth is: a detector that is
 #: sure of every detail of a simulation takes measured ZnO, which no simulation is like, for mixed.
 FORGET, DOUBT = 0.3, 0.02

@@ -131,7 +131,7 @@ def sample(
     parametrisation: Parametrisation,
     truth: PathTable,
     temperature: Floats | None = None,
-    rough: float = 1.0,
+    rough: tuple[float, float] | None = None,
 ) -> Draw:
     """Draw structures.
 
@@ -151,8 +151,8 @@ def sample(
     temperature
         (n,) K, drawn by default.
     rough
-        FEFF's errors are larger by a factor between 1 and this, another for every spectrum, and
-        ties are off by its square root more.
+        FEFF's errors are times a factor between these, another for every spectrum, and what ties
+        are off by times its square root.
     """
     par = parametrisation
     shells, priors = par.shells, par.priors
@@ -200,7 +200,7 @@ def sample(
     small = rng.random((n, 1)) < 0.3
     damped = np.where(small, rng.uniform(0.6, 1.0, (n, 1)), 1.0)
     # exactly 1 by default, and then nothing is drawn: older pools stay what they are
-    worse = np.exp(rng.uniform(0, np.log(rough), (n, 1))) if rough > 1 else np.ones((n, 1))
+    worse = np.exp(rng.uniform(*np.log(rough), (n, 1))) if rough else np.ones((n, 1))
     off = np.sqrt(worse)
     damped = damped * np.exp(off * rng.normal(0, FAR_AMPLITUDE, (n, 1)))
     amplitude = 1 + loose * (damped * np.exp(off * rng.normal(0, LOOSE[0], deltar.shape)) - 1)
