@@ -18,8 +18,8 @@ from exafsd_training.simulate import spoil
 
 #: FEFF's errors are so many times as large in what the detector learns from, a range.
 ROUGH = (1.0, 3.0)
-#: Share of every hidden layer left out at random, and how sure the truth is: a detector that is
-#: sure of every detail of a simulation takes measured ZnO, which no simulation is like, for mixed.
+#: Share of every hidden layer left out at random, and how far from sure the truth is said to be: no
+#: measured spectrum is like a simulated one in every detail.
 FORGET, DOUBT = 0.3, 0.02
 #: Share of another phase: from where it should be seen to half, and in some of the spectra to all.
 SHARE, MOSTLY = (0.12, 0.55), (0.15, 1.0)
