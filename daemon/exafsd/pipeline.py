@@ -36,13 +36,13 @@ from exafsd.reading import (
     Reading,
     choose,
     finish,
-    fit_window,
     flags,
     read,
     readers,
 )
 from exafsd.reduction.preparation import Preparation
 from exafsd.reduction.reducer import Job, Reducer
+from exafsd.reduction.transform import fit_window
 from exafsd.spectra import Edge, ReducedSpectrum, Spectrum, SpectrumError, Sweep
 from exafsd.spectra import Rejected as RejectedSpectrum
 

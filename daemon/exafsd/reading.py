@@ -4,7 +4,6 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +15,14 @@ from exafsd.contract.recipe import FitWindow, Recipe
 from exafsd.inference import candidates
 from exafsd.inference.polish import Polished, Polisher
 from exafsd.inference.predictor import Rows
-from exafsd.inference.readout import Readout, fits_poorly, trust_score
+from exafsd.inference.readout import Readout, fits_poorly, trust_score, usual_signal
 from exafsd.inference.registry import Bundle
 from exafsd.reduction.edges import edge_energy
-from exafsd.reduction.transform import fit_weight, grid_transform, r_factor
+from exafsd.reduction.transform import fit_weight, fit_window, grid_transform, misfit
 from exafsd.spectra import Floats, Prediction, ReducedSpectrum
 
 log = logging.getLogger(__name__)
 
-#: fit windows whose cut to the data is remembered
-REMEMBERED = 256
 #: Least end of the data, 1/angstrom, to which a spectrum is cut where noise drowns the rest. Below
 #: it a wrong structure fits too easily: Cu2S passes for copper on data to 9.5.
 CLEAN_END = 10.0
@@ -79,13 +76,15 @@ class Reading:
     prediction: Prediction | None = None
     trust: float | None = None
     r_factor: float | None = None
+    #: the same, relative to half the material's usual signal where the spectrum has less
+    usual_r_factor: float | None = None
     #: R-factor in the window that all candidates share
     misfit: float = np.nan
     chi_k2: NDArray[np.float32] | None = None  # (401,) as shown
     chir_mag_pred: Floats | None = None
     polished: Polished | None = None
-    #: the network was given only what comes before the noise
-    noisy_end: bool = False
+    #: where the noise begins before which the network was given the spectrum, 1/angstrom
+    noisy_end: float | None = None
 
 
 def readers(models: Sequence[Model], reduction: Reduction) -> tuple[Reader, ...]:
@@ -139,14 +138,17 @@ def _read(model: Model, group: Sequence[Reading]) -> None:
     _read_before_noise(bundle, group, predictions, rows, mask)
     data, _ = rows_to_grid(chi, 0.0, k_end)
     exafs = np.stack([p.chi_k2_exafs for p in predictions])
-    factors = r_factor(data, exafs, fit_window(model.fit, k_end), k_end)
-    misfits, window = factors, group[0].reader.compared_in
+    own = misfit(data, exafs, fit_window(model.fit, k_end), k_end)
+    shared, window = own, group[0].reader.compared_in
     if window is not None:
-        misfits = r_factor(data, exafs, fit_window(window, k_end), k_end)
-    for one, prediction, factor, misfit in zip(group, predictions, factors, misfits, strict=True):
+        shared = misfit(data, exafs, fit_window(window, k_end), k_end)
+    factors = (
+        own.r_factor(), own.r_factor(usual_signal(bundle.card, k_end)), shared.r_factor()
+    )  # fmt: skip
+    for one, prediction, found in zip(group, predictions, zip(*factors, strict=True), strict=True):
         one.prediction = prediction
-        one.r_factor = float(factor) if np.isfinite(factor) else None
-        one.misfit = float(misfit)
+        one.r_factor, one.usual_r_factor = (float(f) if np.isfinite(f) else None for f in found[:2])
+        one.misfit = float(found[2])
         one.trust = trust_score(bundle.card, prediction.ood)
         one.reason = _distrust(bundle, prediction)
 
@@ -174,9 +176,9 @@ def _read_before_noise(
         return
     cut = np.stack([mask * (end + K_STEP / 2 >= K_GRID) for _, end in again]).astype(np.float32)
     shorter = bundle.predictor.predict(rows[[i for i, _ in again]] * cut, cut)
-    for (i, _), prediction in zip(again, shorter, strict=True):
+    for (i, end), prediction in zip(again, shorter, strict=True):
         if prediction.ood <= bundle.card.thresholds.ood:
-            predictions[i], group[i].noisy_end = prediction, True
+            predictions[i], group[i].noisy_end = prediction, float(end)
 
 
 def noise_begins(chi_k2: Rows, predicted: Floats, mask: Rows) -> Floats:
@@ -243,7 +245,7 @@ def flags(best: Reading) -> tuple[str, ...]:
     ``noisy_end`` where the network was given only the part before the noise, ``poor_fit`` where
     it was believed, but fits worse than measured spectra of the material.
     """
-    end = ("noisy_end",) if best.noisy_end else ()
+    end = () if best.noisy_end is None else ("noisy_end",)
     return _edge_flags(best) + end + (("poor_fit",) if _fits_poorly(best) else ())
 
 
@@ -251,10 +253,12 @@ def _fits_poorly(best: Reading) -> bool:
     model, prediction, noise = best.reader.model, best.prediction, best.read.epsilon_k
     if model is None or prediction is None or noise is None:
         return False
-    # what is withheld says so itself; the limit does not hold for a part of the data
-    if best.reason is not None or best.noisy_end:
+    if best.reason is not None:  # what is withheld says so itself
         return False
-    return fits_poorly(model.bundle.card, prediction.ood, noise, best.read.k_data[1])
+    end, factor = best.read.k_data[1], best.usual_r_factor
+    if best.noisy_end is not None:
+        end, factor = best.noisy_end, None  # the R-factor is that of all the data
+    return fits_poorly(model.bundle.card, prediction.ood, factor, noise, end)
 
 
 def _edge_flags(best: Reading) -> tuple[str, ...]:
@@ -359,9 +363,3 @@ def _distrust(bundle: Bundle, prediction: Prediction) -> str | None:
             f" (score {prediction.ood:.3g}, limit {bundle.card.thresholds.ood:.3g})"
         )
     return None
-
-
-@lru_cache(maxsize=REMEMBERED)
-def fit_window(fit: FitWindow, k_end: float) -> FitWindow:
-    """Fit window cut to the data, as the reference fits do."""
-    return fit.model_copy(update={"k": (fit.k[0], min(fit.k[1], k_end - 0.5))})

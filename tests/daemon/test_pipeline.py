@@ -12,6 +12,7 @@ from exafsd.contract.card import PoorFit
 from exafsd.contract.frames import ARRAY_UNITS, decode, encode
 from exafsd.contract.recipe import Autobk, Recipe
 from exafsd.inference.candidates import MOST
+from exafsd.inference.readout import fits_poorly, usual_signal
 from exafsd.inference.registry import BundleError, Registry, load_bundle, shipped_folder
 from exafsd.pipeline import Pipeline
 from exafsd.reading import noise_begins
@@ -274,12 +275,26 @@ def test_an_energy_scale_that_is_off_is_flagged_and_nothing_withheld(tmp_path, f
 
 
 def test_what_fits_worse_than_measured_spectra_of_the_material_is_flagged(tmp_path, foil):
-    def quality(ood, limit):
+    def quality(ood, limit, r_factor=None, signal=None):
+        def table(value):
+            return value and ((value, value), (value, value))
+
         usual = limit and PoorFit(
-            noise=(1e-5, 1e-1), k_end=(8.0, 16.0), limit=((limit, limit), (limit, limit))
+            noise=(1e-5, 1e-1),
+            k_end=(8.0, 16.0),
+            limit=table(limit),
+            r_factor=table(r_factor),
+            signal=signal and (signal, signal),
         )
         thresholds = copper().thresholds.model_copy(update={"poor_fit": usual})
-        own = made(tmp_path / f"{ood} {limit}", "cu-k-own", CU, 0.9, ood, thresholds=thresholds)
+        own = made(
+            tmp_path / f"{ood} {limit} {r_factor} {signal}",
+            "cu-k-own",
+            CU,
+            0.9,
+            ood,
+            thresholds=thresholds,
+        )
         found = one(pipeline(own), counted(foil))
         assert (found["shells"] is None) == (ood > 1)
         return "poor_fit" in found["quality"]
@@ -288,15 +303,50 @@ def test_what_fits_worse_than_measured_spectra_of_the_material_is_flagged(tmp_pa
     assert not quality(0.5, 0.6)
     assert not quality(0.5, None)
     assert not quality(1.2, 0.4)  # withheld, and says so
+    # it explains nine tenths of the amplitude: the R-factor is 0.01
+    assert quality(0.5, 0.6, r_factor=0.009)
+    assert not quality(0.5, 0.6, r_factor=0.011)
+    assert quality(0.5, 0.4, r_factor=0.011)
+    # a hot sample has less signal than is usual, and what it misses counts against that
+    assert quality(0.5, 0.6, r_factor=0.009, signal=1e-6)
+    assert not quality(0.5, 0.6, r_factor=0.009, signal=1e6)
+
+
+def test_limits_lie_between_their_nodes():
+    usual = PoorFit(
+        noise=(1e-4, 1e-2), k_end=(8.0, 16.0), limit=((1, 1), (1, 1)),
+        r_factor=((1, 3), (4, 12)), signal=(2, 6),
+    )  # fmt: skip
+    card = copper(thresholds=copper().thresholds.model_copy(update={"poor_fit": usual}))
+    # data to 12: 2 and 8 at the nodes; a noise of 1e-3 is half way, in logarithms
+    assert fits_poorly(card, 0.5, 4.01, 1e-3, 12.0)
+    assert not fits_poorly(card, 0.5, 3.99, 1e-3, 12.0)
+    assert not fits_poorly(card, 0.5, 1.99, 1e-5, 12.0)
+    assert fits_poorly(card, 1.1, None, 1e-3, 12.0)
+    assert not fits_poorly(card, 0.9, None, 1e-3, 12.0)
+    assert not fits_poorly(card, 9.0, 9.0, float("nan"), 12.0)
+    assert usual_signal(card, 12.0) == 4
+    assert usual_signal(copper(), 12.0) == 0
+
+
+@pytest.mark.parametrize("table", [((1, 1),), ((1, 1), (1,)), ((1, 1), (1, 0))])
+def test_limits_have_a_row_for_every_noise_and_are_above_zero(table):
+    with pytest.raises(ValueError, match=r"r_factor|a limit for every noise"):
+        PoorFit(noise=(1e-4, 1e-2), k_end=(8, 16), limit=((1, 1), (1, 1)), r_factor=table)
+
+
+def test_the_usual_signal_is_one_for_every_data_end():
+    with pytest.raises(ValueError, match="a signal for every data end"):
+        PoorFit(noise=(1e-4, 1e-2), k_end=(8, 16), limit=((1, 1), (1, 1)), signal=(1,))
 
 
 @pytest.mark.measured
 def test_a_measured_mixture_is_flagged_and_the_measured_phase_is_not(data):
     pipe = pipeline(bundles=[load_bundle(shipped_folder() / "zn-k-zns")])
 
-    def flags(share):
+    def flags(share, of="ZnC2O4"):
         energy, mu = read_mu(data / "xas/Zn/Chorover13BM_ZnS_aldrich_rt_02.xdi")
-        other = np.interp(energy, *read_mu(data / "xas/Zn/Chorover13BM_ZnC2O4_rt_01.xdi"))
+        other = np.interp(energy, *read_mu(data / f"xas/Zn/Chorover13BM_{of}_rt_01.xdi"))
         mixed = (1 - share) * mu / np.ptp(mu) + share * other / np.ptp(other)
         signals = {"i0": np.ones_like(mu), "it": np.exp(-mixed)}
         run = Run(uid="mixed", edges=(Edge("Zn", "K"),))
@@ -306,6 +356,9 @@ def test_a_measured_mixture_is_flagged_and_the_measured_phase_is_not(data):
 
     assert "poor_fit" not in flags(0.0)
     assert "poor_fit" in flags(0.3)
+    # what the score cannot tell from FEFF's errors, the R-factor of measured ZnS can
+    assert "poor_fit" in flags(0.3, of="Zn_hopeite")
+    assert "poor_fit" in flags(0.3, of="Zn_smithsonite")
 
 
 def drifting(counts, start, size):
@@ -322,12 +375,26 @@ def test_a_noisy_end_is_left_out_where_the_rest_fits(shipped, foil):
     clean, noisy = (one(pipe, c) for c in (counted(foil), drifting(counted(foil), 11.0, 2e-3)))
     assert "noisy_end" not in clean["quality"]
     assert "noisy_end" in noisy["quality"]
+    assert "poor_fit" not in noisy["quality"]
     assert noisy["trust"]["in_domain"]
     assert noisy["shells"][0]["r"] == pytest.approx(clean["shells"][0]["r"], abs=0.01)
     # noise that begins early leaves too little to tell a structure from another
     early = one(pipe, drifting(counted(foil), 6.0, 2e-3))
     assert early["shells"] is None
     assert "noisy_end" not in early["quality"]
+
+
+def test_what_is_read_without_its_end_may_fit_poorly_too(shipped, foil):
+    def quality(at_11, at_16):
+        rows = ((at_11, at_16), (at_11, at_16))
+        usual = PoorFit(noise=(1e-5, 1.0), k_end=(11.0, 16.0), limit=rows, r_factor=rows)
+        thresholds = shipped.card.thresholds.model_copy(update={"poor_fit": usual})
+        own = replace(shipped, card=shipped.card.model_copy(update={"thresholds": thresholds}))
+        return one(pipeline(bundles=[own]), drifting(counted(foil), 10.5, 2e-3))["quality"]
+
+    assert {"noisy_end", "poor_fit"} <= set(quality(1e-6, 1e6))
+    # neither what the end would have counts, nor the R-factor with it
+    assert {"noisy_end", "poor_fit"} & set(quality(1.0, 1e-6)) == {"noisy_end"}
 
 
 def test_noise_begins_where_the_prediction_no_longer_explains():

@@ -10,7 +10,7 @@ from larch.xafs.feffit import TransformGroup
 from exafsd.contract import K_GRID, FitWindow
 from exafsd.inference.polish import Polisher, objective
 from exafsd.inference.registry import load_bundle, shipped_folder
-from exafsd.reduction.transform import fit_weight, r_factor
+from exafsd.reduction.transform import fit_weight, misfit
 from exafsd.spectra import Prediction
 from exafsd.testing.heating import HeatedFoil, feff_paths
 from polishing import (
@@ -146,7 +146,9 @@ def test_the_r_factor_of_results_is_that_of_feffit(series, paths, window):
         model[: len(larch.model)] = larch.model
         end = min(window.k[1], spectrum.k_end - 0.5)
         cut = window.model_copy(update={"k": (window.k[0], end)})
-        (found,) = r_factor(spectrum.chi_k2[None], (K_GRID**2 * model)[None], cut, spectrum.k_end)
+        (found,) = misfit(
+            spectrum.chi_k2[None], (K_GRID**2 * model)[None], cut, spectrum.k_end
+        ).r_factor()
         assert found == pytest.approx(larch.r_factor, rel=1e-4)
 
 

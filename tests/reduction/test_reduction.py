@@ -15,7 +15,7 @@ from exafsd.reduction.engine import reduce_mu
 from exafsd.reduction.files import read_file
 from exafsd.reduction.preparation import Preparation
 from exafsd.reduction.reducer import Job, Reducer
-from exafsd.reduction.transform import grid_transform, r_factor
+from exafsd.reduction.transform import grid_transform, misfit
 from exafsd.spectra import Edge, Rejected, Run, Spectrum, SpectrumError, Sweep
 from synthetic import foil, sweep_columns
 
@@ -69,7 +69,7 @@ def test_chi_r_of_the_grid_is_xftf():
     )
     rows = np.stack([chi_k2, chi_k2, 0 * chi_k2])
     models = np.stack([chi_k2, 0 * chi_k2, chi_k2])
-    np.testing.assert_allclose(r_factor(rows, models, FitWindow(), 14.0), [0, 1, np.nan])
+    np.testing.assert_allclose(misfit(rows, models, FitWindow(), 14.0).r_factor(), [0, 1, np.nan])
 
 
 def test_rows_to_grid_is_to_grid():

@@ -16,10 +16,13 @@ from exafsd_training.negatives import NEGATIVES, measured_kinds, negatives, othe
 from exafsd_training.oracle import GivenChi
 from exafsd_training.poor_fit import (
     LEAST,
+    LEAST_R,
     MARGIN,
+    SIGNAL_LEFT,
     SIMULATED_UP_TO,
+    misfits,
     simulated_scores,
-    usual_scores,
+    usual_misfits,
 )
 from exafsd_training.simulate import direct_pool
 
@@ -66,7 +69,7 @@ def test_measured_spectra_of_other_phases_are_mixed_in(measured: Path) -> None:
     assert 0 < difference < np.sum(chi_k2[0] ** 2)
 
 
-def test_usual_scores_of_measured_spectra(
+def test_usual_misfits_of_measured_spectra(
     short_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = workflow.load_model(short_model)
@@ -75,17 +78,34 @@ def test_usual_scores_of_measured_spectra(
     spectra = [GivenChi(K_GRID, x / K_GRID.clip(0.05) ** 2, (0.0, 13.5)) for x in noisy[:2]]
     held = Held(pool, np.ones(60, np.float32))
     model.summary["calibration"]["ood_limit"] = 0.0
-    assert usual_scores(model, spectra, held) is None  # it believes nothing
+    assert usual_misfits(model, spectra, held) is None  # it believes nothing
     model.summary["calibration"]["ood_limit"] = 1e6
-    found = usual_scores(model, spectra, held)
+    found = usual_misfits(model, spectra, held)
     assert found is not None
     limits = np.array(found.limit)
     assert limits.shape == (len(found.noise), len(found.k_end))
     assert limits.min() >= LEAST
-    assert usual_scores(model, [], held) is None
+    r_factors = np.array(found.r_factor)
+    assert r_factors.shape == limits.shape
+    assert r_factors.min() >= LEAST_R
+    # where there is no more noise than they have, both spectra stay below it by the margin
+    quietest = list(found.noise).index(5e-4), list(found.k_end).index(14.0)
+    mask = np.float32((K_GRID >= 2.5) & (K_GRID <= 13.5))
+    assert found.signal is not None
+    least = found.signal[quietest[1]]
+    plain, judged, usual = (
+        misfits(model, noisy[:2], mask, 13.5, signal)[1]
+        for signal in (0.0, least, least / SIGNAL_LEFT)
+    )
+    assert r_factors[quietest] > 0.99 * max(MARGIN * judged.max(), LEAST_R)
+    assert (judged <= 1.001 * plain).all()
+    # one of both has the usual signal; the other has less, and is judged as if it had it
+    assert np.isclose(usual, plain, rtol=1e-3).sum() == 1
+    assert (np.diff(r_factors, axis=0) >= 0).all()  # noise only adds to it
+    assert usual_misfits(model, [], held) is None
     # without measured spectra beyond 13.5, the last data end that they reach counts
     monkeypatch.setattr(poor_fit, "_median", lambda *_: 0.0)
-    measured = np.array(usual_scores(model, spectra, held).limit)  # type: ignore[union-attr]
+    measured = np.array(usual_misfits(model, spectra, held).limit)  # type: ignore[union-attr]
     assert (measured[:, -1] == measured[:, list(found.k_end).index(14.0)]).all()
     assert (measured <= limits).all()
     assert (limits <= np.maximum(measured, MARGIN * SIMULATED_UP_TO) + 1e-4).all()

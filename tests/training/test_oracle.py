@@ -11,9 +11,10 @@ import tensorflow as tf
 
 from crystals import single_scattering
 from exafsd.contract import K_GRID
+from exafsd.reduction.transform import END_MARGIN
 from exafsd_training import oracle_table, zoo
 from exafsd_training.equation import Equation
-from exafsd_training.oracle import END_MARGIN, GivenChi, feffit_reference, read_chi_k2
+from exafsd_training.oracle import GivenChi, feffit_reference, read_chi_k2
 from exafsd_training.oracle_table import Material, fit_entry, largest_difference, markdown
 from exafsd_training.parametrisation import Parametrisation, parametrise
 from exafsd_training.paths import PathTable

@@ -20,7 +20,7 @@ from exafsd_training.card import ACCURACY, NOT_HASHED, POOR_FIT, make_card
 from exafsd_training.oracle import Chi, feffit_reference, reduce_file
 from exafsd_training.oracle_table import read_spectrum, too_short
 from exafsd_training.paths import Floats
-from exafsd_training.poor_fit import usual_scores
+from exafsd_training.poor_fit import usual_misfits
 from exafsd_training.simulate import K_MIN, direct_pool
 from exafsd_training.workflow import Job, Model, load_model
 
@@ -129,7 +129,7 @@ def evaluate(folder: Path, files: list[Path], data: Path | None = None) -> list[
             )
     (folder / ACCURACY).write_text(json.dumps([row.model_dump() for row in kept], indent=1))
     pool = direct_pool(SEED, SIMULATED, model.parametrisation, Job.of(model, folder).table)
-    if usual := usual_scores(model, fitted, Held(pool, np.ones(SIMULATED, np.float32))):
+    if usual := usual_misfits(model, fitted, Held(pool, np.ones(SIMULATED, np.float32))):
         (folder / POOR_FIT).write_text(usual.model_dump_json(indent=1))
     Console(width=190).print(shown)
     return kept

@@ -11,16 +11,16 @@ from rich.table import Table
 from xraydb import atomic_number
 
 from exafsd.contract import K_GRID, K_SIZE, Card, to_grid
-from exafsd.inference.readout import fits_poorly
+from exafsd.inference.readout import fits_poorly, usual_signal
 from exafsd_training import zoo
-from exafsd_training.calibrate import Held, predict
+from exafsd_training.calibrate import Held
 from exafsd_training.card import NOT_HASHED, make_card
 from exafsd_training.foreign import Phase
 from exafsd_training.oracle import Chi
 from exafsd_training.oracle_table import read_spectrum
 from exafsd_training.parametrisation import E0_BOUND
 from exafsd_training.paths import Floats, PathTable
-from exafsd_training.poor_fit import noise_of
+from exafsd_training.poor_fit import misfits, noise_of
 from exafsd_training.simulate import K_END, K_MIN, Pool, clean_spectra, path_sums, sample
 from exafsd_training.thermal import draw_temperature
 from exafsd_training.workflow import Job, Model, held_out, load_model
@@ -70,9 +70,9 @@ def negatives(folder: Path, workers: int = 1, data: Path | None = None) -> list[
     found = []
     every = [*kinds(model, folder, workers), *(measured_kinds(model, data) if data else ())]
     for name, good, chi_k2, mask in every:
-        score = predict(model.network, chi_k2, mask)["ood"]
+        score, poor = _judged(model, card, chi_k2, mask)
         withheld = score > limit
-        flagged = withheld | _fit_poorly(card, score, chi_k2, mask)
+        flagged = withheld | poor
         shares = (round(float(np.mean(x)), 4) for x in (withheld, flagged))
         found.append(Kind(name, good, *shares, round(float(np.median(score)), 5), len(score)))
     (folder / NEGATIVES).write_text(json.dumps([asdict(kind) for kind in found], indent=1))
@@ -80,13 +80,19 @@ def negatives(folder: Path, workers: int = 1, data: Path | None = None) -> list[
     return found
 
 
-def _fit_poorly(card: Card, score: Floats, chi_k2: Floats, mask: Floats) -> Floats:
+def _judged(model: Model, card: Card, chi_k2: Floats, mask: Floats) -> tuple[Floats, Floats]:
+    """Scores (n,), and whether the spectra fit poorly."""
     ends = K_GRID[K_SIZE - 1 - np.argmax(mask[:, ::-1] > 0, axis=1)]
-    noise = np.empty(len(chi_k2))
+    score, poor = np.empty(len(ends)), np.empty(len(ends), bool)
     for end in np.unique(ends):
-        noise[ends == end] = noise_of(chi_k2[ends == end], end)
-    told = zip(score, noise, ends, strict=True)
-    return np.array([fits_poorly(card, ood, level, end) for ood, level, end in told])
+        some = ends == end
+        found = (
+            *misfits(model, chi_k2[some], mask[some][0], end, usual_signal(card, end)),
+            noise_of(chi_k2[some], end),
+        )
+        score[some] = found[0]
+        poor[some] = [fits_poorly(card, *each, end) for each in zip(*found, strict=True)]
+    return score, poor
 
 
 def kinds(model: Model, folder: Path, workers: int) -> Iterator[tuple[str, bool, Floats, Floats]]:

@@ -14,15 +14,13 @@ import numpy as np
 
 from exafsd.contract.recipe import FitWindow, Recipe
 from exafsd.reduction.engine import EngineName
+from exafsd.reduction.transform import fit_window
 from exafsd.spectra import ReducedSpectrum
 from exafsd_training.parametrisation import Parametrisation
 from exafsd_training.paths import Floats
 from exafsd_training.priors import FAR_RATIO, bond
 from exafsd_training.shells import sigma2_ties
 from exafsd_training.thermal import einstein_sigma2
-
-#: The fit's end in k lies below the data's by this, 1/angstrom.
-END_MARGIN = 0.5
 
 
 class Chi(Protocol):
@@ -105,11 +103,6 @@ def read_chi_k2(file: Path) -> GivenChi:
     return GivenChi(k, chi, (float(k[0]), float(k[-1])))
 
 
-def fit_range(spectrum: Chi, window: FitWindow) -> tuple[float, float]:
-    """Window in k as used: its end cut to the data less `END_MARGIN`, 1/angstrom."""
-    return window.k[0], min(window.k[1], spectrum.k_data[1] - END_MARGIN)
-
-
 def feffit_reference(
     spectrum: Chi,
     parametrisation: Parametrisation,
@@ -160,7 +153,7 @@ def feffit_reference(
                  s02="s02", e0="e0", **how)
         for i, how in moved.items()
     ]  # fmt: skip
-    kmin, kmax = fit_range(spectrum, window)
+    kmin, kmax = fit_window(window, spectrum.k_data[1]).k
     transform = feffit_transform(
         kmin=kmin,
         kmax=kmax,

@@ -12,12 +12,12 @@ from rich.console import Console
 
 from exafsd.contract import file_sha256
 from exafsd.contract.recipe import FitWindow, Recipe
+from exafsd.reduction.transform import fit_window
 from exafsd_training import zoo
 from exafsd_training.oracle import (
     Chi,
     Reference,
     feffit_reference,
-    fit_range,
     read_chi_k2,
     reduce_file,
 )
@@ -111,7 +111,7 @@ def fit_entry(material: Material, measured: Measured, data: Path) -> dict[str, A
 
 def too_short(spectrum: Chi, parametrisation: Parametrisation, window: FitWindow) -> str | None:
     """Why a spectrum allows no reference fit: too few points for the variables; else None."""
-    low, high = fit_range(spectrum, window)
+    low, high = fit_window(window, spectrum.k_data[1]).k
     points = 1 + 2 * (high - low) * (window.r[1] - window.r[0]) / np.pi
     variables = 2 + 2 * len(parametrisation.fitted)
     if points - variables >= 1:

@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -14,6 +14,9 @@ CARD_SCHEMA = "exafsd.card/1"
 PINN_FILE, EQUATION_FILE, CARD_FILE = "pinn.onnx", "equation.onnx", "card.json"
 
 ParameterName = Literal["e0_shift", "n_s02", "r", "sigma2", "c3", "expansion", "fraction"]
+
+
+LimitTable = tuple[tuple[Annotated[float, Field(gt=0)], ...], ...]
 
 
 class _Frozen(BaseModel):
@@ -115,16 +118,28 @@ class Calibration(_Frozen):
 
 
 class PoorFit(_Frozen):
-    """Out-of-domain score that spectra of the material stay below, by noise and data end."""
+    """What spectra of the material stay below, by noise and data end."""
 
     noise: tuple[float, ...] = Field(min_length=2, description="of chi(k), ascending")
     k_end: tuple[float, ...] = Field(min_length=2, description="data ends, ascending, 1/angstrom")
-    limit: tuple[tuple[float, ...], ...] = Field(description="by noise, then by data end")
+    limit: LimitTable = Field(description="out-of-domain score, by noise, then by data end")
+    r_factor: LimitTable | None = Field(
+        default=None,
+        description="R-factor in the fit window, likewise, relative to at least `signal`; null"
+        " without measured spectra",
+    )
+    signal: tuple[float, ...] | None = Field(
+        default=None,
+        description="half the sum |chi(R)|^2 over the fit window that they have, by data end",
+    )
 
     @model_validator(mode="after")
     def _shape(self) -> "PoorFit":
-        if [len(row) for row in self.limit] != [len(self.k_end)] * len(self.noise):
-            raise ValueError("limit needs a row for every noise and a column for every data end")
+        for table in filter(None, (self.limit, self.r_factor)):
+            if [len(row) for row in table] != [len(self.k_end)] * len(self.noise):
+                raise ValueError("a limit for every noise and, in it, for every data end is needed")
+        if self.signal is not None and len(self.signal) != len(self.k_end):
+            raise ValueError("a signal for every data end is needed")
         return self
 
 
@@ -146,8 +161,8 @@ class Thresholds(_Frozen):
     )
     poor_fit: PoorFit | None = Field(
         default=None,
-        description="above, a spectrum fits worse than the measured spectra the model was judged"
-        " by, or, where there are none, than simulated ones; null in older cards",
+        description="above any, a spectrum fits worse than the measured spectra the model was"
+        " judged by, or, where there are none, than simulated ones; null in older cards",
     )
 
 

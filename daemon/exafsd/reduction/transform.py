@@ -21,6 +21,8 @@ FT_SCALE = K_STEP / np.sqrt(np.pi)
 NOISE_R = (15.0, 30.0)
 #: smallest data end at which the noise estimate has enough points, 1/angstrom
 NOISE_K_MIN, NOISE_K_SPAN = 2.0, 3.0
+#: The end of a fit window lies below the end of the data by this, 1/angstrom.
+END_MARGIN = 0.5
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,25 @@ class Noise:
         return self.scale * np.sqrt(np.einsum("...j,...j->...", parts, parts))
 
 
-def r_factor(data: NDArray[Any], model: NDArray[Any], fit: FitWindow, k_end: float) -> Floats:
-    """Misfit over the fit window, sum |data - model|^2 / sum |data|^2 in R, as feffit defines it.
+@dataclass(frozen=True)
+class Misfit:
+    """sum |chi(R)|^2 over a fit window, of spectra and of what a model misses of them."""
+
+    missed: Floats  # (b,)
+    signal: Floats  # (b,)
+
+    def r_factor(self, least: float = 0.0) -> Floats:
+        """(b,) missed over signal, as feffit defines it, or over `least` where that is more.
+
+        NaN where both are zero.
+        """
+        total = np.maximum(self.signal, least)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self.missed / np.where(total > 0, total, np.nan)
+
+
+def misfit(data: NDArray[Any], model: NDArray[Any], fit: FitWindow, k_end: float) -> Misfit:
+    """Misfit of models over the fit window.
 
     Parameters
     ----------
@@ -121,17 +140,17 @@ def r_factor(data: NDArray[Any], model: NDArray[Any], fit: FitWindow, k_end: flo
         (b, 401) k^2 chi(k) on the contract grid, 1/angstrom^2.
     k_end
         End of the data, 1/angstrom.
-
-    Returns
-    -------
-    (b,), NaN where the data are zero.
     """
     transform = _fit_transform(fit, k_end)
     measured = transform(data)
     missed = measured - transform(model)
-    total = np.sum(np.abs(measured) ** 2, axis=-1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.sum(np.abs(missed) ** 2, axis=-1) / np.where(total > 0, total, np.nan)
+    return Misfit(np.sum(np.abs(missed) ** 2, axis=-1), np.sum(np.abs(measured) ** 2, axis=-1))
+
+
+@lru_cache(maxsize=256)
+def fit_window(fit: FitWindow, k_end: float) -> FitWindow:
+    """Fit window cut to data that end at `k_end`, 1/angstrom, as the reference fits do."""
+    return fit.model_copy(update={"k": (fit.k[0], min(fit.k[1], k_end - END_MARGIN))})
 
 
 def fit_weight(fit: FitWindow, k_end: float) -> Floats:
