@@ -326,7 +326,9 @@ def test_limits_lie_between_their_nodes():
     assert not fits_poorly(card, 0.9, None, 1e-3, 12.0)
     assert not fits_poorly(card, 9.0, 9.0, float("nan"), 12.0)
     assert usual_signal(card, 12.0) == 4
-    assert usual_signal(copper(), 12.0) == 0
+    unknown = usual.model_copy(update={"signal": None})
+    card = copper(thresholds=copper().thresholds.model_copy(update={"poor_fit": unknown}))
+    assert usual_signal(card, 12.0) == 0
 
 
 @pytest.mark.parametrize("table", [((1, 1),), ((1, 1), (1,)), ((1, 1), (1, 0))])
