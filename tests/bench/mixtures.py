@@ -67,7 +67,7 @@ OTHERS = {
     "Cd": [f"Cd.prj:{name}" for name in ("CdCO3", "CdSO4", "Cd_OH_2", "Cd_foil", "CdNO3")],
     "Pt": [],
 }  # fmt: skip
-# tried once, after the limits of poor_fit had been chosen with the others in view
+# not looked at until all limits of poor_fit but LEAST_R had been chosen with the others in view
 LATER = {
     "Cu": [f"cuybco.prj:cuybco_{scan}" for scan in (
         "011", "012", "100", "101", "102", "200", "201", "202", "303", "304", "305")],

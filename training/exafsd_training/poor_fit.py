@@ -24,6 +24,7 @@ from exafsd_training.workflow import Model
 #: Data ends, 1/angstrom, and noise of chi(k) at which measured spectra get a usual misfit. It
 #: grows with the square of noise: between nodes a factor of 4 apart, limits are half too high.
 ENDS, NOISE = (*END_NODES, 18.0), (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
+#: From one data end to the next, 1/angstrom.
 END_STEP = 2.0
 #: Noisy copies of a measured spectrum, and the share of them below the limit.
 COPIES, BELOW = 100, 0.97
