@@ -105,7 +105,9 @@ def test_usual_misfits_of_measured_spectra(
     assert usual_misfits(model, [], held) is None
     # without measured spectra beyond 13.5, the last data end that they reach counts
     monkeypatch.setattr(poor_fit, "_median", lambda *_: 0.0)
-    measured = np.array(usual_misfits(model, spectra, held).limit)  # type: ignore[union-attr]
+    again = usual_misfits(model, spectra, held)
+    assert again is not None
+    measured = np.array(again.limit)
     assert (measured[:, -1] == measured[:, list(found.k_end).index(14.0)]).all()
     assert (measured <= limits).all()
     assert (limits <= np.maximum(measured, MARGIN * SIMULATED_UP_TO) + 1e-4).all()
