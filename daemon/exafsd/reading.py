@@ -13,6 +13,7 @@ from exafsd.contract.grid import K_GRID, K_STEP, rows_to_grid
 from exafsd.contract.messages import Candidate
 from exafsd.contract.recipe import FitWindow, Recipe
 from exafsd.inference import candidates
+from exafsd.inference.near_edge import Comparison
 from exafsd.inference.polish import Polished, Polisher
 from exafsd.inference.predictor import Rows
 from exafsd.inference.readout import Readout, fits_poorly, trust_score, usual_signal
@@ -32,19 +33,22 @@ NOT_CUT = 0.5
 
 @dataclass(frozen=True)
 class Model:
-    """A bundle at work; `fit` is the window of all its phases."""
+    """A bundle at work; `fit` is the window of all its phases, `near_edge` None if not known."""
 
     bundle: Bundle
     polisher: Polisher
     readout: Readout
     fit: FitWindow
+    near_edge: Comparison | None
 
     @classmethod
     def of(cls, bundle: Bundle) -> "Model":
         """Put a bundle to work."""
-        polisher = Polisher(bundle.card, bundle.equation, fit_weight)
-        window = candidates.common_window(bundle.card.fit)
-        return cls(bundle, polisher, Readout(bundle.card), window)
+        card = bundle.card
+        polisher = Polisher(card, bundle.equation, fit_weight)
+        known, edge = card.thresholds.near_edge, edge_energy(card.absorber, card.edge)
+        usual = Comparison(known, edge) if known else None
+        return cls(bundle, polisher, Readout(card), candidates.common_window(card.fit), usual)
 
 
 @dataclass(frozen=True)
@@ -242,6 +246,7 @@ def flags(best: Reading) -> tuple[str, ...]:
     """What was noticed when the spectrum was read, for ``quality``.
 
     ``edge_moved`` where the edge is not at the energy at which the model's material has it,
+    ``edge_shape`` where the near edge is not that of the model's material alone,
     ``noisy_end`` where the network was given only the part before the noise, ``poor_fit`` where
     it was believed, but fits worse than measured spectra of the material.
     """
@@ -262,13 +267,18 @@ def _fits_poorly(best: Reading) -> bool:
 
 
 def _edge_flags(best: Reading) -> tuple[str, ...]:
-    model = best.reader.model
-    usual = model.bundle.card.thresholds.edge_shift if model is not None else None
-    if model is None or usual is None:
+    model, read = best.reader.model, best.read
+    if model is None:
         return ()
-    tabulated = edge_energy(model.bundle.card.absorber, model.bundle.card.edge)
-    moved = not usual[0] <= best.read.e0 - tabulated <= usual[1]
-    return ("edge_moved",) if moved else ()
+    card, found = model.bundle.card, []
+    usual = card.thresholds.edge_shift
+    if usual and not usual[0] <= read.e0 - edge_energy(card.absorber, card.edge) <= usual[1]:
+        found.append("edge_moved")
+    # a XANES scan has too little beyond the edge for a good normalisation
+    long = best.prediction is not None
+    if long and model.near_edge and model.near_edge.differs(read.energy, read.norm, read.e0):
+        found.append("edge_shape")
+    return tuple(found)
 
 
 def finish(readings: Sequence[tuple[Reading, Polished | None]]) -> None:

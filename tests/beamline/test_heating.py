@@ -9,7 +9,10 @@ from larch.fitting import param, param_group
 from larch.xafs import feffit, feffit_dataset, feffit_transform, feffpath
 
 from exafsd.contract import Recipe
+from exafsd.inference.near_edge import Comparison
+from exafsd.inference.registry import load_bundle, shipped_folder
 from exafsd.reduction.e0 import find_e0
+from exafsd.reduction.edges import edge_energy
 from exafsd.reduction.engine import reduce_mu
 from exafsd.testing.heating import E0, INFLECTION, HeatedFoil, feff_paths, trajectory
 
@@ -51,6 +54,17 @@ def test_feffit_recovers_the_truth(
     for name, value in expected.items():
         got, stderr = found[name]
         assert abs(got - value) <= bars * stderr, (name, got, stderr, value)
+
+
+def test_the_near_edge_is_that_of_measured_copper(foil: HeatedFoil) -> None:
+    card = load_bundle(shipped_folder() / "cu-k-fcc").card
+    usual = card.thresholds.near_edge
+    assert usual is not None
+    comparison = Comparison(usual, edge_energy("Cu", "K"))
+    for temperature in (300.0, 600.0, 900.0):
+        counts = foil.sweep(temperature, "up", np.random.default_rng(9))
+        reduced = reduce_mu(counts.energy, np.log(counts.i0 / counts.it), Recipe())
+        assert not comparison.differs(reduced.energy, reduced.norm, reduced.e0)
 
 
 def test_edge_is_stable(foil: HeatedFoil) -> None:

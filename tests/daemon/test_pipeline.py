@@ -1,78 +1,18 @@
 """Spectra through the pipeline: choosing among models, the polish, several phases."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from bundles import copper, parameter, shipped_as, structure, write
-from exafsd.analysis import Analysis, Inference, Reduction
-from exafsd.contract import ETOK, K_GRID, FitWindow
-from exafsd.contract.card import PoorFit
-from exafsd.contract.frames import ARRAY_UNITS, decode, encode
+from exafsd.contract import FitWindow
 from exafsd.contract.recipe import Autobk, Recipe
 from exafsd.inference.candidates import MOST
-from exafsd.inference.registry import BundleError, Registry, load_bundle, shipped_folder
-from exafsd.pipeline import Pipeline
-from exafsd.reading import noise_begins
-from exafsd.reduction.reducer import Reducer
-from exafsd.spectra import Edge, Run, Sweep
-from exafsd.testing.heating import HeatedFoil, cache_folder, feff_paths
-from exafsd_training.oracle import read_mu
+from exafsd.inference.registry import BundleError, load_bundle
+from exafsd.testing.heating import cache_folder, feff_paths
+from pipelines import CU, analysis, counted, made, one, pipeline, sweep
 from polishing import Spectrum, reference, simulated
 
-RUN = Run(uid="run", edges=(Edge("Cu", "K"),))
-CU, CUO, CU2O = structure("Cu", "F m 3 m"), structure("CuO"), structure("Cu2O")
-
-
-@pytest.fixture(scope="module")
-def foil():
-    return HeatedFoil(cache_folder(), 400, (20.0, 600.0))
-
-
-@pytest.fixture(scope="module")
-def shipped():
-    return load_bundle(shipped_folder() / "cu-k-fcc")
-
-
-def counted(foil, kelvin=300.0, number=1):
-    return foil.sweep(kelvin, "up", np.random.default_rng(number))
-
-
-def sweep(counts, number=1):
-    signals = {"i0": counts.i0, "it": counts.it}
-    return Sweep(RUN, "primary", number, counts.energy, signals)
-
-
-def analysis(reduction=None, **inference):
-    channels = {"channels": ("transmission",), **(reduction or {})}
-    return Analysis(reduction=Reduction(**channels), inference=Inference(**inference))
-
-
-class Counting(Reducer):
-    """Counts what it reduces."""
-
-    jobs = 0
-
-    def reduce(self, jobs):
-        self.jobs += len(jobs)
-        return super().reduce(jobs)
-
-
-def pipeline(*folders, bundles=()):
-    loaded = [*bundles, *map(load_bundle, folders)]
-    return Pipeline(Registry({b.card.name: b for b in loaded}), tuple(ARRAY_UNITS), Counting())
-
-
-def made(tmp_path, name, phase, explains, ood=0.05, **changes):
-    parameters = [p.model_copy(update={"phase": phase.phase}) for p in copper().parameters]
-    card = copper(name=name, structures=[phase], parameters=parameters, **changes)
-    return write(tmp_path, card, explains, ood)
-
-
-def one(pipe, counts, how=None, **more):
-    ((outcome,),) = pipe.process_many([(sweep(counts), how or analysis())], **more)
-    return decode(encode(outcome.message, outcome.arrays)).header
+CUO, CU2O = structure("CuO"), structure("Cu2O")
 
 
 def told(header):
@@ -257,124 +197,6 @@ def test_a_polish_that_breaks_leaves_the_networks_answer(foil, shipped, monkeypa
     assert found["polish"]["status"] == "failed"
     assert found["best"] == "network"
     assert found["shells"]
-
-
-@pytest.mark.parametrize("off, flagged", [(0.0, False), (15.0, True), (-15.0, True)])
-def test_an_energy_scale_that_is_off_is_flagged_and_nothing_withheld(tmp_path, foil, off, flagged):
-    thresholds = copper().thresholds.model_copy(update={"edge_shift": (-7.0, 9.0)})
-    counts = counted(foil)
-    counts = replace(counts, energy=counts.energy + off)
-    found = one(pipeline(made(tmp_path, "cu-k-own", CU, 0.9, thresholds=thresholds)), counts)
-    assert ("edge_moved" in found["quality"]) == flagged
-    assert found["trust"]["in_domain"]
-    # where a material has its edge is not always known
-    unknown = copper().thresholds.model_copy(update={"edge_shift": None})
-    found = one(pipeline(made(tmp_path, "cu-k-other", CU, 0.9, thresholds=unknown)), counts)
-    assert "edge_moved" not in found["quality"]
-
-
-def test_what_fits_worse_than_measured_spectra_of_the_material_is_flagged(tmp_path, foil):
-    def quality(ood, limit, r_factor=None, signal=None):
-        def table(value):
-            return value and ((value, value), (value, value))
-
-        usual = limit and PoorFit(
-            noise=(1e-5, 1e-1),
-            k_end=(8.0, 16.0),
-            limit=table(limit),
-            r_factor=table(r_factor),
-            signal=signal and (signal, signal),
-        )
-        thresholds = copper().thresholds.model_copy(update={"poor_fit": usual})
-        own = made(
-            tmp_path / f"{ood} {limit} {r_factor} {signal}",
-            "cu-k-own",
-            CU,
-            0.9,
-            ood,
-            thresholds=thresholds,
-        )
-        found = one(pipeline(own), counted(foil))
-        assert (found["shells"] is None) == (ood > 1)
-        return "poor_fit" in found["quality"]
-
-    assert quality(0.5, 0.4)
-    assert not quality(0.5, 0.6)
-    assert not quality(0.5, None)
-    assert not quality(1.2, 0.4)  # withheld, and says so
-    # it explains nine tenths of the amplitude: the R-factor is 0.01
-    assert quality(0.5, 0.6, r_factor=0.009)
-    assert not quality(0.5, 0.6, r_factor=0.011)
-    assert quality(0.5, 0.4, r_factor=0.011)
-    # a hot sample has less signal than is usual, and what it misses counts against that
-    assert quality(0.5, 0.6, r_factor=0.009, signal=1e-6)
-    assert not quality(0.5, 0.6, r_factor=0.009, signal=1e6)
-
-
-@pytest.mark.measured
-def test_a_measured_mixture_is_flagged_and_the_measured_phase_is_not(data):
-    pipe = pipeline(bundles=[load_bundle(shipped_folder() / "zn-k-zns")])
-
-    def flags(share, of="ZnC2O4"):
-        energy, mu = read_mu(data / "xas/Zn/Chorover13BM_ZnS_aldrich_rt_02.xdi")
-        other = np.interp(energy, *read_mu(data / f"xas/Zn/Chorover13BM_{of}_rt_01.xdi"))
-        mixed = (1 - share) * mu / np.ptp(mu) + share * other / np.ptp(other)
-        signals = {"i0": np.ones_like(mu), "it": np.exp(-mixed)}
-        run = Run(uid="mixed", edges=(Edge("Zn", "K"),))
-        counts = Sweep(run, "primary", 1, energy, signals)
-        ((found,),) = pipe.process_many([(counts, analysis())])
-        return found.message.quality
-
-    assert "poor_fit" not in flags(0.0)
-    assert "poor_fit" in flags(0.3)
-    # what the score cannot tell from FEFF's errors, the R-factor of measured ZnS can
-    assert "poor_fit" in flags(0.3, of="Zn_hopeite")
-    assert "poor_fit" in flags(0.3, of="Zn_smithsonite")
-
-
-def drifting(counts, start, size):
-    """Counts of a detector that drifts above `start`, 1/angstrom: noise that is not white."""
-    k = np.sqrt(np.maximum(counts.energy - 8979.0, 0) * ETOK)
-    rng = np.random.default_rng(5)
-    drift = sum(rng.normal() * np.sin(2 * r * k + rng.uniform(0, 6)) for r in np.arange(1, 6, 0.2))
-    lost = size * (k - start) * drift
-    return replace(counts, it=counts.it * np.exp(np.where(k > start, lost, 0.0)))
-
-
-def test_a_noisy_end_is_left_out_where_the_rest_fits(shipped, foil):
-    pipe = pipeline(bundles=[shipped])
-    clean, noisy = (one(pipe, c) for c in (counted(foil), drifting(counted(foil), 11.0, 2e-3)))
-    assert "noisy_end" not in clean["quality"]
-    assert "noisy_end" in noisy["quality"]
-    assert "poor_fit" not in noisy["quality"]
-    assert noisy["trust"]["in_domain"]
-    assert noisy["shells"][0]["r"] == pytest.approx(clean["shells"][0]["r"], abs=0.01)
-    # noise that begins early leaves too little to tell a structure from another
-    early = one(pipe, drifting(counted(foil), 6.0, 2e-3))
-    assert early["shells"] is None
-    assert "noisy_end" not in early["quality"]
-
-
-def test_what_is_read_without_its_end_may_fit_poorly_too(shipped, foil):
-    def quality(at_11, at_16):
-        rows = ((at_11, at_16), (at_11, at_16))
-        usual = PoorFit(noise=(1e-5, 1.0), k_end=(11.0, 16.0), limit=rows, r_factor=rows)
-        thresholds = shipped.card.thresholds.model_copy(update={"poor_fit": usual})
-        own = replace(shipped, card=shipped.card.model_copy(update={"thresholds": thresholds}))
-        return one(pipeline(bundles=[own]), drifting(counted(foil), 10.5, 2e-3))["quality"]
-
-    assert {"noisy_end", "poor_fit"} <= set(quality(1e-6, 1e6))
-    # neither what the end would have counts, nor the R-factor with it
-    assert {"noisy_end", "poor_fit"} & set(quality(1.0, 1e-6)) == {"noisy_end"}
-
-
-def test_noise_begins_where_the_prediction_no_longer_explains():
-    signal = np.sin(4 * K_GRID) * np.exp(-K_GRID / 10)
-    mask = np.float32((K_GRID >= 2.5) & (K_GRID <= 14))
-    noise = np.random.default_rng(1).normal(0, 1, K_GRID.size) * (K_GRID > 10)
-    found = noise_begins(np.float32([signal, signal + noise]), np.array([signal, signal]), mask)
-    assert found[0] == K_GRID[mask > 0].max()
-    assert found[1] == pytest.approx(10, abs=0.3)
 
 
 def mixture(tmp_path, parameters, theta, cov=None):

@@ -11,6 +11,7 @@ from exafsd.contract.card import (
     AccuracyRow,
     Calibration,
     KGrid,
+    NearEdge,
     PoorFit,
     Structure,
     Thresholds,
@@ -23,6 +24,7 @@ from exafsd_training.workflow import Model
 #: Table of `exafsd_training.evaluation` in the model folder.
 ACCURACY = "accuracy.json"
 POOR_FIT = "poor_fit.json"
+NEAR_EDGE = "near_edge.json"
 #: Instead of hashes, for a card of which only the parameters are needed.
 NOT_HASHED = {PINN_FILE: "", EQUATION_FILE: ""}
 #: How far an edge may be from where the material has it, eV: monochromators are rarely off by more
@@ -45,7 +47,7 @@ def make_card(model: Model, folder: Path, hashes: dict[str, str]) -> Card:
     calibration = summary["calibration"]
     accuracy = folder / ACCURACY
     rows = json.loads(accuracy.read_text()) if accuracy.exists() else []
-    poor_fit = folder / POOR_FIT
+    poor_fit, near_edge = folder / POOR_FIT, folder / NEAR_EDGE
     prefix = "validation/"
     return Card(
         name=model.name,
@@ -96,6 +98,9 @@ def make_card(model: Model, folder: Path, hashes: dict[str, str]) -> Card:
             poor_fit=PoorFit.model_validate_json(poor_fit.read_text())
             if poor_fit.exists()
             else simulated_scores(),
+            near_edge=NearEdge.model_validate_json(near_edge.read_text())
+            if near_edge.exists()
+            else None,
         ),
         software={"exafsd": __version__, "python": platform.python_version()} | _versions(),
         sha256=hashes,

@@ -13,10 +13,11 @@ from exafsd.contract import Card, Recipe, to_grid
 from exafsd.contract.card import AccuracyRow
 from exafsd.inference.polish import Polisher
 from exafsd.reduction.transform import fit_weight
-from exafsd.spectra import Prediction
+from exafsd.spectra import Prediction, ReducedSpectrum
 from exafsd_training import zoo
 from exafsd_training.calibrate import Held, predict
-from exafsd_training.card import ACCURACY, NOT_HASHED, POOR_FIT, make_card
+from exafsd_training.card import ACCURACY, NEAR_EDGE, NOT_HASHED, POOR_FIT, make_card
+from exafsd_training.near_edge import usual_near_edge
 from exafsd_training.oracle import Chi, feffit_reference, reduce_file
 from exafsd_training.oracle_table import read_spectrum, too_short
 from exafsd_training.paths import Floats
@@ -131,6 +132,10 @@ def evaluate(folder: Path, files: list[Path], data: Path | None = None) -> list[
     pool = direct_pool(SEED, SIMULATED, model.parametrisation, Job.of(model, folder).table)
     if usual := usual_misfits(model, fitted, Held(pool, np.ones(SIMULATED, np.float32))):
         (folder / POOR_FIT).write_text(usual.model_dump_json(indent=1))
+    known = zoo.load(model.name).near_edge if model.name in zoo.names() else None
+    with_edge = [spectrum for spectrum in fitted if isinstance(spectrum, ReducedSpectrum)]
+    if shape := usual_near_edge(with_edge, model.absorber, model.edge, known):
+        (folder / NEAR_EDGE).write_text(shape.model_dump_json(indent=1))
     Console(width=190).print(shown)
     return kept
 

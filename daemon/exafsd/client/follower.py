@@ -67,9 +67,8 @@ class _Following:
 
     def close(self) -> None:
         """Close the sockets."""
-        self._socket.close(linger=0)
-        self._requests.close(linger=0)
-        self._context.term()
+        # all of them: one that was being made when Ctrl-C came would keep `term` waiting for ever
+        self._context.destroy(linger=0)
 
     def _subscription(self) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.SUB)

@@ -16,6 +16,11 @@ PINN_FILE, EQUATION_FILE, CARD_FILE = "pinn.onnx", "equation.onnx", "card.json"
 ParameterName = Literal["e0_shift", "n_s02", "r", "sigma2", "c3", "expansion", "fraction"]
 
 
+#: Centres of the first and last bin of a near edge's profile, eV from half the edge step, and from
+#: one to the next.
+NEAR_EDGE, NEAR_EDGE_STEP = (-30.0, 70.0), 2.0
+NEAR_EDGE_BINS = 51
+
 LimitTable = tuple[tuple[Annotated[float, Field(gt=0)], ...], ...]
 
 
@@ -143,6 +148,22 @@ class PoorFit(_Frozen):
         return self
 
 
+class NearEdge(_Frozen):
+    """The near edge of measured spectra of the material."""
+
+    profile: tuple[float, ...] = Field(
+        min_length=NEAR_EDGE_BINS,
+        max_length=NEAR_EDGE_BINS,
+        description="normalised mu in bins of 2 eV, their centres from 30 eV below to 70 eV above"
+        " where mu has risen by half the edge step",
+    )
+    limit: float = Field(
+        gt=0,
+        description="largest difference, of the edge step, when edge step, energy scale, resolution"
+        " and thermal damping are allowed for",
+    )
+
+
 class Thresholds(_Frozen):
     """Limits beyond which a result is withheld or flagged."""
 
@@ -163,6 +184,11 @@ class Thresholds(_Frozen):
         default=None,
         description="above any, a spectrum fits worse than the measured spectra the model was"
         " judged by, or, where there are none, than simulated ones; null in older cards",
+    )
+    near_edge: NearEdge | None = Field(
+        default=None,
+        description="beyond it, the near edge is not that of the material alone; null where no"
+        " measured near edge is known",
     )
 
 

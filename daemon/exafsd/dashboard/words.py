@@ -32,6 +32,7 @@ FLAGS = {
     "gap": "points of the sweep are missing",
     "delay_ignored": "a detector delay could not be applied",
     "edge_moved": "the edge is not where this material has it: check the energy scale",
+    "edge_shape": "another near edge than this material alone: another phase beside it?",
     "noisy_end": "mostly noise at high k; read without it",
     "poor_fit": "fits worse than reference spectra: another phase beside it?",
     "wrong_element": "the edge is not where this element has it",

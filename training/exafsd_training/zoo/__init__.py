@@ -81,6 +81,10 @@ class ModelConfig(_Strict):
     edge_shift: float | None = Field(
         default=None, description="Larch's E0 of the material less the tabulated edge, eV"
     )
+    near_edge: tuple[float, ...] | None = Field(
+        default=None,
+        description="profile of a near edge, as in a card, where no mu(E) is among the measured",
+    )
     steps: int | None = Field(default=None, ge=1, description="of training, unless told otherwise")
     prior: PriorChoice = PriorChoice()
     measured: tuple[Measured, ...] = ()
