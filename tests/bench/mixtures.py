@@ -1,4 +1,4 @@
-"""What the shipped models say of measured spectra, of mixtures, photon noise and a wrong energy.
+"""What the shipped models say of mixtures, photon noise, a wrong energy and over-absorption.
 
 ``python tests/bench/mixtures.py DATA LARCH``: DATA is the folder with measured spectra, LARCH the
 unpacked source of xraylarch 0.9.57, whose examples hold the others. Every spectrum goes through the
@@ -24,6 +24,8 @@ from exafsd.spectra import Edge, Run, Sweep
 from exafsd_training.oracle import read_mu
 
 SHARE, COUNTS, COPIES, OFF = 0.3, (1e8, 1e7, 1e6), 20, 15.0
+#: What else absorbs, relative to the edge step: thick samples in fluorescence keep A / (A + 1).
+ABSORBS = (4.0, 2.0, 1.0)
 FLAGS = ("poor_fit", "edge_shape", "edge_moved", "noisy_end")
 EDGES = {"Cu": "K", "Fe": "K", "Pt": "L3", "Cd": "K", "Zn": "K"}
 # model: its own spectra in DATA/xas, in LARCH's folder of columns, and in Athena projects
@@ -151,6 +153,7 @@ def main(data, larch):
     pipe = Pipeline(models, tuple(ARRAY_UNITS), Reducer())
     rng = np.random.default_rng(5)
     noisy, moved = {counts: Counter() for counts in COUNTS}, Counter()
+    thick = {absorbs: Counter() for absorbs in ABSORBS}
     for model, names in GOOD.items():
         element = model.split("-")[0].capitalize()
         mixed, later = Counter(), Counter()
@@ -158,6 +161,10 @@ def main(data, larch):
             energy, mu = read(name, data, larch)
             off = [(energy + shift, counted(rng, mu)) for shift in (-OFF, OFF)]
             moved.update(states(pipe, element, off))
+            step = np.maximum(steps(energy, mu), 0.0)
+            for a in ABSORBS:
+                damped = counted(rng, step * (1 + a) / (step + a))
+                thick[a].update(states(pipe, element, [(energy, damped)], model))
             for counts in COUNTS if name.endswith(".xdi") else ():
                 copies = [(energy, counted(rng, mu, counts)) for _ in range(COPIES)]
                 noisy[counts].update(states(pipe, element, copies))
@@ -176,6 +183,8 @@ def main(data, larch):
         print(f"{SHARE:.0%} of others, {model}: {dict(mixed)}; later {dict(later)}", flush=True)
     for counts, found in noisy.items():
         print(f"{counts:.0e} photons: {dict(found)}")
+    for a, found in thick.items():
+        print(f"over-absorbed to {a / (a + 1):.0%} of the amplitude: {dict(found)}")
     print(f"{OFF:g} eV off: {dict(moved)}")
 
 
