@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # as the exafsd command does, before numpy is imported: with two BLAS threads sums end in other
 # last digits, and tests compare with other processes bit by bit
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# a shell that starts the tests in the background has SIGINT ignored, and every process that they
+# start and interrupt would inherit that
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):
