@@ -46,8 +46,8 @@ class Model:
         """Put a bundle to work."""
         card = bundle.card
         polisher = Polisher(card, bundle.equation, fit_weight)
-        known, edge = card.thresholds.near_edge, edge_energy(card.absorber, card.edge)
-        usual = Comparison(known, edge) if known else None
+        known = card.thresholds.near_edge
+        usual = Comparison(known, edge_energy(card.absorber, card.edge)) if known else None
         return cls(bundle, polisher, Readout(card), candidates.common_window(card.fit), usual)
 
 

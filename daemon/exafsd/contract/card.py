@@ -15,11 +15,10 @@ PINN_FILE, EQUATION_FILE, CARD_FILE = "pinn.onnx", "equation.onnx", "card.json"
 
 ParameterName = Literal["e0_shift", "n_s02", "r", "sigma2", "c3", "expansion", "fraction"]
 
-
 #: Centres of the first and last bin of a near edge's profile, eV from half the edge step, and from
 #: one to the next.
 NEAR_EDGE, NEAR_EDGE_STEP = (-30.0, 70.0), 2.0
-NEAR_EDGE_BINS = 51
+NEAR_EDGE_BINS = round((NEAR_EDGE[1] - NEAR_EDGE[0]) / NEAR_EDGE_STEP) + 1
 
 LimitTable = tuple[tuple[Annotated[float, Field(gt=0)], ...], ...]
 

@@ -26,7 +26,8 @@ RESOLUTION = 2.5e-4
 #: Widths that are tried, half of them on the spectrum and half on the reference.
 WIDTHS = 15
 #: Standard deviation over which differences are averaged, in bins, and the bins that this joins.
-AVERAGED, JOINED = 1.0, 3.5
+AVERAGED = 1.0
+JOINED = 2 * np.pi**0.5 * AVERAGED
 #: Standard deviations of noise that are no difference.
 SIGMAS = 3.0
 #: Standard deviation of white noise, of the median of its third differences' absolute values:
@@ -50,6 +51,7 @@ def profile(energy: Floats, norm: Floats, e0: float) -> tuple[Floats, float] | N
         (51,) and the standard deviation that noise gives a bin, at most; None where the scan is
         too coarse or too short to tell.
     """
+    # all that the profile, wherever half the step is, and its noise need
     here = slice(*np.searchsorted(energy, (e0 - 100.0, e0 + 400.0)))
     energy, norm = energy[here], norm[here]
     if len(energy) < 10:

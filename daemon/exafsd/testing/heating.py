@@ -48,7 +48,7 @@ E0, INFLECTION = 8984.0, 8979.0
 #: The first is as sharp as the core hole of 1.55 eV allows and holds the steepest point.
 STEPS = ((0.41, INFLECTION, 1.55), (0.59, INFLECTION + 7.74, 4.19))
 #: A peak and a dip, (share of the step, position in eV, standard deviation in eV), fitted so that
-#: the near edge is that of measured copper in the shipped model's card to 0.01 of the step.
+#: the near edge is that of measured copper, as near as the shipped model's card asks for.
 FEATURES = ((0.206, INFLECTION, 1.21), (-0.081, INFLECTION + 17.87, 2.19))
 #: chi fades in over this range of k, 1/angstrom; FEFF's paths mean nothing below.
 FADE_IN = (0.5, 2.5)

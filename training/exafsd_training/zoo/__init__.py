@@ -83,7 +83,8 @@ class ModelConfig(_Strict):
     )
     near_edge: tuple[float, ...] | None = Field(
         default=None,
-        description="profile of a near edge, as in a card, where no mu(E) is among the measured",
+        description="of a model that ships: profile of a near edge, as in a card, where no mu(E) is"
+        " among the measured",
     )
     steps: int | None = Field(default=None, ge=1, description="of training, unless told otherwise")
     prior: PriorChoice = PriorChoice()
