@@ -7,19 +7,21 @@ MODELS ?= $(basename $(notdir $(wildcard training/exafsd_training/zoo/*.toml)))
 STEPS ?=
 DATA ?= ../shared/data
 SPECTRA ?= 360000
+BASE ?= HEAD
 
 # Two environments: the daemon alone, which never has TensorFlow, and everything for development.
 DAEMON := .venv-daemon
 DEV := .venv
 PIP_FLAGS := --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: help demo test lint test-wheels tutorial-test docs bench bench-memory train schemas clean
+.PHONY: help demo test golden lint test-wheels tutorial-test docs bench bench-memory train schemas clean
 
 help:
 	@echo "make demo [DEMO_SECONDS=60 DEMO_RATE=5]  simulated beamline to published results"
 	@echo "make test         all tests (without the wheels)"
 	@echo "make test-wheels  build the wheels and try each in an environment of its own"
 	@echo "make tutorial-test  the tutorial word for word, with an environment installed for it"
+	@echo "make golden       results of commit BASE=$(BASE) and of the working tree, bit for bit"
 	@echo "make docs         build the documentation into build/site"
 	@echo "make lint         ruff, pyright, import-linter"
 	@echo "make bench        benchmarks, measured side by side, into docs/benchmarks.md"
@@ -69,6 +71,9 @@ docs: $(DEV)/.stamp
 $(DEV)/.bench: $(DEV)/.stamp
 	@$(DEV)/bin/python -m pip install $(PIP_FLAGS) --group bench
 	@touch $@
+
+golden: $(DEV)/.stamp
+	$(DEV)/bin/python tests/golden/golden_record.py compare $(BASE)
 
 bench: $(DEV)/.bench
 	$(DEV)/bin/python tests/bench/bench.py
