@@ -12,15 +12,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from exafsd.analysis import PRESETS, Adapter
 from exafsd.contract.schemas import schemas
-from exafsd.settings import Settings
+from exafsd.settings.analysis import PRESETS, Adapter
+from exafsd.settings.settings import Settings
 
 DOCS = Path(__file__).parent
 MADE = "<!-- made by `make schemas`; do not edit -->\n"
 #: module of each command
 COMMANDS = {
-    "exafsd": "exafsd.cli",
+    "exafsd": "exafsd.commands.cli",
     "exafsd-train": "exafsd_training.cli",
     "exafsd-export": "exafsd_export.cli",
 }

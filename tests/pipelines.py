@@ -3,11 +3,11 @@
 import numpy as np
 
 from bundles import copper, structure, write
-from exafsd.analysis import Analysis, Inference, Reduction
 from exafsd.contract.frames import ARRAY_UNITS, decode, encode
 from exafsd.inference.registry import Registry, load_bundle
 from exafsd.pipeline import Pipeline
 from exafsd.reduction.reducer import Reducer
+from exafsd.settings.analysis import Analysis, Inference, Reduction
 from exafsd.spectra import Edge, Run, Sweep
 
 RUN = Run(uid="run", edges=(Edge("Cu", "K"),))

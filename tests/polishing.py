@@ -11,7 +11,7 @@ from larch.io import read_xdi
 from larch.xafs import feffit, feffit_dataset, feffit_transform, feffpath
 
 from exafsd.contract import K_GRID, FitWindow, Recipe, rows_to_grid
-from exafsd.inference.polish import Polished, Polisher
+from exafsd.inference.refinement.polish import Polished, Polisher
 from exafsd.inference.registry import Bundle
 from exafsd.reduction.engine import reduce_mu
 from exafsd.spectra import Prediction, ReducedSpectrum

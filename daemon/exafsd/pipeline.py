@@ -13,7 +13,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from exafsd.analysis import Analysis
 from exafsd.contract.grid import K_GRID
 from exafsd.contract.messages import (
     Calibrated,
@@ -26,11 +25,7 @@ from exafsd.contract.messages import (
 )
 from exafsd.inference.amplitude import UNREAD, recipe_sha256, with_numbers
 from exafsd.inference.candidates import MOST
-from exafsd.inference.polish import OFF, SHED, Polished
-from exafsd.inference.polish_message import best_of, polish_message
-from exafsd.inference.registry import Registry
-from exafsd.publishing import outcomes
-from exafsd.reading import (
+from exafsd.inference.reading import (
     Model,
     Reader,
     Reading,
@@ -40,9 +35,14 @@ from exafsd.reading import (
     read,
     readers,
 )
+from exafsd.inference.refinement.polish import OFF, SHED, Polished
+from exafsd.inference.refinement.polish_message import best_of, polish_message
+from exafsd.inference.registry import Registry
+from exafsd.publishing import outcomes
 from exafsd.reduction.preparation import Preparation
 from exafsd.reduction.reducer import Job, Reducer
 from exafsd.reduction.transform import fit_window
+from exafsd.settings.analysis import Analysis
 from exafsd.spectra import Edge, ReducedSpectrum, Spectrum, SpectrumError, Sweep
 from exafsd.spectra import Rejected as RejectedSpectrum
 

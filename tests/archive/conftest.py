@@ -8,7 +8,7 @@ import pytest
 from heated_runs import RUNS, Documents, archive, heated, journal
 from tiled.client import from_uri
 
-from exafsd.archive.embedded import CatalogServer
+from exafsd.testing.catalog_server import CatalogServer
 
 
 @pytest.fixture(scope="package")

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from bluesky_tiled_plugins import TiledWriter
 
-from exafsd import composition
 from exafsd.archive.journal import Journal
 from exafsd.archive.results import messages
 from exafsd.archive.sources import open_source
+from exafsd.commands.replay.analysis import Began, Ended, analyse
 from exafsd.contract.frames import Message, decode, encode
 from exafsd.inference.registry import Registry
-from exafsd.replay.analysis import Began, Ended, analyse
-from exafsd.settings import Settings, load
+from exafsd.service import wiring
+from exafsd.settings.settings import Settings, load
 from exafsd.testing import shapes
 from exafsd.testing.heating import HeatedFoil, cache_folder
 
@@ -70,7 +70,7 @@ def renamed(journal_folder: Path, folder: Path, uid: str) -> Path:
 
 
 def cards() -> dict[str, Any]:
-    return composition.cards_of(Registry.load(()))
+    return wiring.cards_of(Registry.load(()))
 
 
 @dataclass
@@ -90,7 +90,7 @@ class Published:
         change: Callable | None = None,
     ) -> list[Message]:
         settings = settings or load()
-        pipeline = composition.make_pipeline(settings)
+        pipeline = wiring.make_pipeline(settings)
         for item in analyse(open_source(str(folder)), uid, settings, pipeline, realtime=False):
             if isinstance(item, Began):
                 self.began = item

@@ -9,12 +9,13 @@ import pytest
 from heated_runs import POINTS, SWEEPS, Published, cards
 from larch.io import read_athena, read_xdi
 
-from exafsd.archive.embedded import CatalogError, CatalogServer
-from exafsd.archive.export import export
-from exafsd.archive.nexus import write_nexus
+from exafsd.archive.catalog import CatalogError
 from exafsd.archive.result_writer import ResultWriter
 from exafsd.archive.results import find_result_run
 from exafsd.contract.frames import Message
+from exafsd.exports.export import export
+from exafsd.exports.nexus import write_nexus
+from exafsd.testing.catalog_server import CatalogServer
 
 ENTRY = "transmission_Cu_K"
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exafsd.archive.embedded import CatalogError
+from exafsd.archive.catalog import CatalogError
 from exafsd.archive.journal import MAX_OPEN, ORPHANS, Journal, read_journal, safe_name
 from exafsd.archive.sources import open_source
 from exafsd.testing import shapes

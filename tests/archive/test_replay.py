@@ -14,14 +14,16 @@ from typing import Any
 import pytest
 from heated_runs import RUNS, SWEEPS, read_back, renamed
 
-from exafsd.archive.embedded import CatalogError, CatalogServer, write_profile
+from exafsd.archive.catalog import CatalogError
 from exafsd.archive.results import find_result_run, result_runs
 from exafsd.archive.sources import JournalSource
 from exafsd.client import Subscriber
+from exafsd.commands.replay.analysis import in_real_time
+from exafsd.commands.replay.outputs import Options
+from exafsd.commands.replay.runs import Selection, replay
 from exafsd.contract.frames import ARRAY_UNITS, Message
-from exafsd.replay import Options, Selection, replay
-from exafsd.replay.analysis import in_real_time
-from exafsd.settings import load
+from exafsd.settings.settings import load
+from exafsd.testing.catalog_server import CatalogServer, write_profile
 
 #: times of this replay; all else is the same each time
 UNSTABLE = {"time", "timing_ms", "publisher", "seq"}
@@ -67,8 +69,9 @@ import sys
 from bluesky_tiled_plugins import TiledWriter
 from exafsd.archive.catalog import open_catalog
 from exafsd.archive.sources import open_source
-from exafsd.replay import Options, Selection, replay
-from exafsd.settings import load
+from exafsd.commands.replay.outputs import Options
+from exafsd.commands.replay.runs import Selection, replay
+from exafsd.settings.settings import load
 
 catalog = open_catalog("embedded")
 writer = TiledWriter(catalog)
@@ -198,7 +201,7 @@ def test_nothing_to_compare_with_is_said(
 
 BREAKING = """
 from exafsd.archive import sources
-from exafsd.cli import app
+from exafsd.commands.cli import app
 
 class Broken(sources.JournalSource):
     def run(self, uid):

@@ -14,13 +14,14 @@ from heated_runs import SWEEPS, Published, assert_equal, cards, kinds, read_back
 
 from exafsd import __version__
 from exafsd.archive import result_run
-from exafsd.archive.embedded import CatalogError, CatalogServer
-from exafsd.archive.result_columns import column, model_columns, unique
+from exafsd.archive.catalog import CatalogError
 from exafsd.archive.result_process import ResultProcess
 from exafsd.archive.result_writer import ResultWriter
 from exafsd.archive.results import find_result_run, headers, is_done, result_runs
+from exafsd.contract.columns import column, model_columns, unique
 from exafsd.contract.messages import Result, RunStop
-from exafsd.settings import load
+from exafsd.settings.settings import load
+from exafsd.testing.catalog_server import CatalogServer
 from synthetic import ROOT
 
 #: s that a sink may take to end

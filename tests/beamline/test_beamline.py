@@ -15,7 +15,7 @@ from beamline_wire import SHAPES, Documents, Wire
 from event_model import DocumentNames, schema_validators
 
 from exafsd.archive.catalog import documents, open_catalog, runs
-from exafsd.archive.embedded import CatalogServer
+from exafsd.testing.catalog_server import CatalogServer
 
 POINTS, SWEEPS = 250, 2
 COLUMNS = ("energy", "I0", "It", "Ir")

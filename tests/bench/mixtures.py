@@ -15,11 +15,11 @@ from larch import Group
 from larch.io import read_athena
 from larch.xafs import pre_edge
 
-from exafsd.analysis import Analysis, Inference, Reduction
 from exafsd.contract.frames import ARRAY_UNITS
 from exafsd.inference.registry import Registry, load_bundle, shipped_folder
 from exafsd.pipeline import Pipeline
 from exafsd.reduction.reducer import Reducer
+from exafsd.settings.analysis import Analysis, Inference, Reduction
 from exafsd.spectra import Edge, Run, Sweep
 from exafsd_training.oracle import read_mu
 

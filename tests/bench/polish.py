@@ -14,12 +14,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for helpers that the tests use, too
 
 from bundles import shipped_as
-from exafsd.analysis import Analysis, Inference, Reduction
 from exafsd.contract.frames import ARRAY_UNITS
-from exafsd.inference.polish import Polisher
+from exafsd.inference.refinement.polish import Polisher
 from exafsd.inference.registry import Registry, load_bundle, shipped_folder
 from exafsd.pipeline import Pipeline
 from exafsd.reduction.transform import fit_weight
+from exafsd.settings.analysis import Analysis, Inference, Reduction
 from exafsd.spectra import Edge, Run, Sweep
 from exafsd.testing.heating import HeatedFoil, cache_folder, feff_paths
 from polishing import Spectrum, in_bars, measured, reference, simulated

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 
 from documents import Load
-from exafsd.testing.demo import Part, part, proxy
+from exafsd.commands.demo import Part, part, proxy
 
 HERE = Path(__file__).parent
 #: s that a process may take to start, and a run to end after its last document

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from exafsd.analysis import Analysis
 from exafsd.publishing import Library, Publisher, ServerKeys, make_keys
+from exafsd.settings.analysis import Analysis
 from messages import ARRAYS, result, run_start, status
 from synthetic import ROOT
 

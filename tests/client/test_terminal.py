@@ -11,11 +11,11 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from exafsd.cli import app
 from exafsd.client import Event, Follower
+from exafsd.commands.cli import app
+from exafsd.commands.terminal import TRENDS, Screen, sparkline
 from exafsd.contract.frames import decode, encode
 from exafsd.publishing import Publisher
-from exafsd.terminal import TRENDS, Screen, sparkline
 from messages import ARRAYS, SHELL, rejected, result, status, value
 
 

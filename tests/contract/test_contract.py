@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from exafsd.configfile import schema_text, template
 from exafsd.contract import K_GRID, FrameError, decode, encode, to_grid
 from exafsd.contract.messages import Result, Status, topic_of
 from exafsd.contract.schemas import schemas
-from exafsd.settings import load
+from exafsd.settings.settings import load
+from exafsd.settings.template import schema_text, template
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 

@@ -5,13 +5,13 @@ import time
 import numpy as np
 import pytest
 
-from exafsd.analysis import Analysis, Reduction
 from exafsd.contract.frames import ARRAY_UNITS
 from exafsd.inference.registry import Registry
 from exafsd.pipeline import Pipeline
 from exafsd.reduction.audit import Auditor
 from exafsd.reduction.background import Background, Solution
 from exafsd.reduction.reducer import Reducer
+from exafsd.settings.analysis import Analysis, Reduction
 from exafsd.spectra import Edge, Run, Sweep
 from synthetic import sweep_columns
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from exafsd.cli import app
+from exafsd.commands.cli import app
 from exafsd.documents import Inbox, ProxySource
-from exafsd.settings import load
+from exafsd.settings.settings import load
 from synthetic import ROOT, foil
 
 EXAMPLES = sorted((ROOT / "deploy").rglob("*.toml"))

@@ -10,8 +10,8 @@ from exafsd.contract import ETOK, K_GRID
 from exafsd.contract.card import NearEdge, PoorFit
 from exafsd.contract.recipe import Recipe
 from exafsd.inference import near_edge
+from exafsd.inference.reading import noise_begins
 from exafsd.inference.registry import load_bundle, shipped_folder
-from exafsd.reading import noise_begins
 from exafsd.reduction.engine import reduce_mu
 from exafsd.spectra import Edge, Run, Sweep
 from exafsd_training.oracle import read_mu

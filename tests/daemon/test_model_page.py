@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from exafsd import modelpage
+from exafsd.commands import modelpage
+from exafsd.commands.models import models_page, models_table, show_card
 from exafsd.inference.registry import read_card, shipped_folder
-from exafsd.offline import models_page, models_table, show_card
-from exafsd.settings import load
+from exafsd.settings.settings import load
 from synthetic import ROOT
 
 CARD = read_card(shipped_folder() / "cu-k-fcc")

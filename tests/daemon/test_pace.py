@@ -2,7 +2,7 @@
 
 import pytest
 
-from exafsd.pace import LATE, POLISH, SHARE, WINDOW, Pace
+from exafsd.service.pace import LATE, POLISH, SHARE, WINDOW, Pace
 
 
 def polished(interval, spectra=1, seconds=20.0, waited=0.0):

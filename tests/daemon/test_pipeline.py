@@ -192,7 +192,7 @@ def test_a_polish_that_breaks_leaves_the_networks_answer(foil, shipped, monkeypa
     def broken(*_):
         raise np.linalg.LinAlgError("on purpose")
 
-    monkeypatch.setattr("exafsd.inference.polish.Polisher.__call__", broken)
+    monkeypatch.setattr("exafsd.inference.refinement.polish.Polisher.__call__", broken)
     found = one(pipe, counted(foil))
     assert found["polish"]["status"] == "failed"
     assert found["best"] == "network"

@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from exafsd import composition
-from exafsd.settings import load
+from exafsd.service import wiring
+from exafsd.settings.settings import load
 from exafsd.testing import shapes
 from exafsd.testing.heating import HeatedFoil, cache_folder
 from synthetic import METADATA
@@ -26,7 +26,7 @@ class Daemon:
             publish={"address": "tcp://127.0.0.1:*", "arrays": []},
             reduction={"channels": ["transmission"]},
         )
-        self.service, self.inbox = composition.make_service(settings, proxy=False)
+        self.service, self.inbox = wiring.make_service(settings, proxy=False)
         self.results = []
         self.process = self.service._pipeline.process_many
         self.service._pipeline.process_many = self.kept

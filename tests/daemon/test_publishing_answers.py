@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import zmq
 
-from exafsd import composition
-from exafsd.analysis import Analysis, Reduction
 from exafsd.client import Answers, NoAnswer, Subscriber
 from exafsd.contract.answers import LONGEST, answers_address
 from exafsd.contract.frames import encode
 from exafsd.contract.schemas import schemas
 from exafsd.publishing import AddressError, Publisher, Ring
 from exafsd.publishing.answers import HIGH_WATER
-from exafsd.settings import load
+from exafsd.service import wiring
+from exafsd.settings.analysis import Analysis, Reduction
+from exafsd.settings.settings import load
 from messages import ARRAYS, collect, joined, rejected, result, run_start, status, until
 
 
@@ -275,7 +275,7 @@ def test_arrays_on_one_result_in_three_of_a_channel():
 
 def test_settings_and_card_behind_a_result_by_their_hashes():
     settings = load(publish={"address": "tcp://127.0.0.1:*"})
-    one = composition.make_publisher(settings)
+    one = wiring.make_publisher(settings)
     special = Analysis(reduction=Reduction(e0_policy="auto"))
     one.library.keep_settings(special)
     try:
@@ -285,7 +285,7 @@ def test_settings_and_card_behind_a_result_by_their_hashes():
                 assert told["reduction"]["e0_policy"] == analysis.reduction.e0_policy
                 text = json.dumps(told, sort_keys=True, separators=(",", ":")).encode()
                 assert hashlib.sha256(text).hexdigest() == analysis.sha256
-            cards = list(composition.read_cards(settings))
+            cards = list(wiring.read_cards(settings))
             assert cards
             for sha256 in cards:
                 assert ask.card(sha256)["sha256"]["pinn.onnx"] == sha256

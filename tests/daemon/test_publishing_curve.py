@@ -9,9 +9,10 @@ import pytest
 import zmq
 
 from exafsd.client import Answers, Follower, NoAnswer, Subscriber
-from exafsd.composition import check_settings, make_publisher
+from exafsd.commands.check import check_settings
 from exafsd.publishing import AddressError, KeyFileError, Publisher, ServerKeys, make_keys
-from exafsd.settings import load
+from exafsd.service.wiring import make_publisher
+from exafsd.settings.settings import load
 from messages import joined, result, status, until
 
 

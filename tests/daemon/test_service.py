@@ -6,9 +6,10 @@ import time
 import numpy as np
 import pytest
 
-from exafsd import composition
 from exafsd.client import Subscriber
-from exafsd.settings import load
+from exafsd.service import wiring
+from exafsd.service.live import Live
+from exafsd.settings.settings import load
 from exafsd.testing import shapes
 from synthetic import METADATA, foil, sweep_columns
 
@@ -21,7 +22,7 @@ class Daemon:
     def __init__(self, tmp_path, **settings):
         publish = {"address": "tcp://127.0.0.1:*", "heartbeat": 0.1, **settings.pop("publish", {})}
         self.settings = load(publish=publish, **settings)
-        self.service, self.inbox = composition.make_service(self.settings, proxy=False)
+        self.service, self.inbox = wiring.make_service(self.settings, proxy=False)
         self.subscriber = Subscriber(self.service._publisher.address)
         self.messages = []
         self.thread = threading.Thread(target=self.service.run)
@@ -242,7 +243,7 @@ def test_live_in_a_run_engine_returns_at_once():
 
     from exafsd.testing.devices import SweepDetector
 
-    live = composition.Live(load(publish={"address": "tcp://127.0.0.1:*"}))
+    live = Live(load(publish={"address": "tcp://127.0.0.1:*"}))
     subscriber = Subscriber(live._service._publisher.address, "")
     detector = SweepDetector(500)
     try:

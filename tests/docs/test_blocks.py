@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 from code_blocks import MARK, PYTHON_ELSEWHERE, everything, wanted
 
-from exafsd.archive.embedded import CatalogServer
 from exafsd.inference.registry import shipped_folder
 from exafsd.publishing import Publisher, ServerKeys
-from exafsd.settings import load
+from exafsd.settings.settings import load
+from exafsd.testing.catalog_server import CatalogServer
 from exafsd.testing.heating import HeatedFoil, cache_folder
 from messages import result
 from synthetic import ROOT
@@ -36,7 +36,7 @@ SH, PYTHON, TOML = wanted("sh"), wanted("python"), wanted("toml")
 PRELUDE = """
 import bluesky.plan_stubs as bps
 from bluesky import RunEngine
-from exafsd.analysis import RunOverride
+from exafsd.settings.analysis import RunOverride
 
 def scan(*_):
     yield from bps.open_run()
@@ -53,7 +53,7 @@ AFTER_PAGE = {
     # events without energies become a sweep, through the codec that they are published with
     "docs/howto/adapter.md": """
 import time
-from exafsd.analysis import Analysis
+from exafsd.settings.analysis import Analysis
 from exafsd.codec import loads
 from exafsd.documents import Router
 from exafsd.spectra import Sweep

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from exafsd.analysis import Adapter
-from exafsd.settings import Settings
+from exafsd.settings.analysis import Adapter
+from exafsd.settings.settings import Settings
 from synthetic import ROOT
 
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")

@@ -4,7 +4,7 @@ import os
 import shlex
 import sys
 
-from exafsd.cli import app
+from exafsd.commands.cli import app
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_documents import SWEEPS, feed, problems_of, sweeps_of
 
-from exafsd.analysis import Analysis, adapter
+from exafsd.settings.analysis import Analysis, adapter
 from exafsd.spectra import SpectrumError
 from exafsd.testing import shapes
 from synthetic import METADATA

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exafsd.analysis import Analysis, adapter
 from exafsd.documents import Problem, Router, RunBegan, RunEnded
 from exafsd.documents.binding import HC
 from exafsd.documents.splitter import TurningSplitter
+from exafsd.settings.analysis import Analysis, adapter
 from exafsd.spectra import Sweep
 from exafsd.testing import shapes
 from exafsd.testing.hostile import corpus

@@ -13,9 +13,10 @@ from types import SimpleNamespace
 import pytest
 import zmq
 
-from exafsd import codec, composition
+from exafsd import codec
 from exafsd.client import Follower
-from exafsd.settings import load
+from exafsd.service import wiring
+from exafsd.settings.settings import load
 from exafsd.testing import shapes
 from exafsd.testing.processes import daemon
 from synthetic import METADATA, sweep_columns
@@ -103,7 +104,7 @@ def test_documents_without_time_are_counted_and_troubles_among_them_told(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     settings = load(publish={"address": "tcp://127.0.0.1:*"}, service={"shutdown": 1e-6})
-    service, inbox = composition.make_service(settings, proxy=False)
+    service, inbox = wiring.make_service(settings, proxy=False)
     documents = list(shapes.array_events([sweep_columns(0, points=500)], METADATA))
     for name, document in documents:
         inbox.put(name, document)

@@ -5,12 +5,12 @@ import time
 import numpy as np
 import pytest
 
-from exafsd.analysis import Analysis, Average, Calibration, Reduction
-from exafsd.composition import replay
 from exafsd.contract.frames import ARRAY_UNITS
 from exafsd.documents import Router
 from exafsd.inference.registry import Registry
 from exafsd.pipeline import Outcome, Pipeline
+from exafsd.service.session import replay
+from exafsd.settings.analysis import Analysis, Average, Calibration, Reduction
 from exafsd.testing import shapes
 from exafsd.testing.encoder import Motion, read
 from synthetic import METADATA, foil

@@ -16,9 +16,9 @@ import zmq
 from plain_subscriber import subscribe
 
 from exafsd import codec
-from exafsd.archive.embedded import CatalogServer, write_profile
+from exafsd.commands.demo import daemon, part, proxy
 from exafsd.contract.schemas import schemas
-from exafsd.testing.demo import daemon, part, proxy
+from exafsd.testing.catalog_server import CatalogServer, write_profile
 
 SHAPES = ("array", "event", "page", "monitor", "resource", "stream")
 #: sweeps in the run of each shape
@@ -315,7 +315,7 @@ def test_exafsd_run_never_imports_tensorflow(tmp_path):
     address = tmp_path / "address"
     code = (
         "import sys, threading, time, os, signal, pathlib\n"
-        "from exafsd.cli import app\n"
+        "from exafsd.commands.cli import app\n"
         f"bound = pathlib.Path({str(address)!r})\n"
         "def end():\n"
         "    while not bound.exists():\n        time.sleep(0.1)\n"

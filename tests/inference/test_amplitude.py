@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from exafsd import composition
-from exafsd.analysis import Analysis, Inference, Rebin, Reduction
 from exafsd.archive.journal import Journal
+from exafsd.commands.calibrate_s02 import FoilData, calibrate, calibrate_to_file, write
+from exafsd.commands.terminal import ResultTable
 from exafsd.contract.card import Card
 from exafsd.contract.messages import Rejected, Result, Shell, Value
 from exafsd.contract.recipe import Autobk, Recipe
@@ -24,10 +24,10 @@ from exafsd.inference.amplitude import FLAG, TRANSFER, divide, recipe_sha256, wi
 from exafsd.inference.registry import Registry, read_card, shipped_folder
 from exafsd.inference.s02 import CalibrationError, measure
 from exafsd.pipeline import Pipeline
-from exafsd.s02 import FoilData, calibrate, calibrate_to_file, write
-from exafsd.settings import load
+from exafsd.service import session, wiring
+from exafsd.settings.analysis import Analysis, Inference, Rebin, Reduction
+from exafsd.settings.settings import load
 from exafsd.spectra import Edge, Run, Sweep
-from exafsd.terminal import ResultTable
 from exafsd.testing import shapes
 from exafsd.testing.heating import HeatedFoil
 
@@ -412,9 +412,9 @@ def test_one_measured_foil_calibrates_another(data: Path, tmp_path: Path) -> Non
     foil = FoilData((str(data / "xas" / "Cu" / "cu_metal_rt.xdi"),))
     calibrate_to_file(foil, load(), path)
     settings = load(inference={"s02": {"Cu-K": str(path)}})
-    pipeline = composition.make_pipeline(settings)
+    pipeline = wiring.make_pipeline(settings)
     other = data / "xas" / "Cu" / "Cu_Foil_rt_2016Foils.xdi"
-    (outcome,) = composition.analyze_file(other, settings, pipeline, None)
+    (outcome,) = session.analyze_file(other, settings, pipeline, None)
     pipeline.close()
     n = outcome.message.shells[0].n
     assert outcome.message.s02.source == "foil file cu_metal_rt.xdi"

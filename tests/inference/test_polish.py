@@ -8,7 +8,7 @@ import pytest
 from larch.xafs.feffit import TransformGroup
 
 from exafsd.contract import K_GRID, FitWindow
-from exafsd.inference.polish import Polisher, objective
+from exafsd.inference.refinement.polish import Polisher, objective
 from exafsd.inference.registry import load_bundle, shipped_folder
 from exafsd.reduction.transform import fit_weight, misfit
 from exafsd.spectra import Prediction

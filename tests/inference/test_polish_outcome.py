@@ -7,10 +7,10 @@ import pytest
 
 from exafsd.contract import K_GRID, FitWindow
 from exafsd.contract.messages import Polish
-from exafsd.inference.polish import OFF, SHED, Fit, Polished, Polisher
-from exafsd.inference.polish_message import best_of, polish_message
 from exafsd.inference.predictor import Equation
-from exafsd.inference.reference_fit import ReferenceFit, shells_in_window
+from exafsd.inference.refinement.polish import OFF, SHED, Fit, Polished, Polisher
+from exafsd.inference.refinement.polish_message import best_of, polish_message
+from exafsd.inference.refinement.reference_fit import ReferenceFit, shells_in_window
 from exafsd.inference.registry import BundleError, load_bundle, shipped_folder
 from exafsd.reduction.transform import fit_weight
 from exafsd.spectra import Prediction

@@ -14,15 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exafsd.analysis import Analysis
 from exafsd.contract import Autobk, Recipe
+from exafsd.documents.files import read_file
 from exafsd.reduction.audit import RESTARTS, Auditor, Sampling
 from exafsd.reduction.e0 import find_e0
 from exafsd.reduction.engine import reduce_mu
-from exafsd.reduction.files import read_file
 from exafsd.reduction.plan import Plan
 from exafsd.reduction.preparation import Preparation
 from exafsd.reduction.verdict import DIFFERENCE, Job, Verdict, judge
+from exafsd.settings.analysis import Analysis
 from exafsd.spectra import Spectrum, SpectrumError
 from synthetic import ROOT, foil
 

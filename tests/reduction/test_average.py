@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_rebin import curve
 
-from exafsd.analysis import Analysis, Average, Reduction
 from exafsd.publishing.outcomes import of_spectrum
 from exafsd.reduction.average import RunningAverage
 from exafsd.reduction.preparation import Preparation
 from exafsd.reduction.series import ENOUGH, HOPELESS, LASTING, Series
+from exafsd.settings.analysis import Analysis, Average, Reduction
 from exafsd.spectra import Averaged, Edge, Run, Shift, Spectrum, Sweep
 
 CU = Edge("Cu", "K")

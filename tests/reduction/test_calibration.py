@@ -10,14 +10,14 @@ from larch.xafs.pre_edge import energy_align
 from test_rebin import EDGE, curve, swung
 
 import synthetic
-from exafsd.analysis import Analysis, Calibration, Rebin, Reduction
 from exafsd.contract.recipe import Recipe
+from exafsd.documents.files import read_file
 from exafsd.reduction.calibration import STEP, Tracker
 from exafsd.reduction.engine import by_plan
-from exafsd.reduction.files import read_file
 from exafsd.reduction.foil import Reference
 from exafsd.reduction.plan import Plan
 from exafsd.reduction.preparation import Preparation
+from exafsd.settings.analysis import Analysis, Calibration, Rebin, Reduction
 from exafsd.spectra import Edge, Run, Spectrum, Sweep
 
 WINDOW = (-30.0, 40.0)

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_rebin import EDGE, curve
 
-from exafsd.analysis import Analysis
+from exafsd.documents.files import read_file
 from exafsd.reduction import edges
 from exafsd.reduction.deglitch import EDGE_REGION, WIDEST, deglitch
-from exafsd.reduction.files import read_file
 from exafsd.reduction.preparation import Preparation
+from exafsd.settings.analysis import Analysis
 from exafsd.spectra import Spectrum
 
 #: the number that the documentation recommends

@@ -10,14 +10,14 @@ from larch import Group
 from larch.xafs import autobk, estimate_noise, pre_edge, xftf
 from larch.xafs import find_e0 as larch_find_e0
 
-from exafsd.analysis import Analysis
 from exafsd.contract import Autobk, PreEdge, Recipe, Xftf
+from exafsd.documents.files import read_file
 from exafsd.reduction.e0 import find_e0
 from exafsd.reduction.engine import Plans, reduce_mu
-from exafsd.reduction.files import read_file
 from exafsd.reduction.plan import Plan
 from exafsd.reduction.preparation import Preparation
 from exafsd.reduction.transform import cut_to_data
+from exafsd.settings.analysis import Analysis
 from exafsd.spectra import Spectrum, SpectrumError
 from synthetic import foil
 

@@ -9,9 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_rebin import EDGE, curve, swung
 
-from exafsd.analysis import Analysis, Average, Calibration, Quality, Rebin, Reduction, adapter
-from exafsd.reduction.files import read_file
+from exafsd.documents.files import read_file
 from exafsd.reduction.preparation import Preparation
+from exafsd.settings.analysis import (
+    Analysis,
+    Average,
+    Calibration,
+    Quality,
+    Rebin,
+    Reduction,
+    adapter,
+)
 from exafsd.spectra import Edge, Rejected, Run, Spectrum, SpectrumError, Sweep
 
 RUN = Run("r", edges=(Edge("Cu", "K"),))

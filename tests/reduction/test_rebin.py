@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exafsd.analysis import Rebin
 from exafsd.contract import Recipe
 from exafsd.contract.grid import ETOK
 from exafsd.reduction.engine import reduce_mu
@@ -19,6 +18,7 @@ from exafsd.reduction.rebin import (
     rebin,
     xas_grid,
 )
+from exafsd.settings.analysis import Rebin
 from exafsd.spectra import SpectrumError
 
 EDGE = 8979.0

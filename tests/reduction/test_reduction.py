@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exafsd.analysis import Analysis, Reduction, adapter
 from exafsd.contract import Autobk, FitWindow, Recipe, Xftf, rows_to_grid, to_grid
+from exafsd.documents.files import read_file
 from exafsd.reduction.engine import reduce_mu
-from exafsd.reduction.files import read_file
 from exafsd.reduction.preparation import Preparation
 from exafsd.reduction.reducer import Job, Reducer
 from exafsd.reduction.transform import grid_transform, misfit
+from exafsd.settings.analysis import Analysis, Reduction, adapter
 from exafsd.spectra import Edge, Rejected, Run, Spectrum, SpectrumError, Sweep
 from synthetic import foil, sweep_columns
 
@@ -387,7 +387,7 @@ def test_unreadable_files_are_named(tmp_path):
 
 def test_reduction_loads_no_wire_and_no_archive():
     code = (
-        "import exafsd.reduction.reducer, exafsd.reduction.files, sys;"
+        "import exafsd.reduction.reducer, exafsd.documents.files, sys;"
         "bad = {'zmq', 'databroker', 'tiled', 'tensorflow', 'onnxruntime'} & set(sys.modules);"
         "sys.exit(str(sorted(bad)) if bad else 0)"
     )

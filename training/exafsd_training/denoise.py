@@ -21,8 +21,8 @@ from rich.table import Table
 
 from exafsd.contract import K_GRID, Card, to_grid
 from exafsd.contract.recipe import FitWindow
-from exafsd.inference.polish import Objective, Polisher, objective
-from exafsd.inference.reference_fit import ReferenceFit
+from exafsd.inference.refinement.polish import Objective, Polisher, objective
+from exafsd.inference.refinement.reference_fit import ReferenceFit
 from exafsd.reduction.transform import fit_weight
 from exafsd.spectra import Prediction
 from exafsd_training import zoo

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from exafsd.contract import Card, Recipe, to_grid
 from exafsd.contract.card import AccuracyRow
-from exafsd.inference.polish import Polisher
+from exafsd.inference.refinement.polish import Polisher
 from exafsd.reduction.transform import fit_weight
 from exafsd.spectra import Prediction, ReducedSpectrum
 from exafsd_training import zoo

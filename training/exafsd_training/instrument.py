@@ -10,8 +10,8 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 from scipy.special import erf
 
-from exafsd.analysis import Rebin
 from exafsd.contract import ETOK, K_GRID, Recipe, to_grid
+from exafsd.settings.analysis import Rebin
 from exafsd_training.misread import misread
 from exafsd_training.parametrisation import Parametrisation
 from exafsd_training.paths import Floats, PathTable

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import tensorflow as tf
 
-from exafsd.inference.polish import objective
+from exafsd.inference.refinement.polish import objective
 from exafsd.reduction.transform import fit_weight
 from exafsd_training.equation import Equation
 from exafsd_training.parametrisation import Parametrisation, Ties

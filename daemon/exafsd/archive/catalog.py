@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from exafsd.archive.embedded import CatalogError
-
 Document = tuple[str, dict[str, Any]]
 #: Bytes of one column that are read at once; tiled answers so much in about 10 ms.
 SLICE_BYTES = 2_000_000
 #: ``plan_name`` of our own result runs, which are no raw data
 RESULT_PLAN = "exafsd"
+
+
+class CatalogError(RuntimeError):
+    """The catalog could not be started or opened."""
 
 
 def open_catalog(name_or_uri: str) -> Any:

@@ -19,11 +19,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from exafsd.analysis import Analysis
 from exafsd.archive.result_writer import Arrays, Report, ResultWriter
 from exafsd.contract.card import Card
 from exafsd.contract.frames import encode
 from exafsd.contract.messages import Rejected, Result, RunStart, RunStop
+from exafsd.settings.analysis import Analysis
 
 #: times the process is started again
 RESTARTS = 3

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from exafsd.analysis import Analysis
 from exafsd.archive.catalog import RESULT_PLAN
-from exafsd.archive.result_columns import Scalar, model_columns, scalars, unique, units
 from exafsd.contract.card import PINN_FILE, Card
+from exafsd.contract.columns import Scalar, model_columns, scalars, unique, units
 from exafsd.contract.frames import ARRAY_UNITS, Message
 from exafsd.contract.messages import RunStart, RunStop
+from exafsd.settings.analysis import Analysis
 
 #: the one stream of a result run
 STREAM = "primary"

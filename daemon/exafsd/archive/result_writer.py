@@ -7,12 +7,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from exafsd._version import __version__
-from exafsd.analysis import Analysis
 from exafsd.archive.catalog import open_catalog
 from exafsd.archive.result_run import BATCH, ResultRun
 from exafsd.contract.card import Card
 from exafsd.contract.frames import decode, encode
 from exafsd.contract.messages import Rejected, Result, RunStart, RunStop
+from exafsd.settings.analysis import Analysis
 
 Arrays = Mapping[str, NDArray[Any]]
 Report = Callable[[str, str], None]

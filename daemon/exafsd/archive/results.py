@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from exafsd.archive.catalog import RESULT_PLAN, documents
-from exafsd.archive.embedded import CatalogError
+from exafsd.archive.catalog import RESULT_PLAN, CatalogError, documents
 from exafsd.archive.result_run import STREAM, model_hashes
 from exafsd.contract.card import Card
 from exafsd.contract.frames import Message

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from exafsd.archive.catalog import documents, is_embedded, open_catalog, runs
-from exafsd.archive.embedded import CatalogError
+from exafsd.archive.catalog import CatalogError, documents, is_embedded, open_catalog, runs
 from exafsd.archive.journal import JournaledRun, find_run, read_journal
 
 Documents = Iterator[tuple[str, Any]]

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from exafsd.analysis import Adapter, Analysis, Corrections
 from exafsd.documents import assets
 from exafsd.documents.binding import Binding, bind, first, lookup
 from exafsd.documents.block import Block
@@ -13,6 +12,7 @@ from exafsd.documents.external import Fetch
 from exafsd.documents.items import Problem
 from exafsd.documents.joiner import Joiner
 from exafsd.documents.stream import Setting, Stream
+from exafsd.settings.analysis import Adapter, Analysis, Corrections
 from exafsd.spectra import Edge, Run, SpectrumError, Sweep
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from exafsd.analysis import Adapter
+from exafsd.settings.analysis import Adapter
 from exafsd.spectra import Floats
 
 #: h c in eV angstrom (CODATA 2018, exact since the 2019 SI).

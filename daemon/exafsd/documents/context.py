@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from exafsd.analysis import Adapter
 from exafsd.documents.binding import Binding, lookup
 from exafsd.documents.block import Block
+from exafsd.settings.analysis import Adapter
 
 #: readings of slow signals kept for lookup by time
 REMEMBERED = 1024

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from exafsd.analysis import Analysis
+from exafsd.settings.analysis import Analysis
 from exafsd.spectra import Run, Sweep
 
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from exafsd.analysis import Analysis
 from exafsd.documents.assembler import RunAssembler
 from exafsd.documents.items import Item, Problem, RunBegan, RunEnded
+from exafsd.settings.analysis import Analysis
 
 #: runs that may be open at once; the oldest beyond it has lost its stop document
 MAX_OPEN_RUNS = 64

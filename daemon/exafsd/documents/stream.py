@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exafsd.analysis import Corrections
 from exafsd.documents.binding import Binding
 from exafsd.documents.block import Block
 from exafsd.documents.context import Context
+from exafsd.documents.direction import direction, span_of
 from exafsd.documents.external import External
 from exafsd.documents.joiner import Joiner
 from exafsd.documents.numbering import Numbering
-from exafsd.documents.passes import direction, span_of
 from exafsd.documents.splitter import Segment, TurningSplitter
+from exafsd.settings.analysis import Corrections
 from exafsd.spectra import Floats, Run, SpectrumError, Sweep
 
 #: scalar events gathered before they are looked at: numpy's overhead is that of some ten events

@@ -8,11 +8,11 @@ from functools import lru_cache
 
 from pydantic import BaseModel
 
-from exafsd.analysis import Inference, Rebin
 from exafsd.contract.card import PINN_FILE, Card
 from exafsd.contract.messages import Calibrated, Channel, Shell, Value
 from exafsd.contract.recipe import Recipe
 from exafsd.contract.s02 import S02
+from exafsd.settings.analysis import Inference, Rebin
 
 #: S0² carried over to another structure, geometry or reduction is off by some 5 %: FEFF's
 #: amplitudes, the atomic background and rebinning each differ by a few per cent. Of S0² itself

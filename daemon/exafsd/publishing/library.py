@@ -4,8 +4,8 @@ import json
 from collections import OrderedDict
 from collections.abc import Mapping
 
-from exafsd.analysis import Analysis
 from exafsd.contract.schemas import schemas
+from exafsd.settings.analysis import Analysis
 
 #: settings of runs that had some of their own; the oldest are forgotten
 REMEMBERED = 256

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from exafsd.analysis import Average
 from exafsd.contract.messages import Direction
 from exafsd.reduction.columns import INCOMPLETE
 from exafsd.reduction.rebin import interpolate
+from exafsd.settings.analysis import Average
 from exafsd.spectra import Averaged, Floats, Shift, Spectrum
 
 #: a scan that has less than this share of its range in common with the average begins a new one

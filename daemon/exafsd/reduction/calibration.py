@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from exafsd.analysis import Calibration
 from exafsd.contract.messages import Direction
 from exafsd.reduction.foil import Match, Reference
+from exafsd.settings.analysis import Calibration
 from exafsd.spectra import Floats, Shift
 
 #: a shift this many standard errors off the drift is no noise

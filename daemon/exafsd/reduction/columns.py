@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from exafsd.analysis import Adapter, Reduction
 from exafsd.contract.messages import Channel
+from exafsd.settings.analysis import Adapter, Reduction
 from exafsd.spectra import Floats, SpectrumError, Sweep
 
 #: signals of each channel, ready-made mu last

@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 
-from exafsd.analysis import Analysis, Reduction
 from exafsd.contract.messages import Channel, Direction
 from exafsd.reduction import edges
 from exafsd.reduction.average import RunningAverage
@@ -24,6 +23,7 @@ from exafsd.reduction.rebin import (
     rebin,
     xas_grid,
 )
+from exafsd.settings.analysis import Analysis, Reduction
 from exafsd.spectra import Edge, Floats, Rejected, Spectrum, SpectrumError, Sweep
 
 #: eV kept before an edge of a sweep that holds several, and left out before the next edge

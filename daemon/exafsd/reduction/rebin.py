@@ -7,8 +7,8 @@ import numpy as np
 from scipy.interpolate import CubicHermiteSpline
 from scipy.ndimage import median_filter
 
-from exafsd.analysis import Rebin
 from exafsd.contract.grid import ETOK
+from exafsd.settings.analysis import Rebin
 from exafsd.spectra import Floats, SpectrumError
 
 #: the grid reaches this far below the edge, eV, and this far above it, 1/angstrom; no scan of one

@@ -6,7 +6,6 @@ from itertools import count
 
 import numpy as np
 
-from exafsd.analysis import Analysis
 from exafsd.contract.grid import ETOK
 from exafsd.contract.messages import Channel, Direction
 from exafsd.contract.recipe import Recipe
@@ -17,6 +16,7 @@ from exafsd.reduction.engine import Plans, by_larch, by_plan, check_e0
 from exafsd.reduction.plan import Plan
 from exafsd.reduction.series import Series
 from exafsd.reduction.verdict import Job as AuditJob
+from exafsd.settings.analysis import Analysis
 from exafsd.spectra import Edge, Floats, ReducedSpectrum, Spectrum, SpectrumError
 
 #: an edge step below this many of its own standard errors is no edge

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from exafsd.archive.embedded import CatalogServer, tied
+from exafsd.testing.catalog_server import CatalogServer, tied
 
 #: s that the daemon, the proxy or the beamline may take to start on a busy machine
 START_DEADLINE = 90.0

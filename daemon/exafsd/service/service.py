@@ -10,14 +10,16 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from exafsd.analysis import Analysis
 from exafsd.contract.messages import Rejected, Result, RunStart, RunStop, Status
-from exafsd.documents import Arrival, Inbox, Item, Problem, Router, RunBegan, RunEnded
-from exafsd.pace import Pace
+from exafsd.documents.inbox import Arrival, Inbox
+from exafsd.documents.items import Item, Problem, RunBegan, RunEnded
+from exafsd.documents.router import Router
 from exafsd.pipeline import Outcome, Pipeline
 from exafsd.publishing import Publisher
 from exafsd.publishing.outcomes import run_start, run_stop, text
-from exafsd.settings import Service as ServiceSettings
+from exafsd.service.pace import Pace
+from exafsd.settings.analysis import Analysis
+from exafsd.settings.settings import Service as ServiceSettings
 from exafsd.spectra import Sweep
 
 log = logging.getLogger(__name__)

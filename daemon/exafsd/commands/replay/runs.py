@@ -6,18 +6,17 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from exafsd import composition
 from exafsd._version import __version__
-from exafsd.archive.catalog import open_catalog
-from exafsd.archive.embedded import CatalogError
+from exafsd.archive.catalog import CatalogError, open_catalog
 from exafsd.archive.results import is_done
 from exafsd.archive.sources import ArchiveSource, CatalogSource, open_source
+from exafsd.commands.replay.analysis import Failed, in_processes, in_turn
+from exafsd.commands.replay.outputs import Options, Outputs
+from exafsd.commands.terminal import progress, tell
 from exafsd.contract.card import Card
 from exafsd.inference.registry import Registry
-from exafsd.offline import progress, tell
-from exafsd.replay.analysis import Failed, in_processes, in_turn
-from exafsd.replay.outputs import Options, Outputs
-from exafsd.settings import Settings
+from exafsd.service import wiring
+from exafsd.settings.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def _replay(
             f"{archive} is an embedded catalog, which one process may open at a time: serve it"
             " with `tiled serve config`, or replay without --processes"
         )
-    cards = composition.cards_of(Registry.load(settings.models))
+    cards = wiring.cards_of(Registry.load(settings.models))
     kept = catalogs[options.write] if options.write is not None and options.resume else None
     uids, found = _wanted(source, chosen, settings, kept, cards)
     if not found:

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from exafsd.analysis import Reduction
 from exafsd.contract.grid import K_GRID, K_STEP, rows_to_grid
 from exafsd.contract.messages import Candidate
 from exafsd.contract.recipe import FitWindow, Recipe
 from exafsd.inference import candidates
 from exafsd.inference.near_edge import Comparison
-from exafsd.inference.polish import Polished, Polisher
 from exafsd.inference.predictor import Rows
 from exafsd.inference.readout import Readout, fits_poorly, trust_score, usual_signal
+from exafsd.inference.refinement.polish import Polished, Polisher
 from exafsd.inference.registry import Bundle
 from exafsd.reduction.edges import edge_energy
 from exafsd.reduction.transform import fit_weight, fit_window, grid_transform, misfit
+from exafsd.settings.analysis import Reduction
 from exafsd.spectra import Floats, Prediction, ReducedSpectrum
 
 log = logging.getLogger(__name__)

@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from exafsd import composition
 from exafsd._version import __version__
-from exafsd.analysis import Average, Reduction
 from exafsd.archive.sources import open_source
+from exafsd.commands.terminal import tell
 from exafsd.contract.messages import Channel, Rejected, Result
 from exafsd.contract.s02 import S02, Evidence, Foil, S02File
-from exafsd.documents import Problem, RunBegan, RunEnded
+from exafsd.documents.items import Problem, RunBegan, RunEnded
 from exafsd.inference.amplitude import recipe_sha256
+from exafsd.inference.reading import recipes_of
 from exafsd.inference.registry import Registry
 from exafsd.inference.s02 import CalibrationError, Measured, measure
-from exafsd.offline import tell
 from exafsd.pipeline import Pipeline
-from exafsd.reading import recipes_of
-from exafsd.settings import Settings
+from exafsd.service import session, wiring
+from exafsd.settings.analysis import Average, Reduction
+from exafsd.settings.settings import Settings
 from exafsd.spectra import Edge
 
 #: sweeps of a run below which their scatter is not known; a file is usually a merge of many
@@ -111,7 +111,7 @@ def calibrate(foil: FoilData, settings: Settings) -> S02File:
     reduction = settings.reduction.model_copy(update={"average": Average()})
     settings = settings.model_copy(update={"reduction": reduction})
     registry = Registry.load(settings.models)
-    pipeline = composition.make_pipeline(settings, registry)
+    pipeline = wiring.make_pipeline(settings, registry)
     try:
         if foil.uid is None:
             messages = _of_files(foil, settings, pipeline)
@@ -120,7 +120,7 @@ def calibrate(foil: FoilData, settings: Settings) -> S02File:
     finally:
         pipeline.close()
     wanted = _wanted(messages, foil)
-    measured = measure(wanted, composition.cards_of(registry), foil.needed)
+    measured = measure(wanted, wiring.cards_of(registry), foil.needed)
     return _file(measured, wanted, foil, reduction)
 
 
@@ -134,7 +134,7 @@ def write(calibration: S02File, path: Path) -> None:
 def _of_files(foil: FoilData, settings: Settings, pipeline: Pipeline) -> Messages:
     found: Messages = []
     for name in foil.sources:
-        outcomes = composition.analyze_file(Path(name), settings, pipeline, foil.edge)
+        outcomes = session.analyze_file(Path(name), settings, pipeline, foil.edge)
         found += [outcome.message for outcome in outcomes]
     return found
 
@@ -150,9 +150,9 @@ def _of_run(
     source = open_source(foil.sources[0])
     try:
         roots = (*settings.source.asset_roots, *source.asset_roots)
-        router = composition.make_router(settings, roots=roots)
+        router = wiring.make_router(settings, roots=roots)
         documents = source.run(uid).documents()
-        for item in composition.replay(documents, router, pipeline, _tell_problem):
+        for item in session.replay(documents, router, pipeline, _tell_problem):
             if isinstance(item, RunBegan):
                 reduction = item.analysis.reduction
             elif not isinstance(item, RunEnded):

@@ -14,9 +14,9 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from exafsd.archive.embedded import CatalogServer, write_profile
 from exafsd.client import Message, Subscriber
-from exafsd.terminal import REFRESH, Screen
+from exafsd.commands.terminal import REFRESH, Screen
+from exafsd.testing.catalog_server import CatalogServer, write_profile
 from exafsd.testing.processes import (
     START_DEADLINE,
     Part,

@@ -10,8 +10,8 @@ from typing import Any
 
 from rich.table import Table
 
-from exafsd.archive.result_columns import Fitted, number, parameters
 from exafsd.archive.results import headers, result_runs
+from exafsd.contract.columns import Fitted, number, parameters
 
 Header = dict[str, Any]
 

@@ -39,17 +39,17 @@ def export(catalog: str, uid: str, path: Path) -> str:
         opened.context.close()
     made = f"results of run {start['original_run_uid']}, analysed by exafsd"
     if kind == ".xdi":
-        from exafsd.archive.spectra_files import write_xdi
+        from exafsd.exports.spectra_files import write_xdi
 
         return f"wrote {write_xdi(path, start, outcomes)} files: {made}"
     partial = path.with_name(path.name + ".part")  # whole or not at all
     try:
         if kind == ".prj":
-            from exafsd.archive.spectra_files import write_athena
+            from exafsd.exports.spectra_files import write_athena
 
             told = f"wrote {write_athena(partial, outcomes)} spectra: {made}"
         else:
-            from exafsd.archive.nexus import write_nexus
+            from exafsd.exports.nexus import write_nexus
 
             write_nexus(partial, start, outcomes)
             told = f"wrote {len(outcomes)} outcomes: {made}"

@@ -1,28 +1,14 @@
-"""What commands do without a live source: files, models; progress and tables."""
+"""``exafsd models``: bundles in a table, cards, a page about them, and their verification."""
 
-import json
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markdown import Markdown
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Column, Table
 
-from exafsd import composition, modelpage
+from exafsd.commands import modelpage
+from exafsd.commands.terminal import tell
 from exafsd.contract.card import Card
-from exafsd.contract.frames import encode
-from exafsd.contract.messages import Result
 from exafsd.inference.registry import (
     BundleError,
     Registry,
@@ -31,10 +17,7 @@ from exafsd.inference.registry import (
     read_card,
     shipped_folder,
 )
-from exafsd.pipeline import Outcome
 from exafsd.settings import Settings
-from exafsd.spectra import Edge, SpectrumError
-from exafsd.terminal import ResultTable, as_list
 
 
 def with_model(settings: Settings, model: str | None) -> Settings:
@@ -52,70 +35,6 @@ def with_model(settings: Settings, model: str | None) -> Settings:
     inference = settings.inference.model_copy(update={"model": name})
     update = {"models": (*settings.models, folder), "inference": inference}
     return settings.model_copy(update=update)
-
-
-def as_json(outcome: Outcome, **more: Any) -> str:
-    """Outcome as one line of JSON: its header, arrays as lists, and what is added."""
-    message = outcome.message
-    message.time = time.time()
-    encode(message, outcome.arrays)  # fills in nothing but the list of arrays
-    header = message.model_dump(by_alias=True, mode="json")
-    if isinstance(message, Result):
-        header["arrays"] = {name: as_list(array) for name, array in outcome.arrays.items()}
-    return json.dumps({**header, **more})
-
-
-def analyze_files(
-    files: list[Path], settings: Settings, element: str | None, edge: str | None, as_lines: bool
-) -> bool:
-    """Analyse files; return whether every spectrum of every file gave a result."""
-    pipeline = composition.make_pipeline(settings)
-    given = Edge.of(element or "", edge or "") if element or edge else None
-    table = ResultTable()
-    good = True
-    with progress() as bar:
-        task = bar.add_task("analysing", total=len(files))
-        for path in files:
-            bar.update(task, advance=1, description=path.name)
-            try:
-                for outcome in composition.analyze_file(path, settings, pipeline, given):
-                    good &= outcome.message.kind == "result"
-                    if as_lines:
-                        sys.stdout.write(as_json(outcome, file=str(path)) + "\n")
-                        sys.stdout.flush()
-                    else:
-                        table.add(outcome.message.model_dump(mode="json"), path.name)
-                    if outcome.message.kind == "rejected":
-                        tell(f"{path}: {outcome.message.channel}: {outcome.message.detail}")
-            except SpectrumError as error:
-                good = False
-                if as_lines:
-                    line = {"kind": "rejected", "file": str(path), "reason": error.reason}
-                    sys.stdout.write(json.dumps({**line, "detail": error.detail}) + "\n")
-                tell(error.detail)
-    if not as_lines:
-        Console().print(table.render())
-    return good
-
-
-def tell(text: str) -> None:
-    """Say something on stderr, where it does not mix with results."""
-    sys.stderr.write(f"exafsd: {text}\n")
-
-
-def progress() -> Progress:
-    """Progress bar on stderr; none where stderr is no terminal."""
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-        transient=True,
-    )
 
 
 def models_table(settings: Settings) -> None:

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from exafsd import composition
-from exafsd.analysis import Analysis
 from exafsd.archive.sources import ArchiveSource, open_source
 from exafsd.contract.messages import RunStart, RunStop
-from exafsd.documents import Problem, RunBegan, RunEnded
+from exafsd.documents.items import Problem, RunBegan, RunEnded
 from exafsd.pipeline import Outcome, Pipeline
 from exafsd.publishing.outcomes import run_start, run_stop
-from exafsd.settings import Settings
+from exafsd.service import session, wiring
+from exafsd.settings.analysis import Analysis
+from exafsd.settings.settings import Settings
 from exafsd.spectra import Run
 
 
@@ -50,7 +50,7 @@ def in_turn(
     source: ArchiveSource, uids: Sequence[str], settings: Settings, realtime: bool
 ) -> Iterator[tuple[str, Iterator[Item]]]:
     """Items of each run, analysed as they are taken."""
-    pipeline = composition.make_pipeline(settings)
+    pipeline = wiring.make_pipeline(settings)
     try:
         for uid in uids:
             yield uid, analyse(source, uid, settings, pipeline, realtime)
@@ -93,9 +93,9 @@ def analyse(
     roots = (*settings.source.asset_roots, *source.asset_roots)
     try:
         documents = source.run(uid).documents()
-        router = composition.make_router(settings, roots=roots)
+        router = wiring.make_router(settings, roots=roots)
         paced = in_real_time(documents) if realtime else documents
-        for item in composition.replay(paced, router, pipeline, problems.append):
+        for item in session.replay(paced, router, pipeline, problems.append):
             yield from problems
             problems.clear()
             if isinstance(item, RunBegan):

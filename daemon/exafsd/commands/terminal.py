@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,21 @@ from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
 from exafsd.client import Event, Follower, FrameError, Message, Subscriber
+from exafsd.contract.frames import encode
+from exafsd.contract.messages import BaseMessage, Result
 
 #: rows on the screen
 ROWS = 18
@@ -277,6 +288,36 @@ def as_json(message: Message) -> str:
     """Message as one line of JSON, arrays as lists."""
     arrays = {name: as_list(array) for name, array in message.arrays.items()}
     return json.dumps({**message.header, "arrays": arrays} if arrays else message.header)
+
+
+def outcome_as_json(message: BaseMessage, arrays: Mapping[str, NDArray[Any]], **more: Any) -> str:
+    """Outcome as one line of JSON: its header, arrays as lists, and what is added."""
+    message.time = time.time()
+    encode(message, arrays)  # fills in nothing but the list of arrays
+    header = message.model_dump(by_alias=True, mode="json")
+    if isinstance(message, Result):
+        header["arrays"] = {name: as_list(array) for name, array in arrays.items()}
+    return json.dumps({**header, **more})
+
+
+def tell(text: str) -> None:
+    """Say something on stderr, where it does not mix with results."""
+    sys.stderr.write(f"exafsd: {text}\n")
+
+
+def progress() -> Progress:
+    """Progress bar on stderr; none where stderr is no terminal."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+        transient=True,
+    )
 
 
 def watch_address(

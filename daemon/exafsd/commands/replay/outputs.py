@@ -8,17 +8,16 @@ from typing import Any, Self
 
 from rich.console import Console
 
-from exafsd import composition
 from exafsd._version import __version__
 from exafsd.archive.result_writer import ResultWriter
+from exafsd.commands.replay.analysis import Began, Ended, Item
+from exafsd.commands.replay.compare import Comparison
+from exafsd.commands.terminal import ResultTable, outcome_as_json, tell
 from exafsd.contract.card import Card
-from exafsd.documents import Problem
-from exafsd.offline import as_json, tell
+from exafsd.documents.items import Problem
 from exafsd.pipeline import Outcome
-from exafsd.replay.analysis import Began, Ended, Item
-from exafsd.replay.compare import Comparison
-from exafsd.settings import Settings
-from exafsd.terminal import ResultTable
+from exafsd.service import wiring
+from exafsd.settings.settings import Settings
 
 #: s for subscribers to find a publisher that has just begun; what is sent before is lost to them
 SETTLE = 1.0
@@ -71,7 +70,7 @@ class Outputs:
     ) -> None:
         self.trouble = False
         self._lines = options.lines
-        self._publisher = composition.make_publisher(settings) if options.publish else None
+        self._publisher = wiring.make_publisher(settings) if options.publish else None
         self._writer = self._comparison = self._table = None
         if options.write is not None:
             self._writer = ResultWriter(catalogs[options.write], cards, self._report)
@@ -132,7 +131,7 @@ class Outputs:
                 if self._lines:
                     sys.stdout.write(difference.as_json() + "\n")
         elif self._lines:
-            sys.stdout.write(as_json(outcome) + "\n")
+            sys.stdout.write(outcome_as_json(message, outcome.arrays) + "\n")
         elif self._table is not None:
             self._table.add(message.model_dump(mode="json"), message.run_uid[:6])
 

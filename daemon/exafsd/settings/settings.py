@@ -13,9 +13,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from exafsd.analysis import PRESETS, Adapter, Analysis, Inference, Reduction, adapter
 from exafsd.contract.frames import ARRAY_UNITS
 from exafsd.contract.s02 import S02, S02File
+from exafsd.settings.analysis import PRESETS, Adapter, Analysis, Inference, Reduction, adapter
 
 
 class _Frozen(BaseModel):

@@ -17,7 +17,7 @@ import numpy as np
 import xraydb
 from numpy.typing import NDArray
 
-from exafsd.archive.result_columns import Scalar, column, parameters, scalars
+from exafsd.contract.columns import Scalar, column, parameters, scalars
 from exafsd.contract.frames import ARRAY_UNITS, Message
 
 DEFINITION = "NXxas"

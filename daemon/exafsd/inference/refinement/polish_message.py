@@ -6,8 +6,8 @@ import numpy as np
 
 from exafsd.contract.card import Card
 from exafsd.contract.messages import Correlation, FitValue, Polish, PolishPhase, PolishShell
-from exafsd.inference.polish import Fit, Polished
-from exafsd.inference.reference_fit import shells_in_window
+from exafsd.inference.refinement.polish import Fit, Polished
+from exafsd.inference.refinement.reference_fit import shells_in_window
 
 #: Share of feffit's error bar by which what the reference fit leaves out may move a value
 #: that is still shown: small beside the error bar that is shown with it.

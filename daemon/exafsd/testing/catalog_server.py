@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from exafsd.archive.catalog import CatalogError
+
 #: Without this line of a configuration ``run.documents()`` is answered by 406.
 MEDIA_TYPES = {
     "BlueskyRun": {"application/json-seq": "bluesky_tiled_plugins.exporters:json_seq_exporter"}
@@ -31,10 +33,6 @@ ctypes.CDLL(None).prctl(1, 15)
 if os.getppid() == int(parent):
     os.execv(command[0], command)
 """
-
-
-class CatalogError(RuntimeError):
-    """The catalog could not be started or opened."""
 
 
 def configuration(folder: Path, assets: Sequence[Path] = ()) -> dict[str, Any]:
@@ -136,7 +134,7 @@ class CatalogServer:
         command = tied("-m", "tiled", "serve", "config", str(config))
         environment = os.environ | {"TILED_SINGLE_USER_API_KEY": self.api_key}
         self._log = (self.folder / "server.log").open("wb")
-        self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and arguments
+        self._process = subprocess.Popen(  # our own interpreter and arguments
             [*command, "--host", "127.0.0.1", "--port", str(port)],
             stdout=self._log,
             stderr=subprocess.STDOUT,

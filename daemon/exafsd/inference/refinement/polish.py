@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from exafsd.contract.card import Card
 from exafsd.contract.grid import K_GRID, K_STEP
 from exafsd.contract.recipe import FitWindow
-from exafsd.inference.least_squares import minimize
-from exafsd.inference.reference_fit import ReferenceFit
+from exafsd.inference.refinement.least_squares import minimize
+from exafsd.inference.refinement.reference_fit import ReferenceFit
 from exafsd.spectra import Floats, Prediction
 
 Status = Literal["converged", "at_bound", "failed", "shed", "off"]

@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from exafsd.analysis import PRESETS
-from exafsd.settings import Settings
+from exafsd.settings.analysis import PRESETS
+from exafsd.settings.settings import Settings
 
 HEADER = """\
 # Settings of exafsd. Every key may be left out; what stands here is its default.

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from larch.io import read_ascii, read_xdi
 
-from exafsd.analysis import Adapter, Corrections
+from exafsd.settings.analysis import Adapter, Corrections
 from exafsd.spectra import Edge, Floats, Run, SpectrumError, Sweep
 
 #: what HDF5 files begin with

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from exafsd.archive.nexus import by_series
-from exafsd.archive.result_columns import column
+from exafsd.contract.columns import column
 from exafsd.contract.frames import Message
+from exafsd.exports.nexus import by_series
 
 
 def write_athena(path: Path, outcomes: Sequence[Message]) -> int:

@@ -1,20 +1,19 @@
 """The one place where parts are wired together."""
 
-import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from exafsd._version import __version__
-from exafsd.analysis import Analysis
 from exafsd.archive.journal import Journal
 from exafsd.archive.result_process import ResultProcess
 from exafsd.contract.card import CARD_FILE, PINN_FILE, Card
-from exafsd.documents import Callback, Inbox, Problem, ProxySource, Router, RunBegan, RunEnded
+from exafsd.documents.inbox import Inbox
+from exafsd.documents.proxy import ProxySource
+from exafsd.documents.router import Router
 from exafsd.inference.registry import (
     BundleError,
     Registry,
@@ -22,22 +21,17 @@ from exafsd.inference.registry import (
     read_card,
     shipped_folder,
 )
-from exafsd.pipeline import Outcome, Pipeline
+from exafsd.pipeline import Pipeline
 from exafsd.publishing import (
-    AddressError,
-    KeyFileError,
     Library,
     Publisher,
     Ring,
     ServerKeys,
-    check_address,
 )
 from exafsd.reduction.audit import Auditor
-from exafsd.reduction.files import read_file
 from exafsd.reduction.reducer import Reducer
-from exafsd.service import Service
-from exafsd.settings import Settings
-from exafsd.spectra import Edge, Sweep
+from exafsd.service.service import Service
+from exafsd.settings.settings import Settings
 
 
 def versions() -> dict[str, str]:
@@ -180,122 +174,3 @@ def make_service(settings: Settings, proxy: bool = True) -> tuple[Service, Inbox
         versions=versions(),
     )
     return service, inbox
-
-
-class Live:
-    """exafsd inside a RunEngine's process: ``RE.subscribe(live)``, and `close` at the end.
-
-    The work is done in a thread of its own; a document costs the plan microseconds.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self._service, inbox = make_service(settings, proxy=False)
-        self._callback = Callback(inbox)
-        self._thread = threading.Thread(target=self._service.run, name="exafsd", daemon=True)
-        self._thread.start()
-
-    def __call__(self, name: str, document: Any) -> None:
-        """Take a document."""
-        self._callback(name, document)
-
-    def close(self) -> None:
-        """Finish what has been received and stop."""
-        self._service.stop()
-        self._thread.join()
-
-
-def replay(
-    documents: Iterable[tuple[str, Any]],
-    router: Router,
-    pipeline: Pipeline,
-    on_problem: Callable[[Problem], None],
-) -> Iterator[Outcome | RunBegan | RunEnded]:
-    """Outcomes of stored documents, through the same router and pipeline as live ones."""
-    analyses: dict[str, Analysis] = {}
-
-    def handled(items: Iterable[Any]) -> Iterator[Outcome | RunBegan | RunEnded]:
-        for item in items:
-            if isinstance(item, Problem):
-                on_problem(item)
-            elif isinstance(item, Sweep):
-                yield from pipeline.process(item, analyses[item.run.uid])
-            else:
-                if isinstance(item, RunBegan):
-                    analyses[item.run.uid] = item.analysis
-                else:
-                    pipeline.end(item.run.uid)
-                yield item
-
-    for name, document in documents:
-        yield from handled(router.feed(name, document))
-    while router.waiting:
-        yield from handled(router.poll())
-        if router.waiting:
-            time.sleep(0.05)
-    yield from handled(router.close())
-
-
-def analyze_file(
-    path: Path, settings: Settings, pipeline: Pipeline, edge: Edge | None
-) -> Iterator[Outcome]:
-    """Outcomes of the spectra in a file.
-
-    Raises
-    ------
-    SpectrumError
-        If the file holds no spectrum; the text names it.
-    """
-    analysis = settings.analysis
-    sweeps = read_file(path, analysis.adapter, edge)
-    for sweep in sweeps:
-        yield from pipeline.process(sweep, analysis)
-    if sweeps:
-        pipeline.end(sweeps[0].run.uid)
-
-
-def check_settings(settings: Settings) -> tuple[list[str], list[str]]:
-    """Build what `make_service` builds, without sockets; a report, and what is wrong."""
-    report, problems = [], []
-    registry = Registry.load(settings.models)
-    make_pipeline(settings, registry)
-    make_router(settings)
-    report.append("versions  " + "  ".join(f"{n} {v}" for n, v in versions().items()))
-    report.append(f"source    {settings.source.address}")
-    if told := unresolved(settings.source.address):  # it may be known later: no reason not to run
-        report.append(f"warning   {told}")
-    report.append(f"publish   {settings.publish.address}")
-    report.append(f"models    {', '.join(sorted(registry.bundles)) or 'none'}")
-    report.append(f"journal   {settings.journal.folder or 'off'}")
-    for edge, s02 in settings.inference.s02.items():
-        report.append(f"S0²       {edge} {s02.value:.3f} ± {s02.std:.3f}, {s02.source}")
-    report.append(f"settings  {settings.analysis.sha256}")
-    problems += registry.refused.values()
-    problems += [f"models folder {f} does not exist" for f in settings.models if not f.is_dir()]
-    problems += [
-        f"source.asset_roots: {folder} does not exist"
-        for folder in settings.source.asset_roots
-        if not folder.is_dir()
-    ]
-    wanted = settings.inference.model
-    if wanted is not None and wanted not in registry.bundles:
-        problems.append(f"inference.model {wanted!r} is not loaded")
-    if settings.reduction.e0_policy == "fixed" and settings.reduction.e0 is None:
-        problems.append("reduction.e0_policy is fixed, but reduction.e0 is not set")
-    publish = settings.publish
-    for name, address in (("address", publish.address), ("answers", publish.answers)):
-        try:
-            if address is not None:
-                waived = publish.insecure or publish.curve is not None
-                check_address(address, waived, f"publish.{name}")
-        except AddressError as error:
-            problems.append(str(error))
-    try:
-        server_keys(settings)
-    except (KeyFileError, OSError) as error:
-        problems.append(f"publish.curve: {error}")
-    folder = settings.journal.folder
-    if folder is not None:
-        nearest = next(f for f in (folder, *folder.absolute().parents) if f.exists())
-        if not os.access(nearest, os.W_OK):
-            problems.append(f"journal.folder {folder} cannot be written")
-    return report, problems

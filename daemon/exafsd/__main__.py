@@ -1,0 +1,5 @@
+"""``python -m exafsd``."""
+
+from exafsd.commands.cli import app
+
+app()

@@ -1,0 +1,1 @@
+"""Archived runs through the pipeline of the live daemon again: ``exafsd replay``."""

@@ -1,0 +1,1 @@
+"""The least-squares fit that starts from the network's answer."""

@@ -1,0 +1,1 @@
+"""The daemon at work: sessions, the loop around them, and the wiring of its parts."""
