@@ -9,6 +9,7 @@ from exafsd.pipeline import Pipeline
 from exafsd.reduction.reducer import Reducer
 from exafsd.settings.analysis import Analysis, Inference, Reduction
 from exafsd.spectra import Edge, Run, Sweep
+from reducing import analysed
 
 RUN = Run(uid="run", edges=(Edge("Cu", "K"),))
 CU = structure("Cu", "F m 3 m")
@@ -50,5 +51,5 @@ def made(tmp_path, name, phase, explains, ood=0.05, **changes):
 
 
 def one(pipe, counts, how=None, **more):
-    ((outcome,),) = pipe.process_many([(sweep(counts), how or analysis())], **more)
+    ((outcome,),) = pipe.process_many([analysed(sweep(counts), how or analysis())], **more)
     return decode(encode(outcome.message, outcome.arrays)).header

@@ -14,32 +14,17 @@ from typing import Any
 from numpy.typing import NDArray
 
 from exafsd.contract.grid import K_GRID
-from exafsd.contract.messages import (
-    Calibrated,
-    Candidate,
-    ModelRef,
-    Rejected,
-    Result,
-    Trust,
-    Value,
-)
+from exafsd.contract.messages import Calibrated, Candidate, ModelRef, Rejected, Result, Trust, Value
+from exafsd.contract.vocabulary import Reason
 from exafsd.inference.amplitude import UNREAD, recipe_sha256, with_numbers
 from exafsd.inference.candidates import MOST
-from exafsd.inference.reading import (
-    Model,
-    Reader,
-    Reading,
-    choose,
-    finish,
-    flags,
-    read,
-    readers,
-)
+from exafsd.inference.reading import Answer, Model, Reader, Reading, answer, read, readers
 from exafsd.inference.refinement.polish import OFF, SHED, Polished
 from exafsd.inference.refinement.polish_message import best_of, polish_message
 from exafsd.inference.registry import Registry
 from exafsd.publishing import outcomes
-from exafsd.reduction.preparation import Preparation
+from exafsd.reduction import preparation
+from exafsd.reduction.memory import RunMemory
 from exafsd.reduction.reducer import Job, Reducer
 from exafsd.reduction.transform import fit_window
 from exafsd.settings.analysis import Analysis
@@ -58,6 +43,8 @@ class Outcome:
 
     message: Result | Rejected
     arrays: Mapping[str, NDArray[Any]]
+    #: time.perf_counter() when the document that completed the sweep was received, s
+    received: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,11 +61,11 @@ class _Panel:
 
 @dataclass(frozen=True)
 class _Case:
-    """A spectrum, and who may read it."""
+    """A spectrum, who may read it, and what its run remembers."""
 
     spectrum: Spectrum
-    analysis: Analysis
     panel: _Panel
+    memory: RunMemory
 
 
 class Pipeline:
@@ -91,7 +78,7 @@ class Pipeline:
     arrays
         Names of the arrays that results carry.
     reducer
-        Reduces spectra and keeps what their runs have settled.
+        Reduces spectra.
     """
 
     def __init__(
@@ -99,18 +86,16 @@ class Pipeline:
     ) -> None:
         self._registry = registry
         self._arrays = arrays
-        self._preparation = Preparation()
         self._reducer = reducer or Reducer()
         self._models = {name: Model.of(bundle) for name, bundle in registry.bundles.items()}
         self._panels: dict[tuple[str, Edge], _Panel] = {}
+        self._memories: dict[str, RunMemory] = {}
 
-    def process(self, sweep: Sweep, analysis: Analysis) -> list[Outcome]:
+    def process(self, sweep: Sweep) -> list[Outcome]:
         """One outcome for each channel and edge of a sweep; never raises on bad data."""
-        return self.process_many([(sweep, analysis)])[0]
+        return self.process_many([sweep])[0]
 
-    def process_many(
-        self, sweeps: Sequence[tuple[Sweep, Analysis]], room: bool = True
-    ) -> list[list[Outcome]]:
+    def process_many(self, sweeps: Sequence[Sweep], room: bool = True) -> list[list[Outcome]]:
         """Outcomes of sweeps in order, one for each channel and edge; never raises on bad data.
 
         Parameters
@@ -121,31 +106,38 @@ class Pipeline:
         outcomes_of: list[list[Outcome]] = []
         cases: list[_Case] = []
         places: list[tuple[int, int]] = []
-        for sweep, analysis in sweeps:
-            mine: list[Outcome] = []
-            for spectrum in self._prepared(sweep, analysis):
+        for sweep in sweeps:
+            memory = self.memory(sweep.run.uid)
+            own: list[Outcome] = []
+            for spectrum in _prepared(sweep, memory):
                 if isinstance(spectrum, RejectedSpectrum):
-                    mine.append(Outcome(outcomes.rejection(spectrum, analysis.sha256), {}))
+                    own.append(_rejection(spectrum))
                 else:
-                    cases.append(_Case(spectrum, analysis, self._panel(spectrum.edge, analysis)))
-                    places.append((len(outcomes_of), len(mine)))
-                    mine.append(PENDING)
-            outcomes_of.append(mine)
+                    panel = self._panel(spectrum.id.edge, spectrum.id.analysis)
+                    cases.append(_Case(spectrum, panel, memory))
+                    places.append((len(outcomes_of), len(own)))
+                    own.append(PENDING)
+            outcomes_of.append(own)
         for (i, j), outcome in zip(places, self._guarded(cases, room), strict=True):
             outcomes_of[i][j] = outcome
         return outcomes_of
 
-    def reject(
-        self, sweep: Sweep, analysis: Analysis, reason: str, detail: str
-    ) -> Iterator[Outcome]:
+    def reject(self, sweep: Sweep, reason: Reason, detail: str) -> Iterator[Outcome]:
         """One rejection for each channel and edge, without looking at the data."""
-        for spectrum in self._preparation.refuse(sweep, analysis, reason, detail):
-            yield Outcome(outcomes.rejection(spectrum, analysis.sha256), {})
+        for spectrum in preparation.refuse(sweep, SpectrumError(reason, detail)):
+            yield _rejection(spectrum)
+
+    def memory(self, run_uid: str) -> RunMemory:
+        """What the reduction remembers of a run."""
+        return self._memories.setdefault(run_uid, RunMemory())
+
+    def resume(self, run_uid: str, memory: RunMemory) -> None:
+        """Go on with a run whose memory was saved."""
+        self._memories[run_uid] = memory
 
     def end(self, run_uid: str) -> None:
-        """Forget the state of a run."""
-        self._preparation.end(run_uid)
-        self._reducer.end(run_uid)
+        """Forget a run."""
+        self._memories.pop(run_uid, None)
 
     def audit(self) -> list[str]:
         """Trouble that the audit against Larch has found since the last call."""
@@ -158,13 +150,6 @@ class Pipeline:
     def close(self) -> None:
         """End what the pipeline has started."""
         self._reducer.close()
-
-    def _prepared(self, sweep: Sweep, analysis: Analysis) -> list[Spectrum | RejectedSpectrum]:
-        try:
-            return self._preparation.spectra(sweep, analysis)
-        except Exception as error:  # one spectrum must never stop the next
-            log.exception("internal error id=%s/%s", sweep.run.uid, sweep.number)
-            return list(self._preparation.refuse(sweep, analysis, "internal", _report(error)))
 
     def _panel(self, edge: Edge, analysis: Analysis) -> _Panel:
         key = (analysis.sha256, edge)
@@ -193,26 +178,28 @@ class Pipeline:
         except Exception as error:
             if len(cases) > 1:
                 return [self._guarded([case], room)[0] for case in cases]
-            sweep = cases[0].spectrum.sweep
-            log.exception("internal error id=%s/%s", sweep.run.uid, sweep.number)
-            return [_rejected(cases[0], SpectrumError("internal", _report(error)))]
+            return [_rejected(cases[0], _internal(cases[0].spectrum.id.sweep, error))]
 
     def _outcomes(self, cases: list[_Case], room: bool) -> list[Outcome]:
         """Reduce, read and report spectra."""
-        found: list[Outcome] = [PENDING] * len(cases)
-        readings: dict[int, list[Reading]] = {}
-        for i, made in enumerate(self._reduced(cases)):
-            if isinstance(made, SpectrumError):
-                found[i] = _rejected(cases[i], made)
+        done: list[Outcome] = [PENDING] * len(cases)
+        unread: dict[int, list[Reading]] = {}
+        for i, reduced in enumerate(self._reduced(cases)):
+            if isinstance(reduced, SpectrumError):
+                done[i] = _rejected(cases[i], reduced)
             else:
-                readings[i] = made
+                unread[i] = reduced
         reduced_at = time.perf_counter()
-        read([one for some in readings.values() for one in some])
-        chosen = {i: choose(some) for i, some in readings.items()}
-        finish([(best, _unpolished(cases[i], room)) for i, (best, _) in chosen.items()])
-        for i, (best, scores) in chosen.items():
-            found[i] = self._result(cases[i], best, scores, reduced_at)
-        return found
+        readings = iter(read([one for some in unread.values() for one in some]))
+        answers = answer(
+            [
+                ([next(readings) for _ in some], _unpolished(cases[i], room))
+                for i, some in unread.items()
+            ]
+        )
+        for i, best in zip(unread, answers, strict=True):
+            done[i] = self._result(cases[i], best, reduced_at)
+        return done
 
     def _reduced(self, cases: list[_Case]) -> Iterator[list[Reading] | SpectrumError]:
         """Reduce each spectrum once by every recipe that its readers want.
@@ -226,46 +213,46 @@ class Pipeline:
                 for recipe in (reader.shown_by, reader.read_by):
                     if (i, id(recipe)) not in places:
                         places[i, id(recipe)] = len(jobs)
-                        jobs.append(Job(case.spectrum, case.analysis, recipe))
+                        jobs.append(Job(case.spectrum, recipe, case.memory))
         reduced = self._reducer.reduce(jobs)
         for i, case in enumerate(cases):
-            made: list[Reading] = []
+            unread: list[Reading] = []
             error = PENDING
             for reader in case.panel.readers:
                 shown = reduced[places[i, id(reader.shown_by)]]
                 own = reduced[places[i, id(reader.read_by)]]
                 if isinstance(shown, ReducedSpectrum) and isinstance(own, ReducedSpectrum):
-                    made.append(Reading(reader, shown, own, case.panel.reason))
+                    unread.append(Reading(reader, shown, own, case.panel.reason))
                 error = next((x for x in (own, shown) if isinstance(x, SpectrumError)), error)
-            yield made or error
+            yield unread or error
 
-    def _result(
-        self, case: _Case, best: Reading, scores: list[Candidate], reduced_at: float
-    ) -> Outcome:
-        model, shown, prediction = best.reader.model, best.shown, best.prediction
-        spectrum = case.spectrum
+    def _result(self, case: _Case, best: Answer, reduced_at: float) -> Outcome:
+        reading, judgement = best.reading, best.judgement
+        model, shown, prediction = reading.reader.model, reading.shown, reading.prediction
+        spectrum, analysis = case.spectrum, case.spectrum.id.analysis
         phases = ref = fit = polish = shown_best = None
         amplitude = UNREAD
         if model is not None:
             card = model.bundle.card
             ref = _model_ref(card.name, card.sha256["pinn.onnx"])
-            fit = fit_window(model.fit, best.read.k_data[1])
-            if prediction is not None and best.reason is None and best.polished is not None:
+            fit = fit_window(model.fit, reading.read.k_data[1])
+            if prediction is not None and best.polished is not None:
                 phases, shells = model.readout(prediction)
-                recipe = recipe_sha256(best.reader.read_by, case.analysis.reduction.rebin)
-                inference = case.analysis.inference
-                amplitude = with_numbers(shells, card, spectrum.channel, inference, recipe)
+                recipe = recipe_sha256(reading.reader.read_by, analysis.reduction.rebin)
+                amplitude = with_numbers(
+                    shells, card, spectrum.id.channel, analysis.inference, recipe
+                )
                 polish = polish_message(card, best.polished)
                 shown_best = best_of(best.polished)
         unasked = [Candidate(model=name, score=None) for name in case.panel.unasked]
         message = Result(
-            **outcomes.of_spectrum(
-                spectrum,
-                shown.quality + amplitude.quality + flags(best),
-                case.analysis.sha256,
+            **outcomes.identity(
+                spectrum.id,
+                shown.quality + amplitude.quality + judgement.flags,
+                spectrum.averaged,
             ),
             e0=shown.e0,
-            e0_policy=case.analysis.reduction.e0_policy,
+            e0_policy=analysis.reduction.e0_policy,
             energy_shift=_shift(spectrum),
             edge_step=Value(value=shown.edge_step, std=shown.edge_step_std),
             deglitched=list(spectrum.removed),
@@ -273,33 +260,43 @@ class Pipeline:
             k_data=shown.k_data,
             fit=fit,
             model=ref,
-            candidates=scores + unasked,
+            candidates=best.scores + unasked,
             phases=phases,
             shells=amplitude.shells,
             s02=amplitude.s02,
             n_reason=amplitude.reason,
-            r_factor=best.r_factor,
+            r_factor=reading.r_factor,
             polish=polish,
             best=shown_best,
             trust=Trust(
-                score=best.trust, in_domain=amplitude.shells is not None, reason=best.reason
+                score=judgement.score,
+                in_domain=amplitude.shells is not None,
+                reason=judgement.reason,
             ),
         )
-        if spectrum.sweep.received is not None:
-            message.timing_ms.reduced = (reduced_at - spectrum.sweep.received) * 1e3
-            message.timing_ms.inferred = (time.perf_counter() - spectrum.sweep.received) * 1e3
-        known = _arrays(best)
-        wanted = ((name, known.get(name)) for name in self._arrays)
-        return Outcome(message, {name: array for name, array in wanted if array is not None})
+        received = spectrum.id.sweep.received
+        if received is not None:
+            message.timing_ms.reduced = (reduced_at - received) * 1e3
+            message.timing_ms.inferred = (time.perf_counter() - received) * 1e3
+        arrays = _arrays(best)
+        sent = ((name, arrays.get(name)) for name in self._arrays)
+        return Outcome(message, {n: a for n, a in sent if a is not None}, received)
 
 
 #: place of an outcome that is not there yet
 PENDING: Any = None
 
 
+def _prepared(sweep: Sweep, memory: RunMemory) -> list[Spectrum | RejectedSpectrum]:
+    try:
+        return preparation.spectra(sweep, memory)
+    except Exception as error:  # one spectrum must never stop the next
+        return list(preparation.refuse(sweep, _internal(sweep, error)))
+
+
 def _unpolished(case: _Case, room: bool) -> Polished | None:
     """What the polish of a spectrum is without being made; None where it is to be made."""
-    wanted = case.analysis.inference.polish
+    wanted = case.spectrum.id.analysis.inference.polish
     if wanted == "off":
         return OFF
     return SHED if wanted == "auto" and not room else None
@@ -307,21 +304,18 @@ def _unpolished(case: _Case, room: bool) -> Polished | None:
 
 def _rejected(case: _Case, error: SpectrumError) -> Outcome:
     spectrum = case.spectrum
-    rejected = RejectedSpectrum(
-        spectrum.sweep,
-        spectrum.channel,
-        spectrum.edge,
-        spectrum.guessed,
-        error.reason,
-        error.detail,
-        spectrum.quality,
-        spectrum.averaged,
-    )
-    return Outcome(outcomes.rejection(rejected, case.analysis.sha256), {})
+    return _rejection(RejectedSpectrum(spectrum.id, error, spectrum.quality, spectrum.averaged))
 
 
-def _report(error: Exception) -> str:
-    return f"internal error, please report it: {type(error).__name__}: {error}"
+def _rejection(spectrum: RejectedSpectrum) -> Outcome:
+    return Outcome(outcomes.rejection(spectrum), {}, spectrum.id.sweep.received)
+
+
+def _internal(sweep: Sweep, error: Exception) -> SpectrumError:
+    """Log an error that is ours; call in an ``except`` clause."""
+    log.exception("internal error id=%s/%s", sweep.run.uid, sweep.number)
+    text = f"internal error, please report it: {type(error).__name__}: {error}"
+    return SpectrumError(Reason.INTERNAL, text)
 
 
 def _shift(spectrum: Spectrum) -> Calibrated | None:
@@ -336,9 +330,9 @@ def _model_ref(name: str, sha256: str) -> ModelRef:
     return ModelRef(name=name, sha256=sha256)
 
 
-def _arrays(best: Reading) -> dict[str, NDArray[Any] | None]:
+def _arrays(best: Answer) -> dict[str, NDArray[Any] | None]:
     """Arrays of a result; chi(k) is zero beyond the data, predictions there are extrapolated."""
-    shown, prediction = best.shown, best.prediction
+    shown, prediction = best.reading.shown, best.reading.prediction
     return {
         "energy": shown.energy,
         "norm": shown.norm,

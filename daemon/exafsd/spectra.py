@@ -1,4 +1,4 @@
-"""The data that flows: Run, Sweep, ReducedSpectrum, Prediction, Rejected. All immutable."""
+"""The data that flows, all of it immutable: from a run and its sweeps to what is read of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,17 +9,23 @@ from numpy.typing import NDArray
 
 from exafsd.contract.messages import Channel, Direction
 from exafsd.contract.recipe import Recipe
+from exafsd.contract.vocabulary import Flag, Reason
+from exafsd.settings.analysis import Analysis
 
 Floats = NDArray[np.float64]
 
 
 class SpectrumError(ValueError):
-    """A spectrum that cannot be analysed; `reason` is a code, the text says what to do."""
+    """A spectrum that cannot be analysed; the text says what to do."""
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Both arguments: exceptions remember only what their base was given."""
+        return type(self), (self.reason, self.detail)
 
 
 @dataclass(frozen=True)
@@ -37,12 +43,13 @@ class Edge:
 
 @dataclass(frozen=True)
 class Run:
-    """What a start document says about every sweep of its run."""
+    """What a start document says about every sweep of its run, and how these are analysed."""
 
     uid: str
     scan_id: int | None = None
     edges: tuple[Edge, ...] = ()
     sample: Any = None
+    analysis: Analysis = field(default_factory=Analysis, repr=False)
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ class Sweep:
     acquired: tuple[float | None, float | None] = (None, None)
     context: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Any])
     truth: Mapping[str, float] | None = None
-    flags: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
     #: time.perf_counter() when the document that completed the sweep was received, s
     received: float | None = None
     #: milliseconds from then until the sweep was cut
@@ -71,6 +78,25 @@ class Sweep:
     flown: bool = False
     #: set where the assembler already knows that this sweep gives nothing
     broken: SpectrumError | None = None
+
+
+@dataclass(frozen=True)
+class SpectrumId:
+    """Which spectrum: its sweep, how mu was measured, and its edge.
+
+    `guessed` names which of element and edge the metadata left out. Of an average, `sweep` is the
+    newest one's, with the times of all.
+    """
+
+    sweep: Sweep
+    channel: Channel
+    edge: Edge
+    guessed: tuple[str, ...] = ()
+
+    @property
+    def analysis(self) -> Analysis:
+        """The run's settings."""
+        return self.sweep.run.analysis
 
 
 class Averaged(NamedTuple):
@@ -93,17 +119,13 @@ class Shift(NamedTuple):
 class Spectrum:
     """mu(E) of one channel and edge of a sweep: energies ascending and unique, all finite.
 
-    `energy` and `mu` are (n,), eV and any unit. Of an average, `sweep` is the newest one's, with
-    the times of all.
+    `energy` and `mu` are (n,), eV and any unit.
     """
 
-    sweep: Sweep
-    channel: Channel
-    edge: Edge
-    guessed: tuple[str, ...]
+    id: SpectrumId
     energy: Floats
     mu: Floats
-    quality: tuple[str, ...] = ()
+    quality: tuple[Flag, ...] = ()
     #: energy and mu before they were rebinned, on the calibrated energy scale
     raw: tuple[Floats, Floats] | None = None
     energy_shift: Shift | None = None
@@ -136,7 +158,7 @@ class ReducedSpectrum:
     recipe: Recipe
     objective: float
     engine: Literal["plan", "larch"]
-    quality: tuple[str, ...] = ()
+    quality: tuple[Flag, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -157,11 +179,7 @@ class Prediction:
 class Rejected:
     """A sweep, channel and edge without a result."""
 
-    sweep: Sweep
-    channel: Channel
-    edge: Edge
-    guessed: tuple[str, ...]
-    reason: str
-    detail: str
-    quality: tuple[str, ...] = ()
+    id: SpectrumId
+    error: SpectrumError
+    quality: tuple[Flag, ...] = ()
     averaged: Averaged | None = None

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,14 @@ from bluesky_tiled_plugins import TiledWriter
 from exafsd.archive.journal import Journal
 from exafsd.archive.results import messages
 from exafsd.archive.sources import open_source
-from exafsd.commands.replay.analysis import Began, Ended, analyse
+from exafsd.commands.replay.analysis import analyse
 from exafsd.contract.frames import Message, decode, encode
+from exafsd.contract.messages import RunStart, RunStop
 from exafsd.inference.registry import Registry
+from exafsd.pipeline import Outcome
 from exafsd.service import wiring
+from exafsd.service.sink import deliver
+from exafsd.settings.analysis import Analysis
 from exafsd.settings.settings import Settings, load
 from exafsd.testing import shapes
 from exafsd.testing.heating import HeatedFoil, cache_folder
@@ -92,19 +97,22 @@ class Published:
         settings = settings or load()
         pipeline = wiring.make_pipeline(settings)
         for item in analyse(open_source(str(folder)), uid, settings, pipeline, realtime=False):
-            if isinstance(item, Began):
-                self.began = item
-                self.sink.run_began(item.start, item.analysis)
-            elif isinstance(item, Ended):
-                self.ended = item
-                self.sink.run_ended(item.stop)
-            else:
-                arrays = dict(item.arrays)
-                if change is not None:
-                    arrays = change(len(self.wire), arrays)
-                self.wire.append(decode(encode(item.message, arrays)))
-                self.sink.write(item.message, arrays)
+            if isinstance(item, Outcome) and change is not None:
+                item = Outcome(item.message, change(len(self.wire), dict(item.arrays)))
+            deliver(item, self)
         return self.wire
+
+    def run_began(self, start: RunStart, analysis: Analysis) -> None:
+        self.began = SimpleNamespace(start=start, analysis=analysis)
+        self.sink.run_began(start, analysis)
+
+    def write(self, message: Any, arrays: Any) -> None:
+        self.wire.append(decode(encode(message, arrays)))
+        self.sink.write(message, arrays)
+
+    def run_ended(self, stop: RunStop) -> None:
+        self.ended = SimpleNamespace(stop=stop)
+        self.sink.run_ended(stop)
 
 
 def assert_equal(stored: Sequence[Message], wire: Sequence[Message]) -> None:

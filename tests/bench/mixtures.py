@@ -135,9 +135,9 @@ def states(pipe, element, spectra, model=None):
     jobs = []
     for energy, mu in spectra:
         # a run of its own each: the first spectrum of a run decides its E0
-        run = Run(uid=str(uuid4()), edges=(Edge(element, EDGES[element]),))
+        run = Run(uid=str(uuid4()), edges=(Edge(element, EDGES[element]),), analysis=how)
         signals = {"i0": np.full(len(energy), 1e8), "it": 1e8 * np.exp(-mu)}
-        jobs.append((Sweep(run, "primary", 1, energy, signals), how))
+        jobs.append(Sweep(run, "primary", 1, energy, signals))
     found = []
     for (outcome,) in pipe.process_many(jobs):
         message = outcome.message

@@ -23,6 +23,7 @@ from exafsd.settings.analysis import Analysis, Inference, Reduction
 from exafsd.spectra import Edge, Run, Sweep
 from exafsd.testing.heating import HeatedFoil, cache_folder, feff_paths
 from polishing import Spectrum, in_bars, measured, reference, simulated
+from reducing import analysed
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "xas" / "Cu"
 FOILS = ("cu_metal_rt.xdi", "Cu_Foil_rt_2016Foils.xdi")
@@ -61,9 +62,9 @@ def whole_way(folder: Path) -> None:
             pipeline = Pipeline(Registry({b.card.name: b for b in bundles[:n]}), tuple(ARRAY_UNITS))
             for wanted in ("off", "always"):
                 inference = Inference(polish=wanted)  # type: ignore[arg-type]
-                job = (sweep, Analysis(reduction=reduction, inference=inference))
-                pipeline.process(*job)
-                some = [best(lambda: pipeline.process(*job), 1, 1) for _ in range(SWEEPS)]  # noqa: B023
+                job = analysed(sweep, Analysis(reduction=reduction, inference=inference))
+                pipeline.process(job)
+                some = [best(lambda: pipeline.process(job), 1, 1) for _ in range(SWEEPS)]  # noqa: B023
                 took.setdefault((n, wanted), []).append(float(np.median(some)))
     print(f"\nColumns of {POINTS} points to message, one sweep at a time, median ms of {SWEEPS},"
           f" best of {REPEATS}:\n")  # fmt: skip

@@ -13,6 +13,7 @@ from exafsd.reduction.background import Background, Solution
 from exafsd.reduction.reducer import Reducer
 from exafsd.settings.analysis import Analysis, Reduction
 from exafsd.spectra import Edge, Run, Sweep
+from reducing import analysed
 from synthetic import sweep_columns
 
 EVERY = 10
@@ -35,7 +36,7 @@ def sweep(number):
 
 def process(pipeline, number):
     analysis = Analysis(reduction=Reduction(channels=("transmission",)))
-    (outcome,) = pipeline.process(sweep(number), analysis)
+    (outcome,) = pipeline.process(analysed(sweep(number), analysis))
     return outcome.arrays["chi_k2"]
 
 

@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from exafsd.commands.cli import app
-from exafsd.documents import Inbox, ProxySource
+from exafsd.documents.inbox import Inbox
+from exafsd.documents.proxy import ProxySource
 from exafsd.settings.settings import load
 from synthetic import ROOT, foil
 

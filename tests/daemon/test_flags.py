@@ -10,7 +10,7 @@ from exafsd.contract import ETOK, K_GRID
 from exafsd.contract.card import NearEdge, PoorFit
 from exafsd.contract.recipe import Recipe
 from exafsd.inference import near_edge
-from exafsd.inference.reading import noise_begins
+from exafsd.inference.judgement import noise_begins
 from exafsd.inference.registry import load_bundle, shipped_folder
 from exafsd.reduction.engine import reduce_mu
 from exafsd.spectra import Edge, Run, Sweep
@@ -79,9 +79,9 @@ def test_a_measured_mixture_is_flagged_and_the_measured_phase_is_not(data):
         other = np.interp(energy, *read_mu(data / f"xas/Zn/Chorover13BM_{of}_rt_01.xdi"))
         mixed = (1 - share) * mu / np.ptp(mu) + share * other / np.ptp(other)
         signals = {"i0": np.ones_like(mu), "it": np.exp(-mixed)}
-        run = Run(uid="mixed", edges=(Edge("Zn", "K"),))
+        run = Run(uid="mixed", edges=(Edge("Zn", "K"),), analysis=analysis())
         counts = Sweep(run, "primary", 1, energy, signals)
-        ((found,),) = pipe.process_many([(counts, analysis())])
+        ((found,),) = pipe.process_many([counts])
         return found.message.quality
 
     assert not {"poor_fit", "edge_shape"} & set(flags(0.0))

@@ -11,6 +11,7 @@ from exafsd.inference.registry import BundleError, load_bundle
 from exafsd.testing.heating import cache_folder, feff_paths
 from pipelines import CU, analysis, counted, made, one, pipeline, sweep
 from polishing import Spectrum, reference, simulated
+from reducing import analysed
 
 CUO, CU2O = structure("CuO"), structure("Cu2O")
 
@@ -96,11 +97,11 @@ def test_each_model_has_its_own_recipe(tmp_path, foil):
     recipes = {"cu-k-a": Recipe(autobk=Autobk(rbkg=1.4)), "cu-k-b": Recipe()}
     a = made(tmp_path, "cu-k-a", CUO, 0.9, recipe=recipes["cu-k-a"])
     b = made(tmp_path, "cu-k-b", CU2O, 0.5, recipe=recipes["cu-k-b"])
-    (both,) = pipeline(a, b).process(sweep(counted(foil)), analysis())
-    (alone,) = pipeline(a).process(sweep(counted(foil)), analysis())
+    (both,) = pipeline(a, b).process(analysed(sweep(counted(foil)), analysis()))
+    (alone,) = pipeline(a).process(analysed(sweep(counted(foil)), analysis()))
     assert both.message.model.name == "cu-k-a"
     np.testing.assert_array_equal(both.arrays["chi_k2"], alone.arrays["chi_k2"])
-    (other,) = pipeline(b).process(sweep(counted(foil)), analysis())
+    (other,) = pipeline(b).process(analysed(sweep(counted(foil)), analysis()))
     assert np.abs(other.arrays["chi_k2"] - alone.arrays["chi_k2"]).max() > 1e-3
 
 
@@ -124,12 +125,14 @@ def test_a_data_range_too_short_for_one_model_leaves_the_others(tmp_path, foil, 
 def test_candidates_change_nothing_in_the_numbers_of_the_chosen(tmp_path, foil, shipped):
     """Many at once, with others beside, read like one alone."""
     pipe = pipeline(made(tmp_path, "cu-k-cuo", CUO, 0.5), bundles=[shipped])
-    several = [sweep(counted(foil, 100.0 + 50 * i, i), i) for i in range(1, 5)]
-    together = pipe.process_many([(each, analysis()) for each in several])
+    several = [
+        analysed(sweep(counted(foil, 100.0 + 50 * i, i), i), analysis()) for i in range(1, 5)
+    ]
+    together = pipe.process_many(several)
     for each, (outcome,) in zip(several, together, strict=True):
         fresh = pipeline(bundles=[shipped])
-        fresh.process(several[0], analysis())  # the first of a run decides E0
-        (alone,) = fresh.process(each, analysis())
+        fresh.process(several[0])  # the first of a run decides E0
+        (alone,) = fresh.process(each)
         left, right = outcome.message, alone.message
         assert left.model == right.model
         for a, b in zip(left.shells, right.shells, strict=True):
@@ -181,7 +184,7 @@ def test_the_polish_is_made_when_there_is_room_or_it_is_wanted(foil, shipped, wa
 
 
 def test_without_a_word_files_and_replays_are_polished(foil, shipped):
-    (outcome,) = pipeline(bundles=[shipped]).process(sweep(counted(foil)), analysis())
+    (outcome,) = pipeline(bundles=[shipped]).process(analysed(sweep(counted(foil)), analysis()))
     assert outcome.message.polish.status == "converged"
 
 

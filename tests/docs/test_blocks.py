@@ -55,7 +55,7 @@ AFTER_PAGE = {
 import time
 from exafsd.settings.analysis import Analysis
 from exafsd.codec import loads
-from exafsd.documents import Router
+from exafsd.documents.router import Router
 from exafsd.spectra import Sweep
 from exafsd.testing import shapes
 

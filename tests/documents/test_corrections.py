@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from test_documents import SWEEPS, feed, problems_of, sweeps_of
 
+from exafsd.documents.corrections import corrections
 from exafsd.settings.analysis import Analysis, adapter
 from exafsd.spectra import SpectrumError
 from exafsd.testing import shapes
@@ -69,12 +70,12 @@ def test_a_number_that_the_metadata_lack_rejects_every_sweep(shape, metadata, tm
 
 def test_corrections_for_those_who_read_files():
     header = {"dark": 3}
-    corrections = adapter(dark={"i0": "dark"}, gain={"i0": 2}).corrections(header.get)
-    np.testing.assert_array_equal(corrections.counts("i0", np.array([[3.0, 5.0]])), [[0.0, 1.0]])
+    counts = corrections(adapter(dark={"i0": "dark"}, gain={"i0": 2}), header.get)
+    np.testing.assert_array_equal(counts.counts("i0", np.array([[3.0, 5.0]])), [[0.0, 1.0]])
     untouched = np.array([1.0])
-    assert corrections.counts("it", untouched) is untouched
+    assert counts.counts("it", untouched) is untouched
     with pytest.raises(SpectrumError, match="dark"):
-        adapter(dark={"i0": "dark"}).corrections({}.get)
+        corrections(adapter(dark={"i0": "dark"}), {}.get)
 
 
 LAG = 7.3  # points

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exafsd.documents import Problem, Router, RunBegan, RunEnded
 from exafsd.documents.binding import HC
+from exafsd.documents.items import Began, Ended, Trouble
+from exafsd.documents.router import Router
 from exafsd.documents.splitter import TurningSplitter
 from exafsd.settings.analysis import Analysis, adapter
 from exafsd.spectra import Sweep
@@ -45,7 +46,7 @@ def sweeps_of(items):
 
 
 def problems_of(items):
-    return [item for item in items if isinstance(item, Problem)]
+    return [item for item in items if isinstance(item, Trouble)]
 
 
 @pytest.mark.parametrize(
@@ -58,8 +59,8 @@ def test_every_shape_gives_every_sweep(shape, tmp_path):
     items = feed(getattr(shapes, shape)(SWEEPS, METADATA, *arguments), roots=[tmp_path])
     sweeps = sweeps_of(items)
     assert problems_of(items) == []
-    assert isinstance(items[0], RunBegan)
-    assert isinstance(items[-1], RunEnded)
+    assert isinstance(items[0], Began)
+    assert isinstance(items[-1], Ended)
     assert [s.number for s in sweeps] == [1, 2, 3, 4]
     assert [s.direction for s in sweeps] == ["up", "down", "up", "down"]
     for sweep, (energy, columns, extras) in zip(sweeps, SWEEPS, strict=True):
@@ -210,11 +211,11 @@ def test_a_late_file_is_waited_for_and_a_missing_one_rejected(tmp_path):
         for name, document in documents:
             items += router.feed(name, document)
         assert sweeps_of(items) == []
-        assert not any(isinstance(i, RunEnded) for i in items)  # the run waits for its file
+        assert not any(isinstance(i, Ended) for i in items)  # the run waits for its file
         hidden.rename(path)
         items += router.poll()
         assert [s.broken for s in sweeps_of(items)] == [None] * 4
-        assert isinstance(items[-1], RunEnded)
+        assert isinstance(items[-1], Ended)
         path.unlink()
         gone = feed(documents, roots=[tmp_path], patience=0.1)
         assert {s.broken.reason for s in sweeps_of(gone)} == {"asset_missing"}
@@ -247,7 +248,7 @@ def test_runs_that_never_stop_do_not_pile_up():
     began = 0
     for i in range(200):
         start = {"uid": f"run-{i}", "time": 0.0, **METADATA}
-        began += sum(isinstance(x, RunBegan) for x in router.feed("start", start))
+        began += sum(isinstance(x, Began) for x in router.feed("start", start))
     assert began == 200
     assert router.open_runs <= 64
 

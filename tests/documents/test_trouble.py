@@ -8,7 +8,7 @@ import pytest
 from test_documents import SWEEPS, feed, problems_of, sweeps_of
 
 from exafsd import codec
-from exafsd.documents import RunEnded
+from exafsd.documents.items import Ended
 from exafsd.testing import shapes
 from synthetic import METADATA, sweep_columns
 
@@ -122,7 +122,7 @@ def test_a_file_that_is_not_hdf5_is_given_up(tmp_path):
     path.write_bytes(b"nothing of the kind")
     items = feed(documents, roots=[tmp_path], patience=0.1)
     assert {s.broken.reason for s in sweeps_of(items)} == {"asset_missing"}
-    assert isinstance(items[-1], RunEnded)
+    assert isinstance(items[-1], Ended)
 
 
 def test_a_dataset_without_rows_is_given_up(tmp_path):
@@ -139,7 +139,7 @@ def test_a_bad_stop_still_ends_its_run():
     bad = edited(shapes.array_events(ARRAYS, METADATA), "stop", lambda i, s: {**s, "num_events": 3})
     items = feed(bad)
     assert len(sweeps_of(items)) == 4
-    assert isinstance(items[-1], RunEnded)
+    assert isinstance(items[-1], Ended)
 
 
 def test_arrays_of_nothing_cannot_hold_up_the_worker():

@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
 from exafsd import codec
-from exafsd.documents import Arrival, Inbox, Problem, ProxySource, unpickle
+from exafsd.documents import unpickle
+from exafsd.documents.inbox import Arrival, Inbox
+from exafsd.documents.items import Trouble
+from exafsd.documents.proxy import ProxySource
 
 
 class Evil:
@@ -121,7 +124,7 @@ def test_proxy_source_reports_bad_frames_and_reads_the_next(publisher):
     found, inbox = receive(publisher, frames)
     assert isinstance(found[-1], Arrival)
     assert found[-1].document == {"uid": "x"}
-    problems = [f for f in found if isinstance(f, Problem)]
+    problems = [f for f in found if isinstance(f, Trouble)]
     assert [p.reason for p in problems] == ["bad_frame"] * 4 + ["pickle", "bad_frame"]
     assert "serializer" in problems[4].detail
     assert inbox.drops == {"bad_frame": 5, "pickle": 1}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from exafsd.contract.frames import ARRAY_UNITS
-from exafsd.documents import Router
+from exafsd.documents.router import Router
 from exafsd.inference.registry import Registry
 from exafsd.pipeline import Outcome, Pipeline
 from exafsd.service.session import replay

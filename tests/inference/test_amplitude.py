@@ -20,16 +20,18 @@ from exafsd.contract.card import Card
 from exafsd.contract.messages import Rejected, Result, Shell, Value
 from exafsd.contract.recipe import Autobk, Recipe
 from exafsd.contract.s02 import S02, Foil, S02File
-from exafsd.inference.amplitude import FLAG, TRANSFER, divide, recipe_sha256, with_numbers
+from exafsd.contract.vocabulary import Flag
+from exafsd.inference.amplitude import TRANSFER, divide, recipe_sha256, with_numbers
 from exafsd.inference.registry import Registry, read_card, shipped_folder
 from exafsd.inference.s02 import CalibrationError, measure
 from exafsd.pipeline import Pipeline
-from exafsd.service import session, wiring
+from exafsd.service import wiring
 from exafsd.settings.analysis import Analysis, Inference, Rebin, Reduction
 from exafsd.settings.settings import load
 from exafsd.spectra import Edge, Run, Sweep
 from exafsd.testing import shapes
 from exafsd.testing.heating import HeatedFoil
+from reducing import analysed
 
 CARD = read_card(shipped_folder() / "cu-k-fcc")
 RECIPE = recipe_sha256(CARD.recipe, Rebin())
@@ -138,7 +140,7 @@ def test_fluorescence_must_be_declared(declared: str | None) -> None:
     else:
         assert done.shells[0].n is None
         assert "over-absorption" in done.reason
-        assert done.quality == (FLAG,)
+        assert done.quality == (Flag.FLUORESCENCE_AMPLITUDE,)
     through = with_numbers([shell()], CARD, "transmission", settings, RECIPE)
     assert through.shells[0].n is not None
     assert through.quality == ()
@@ -201,7 +203,7 @@ REJECTED = Rejected.model_validate(
         ([result(4.0)] * 3, r"0\.333"),
         ([result(15.0)] * 3, r"1\.250"),
         ([result(), result(model="another"), result()], "--model"),
-        ([result(quality=(FLAG,))] * 3, "over-absorbed"),
+        ([result(quality=(Flag.FLUORESCENCE_AMPLITUDE,))] * 3, "over-absorbed"),
         ([result(std=None)] * 3, "standard deviation"),
     ],
 )
@@ -389,14 +391,15 @@ def test_fluorescence_in_the_pipeline(feff_cache: Path) -> None:
     sweep = Sweep(run, "primary", 1, counts.energy, signals)
     analysis = Analysis(reduction=Reduction(), inference=known())
     pipeline = Pipeline(Registry.load(), ())
-    (undeclared,) = pipeline.process(sweep, analysis)
+    (undeclared,) = pipeline.process(analysed(sweep, analysis))
     assert undeclared.message.shells[0].n is None
     assert undeclared.message.shells[0].n_s02.value > 0
-    assert FLAG in undeclared.message.quality
+    assert Flag.FLUORESCENCE_AMPLITUDE in undeclared.message.quality
     assert "over-absorption" in undeclared.message.n_reason
-    (dilute,) = pipeline.process(sweep, analysis.for_run({"exafsd": {"fluorescence": "dilute"}}))
+    declared = analysis.for_run({"exafsd": {"fluorescence": "dilute"}})
+    (dilute,) = pipeline.process(analysed(sweep, declared))
     assert abs(dilute.message.shells[0].n.value - N_TRUE) < 3 * dilute.message.shells[0].n.std
-    assert FLAG not in dilute.message.quality
+    assert Flag.FLUORESCENCE_AMPLITUDE not in dilute.message.quality
     assert dilute.message.s02.std >= TRANSFER  # no foil of its own
     table, shown = ResultTable(), Console(file=io.StringIO(), width=200)
     table.add(dilute.message.model_dump(mode="json"), "here")
@@ -414,7 +417,8 @@ def test_one_measured_foil_calibrates_another(data: Path, tmp_path: Path) -> Non
     settings = load(inference={"s02": {"Cu-K": str(path)}})
     pipeline = wiring.make_pipeline(settings)
     other = data / "xas" / "Cu" / "Cu_Foil_rt_2016Foils.xdi"
-    (outcome,) = session.analyze_file(other, settings, pipeline, None)
+    session = wiring.make_session(settings, pipeline)
+    _, outcome, _ = session.file(other, settings.analysis, None)
     pipeline.close()
     n = outcome.message.shells[0].n
     assert outcome.message.s02.source == "foil file cu_metal_rt.xdi"

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from exafsd.contract import K_GRID, to_grid
-from exafsd.inference.readout import Readout, trust_score
+from exafsd.inference.judgement import trust_score
+from exafsd.inference.readout import Readout
 from exafsd.inference.registry import BundleError, Registry, load_bundle, read_card, shipped_folder
 from exafsd.spectra import Edge, Prediction
 

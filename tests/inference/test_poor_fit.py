@@ -4,7 +4,7 @@ import pytest
 
 from bundles import copper
 from exafsd.contract.card import PoorFit
-from exafsd.inference.readout import fits_poorly, usual_signal
+from exafsd.inference.judgement import fits_poorly, usual_signal
 
 
 def test_limits_lie_between_their_nodes():

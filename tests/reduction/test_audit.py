@@ -1,5 +1,6 @@
 """Larch in a process of its own finds a wrong plan, and only that."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -15,15 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exafsd.contract import Autobk, Recipe
-from exafsd.documents.files import read_file
-from exafsd.reduction.audit import RESTARTS, Auditor, Sampling
+from exafsd.reduction.audit import RESTARTS, Auditor
 from exafsd.reduction.e0 import find_e0
 from exafsd.reduction.engine import reduce_mu
+from exafsd.reduction.memory import Settled
 from exafsd.reduction.plan import Plan
-from exafsd.reduction.preparation import Preparation
 from exafsd.reduction.verdict import DIFFERENCE, Job, Verdict, judge
 from exafsd.settings.analysis import Analysis
-from exafsd.spectra import Spectrum, SpectrumError
+from exafsd.spectra import Edge, Run, Spectrum, SpectrumError, SpectrumId, Sweep
+from reducing import Preparation, Reducing, sweeps_of_file
 from synthetic import ROOT, foil
 
 E0 = 8979.0
@@ -142,7 +143,7 @@ def test_no_measured_spectrum_is_an_alarm(data):
     """Every third, as it came from the beamline; early stops of leastsq are among them."""
     analysis, found = Analysis(), []
     for path in sorted((data / "xas").glob("*/*.xdi"))[::3]:
-        for sweep in read_file(path, analysis.adapter):
+        for sweep in sweeps_of_file(path, analysis.adapter):
             for one in Preparation().spectra(sweep, analysis):
                 if not isinstance(one, Spectrum):
                     continue
@@ -319,36 +320,62 @@ def test_the_process_ends_with_a_daemon_that_was_killed():
 
 
 def test_sampling_takes_the_first_and_one_in_n_of_each_series():
-    sampling = Sampling(every=10)
+    series = {"a": Settled("a"), "b": Settled("b")}
     taken = {"a": [], "b": []}
     for number in range(35):
         for key, numbers in taken.items():
-            if sampling.wanted("run", key):
+            if series[key].due(10):
                 numbers.append(number)
     assert taken == {"a": [0, 10, 20, 30], "b": [0, 10, 20, 30]}
-    assert sampling.wanted("another run", "c")
+    assert Settled("c").due(10)
 
 
 def alarm(key):
     return Verdict(key, "i", difference=0.1, objective=2.0, larch_objective=1.0, off_spline=0.0)
 
 
+class Judged:
+    """Takes jobs, and says of them what a test wants."""
+
+    def __init__(self):
+        self.jobs, self.verdicts = [], []
+
+    def submit(self, job):
+        self.jobs.append(job)
+
+    def poll(self):
+        verdicts, self.verdicts = self.verdicts, []
+        return verdicts
+
+
 def test_after_an_alarm_every_spectrum_until_they_agree():
-    sampling = Sampling(every=100)
-    agree = Verdict("a", "i", difference=1e-6, objective=1, larch_objective=1, off_spline=0)
-    assert alarm("a").alarm and not agree.alarm
-    sampling.wanted("run", "a"), sampling.wanted("run", "b")
-    sampling.settle(alarm("a"))
-    assert sampling.suspect("a") and not sampling.suspect("b")
-    assert all(sampling.wanted("run", "a") for _ in range(5))
-    assert not sampling.wanted("run", "b")
-    sampling.settle(Verdict("a", "i", error="the process ended"))
-    assert sampling.suspect("a")
-    sampling.settle(agree)
-    assert not sampling.suspect("a")
-    assert not sampling.wanted("run", "a")
-    sampling.settle(alarm("a"))
-    sampling.end("run")
-    assert not sampling.suspect("a")
-    sampling.settle(alarm("a"))  # of a run that has ended: nothing to remember
-    assert not sampling.suspect("a")
+    auditor = Judged()
+    reducing = Reducing(auditor, 100)
+    energy, mu = foil(400, noise=1e-4)
+
+    def engine_of(run):
+        sweep = Sweep(Run(run, edges=(Edge("Cu", "K"),)), "primary", 1, energy, {})
+        one = Spectrum(SpectrumId(sweep, "transmission", Edge("Cu", "K")), energy, mu)
+        return reducing.reduce([one])[0].engine
+
+    def say(verdict):
+        auditor.verdicts.append(verdict)
+        return reducing.reducer.audit()
+
+    assert {engine_of("a"), engine_of("b"), engine_of("a")} == {"plan"}
+    a, b = (job.key for job in auditor.jobs)
+    agree = Verdict(a, "i", difference=1e-6, objective=1, larch_objective=1, off_spline=0)
+    assert alarm(a).alarm and not agree.alarm
+    assert "goes on with Larch" in say(alarm(a))[0]
+    assert say(alarm(a)) == []  # told once
+    assert [engine_of("a") for _ in range(3)] == ["larch"] * 3
+    assert engine_of("b") == "plan"
+    assert [job.key for job in auditor.jobs] == [a, b, a, a, a]
+    assert "could not be audited" in say(Verdict(a, "i", error="the process ended"))[0]
+    assert engine_of("a") == "larch"
+    assert "agrees with Larch again" in say(agree)[0]
+    assert engine_of("a") == "plan"
+    del reducing.memories["a"]
+    gc.collect()
+    say(alarm(a))  # of a run that has ended: nothing to remember
+    assert engine_of("a") == "plan"

@@ -6,12 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_rebin import curve
 
-from exafsd.publishing.outcomes import of_spectrum
+from exafsd.contract.vocabulary import Flag
+from exafsd.publishing.outcomes import identity
 from exafsd.reduction.average import RunningAverage
-from exafsd.reduction.preparation import Preparation
 from exafsd.reduction.series import ENOUGH, HOPELESS, LASTING, Series
 from exafsd.settings.analysis import Analysis, Average, Reduction
-from exafsd.spectra import Averaged, Edge, Run, Shift, Spectrum, Sweep
+from exafsd.spectra import Averaged, Edge, Run, Shift, Spectrum, SpectrumId, Sweep
+from reducing import Preparation
 
 CU = Edge("Cu", "K")
 RUN = Run("r", edges=(CU,))
@@ -30,7 +31,7 @@ def a_sweep(number, mu=None, energy=ENERGY, flags=(), **kws):
 def spectrum(number, mu=None, energy=ENERGY, quality=(), **kws):
     sweep = a_sweep(number, mu, energy)
     mu = sweep.signals["mutrans"]
-    return Spectrum(sweep, "transmission", CU, (), energy, mu, quality, **kws)
+    return Spectrum(SpectrumId(sweep, "transmission", CU), energy, mu, quality, **kws)
 
 
 @settings(max_examples=30, deadline=None)
@@ -47,8 +48,8 @@ def test_the_mean_of_the_last_n(n, count, seed):
         first = max(i - n, 0) + 1
         assert mean.averaged == Averaged(i - first + 1, first, i)
         np.testing.assert_allclose(mean.mu, mus[first - 1 : i].mean(axis=0), atol=1e-12)
-        assert mean.sweep.acquired == (10.0 * first, 10.0 * i + 5)
-        assert mean.sweep.context["temperature"]["value"] == 300.0 + i
+        assert mean.id.sweep.acquired == (10.0 * first, 10.0 * i + 5)
+        assert mean.id.sweep.context["temperature"]["value"] == 300.0 + i
 
 
 def test_noise_falls_with_the_average():
@@ -59,7 +60,7 @@ def test_noise_falls_with_the_average():
     assert np.std(mean.mu - curve(ENERGY)) == pytest.approx(0.01 / 4, rel=0.1)
 
 
-@pytest.mark.parametrize("flag", ["partial", "gap", "energy_unsorted"])
+@pytest.mark.parametrize("flag", [Flag.PARTIAL, Flag.GAP, Flag.ENERGY_UNSORTED])
 def test_unfinished_sweeps_stay_out(flag):
     running = RunningAverage(Average(n=4))
     running.add(spectrum(1))
@@ -104,7 +105,7 @@ def ids(average, numbers=range(1, 7), flags=None):
     preparation = Preparation()
     return [
         [
-            of_spectrum(one, one.quality, "x")["id"].removeprefix("r/primary/transmission/K/")
+            identity(one.id, one.quality, one.averaged)["id"].rsplit("/", 1)[-1]
             for one in preparation.spectra(a_sweep(n, flags=(flags or {}).get(n, ())), analysis)
         ]
         for n in numbers
@@ -127,7 +128,7 @@ def test_ids_of_averages_are_their_own():
 
 def test_without_singles_there_is_one_outcome_a_sweep():
     average = Average(n=3, directions="together", singles=False)
-    assert ids(average, flags={4: ("partial",)}) == [
+    assert ids(average, flags={4: (Flag.PARTIAL,)}) == [
         ["1"], ["1-2"], ["1-3"], ["4"], ["2-5"], ["3-6"],
     ]  # fmt: skip
 
@@ -135,7 +136,8 @@ def test_without_singles_there_is_one_outcome_a_sweep():
 def test_the_message_says_what_is_averaged():
     running = RunningAverage(Average(n=4, directions="together"))
     running.add(spectrum(7))
-    fields = of_spectrum(running.add(spectrum(8)), (), "x")
+    mean = running.add(spectrum(8))
+    fields = identity(mean.id, (), mean.averaged)
     assert fields["averaged"].model_dump() == {"n": 2, "first": 7, "last": 8}
     assert fields["sweep"] == 8
     assert fields["direction"] is None

@@ -11,14 +11,13 @@ from test_rebin import EDGE, curve, swung
 
 import synthetic
 from exafsd.contract.recipe import Recipe
-from exafsd.documents.files import read_file
 from exafsd.reduction.calibration import STEP, Tracker
 from exafsd.reduction.engine import by_plan
 from exafsd.reduction.foil import Reference
 from exafsd.reduction.plan import Plan
-from exafsd.reduction.preparation import Preparation
 from exafsd.settings.analysis import Analysis, Calibration, Rebin, Reduction
 from exafsd.spectra import Edge, Run, Spectrum, Sweep
+from reducing import Preparation, sweeps_of_file
 
 WINDOW = (-30.0, 40.0)
 MAX_SHIFT = 15.0
@@ -101,7 +100,7 @@ def test_shifts_of_measured_foils(data):
     """A measured foil on another grid and scaled; the truth is what was put in."""
     worst = 0.0
     for path in ["Cu/cu_metal_rt.xdi", "Cu/Cu_Foil_rt_2016Foils.xdi"]:
-        (sweep,) = read_file(data / "xas" / path, Analysis().adapter)
+        (sweep,) = sweeps_of_file(data / "xas" / path, Analysis().adapter)
         foil_spectrum = Preparation().spectra(sweep, Analysis())[0]
         energy, mu = foil_spectrum.energy, foil_spectrum.mu
         against = Reference.of(energy, mu, (EDGE,), WINDOW)
@@ -267,7 +266,7 @@ def test_up_and_down_agree_after_correction_and_rebinning(source):
     for number in range(1, 25):
         shift = 1.7 * (number % 2) + 0.03 * number
         found = preparation.spectra(a_sweep(number, shift), analysis)
-        assert [one.channel for one in found] == ["transmission", "reference"]
+        assert [one.id.channel for one in found] == ["transmission", "reference"]
         one = found[0]
         assert isinstance(one, Spectrum)
         assert one.energy_shift.value == pytest.approx(shift - 1.73, abs=0.05)

@@ -6,12 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_rebin import EDGE, curve
 
-from exafsd.documents.files import read_file
 from exafsd.reduction import edges
 from exafsd.reduction.deglitch import EDGE_REGION, WIDEST, deglitch
-from exafsd.reduction.preparation import Preparation
 from exafsd.settings.analysis import Analysis
 from exafsd.spectra import Spectrum
+from reducing import Preparation, sweeps_of_file
 
 #: the number that the documentation recommends
 THRESHOLD = 10.0
@@ -78,11 +77,11 @@ def test_hardly_anything_goes_from_measured_spectra(data):
     """40 of 49,629 points as this was written; those of one sample come again scan by scan."""
     points = lost = spectra = 0
     for path in sorted((data / "xas").glob("*/*.xdi")):
-        for sweep in read_file(path, Analysis().adapter):
+        for sweep in sweeps_of_file(path, Analysis().adapter):
             for one in Preparation().spectra(sweep, Analysis()):
-                if not isinstance(one, Spectrum) or one.channel == "reference":
+                if not isinstance(one, Spectrum) or one.id.channel == "reference":
                     continue
-                position = edges.edge_energy(one.edge.element, one.edge.edge)
+                position = edges.edge_energy(one.id.edge.element, one.id.edge.edge)
                 mended, removed = deglitch(one.energy, one.mu, position, THRESHOLD)
                 points, lost, spectra = (
                     points + len(one.mu), lost + len(removed), spectra + bool(removed)

@@ -11,14 +11,13 @@ from larch.xafs import autobk, estimate_noise, pre_edge, xftf
 from larch.xafs import find_e0 as larch_find_e0
 
 from exafsd.contract import Autobk, PreEdge, Recipe, Xftf
-from exafsd.documents.files import read_file
 from exafsd.reduction.e0 import find_e0
 from exafsd.reduction.engine import Plans, reduce_mu
 from exafsd.reduction.plan import Plan
-from exafsd.reduction.preparation import Preparation
 from exafsd.reduction.transform import cut_to_data
 from exafsd.settings.analysis import Analysis
 from exafsd.spectra import Spectrum, SpectrumError
+from reducing import Preparation, sweeps_of_file
 from synthetic import foil
 
 E0 = 8979.0
@@ -224,7 +223,7 @@ def test_parity_on_every_measured_spectrum(data):
     recipe, parity, worst = Recipe(), [], -np.inf
     for path in sorted((data / "xas").glob("*/*.xdi")):
         analysis = Analysis()
-        for sweep in read_file(path, analysis.adapter):
+        for sweep in sweeps_of_file(path, analysis.adapter):
             for spectrum in Preparation().spectra(sweep, analysis):
                 if not isinstance(spectrum, Spectrum):
                     continue

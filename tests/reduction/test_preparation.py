@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_rebin import EDGE, curve, swung
 
-from exafsd.documents.files import read_file
-from exafsd.reduction.preparation import Preparation
+from exafsd.contract.vocabulary import Reason
+from exafsd.reduction.preparation import refuse
 from exafsd.settings.analysis import (
     Analysis,
     Average,
@@ -21,6 +21,7 @@ from exafsd.settings.analysis import (
     adapter,
 )
 from exafsd.spectra import Edge, Rejected, Run, Spectrum, SpectrumError, Sweep
+from reducing import Preparation, analysed, sweeps_of_file
 
 RUN = Run("r", edges=(Edge("Cu", "K"),))
 OFF = Rebin(method="off")
@@ -103,7 +104,7 @@ def test_what_cannot_be_rebinned_is_said():
     assert spectrum(holed, analysis()).quality == ("rebin_filled",)
     (refused,) = Preparation().spectra(a_sweep(1), analysis(rebin=Rebin(xanes=(9.0, -9.0))))
     assert isinstance(refused, Rejected)
-    assert refused.reason == "bad_settings"
+    assert refused.error.reason == "bad_settings"
 
 
 def test_a_stump_does_not_decide_the_grid():
@@ -165,9 +166,9 @@ ALL = analysis(
 
 def summary(found):
     return [
-        (one.sweep.number, one.averaged, one.quality, one.energy.tobytes(), one.mu.tobytes())
+        (one.id.sweep.number, one.averaged, one.quality, one.energy.tobytes(), one.mu.tobytes())
         if isinstance(one, Spectrum)
-        else (one.sweep.number, one.reason)
+        else (one.id.sweep.number, one.error.reason)
         for one in found
     ]
 
@@ -188,7 +189,7 @@ def test_other_runs_and_refusals_leave_no_trace(kinds):
         if kind == "broken":
             sweep = replace(sweep, broken=SpectrumError("asset_missing", "late"))
         among.spectra(a_sweep(number, points=2500, shift=-1.0, run=replace(RUN, uid="other")), ALL)
-        list(among.refuse(a_sweep(number), ALL, "overload", "too slow"))
+        list(refuse(analysed(a_sweep(number), ALL), SpectrumError(Reason.OVERLOAD, "too slow")))
         assert summary(alone.spectra(sweep, ALL)) == summary(among.spectra(sweep, ALL))
 
 
@@ -196,22 +197,22 @@ def test_a_run_is_forgotten_at_its_end():
     preparation = Preparation()
     first = summary(preparation.spectra(a_sweep(2), ALL))
     preparation.spectra(a_sweep(4, shift=3.0), ALL)
-    preparation.end("r")
-    preparation.end("never seen")
+    preparation.memories.clear()
     assert summary(preparation.spectra(a_sweep(2), ALL)) == first
 
 
 def test_refusal_reads_no_data():
     two = replace(RUN, edges=(Edge("Ni", "K"), Edge("Cu", "K")))
     sweep = Sweep(two, "primary", 3, None, {"i0": None, "it": None, "ir": None})
-    found = list(Preparation().refuse(sweep, Analysis(), "overload", "too slow"))
-    assert [(one.channel, one.edge.element, one.reason) for one in found] == [
+    overload = SpectrumError(Reason.OVERLOAD, "too slow")
+    found = list(refuse(sweep, overload))
+    assert [(one.id.channel, one.id.edge.element, one.error.reason) for one in found] == [
         ("transmission", "Ni", "overload"), ("transmission", "Cu", "overload"),
         ("reference", "Ni", "overload"), ("reference", "Cu", "overload"),
     ]  # fmt: skip
     nothing = replace(sweep, run=Run("r"), signals={})
-    (one,) = Preparation().refuse(nothing, Analysis(), "overload", "too slow")
-    assert (one.edge, one.detail) == (Edge("unknown", "unknown"), "too slow")
+    (one,) = refuse(nothing, overload)
+    assert (one.id.edge, one.error.detail) == (Edge("unknown", "unknown"), "too slow")
 
 
 def test_dark_and_gain_hold_for_files_as_well(tmp_path):
@@ -223,12 +224,12 @@ def test_dark_and_gain_hold_for_files_as_well(tmp_path):
         file["a"], file["b"] = 1e4 * mu + 3, 2e4 * mu + 3
         file.attrs["it_dark"], file.attrs["element"], file.attrs["edge"] = 7.0, "Cu", "K"
     names = adapter(iff=["a", "b"], dark={"i0": 50.0, "it": "it_dark", "iff": 3.0}, gain={"i0": 4})
-    (sweep,) = read_file(path, names)
+    (sweep,) = sweeps_of_file(path, names)
     transmission, fluorescence = Preparation().spectra(sweep, Analysis(adapter=names))
     np.testing.assert_allclose(transmission.mu, mu, rtol=1e-12)
     np.testing.assert_allclose(fluorescence.mu, 0.3 * mu, rtol=1e-12)
     with pytest.raises(SpectrumError, match=r"scan\.h5.*adapter\.dark\.it"):
-        read_file(path, adapter(dark={"it": "not_there"}))
+        sweeps_of_file(path, adapter(dark={"it": "not_there"}))
     xdi = tmp_path / "scan.xdi"
     header = "# XDI/1.0\n# Element.symbol: Cu\n# Element.edge: K\n# Detector.it_dark: 7\n"
     header += (
@@ -239,5 +240,5 @@ def test_dark_and_gain_hold_for_files_as_well(tmp_path):
         header + "#---\n" + "\n".join(" ".join(f"{v:.12g}" for v in row) for row in rows) + "\n"
     )
     for key in ("XDI.Detector.it_dark", "detector.it_dark"):
-        (sweep,) = read_file(xdi, adapter(dark={"it": key}))
+        (sweep,) = sweeps_of_file(xdi, adapter(dark={"it": key}))
         np.testing.assert_allclose(spectrum(sweep, analysis()).mu, mu, rtol=1e-8)

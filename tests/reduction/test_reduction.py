@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -10,13 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exafsd.contract import Autobk, FitWindow, Recipe, Xftf, rows_to_grid, to_grid
-from exafsd.documents.files import read_file
 from exafsd.reduction.engine import reduce_mu
-from exafsd.reduction.preparation import Preparation
-from exafsd.reduction.reducer import Job, Reducer
 from exafsd.reduction.transform import grid_transform, misfit
 from exafsd.settings.analysis import Analysis, Reduction, adapter
-from exafsd.spectra import Edge, Rejected, Run, Spectrum, SpectrumError, Sweep
+from exafsd.spectra import Edge, Rejected, Run, Spectrum, SpectrumError, SpectrumId, Sweep
+from reducing import Preparation, Reducing, analysed, sweeps_of_file
 from synthetic import foil, sweep_columns
 
 ONES = np.ones(400)
@@ -35,7 +34,8 @@ def outcomes(a_sweep, analysis=None):
 
 
 def reduce(reducer, spectrum, analysis=None):
-    (reduced,) = reducer.reduce([Job(spectrum, analysis or Analysis(), Recipe())])
+    sweep = analysed(spectrum.id.sweep, analysis or Analysis())
+    (reduced,) = reducer.reduce([replace(spectrum, id=replace(spectrum.id, sweep=sweep))])
     if isinstance(reduced, SpectrumError):
         raise reduced
     return reduced
@@ -51,7 +51,7 @@ def rejection(a_sweep, analysis=None):
 def test_frozen_ranges_change_nothing_on_measured_spectra(data):
     for path in sorted((data / "xas" / "Cu").glob("*.xdi")):
         analysis = Analysis()
-        (a_sweep,) = read_file(path, analysis.adapter)
+        (a_sweep,) = sweeps_of_file(path, analysis.adapter)
         spectrum = outcomes(a_sweep)[0]
         first = reduce_mu(spectrum.energy, spectrum.mu, Recipe())
         again = reduce_mu(spectrum.energy, spectrum.mu, first.recipe, first.e0)
@@ -90,11 +90,10 @@ def test_spectra_reduced_together_are_as_one_by_one():
         run = Run(uid=f"run{number % 4}", edges=RUN.edges)
         channel = "transmission" if number % 2 else "reference"
         a_sweep = sweep(run=run, number=number)
-        spectra.append(Spectrum(a_sweep, channel, RUN.edges[0], (), energy, mu))
-    together, apart = Reducer(), Reducer()
-    jobs = [Job(spectrum, Analysis(), Recipe()) for spectrum in spectra]
-    for job, found in zip(jobs, together.reduce(jobs), strict=True):
-        (single,) = apart.reduce([job])
+        spectra.append(Spectrum(SpectrumId(a_sweep, channel, RUN.edges[0]), energy, mu))
+    together, apart = Reducing(), Reducing()
+    for spectrum, found in zip(spectra, together.reduce(spectra), strict=True):
+        (single,) = apart.reduce([spectrum])
         assert found.e0 == single.e0
         np.testing.assert_allclose(found.chi, single.chi, atol=1e-10)
 
@@ -102,15 +101,11 @@ def test_spectra_reduced_together_are_as_one_by_one():
 def test_a_bad_spectrum_in_a_batch_hurts_no_other():
     energy, mu = foil(noise=1e-4)
     mus = [mu, -mu, mu, np.ones(400), mu]
-    jobs = [
-        Job(
-            Spectrum(sweep(number=i), "transmission", RUN.edges[0], (), energy, m),
-            Analysis(),
-            Recipe(),
-        )
+    spectra = [
+        Spectrum(SpectrumId(sweep(number=i), "transmission", RUN.edges[0]), energy, m)
         for i, m in enumerate(mus)
     ]
-    found = Reducer().reduce(jobs)
+    found = Reducing().reduce(spectra)
     assert [isinstance(one, SpectrumError) for one in found] == [False, True, False, True, False]
 
 
@@ -122,23 +117,21 @@ def test_noise_estimate_follows_the_noise():
 
 
 def test_e0_policies():
-    reducer = Reducer()
+    reducer = Reducing()
     run_policy = Analysis()
     auto = Analysis(reduction=Reduction(e0_policy="auto"))
     fixed = Analysis(reduction=Reduction(e0_policy="fixed", e0=8985.0))
 
     def e0_of(number, shift, analysis, uid):
         energy, mu = foil(e0=8979.0 + shift, noise=1e-4)
-        spectrum = Spectrum(
-            sweep(run=Run(uid=uid, edges=RUN.edges), number=number), "transmission", RUN.edges[0],
-            (), energy, mu,
-        )  # fmt: skip
+        a_sweep = sweep(run=Run(uid=uid, edges=RUN.edges), number=number)
+        spectrum = Spectrum(SpectrumId(a_sweep, "transmission", RUN.edges[0]), energy, mu)
         return reduce(reducer, spectrum, analysis).e0
 
     first = e0_of(1, 0.0, run_policy, "a")
     assert e0_of(2, 6.0, run_policy, "a") == first  # the run's first decides
     assert e0_of(1, 6.0, run_policy, "b") > first + 3  # another run has its own
-    reducer.end("a")
+    del reducer.memories["a"]
     assert e0_of(3, 6.0, run_policy, "a") > first + 3  # forgotten with its run
     assert e0_of(2, 0.0, auto, "c") != e0_of(3, 6.0, auto, "c")
     assert e0_of(1, 0.0, fixed, "d") == 8985.0
@@ -150,12 +143,12 @@ def test_channels_side_by_side():
     energy, columns, _ = sweep_columns()
     signals = {n.lower(): c for n, c in columns.items()} | {"iff": columns["I0"] * 0.1}
     found = outcomes(sweep(energy, **signals))
-    assert [f.channel for f in found] == ["transmission", "fluorescence", "reference"]
+    assert [f.id.channel for f in found] == ["transmission", "fluorescence", "reference"]
     np.testing.assert_allclose(found[0].mu, np.log(columns["I0"] / columns["It"]))
     np.testing.assert_allclose(found[1].mu, 0.1)
     np.testing.assert_allclose(found[2].mu, np.log(columns["It"] / columns["Ir"]))
     only = Analysis(reduction=Reduction(channels=("reference",)))
-    assert [f.channel for f in outcomes(sweep(energy, **signals), only)] == ["reference"]
+    assert [f.id.channel for f in outcomes(sweep(energy, **signals), only)] == ["reference"]
 
 
 @settings(max_examples=30, deadline=None)
@@ -208,8 +201,8 @@ def broken(name, value, share=1.0):
 )  # fmt: skip
 def test_bad_sweeps_are_rejected_with_a_reason(bad, reason, says):
     found = rejection(bad)
-    assert found.reason == reason
-    assert says in found.detail
+    assert found.error.reason == reason
+    assert says in found.error.detail
 
 
 @pytest.mark.parametrize(
@@ -224,9 +217,9 @@ def test_bad_sweeps_are_rejected_with_a_reason(bad, reason, says):
 )
 def test_no_edge_is_said(mu):
     energy, _ = foil()
-    spectrum = Spectrum(sweep(), "transmission", RUN.edges[0], (), energy, mu)
+    spectrum = Spectrum(SpectrumId(sweep(), "transmission", RUN.edges[0]), energy, mu)
     with pytest.raises(SpectrumError) as caught:
-        reduce(Reducer(), spectrum)
+        reduce(Reducing(), spectrum)
     assert caught.value.reason in ("no_edge", "larch_failed")
 
 
@@ -244,18 +237,18 @@ def test_saturation_is_flagged():
 
 def test_wrong_element_and_short_range_are_flagged():
     energy, mu = foil(e0=9040.0)
-    spectrum = Spectrum(sweep(), "transmission", RUN.edges[0], (), energy, mu)
-    assert "wrong_element" in reduce(Reducer(), spectrum).quality
+    spectrum = Spectrum(SpectrumId(sweep(), "transmission", RUN.edges[0]), energy, mu)
+    assert "wrong_element" in reduce(Reducing(), spectrum).quality
     energy, mu = foil(high=9080.0)
-    spectrum = Spectrum(sweep(), "transmission", RUN.edges[0], (), energy, mu)
-    assert "short_k_range" in reduce(Reducer(), spectrum).quality
+    spectrum = Spectrum(SpectrumId(sweep(), "transmission", RUN.edges[0]), energy, mu)
+    assert "short_k_range" in reduce(Reducing(), spectrum).quality
 
 
 def test_element_and_edge_are_guessed_where_they_are_missing():
     found = outcomes(sweep(run=Run(uid="r")))[0]
-    assert (found.edge, found.guessed) == (Edge("Cu", "K"), ("element", "edge"))
+    assert (found.id.edge, found.id.guessed) == (Edge("Cu", "K"), ("element", "edge"))
     found = outcomes(sweep(run=Run(uid="r", edges=(Edge("Cu", ""),))))[0]
-    assert (found.edge, found.guessed) == (Edge("Cu", "K"), ("edge",))
+    assert (found.id.edge, found.id.guessed) == (Edge("Cu", "K"), ("edge",))
 
 
 def test_a_sweep_over_two_edges_gives_both():
@@ -263,7 +256,7 @@ def test_a_sweep_over_two_edges_gives_both():
     mu = foil(1800, low=8100, high=9900)[1] + 0.7 * (np.arctan(energy - 8333) / np.pi + 0.5)
     run = Run(uid="r", edges=(Edge("Ni", "K"), Edge("Cu", "K")))
     found = outcomes(sweep(energy, run=run, i0=np.ones(1800), it=np.exp(-mu)))
-    assert [f.edge.element for f in found] == ["Ni", "Cu"]
+    assert [f.id.edge.element for f in found] == ["Ni", "Cu"]
     assert found[0].energy[-1] < 8979 - 25
     assert found[1].energy[0] > 8979 - 310
 
@@ -280,13 +273,13 @@ def test_files_of_every_measured_folder_are_read(data):
     analysis = Analysis()
     seen, refused = 0, []
     for path in sorted((data / "xas").glob("*/*.xdi")):
-        for a_sweep in read_file(path, analysis.adapter):
+        for a_sweep in sweeps_of_file(path, analysis.adapter):
             for found in outcomes(a_sweep):
                 seen += 1
                 if isinstance(found, Rejected):
-                    refused.append((path.name, found.channel, found.reason))
+                    refused.append((path.name, found.id.channel, found.error.reason))
                     continue
-                assert found.edge.element == path.parent.name or found.channel == "reference"
+                assert found.id.edge.element == path.parent.name or found.id.channel == "reference"
     assert seen >= 100
     # a rejection is allowed only where a column really is unusable
     assert all(channel == "reference" for _, channel, _ in refused), refused
@@ -310,13 +303,13 @@ def test_ascii_and_hdf5_files(tmp_path):
         file["entry/energy"].attrs["units"] = "keV"
         file["entry/mutrans"] = mu
     for path, count in ((bare, 1), (named, 1), (stack, 3), (kev, 1)):
-        sweeps = read_file(path, adapter())
+        sweeps = sweeps_of_file(path, adapter())
         assert len(sweeps) == count, path
         found = outcomes(sweeps[0])[0]
         assert isinstance(found, Spectrum), found
         np.testing.assert_allclose(found.energy, energy, rtol=1e-6)
         np.testing.assert_allclose(found.mu, mu, atol=1e-5)
-        assert found.edge == Edge("Cu", "K")
+        assert found.id.edge == Edge("Cu", "K")
 
 
 def test_groups_of_an_hdf5_file_are_never_mixed(tmp_path):
@@ -328,36 +321,36 @@ def test_groups_of_an_hdf5_file_are_never_mixed(tmp_path):
             file[f"scan{i}/energy"] = energy + i
             for name, column in columns.items():
                 file[f"scan{i}/{name}"] = column
-    sweeps = read_file(two, adapter())
+    sweeps = sweeps_of_file(two, adapter())
     assert [s.number for s in sweeps] == [1, 2]
     assert [s.energy[0] for s in sweeps] == [energy[0] + 1, energy[0] + 2]
     with h5py.File(mixed, "w") as file:
         file["a/energy"], file["a/other"] = energy, energy
         file["b/energy"], file["c/It"] = energy + 500, columns["It"]
     with pytest.raises(SpectrumError, match="nobody can say"):
-        read_file(mixed, adapter())
+        sweeps_of_file(mixed, adapter())
     with h5py.File(rows, "w") as file:
         file["energy"] = np.stack([energy] * 3)
         file["I0"], file["It"] = np.stack([columns["I0"]] * 2), np.stack([columns["It"]] * 3)
     with pytest.raises(SpectrumError, match="numbers of rows"):
-        read_file(rows, adapter())
+        sweeps_of_file(rows, adapter())
     apart = tmp_path / "apart.h5"  # as NeXus likes it: one group per detector
     with h5py.File(apart, "w") as file:
         file["mono/mono_energy"] = energy / 1e3
         file["mono/mono_energy"].attrs["units"] = np.bytes_(b"keV")
         file["entry/element"] = b"C\xfcu"
         file["i0/I0"], file["it/It"] = columns["I0"], columns["It"]
-    (one,) = read_file(apart, adapter())
+    (one,) = sweeps_of_file(apart, adapter())
     np.testing.assert_allclose(one.energy, energy)
 
 
 def test_a_short_first_sweep_does_not_cut_the_run():
-    reducer = Reducer()
+    reducer = Reducing()
 
     def reduced(number, high):
         energy, mu = foil(500, noise=1e-4, high=high)
         one = sweep(run=Run(uid="a", edges=RUN.edges), number=number)
-        spectrum = Spectrum(one, "transmission", RUN.edges[0], (), energy, mu)
+        spectrum = Spectrum(SpectrumId(one, "transmission", RUN.edges[0]), energy, mu)
         return reduce(reducer, spectrum)
 
     short, long, again = reduced(1, 9400.0), reduced(2, 9900.0), reduced(3, 9900.0)
@@ -382,7 +375,7 @@ def test_unreadable_files_are_named(tmp_path):
     cut.write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 50)
     for path in (text, binary, empty, unknown, cut, tmp_path / "missing.xdi", tmp_path):
         with pytest.raises(SpectrumError, match=str(path)):
-            read_file(path, adapter())
+            sweeps_of_file(path, adapter())
 
 
 def test_reduction_loads_no_wire_and_no_archive():

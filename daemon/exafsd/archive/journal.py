@@ -19,6 +19,7 @@ from typing import Any, Literal
 import msgpack
 
 from exafsd.codec import CodecError, dumps, loads
+from exafsd.contract.vocabulary import Problem
 
 Document = tuple[str, dict[str, Any]]
 Fsync = Literal["never", "stop", "always"]
@@ -61,13 +62,13 @@ class Journal:
         folder: Path,
         fsync: Fsync = "never",
         max_bytes: int = 0,
-        report: Callable[[str, str], None] | None = None,
+        report: Callable[[Problem, str], None] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.failures: Counter[str] = Counter()
+        self.failures: Counter[Problem] = Counter()
         self._folder, self._fsync, self._max_bytes = folder, fsync, max_bytes
         self._report = report
-        self._reported: set[str] = set()
+        self._reported: set[Problem] = set()
         self._open: dict[str, _RunFile] = {}
         #: uid of a start, descriptor, resource or stream resource -> its run
         self._owners: dict[str, _RunFile] = {}
@@ -84,13 +85,13 @@ class Journal:
             if name == "stop":
                 self._end(target)
         except (CodecError, RecursionError) as error:
-            self._fail("unserialisable", f"a {name!s:.20} document was refused: {error}")
+            self._fail(Problem.UNSERIALISABLE, f"a {name!s:.20} document was refused: {error}")
         except OSError as error:
-            self._fail("disk", f"the journal in {self._folder} cannot be written: {error}")
+            self._fail(Problem.DISK, f"the journal in {self._folder} cannot be written: {error}")
         except _OrphansFullError:
-            self._fail("orphans_full", f"{ORPHANS} has reached {ORPHANS_MAX_BYTES} bytes")
+            self._fail(Problem.ORPHANS_FULL, f"{ORPHANS} has reached {ORPHANS_MAX_BYTES} bytes")
         except Exception as error:  # documents come from the wire: nothing about them is certain
-            self._fail("malformed", f"{type(error).__name__}: {error}")
+            self._fail(Problem.MALFORMED, f"{type(error).__name__}: {error}")
 
     def close(self) -> None:
         """Close the files of runs that have not ended."""
@@ -150,7 +151,7 @@ class Journal:
                 path.unlink(missing_ok=True)
                 excess -= size
 
-    def _fail(self, reason: str, detail: str) -> None:
+    def _fail(self, reason: Problem, detail: str) -> None:
         self.failures[reason] += 1
         if self._report is not None and reason not in self._reported:
             self._reported.add(reason)

@@ -23,6 +23,7 @@ from exafsd.archive.result_writer import Arrays, Report, ResultWriter
 from exafsd.contract.card import Card
 from exafsd.contract.frames import encode
 from exafsd.contract.messages import Rejected, Result, RunStart, RunStop
+from exafsd.contract.vocabulary import Problem
 from exafsd.settings.analysis import Analysis
 
 #: times the process is started again
@@ -80,7 +81,7 @@ class ResultProcess:
     """
 
     def __init__(self, catalog: str, cards: Mapping[str, Card], size: int, report: Report) -> None:
-        self.lost: Counter[str] = Counter()
+        self.lost: Counter[Problem] = Counter()
         self._about = (catalog, dict(cards))
         self._report = report
         self._full = self._closing = False
@@ -112,11 +113,11 @@ class ResultProcess:
         if self._queue.qsize() < self._size:
             self._queue.put(("write", message, arrays))
             return
-        self.lost["results_queue_full"] += 1
+        self.lost[Problem.RESULTS_QUEUE_FULL] += 1
         if not self._full:  # said once, not for each of thousands
             self._full = True
             self._report(
-                "results",
+                Problem.RESULTS,
                 "results come faster than the catalog takes them; some are not written."
                 " Write their runs again with `exafsd replay --write`",
             )
@@ -166,8 +167,10 @@ class ResultProcess:
             except OSError:
                 self._bury()
             except Exception as error:  # one outcome must not stop the next
-                self.lost["results_failed"] += 1
-                self._report("results", f"run {first.run_uid}: {type(error).__name__}: {error}")
+                self.lost[Problem.RESULTS_FAILED] += 1
+                self._report(
+                    Problem.RESULTS, f"run {first.run_uid}: {type(error).__name__}: {error}"
+                )
         if self._process is not None:
             with suppress(OSError):
                 self._process.stdin.close()  # type: ignore[union-attr]  # a pipe
@@ -210,14 +213,15 @@ class ResultProcess:
         else:
             why = "the process that writes result runs has ended before its time"
         self._report(
-            "results",
+            Problem.RESULTS,
             f"{why}: those of {', '.join(sorted(runs))} are not whole. Write them again with"
             " `exafsd replay --write`",
         )
 
     def _lose(self, outcomes: int) -> None:
         if outcomes:
-            self.lost["results_shutdown" if self._closing else "results_process"] += outcomes
+            why = Problem.RESULTS_SHUTDOWN if self._closing else Problem.RESULTS_PROCESS
+            self.lost[why] += outcomes
 
     def _listen(self, process: "subprocess.Popen[bytes]") -> None:
         """Pass on what the process tells, until it ends."""

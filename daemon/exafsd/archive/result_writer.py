@@ -12,10 +12,11 @@ from exafsd.archive.result_run import BATCH, ResultRun
 from exafsd.contract.card import Card
 from exafsd.contract.frames import decode, encode
 from exafsd.contract.messages import Rejected, Result, RunStart, RunStop
+from exafsd.contract.vocabulary import Problem
 from exafsd.settings.analysis import Analysis
 
 Arrays = Mapping[str, NDArray[Any]]
-Report = Callable[[str, str], None]
+Report = Callable[[Problem, str], None]
 
 
 class ResultWriter:
@@ -37,7 +38,7 @@ class ResultWriter:
     """
 
     def __init__(self, catalog: Any, cards: Mapping[str, Card], report: Report) -> None:
-        self.lost: Counter[str] = Counter()
+        self.lost: Counter[Problem] = Counter()
         self._name = catalog if isinstance(catalog, str) else None
         self._catalog: Any = None if self._name is not None else catalog
         self._cards, self._report = cards, report
@@ -62,7 +63,7 @@ class ResultWriter:
         uid = message.header["run_uid"]
         run = self._runs.get(uid)
         if run is None:
-            self.lost["results_failed"] += 1
+            self.lost[Problem.RESULTS_FAILED] += 1
             return
         try:
             run.write(message)
@@ -82,7 +83,7 @@ class ResultWriter:
             return
         if run.cut:
             self._report(
-                "results",
+                Problem.RESULTS,
                 f"run {stop.run_uid}: {run.cut} spectra have more energies than the first ones"
                 " of their run; their mu(E) is not in the catalog, chi(k) and parameters are",
             )
@@ -103,9 +104,9 @@ class ResultWriter:
 
     def _fail(self, uid: str, run: ResultRun | None, error: Exception) -> None:
         self._runs[uid] = None
-        self.lost["results_failed"] += 0 if run is None else run.taken
+        self.lost[Problem.RESULTS_FAILED] += 0 if run is None else run.taken
         self._report(
-            "results",
+            Problem.RESULTS,
             f"the results of run {uid} cannot be written to the catalog, or not all:"
             f" {type(error).__name__}: {error}. Write them later with `exafsd replay --write`",
         )

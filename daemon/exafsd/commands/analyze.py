@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.console import Console
 
 from exafsd.commands.terminal import ResultTable, outcome_as_json, progress, tell
-from exafsd.service.session import analyze_file
-from exafsd.service.wiring import make_pipeline
+from exafsd.pipeline import Outcome
+from exafsd.service.wiring import make_pipeline, make_session
 from exafsd.settings import Settings
 from exafsd.spectra import Edge, SpectrumError
 
@@ -17,7 +17,7 @@ def analyze_files(
     files: list[Path], settings: Settings, element: str | None, edge: str | None, as_lines: bool
 ) -> bool:
     """Analyse files; return whether every spectrum of every file gave a result."""
-    pipeline = make_pipeline(settings)
+    session = make_session(settings, make_pipeline(settings))
     given = Edge.of(element or "", edge or "") if element or edge else None
     table = ResultTable()
     good = True
@@ -26,16 +26,9 @@ def analyze_files(
         for path in files:
             bar.update(task, advance=1, description=path.name)
             try:
-                for outcome in analyze_file(path, settings, pipeline, given):
-                    good &= outcome.message.kind == "result"
-                    if as_lines:
-                        text = outcome_as_json(outcome.message, outcome.arrays, file=str(path))
-                        sys.stdout.write(text + "\n")
-                        sys.stdout.flush()
-                    else:
-                        table.add(outcome.message.model_dump(mode="json"), path.name)
-                    if outcome.message.kind == "rejected":
-                        tell(f"{path}: {outcome.message.channel}: {outcome.message.detail}")
+                for event in session.file(path, settings.analysis, given):
+                    if isinstance(event, Outcome):
+                        good &= _report(event, path, None if as_lines else table)
             except SpectrumError as error:
                 good = False
                 if as_lines:
@@ -45,3 +38,16 @@ def analyze_files(
     if not as_lines:
         Console().print(table.render())
     return good
+
+
+def _report(outcome: Outcome, path: Path, table: ResultTable | None) -> bool:
+    """Show an outcome in the table, or as a line; whether it is a result."""
+    message = outcome.message
+    if table is None:
+        sys.stdout.write(outcome_as_json(message, outcome.arrays, file=str(path)) + "\n")
+        sys.stdout.flush()
+    else:
+        table.add(message.model_dump(mode="json"), path.name)
+    if message.kind == "rejected":
+        tell(f"{path}: {message.channel}: {message.detail}")
+    return message.kind == "result"

@@ -1,7 +1,8 @@
 """S0² of an edge from a foil: ``exafsd calibrate-s02``."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -11,13 +12,14 @@ from exafsd.archive.sources import open_source
 from exafsd.commands.terminal import tell
 from exafsd.contract.messages import Channel, Rejected, Result
 from exafsd.contract.s02 import S02, Evidence, Foil, S02File
-from exafsd.documents.items import Problem, RunBegan, RunEnded
+from exafsd.documents.items import Began, Trouble
 from exafsd.inference.amplitude import recipe_sha256
 from exafsd.inference.reading import recipes_of
 from exafsd.inference.registry import Registry
 from exafsd.inference.s02 import CalibrationError, Measured, measure
-from exafsd.pipeline import Pipeline
-from exafsd.service import session, wiring
+from exafsd.pipeline import Outcome, Pipeline
+from exafsd.service import wiring
+from exafsd.service.session import Event
 from exafsd.settings.analysis import Average, Reduction
 from exafsd.settings.settings import Settings
 from exafsd.spectra import Edge
@@ -112,13 +114,16 @@ def calibrate(foil: FoilData, settings: Settings) -> S02File:
     settings = settings.model_copy(update={"reduction": reduction})
     registry = Registry.load(settings.models)
     pipeline = wiring.make_pipeline(settings, registry)
-    try:
-        if foil.uid is None:
-            messages = _of_files(foil, settings, pipeline)
-        else:
-            messages, reduction = _of_run(foil, foil.uid, settings, pipeline)
-    finally:
-        pipeline.close()
+    messages: Messages = []
+    with ExitStack() as stack:
+        stack.callback(pipeline.close)
+        for event in _events(foil, settings, pipeline, stack):
+            if isinstance(event, Began):
+                reduction = event.run.analysis.reduction
+            elif isinstance(event, Outcome):
+                messages.append(event.message)
+            elif isinstance(event, Trouble):
+                tell(f"{event.reason}: {event.detail}")
     wanted = _wanted(messages, foil)
     measured = measure(wanted, wiring.cards_of(registry), foil.needed)
     return _file(measured, wanted, foil, reduction)
@@ -131,39 +136,22 @@ def write(calibration: S02File, path: Path) -> None:
     part.replace(path)
 
 
-def _of_files(foil: FoilData, settings: Settings, pipeline: Pipeline) -> Messages:
-    found: Messages = []
-    for name in foil.sources:
-        outcomes = session.analyze_file(Path(name), settings, pipeline, foil.edge)
-        found += [outcome.message for outcome in outcomes]
-    return found
-
-
-def _of_run(
-    foil: FoilData, uid: str, settings: Settings, pipeline: Pipeline
-) -> tuple[Messages, Reduction]:
-    """Outcomes of a run, and its own settings of the reduction."""
+def _events(
+    foil: FoilData, settings: Settings, pipeline: Pipeline, stack: ExitStack
+) -> Iterator[Event]:
+    """What happens in the analysis of a foil's files, or of its run."""
+    if foil.uid is None:
+        session = wiring.make_session(settings, pipeline)
+        for name in foil.sources:
+            yield from session.file(Path(name), settings.analysis, foil.edge)
+        return
     if len(foil.sources) != 1:
         raise CalibrationError("with --uid name one archive, and nothing else")
-    found: Messages = []
-    reduction = settings.reduction
     source = open_source(foil.sources[0])
-    try:
-        roots = (*settings.source.asset_roots, *source.asset_roots)
-        router = wiring.make_router(settings, roots=roots)
-        documents = source.run(uid).documents()
-        for item in session.replay(documents, router, pipeline, _tell_problem):
-            if isinstance(item, RunBegan):
-                reduction = item.analysis.reduction
-            elif not isinstance(item, RunEnded):
-                found.append(item.message)
-    finally:
-        source.close()
-    return found, reduction
-
-
-def _tell_problem(problem: Problem) -> None:
-    tell(f"{problem.reason}: {problem.detail}")
+    stack.callback(source.close)
+    roots = (*settings.source.asset_roots, *source.asset_roots)
+    session = wiring.make_session(settings, pipeline, roots)
+    yield from session.replay(source.run(foil.uid).documents())
 
 
 def _wanted(messages: Messages, foil: FoilData) -> Messages:

@@ -5,6 +5,7 @@ import time
 from html import escape
 from typing import Any
 
+from exafsd.contract.vocabulary import Flag
 from exafsd.dashboard.state import Health, Key, Point, Reading, Run
 
 #: parameter -> (symbol, unit, decimals)
@@ -15,31 +16,6 @@ SHOWN = {
     "n": ("N", "", 2),
     "e0_shift": ("E0 shift", "eV", 2),
 }
-#: quality flags, as docs/reference/reasons.md explains them
-FLAGS = {
-    "points_dropped": "a few bad points were left out",
-    "energy_unsorted": "the points came out of order",
-    "energies_merged": "readings at one energy were averaged",
-    "foil_missing": "the reference foil could not be seen",
-    "foil_outlier": "the foil is off its drift, not followed yet",
-    "energy_jump": "the energy scale has jumped",
-    "foil_lost": "the foil is too far off to be believed",
-    "rebin_filled": "some bins were filled from their neighbours",
-    "rebin_sparse": "too few points to rebin",
-    "deglitched": "glitches were replaced",
-    "glitchy": "too many glitches to replace",
-    "partial": "the sweep is not complete",
-    "gap": "points of the sweep are missing",
-    "delay_ignored": "a detector delay could not be applied",
-    "edge_moved": "the edge is not where this material has it: check the energy scale",
-    "edge_shape": "another near edge than this material alone: another phase beside it?",
-    "noisy_end": "mostly noise at high k; read without it",
-    "poor_fit": "fits worse than reference spectra: another phase beside it?",
-    "wrong_element": "the edge is not where this element has it",
-    "fluorescence_amplitude": "the amplitude is a lower limit (self-absorption)",
-    "short_k_range": "the scan ends too early in k",
-}
-PREFIXES = {"saturated_": "{} is saturated", "low_flux_": "{} has few counts"}
 STATES = {
     "starting": ("◌", "the daemon is starting"),
     "ready": ("●", "the daemon is running"),
@@ -74,10 +50,7 @@ def number(reading: Reading, parameter: str) -> str:
 
 def flag(name: str) -> str:
     """Quality flag in plain words; an unknown one as it is."""
-    for prefix, words in PREFIXES.items():
-        if name.startswith(prefix):
-            return words.format(text(name.removeprefix(prefix)))
-    return FLAGS.get(name, text(name))
+    return text(Flag.explain(name))
 
 
 def run_label(run: Run) -> str:

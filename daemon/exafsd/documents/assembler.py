@@ -4,15 +4,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from exafsd.contract.vocabulary import Problem, Reason
 from exafsd.documents import assets
 from exafsd.documents.binding import Binding, bind, first, lookup
 from exafsd.documents.block import Block
 from exafsd.documents.context import Context
+from exafsd.documents.corrections import Corrections, corrections
 from exafsd.documents.external import Fetch
-from exafsd.documents.items import Problem
+from exafsd.documents.items import Trouble
 from exafsd.documents.joiner import Joiner
 from exafsd.documents.stream import Setting, Stream
-from exafsd.settings.analysis import Adapter, Analysis, Corrections
+from exafsd.settings.analysis import Adapter, Analysis
 from exafsd.spectra import Edge, Run, SpectrumError, Sweep
 
 
@@ -41,21 +43,20 @@ class RunAssembler:
         self._gave_sweeps = False
         self.refused: SpectrumError | None = None
         try:
-            self.analysis = analysis.for_run(start)
+            analysis = analysis.for_run(start)
         except ValueError as error:
-            self.analysis = analysis
-            self.refused = SpectrumError("bad_settings", str(error))
-        adapter = self.analysis.adapter
-        corrections = Corrections({}, {})
+            self.refused = SpectrumError(Reason.BAD_SETTINGS, str(error))
+        adapter = analysis.adapter
+        counts = Corrections({}, {})
         try:
-            corrections = adapter.corrections(lambda key: lookup(start, key))
+            counts = corrections(adapter, lambda key: lookup(start, key))
         except SpectrumError as error:
             self.refused = self.refused or error
-        self.run = describe(start, self.analysis)
+        self.run = describe(start, analysis)
         self._setting = Setting(
             run=self.run,
             context=Context(adapter, start),
-            corrections=corrections,
+            corrections=counts,
             delays=adapter.delay,
             turn=turn,
             refused=self.refused,
@@ -81,12 +82,17 @@ class RunAssembler:
         """What the stop document said, or ``lost``."""
         return "lost" if self._stop is None else str(self._stop.get("exit_status", "success"))
 
+    def resume(self, later: float) -> None:
+        """Go on in another process, whose clock is `later` s ahead of this state's."""
+        for stream in self._streams.values():
+            stream.external.postpone(later)
+
     def descriptor(self, document: Mapping[str, Any]) -> Iterator[str]:
         """Bind a stream; yields what is wrong with it."""
-        binding = bind(self.analysis.adapter, document, self._start)
+        binding = bind(self.run.analysis.adapter, document, self._start)
         broken = None
         if binding.problem is not None:
-            broken = SpectrumError("energy_unit", binding.problem)
+            broken = SpectrumError(Reason.ENERGY_UNIT, binding.problem)
             yield binding.problem
         stream = self._streams.get(binding.stream)
         if stream is None:
@@ -124,14 +130,14 @@ class RunAssembler:
 
     def datum(
         self, document: Mapping[str, Any], received: float | None, now: float
-    ) -> Iterator[Sweep | Problem]:
+    ) -> Iterator[Sweep | Trouble]:
         """Remember a place in a file."""
         self._data[str(document["datum_id"])] = (str(document["resource"]), document)
         return iter(())
 
     def datum_page(
         self, document: Mapping[str, Any], received: float | None, now: float
-    ) -> Iterator[Sweep | Problem]:
+    ) -> Iterator[Sweep | Trouble]:
         """Remember many places in a file."""
         kwargs = {name: list(values) for name, values in dict(document["datum_kwargs"]).items()}
         if any(len(values) != len(document["datum_id"]) for values in kwargs.values()):
@@ -143,7 +149,7 @@ class RunAssembler:
 
     def event(
         self, document: Mapping[str, Any], received: float | None, now: float
-    ) -> Iterator[Sweep | Problem]:
+    ) -> Iterator[Sweep | Trouble]:
         """One row."""
         stream = self._described[str(document["descriptor"])]
         filled = document.get("filled")
@@ -160,7 +166,7 @@ class RunAssembler:
 
     def event_page(
         self, document: Mapping[str, Any], received: float | None, now: float
-    ) -> Iterator[Sweep | Problem]:
+    ) -> Iterator[Sweep | Trouble]:
         """Many rows."""
         stream = self._described[str(document["descriptor"])]
         filled = document.get("filled") or {}
@@ -176,14 +182,14 @@ class RunAssembler:
 
     def stream_datum(
         self, document: Mapping[str, Any], received: float | None, now: float
-    ) -> Iterator[Sweep | Problem]:
+    ) -> Iterator[Sweep | Trouble]:
         """Rows that have been written to a file."""
         stream = self._described[str(document["descriptor"])]
         uid = str(document["stream_resource"])
         resource = self._resources.get(uid)
         if resource is None:
-            yield Problem(
-                "unknown_resource",
+            yield Trouble(
+                Problem.UNKNOWN_RESOURCE,
                 f"run {self.run.uid}: stream_datum for an unknown stream_resource"
                 f" {uid}; its rows are lost",
             )
@@ -197,16 +203,16 @@ class RunAssembler:
             file = Fetch(error=str(error))
             if uid not in self._refused:
                 self._refused.add(uid)
-                yield Problem("asset_refused", f"run {self.run.uid}, {key}: {error}")
+                yield Trouble(Problem.ASSET_REFUSED, f"run {self.run.uid}, {key}: {error}")
         stream.external.announce(key, document, file, received, now + self._patience)
         yield from self.poll(now)
 
-    def stop(self, document: Mapping[str, Any], now: float) -> Iterator[Sweep | Problem]:
+    def stop(self, document: Mapping[str, Any], now: float) -> Iterator[Sweep | Trouble]:
         """End the run."""
         self._stop = document
         yield from self.poll(now)
 
-    def poll(self, now: float) -> Iterator[Sweep | Problem]:
+    def poll(self, now: float) -> Iterator[Sweep | Trouble]:
         """Read external rows that have become available; end the run when all are in."""
         for stream in self._streams.values():
             if stream.pending:
@@ -216,7 +222,7 @@ class RunAssembler:
         if self.finished:
             yield from self._finish()
 
-    def abandon(self) -> Iterator[Sweep | Problem]:
+    def abandon(self) -> Iterator[Sweep | Trouble]:
         """End a run that will get no more documents."""
         for stream in self._streams.values():
             yield from self._rows(
@@ -225,7 +231,7 @@ class RunAssembler:
         self._given_up = True
         yield from self._finish()
 
-    def _finish(self) -> Iterator[Sweep | Problem]:
+    def _finish(self) -> Iterator[Sweep | Trouble]:
         whole = self.exit_status == "success"
         for stream in self._streams.values():
             yield from self._rows(stream, stream.flush())
@@ -237,8 +243,8 @@ class RunAssembler:
                 and stream.binding.has_signals
                 and stream.numbering.rows < expected
             ):
-                yield Problem(
-                    "gap",
+                yield Trouble(
+                    Problem.GAP,
                     f"run {self.run.uid}: {stream.numbering.rows} of {expected} events of stream"
                     f" {stream.binding.stream!r} arrived; replay it from the archive",
                 )
@@ -250,13 +256,13 @@ class RunAssembler:
             yield from self._out(target.finish(whole))
         if not self._gave_sweeps:
             seen = {s.binding.stream: sorted(s.binding.columns) for s in self._streams.values()}
-            yield Problem(
-                "no_spectrum",
+            yield Trouble(
+                Problem.NO_SPECTRUM,
                 f"run {self.run.uid} gave no sweep; recognised columns by stream: {seen}. If it is"
                 " an XAFS scan, name its columns under [adapter]",
             )
 
-    def _rows(self, stream: Stream, blocks: list[Block]) -> Iterator[Sweep | Problem]:
+    def _rows(self, stream: Stream, blocks: list[Block]) -> Iterator[Sweep | Trouble]:
         """Blocks of rows to sweeps, through the join where energy and signals are apart."""
         where = f"run {self.run.uid}, stream {stream.binding.stream!r}"
         for arrived in blocks:
@@ -316,6 +322,7 @@ def describe(start: Mapping[str, Any], analysis: Analysis) -> Run:
             asked.get("edge") or first(start, adapter.edge),
         ),
         sample=first(start, adapter.sample),
+        analysis=analysis,
     )
 
 

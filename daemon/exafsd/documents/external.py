@@ -49,6 +49,14 @@ class External:
         self._deadline = 0.0
         self._received: float | None = None
 
+    def postpone(self, later: float) -> None:
+        """Move all deadlines, where the clock is another one; so are times of receipt."""
+        self._deadline += later
+        self._received = None
+        for row in self._waiting:
+            row.deadline += later
+            row.block = replace(row.block, received=None)
+
     @property
     def announced(self) -> bool:
         """Whether rows of this stream come by stream_datum."""

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
-from exafsd.documents.items import Problem
+from exafsd.contract.vocabulary import Problem
+from exafsd.documents.items import Trouble
 
 #: s after which a busy worker looks for frames again, so that they have a time and a place
 PUMPED = 0.005
@@ -24,7 +25,7 @@ class Arrival(NamedTuple):
 class RefusedFrame(ValueError):
     """A frame that is no document; `reason` is a code, the text says what to do."""
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: Problem, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
 
@@ -55,11 +56,11 @@ class Inbox:
 
     def __init__(self, size: int) -> None:
         # several times cheaper than queue.Queue, and like it safe between threads
-        self._queue: queue.SimpleQueue[Arrival | Problem | _Frame] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Arrival | Trouble | _Frame] = queue.SimpleQueue()
         self._size = size
         self._source: FrameSource | None = None
         self._pumped = 0.0
-        self.drops: Counter[str] = Counter()
+        self.drops: Counter[Problem] = Counter()
 
     def __len__(self) -> int:
         return self._queue.qsize()
@@ -68,11 +69,11 @@ class Inbox:
         """Take a document."""
         self._put(Arrival(name, document, time.perf_counter()))
 
-    def report(self, reason: str, detail: str) -> None:
+    def report(self, reason: Problem, detail: str) -> None:
         """Take trouble of a source: something arrived that is no document."""
         self.drops[reason] += 1
         if self._queue.qsize() < self._size:  # else it is counted; the text alone is lost
-            self._queue.put(Problem(reason, detail))
+            self._queue.put(Trouble(reason, detail))
 
     def attach(self, source: FrameSource | None) -> None:
         """Let `get` take frames of a source; None: of none any more."""
@@ -88,7 +89,7 @@ class Inbox:
             self._put(_Frame(frame, self._pumped))
         return len(frames)
 
-    def get(self, timeout: float) -> Arrival | Problem | None:
+    def get(self, timeout: float) -> Arrival | Trouble | None:
         """Next arrival, or None when none came within `timeout` s."""
         if self._source is not None:
             empty = self._queue.qsize() == 0
@@ -101,26 +102,26 @@ class Inbox:
             return None
         return self._decoded(item) if isinstance(item, _Frame) else item
 
-    def empty(self) -> tuple[int, list[Problem]]:
+    def empty(self) -> tuple[int, list[Trouble]]:
         """Take all there is, unread: how many documents, and the troubles among them."""
-        items: list[Arrival | Problem | _Frame] = []
+        items: list[Arrival | Trouble | _Frame] = []
         with suppress(queue.Empty):
             while True:
                 items.append(self._queue.get_nowait())
-        problems = [item for item in items if isinstance(item, Problem)]
+        problems = [item for item in items if isinstance(item, Trouble)]
         return len(items) - len(problems), problems
 
     def _put(self, item: Arrival | _Frame) -> None:
         if self._queue.qsize() < self._size:
             self._queue.put(item)
         else:
-            self.drops["inbox_full"] += 1
+            self.drops[Problem.INBOX_FULL] += 1
 
-    def _decoded(self, item: _Frame) -> Arrival | Problem:
+    def _decoded(self, item: _Frame) -> Arrival | Trouble:
         assert self._source is not None  # noqa: S101  # frames are left only while it is there
         try:
             name, document = self._source.decode(item.frame)
         except RefusedFrame as error:
             self.drops[error.reason] += 1
-            return Problem(error.reason, str(error))
+            return Trouble(error.reason, str(error))
         return Arrival(name, document, item.received)

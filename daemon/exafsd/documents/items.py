@@ -1,33 +1,37 @@
 """What the documents turn into, besides sweeps."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from exafsd.settings.analysis import Analysis
+from exafsd.contract.vocabulary import Problem
 from exafsd.spectra import Run, Sweep
 
 
 @dataclass(frozen=True)
-class RunBegan:
-    """A start document has arrived."""
+class Began:
+    """A run has begun."""
 
     run: Run
-    analysis: Analysis
 
 
 @dataclass(frozen=True)
-class RunEnded:
-    """A run is over and all its sweeps are out; `exit_status` is ``lost`` without a stop."""
+class Ended:
+    """A run is over and all its sweeps are out; `exit_status` is ``lost`` without a stop.
+
+    `counts` are its outcomes by kind, where they are counted.
+    """
 
     run: Run
     exit_status: str
+    counts: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 @dataclass(frozen=True)
-class Problem:
-    """A document that could not be used, and what to do about it."""
+class Trouble:
+    """A document that could not be used, or other trouble, and what to do about it."""
 
-    reason: str
+    reason: Problem
     detail: str
 
 
-Item = RunBegan | RunEnded | Problem | Sweep
+Item = Began | Ended | Trouble | Sweep

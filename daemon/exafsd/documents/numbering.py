@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from exafsd.contract.vocabulary import Problem
 from exafsd.documents.block import Block
-from exafsd.documents.items import Problem
+from exafsd.documents.items import Trouble
 
 #: a jump of the sequence number beyond this is no gap but nonsense
 LARGEST_GAP = 1_000_000
@@ -21,7 +22,7 @@ class Numbering:
         self._missing: set[int] = set()
         self.rows = 0
 
-    def take(self, block: Block, where: str, rowwise: bool) -> tuple[Block | None, Problem | None]:
+    def take(self, block: Block, where: str, rowwise: bool) -> tuple[Block | None, Trouble | None]:
         """Return the rows of a block that are new, and what is wrong with their numbers.
 
         `where` names run and stream in a problem's text; `rowwise`: each row is a sweep.
@@ -32,7 +33,7 @@ class Numbering:
         low, high = int(seq.min()), int(seq.max())
         if high > expected + LARGEST_GAP or low < 1:
             text = f"{where}: events {seq[0]} to {seq[-1]} cannot be; they were skipped"
-            return None, Problem("bad_document", text)
+            return None, Trouble(Problem.BAD_DOCUMENT, text)
         if rowwise and len(seq) == 1 and low in self._missing:
             self._missing.discard(low)  # late, but never seen: a sweep of its own
             self.rows += 1
@@ -40,7 +41,7 @@ class Numbering:
         problem = None
         if low < expected:
             text = f"{where}: events up to {expected - 1} came again and were skipped"
-            problem = Problem("repeated", text)
+            problem = Trouble(Problem.REPEATED, text)
             if high < expected:
                 return None, problem
             block = block.only(seq >= expected)
@@ -58,5 +59,5 @@ class Numbering:
         if rowwise and len(self._missing) + absent <= REMEMBERED_ROWS:
             self._missing |= set(np.setdiff1d(np.arange(expected, high), seq).tolist())
         text = f"{where}: {absent} events from {lost_from} on are missing"
-        gap = Problem("gap", f"{text}; replay the run from the archive")
+        gap = Trouble(Problem.GAP, f"{text}; replay the run from the archive")
         return replace(block, gap=steps > 1), problem or gap

@@ -6,6 +6,7 @@ from typing import Any
 import zmq
 
 from exafsd import codec
+from exafsd.contract.vocabulary import Problem
 from exafsd.documents import unpickle
 from exafsd.documents.inbox import Inbox, RefusedFrame
 
@@ -97,9 +98,9 @@ class ProxySource:
                 return name, unpickle.loads(payload)
         except ValueError as error:
             told = f"a frame of {len(frame)} bytes was dropped: {error}"
-            raise RefusedFrame("bad_frame", told) from None
+            raise RefusedFrame(Problem.BAD_FRAME, told) from None
         raise RefusedFrame(
-            "pickle",
+            Problem.PICKLE,
             f"a {name} document came as pickle, which is off: publish with"
             " serializer=exafsd.codec.dumps, or set source.pickle = true",
         )

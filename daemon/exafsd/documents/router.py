@@ -1,14 +1,32 @@
-"""Documents of many runs in, sweeps out; what is malformed becomes a Problem, never an error."""
+"""Documents of many runs in, sweeps out; what is malformed becomes a Trouble, never an error."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from exafsd.contract.vocabulary import Problem
 from exafsd.documents.assembler import RunAssembler
-from exafsd.documents.items import Item, Problem, RunBegan, RunEnded
+from exafsd.documents.items import Began, Ended, Item, Trouble
 from exafsd.settings.analysis import Analysis
 
+#: Kinds of documents, and the field that says whose they are: a run's, or a descriptor's or
+#: resource's that came before. Each has a method of its name in `RunAssembler`.
+OWNERS = {
+    "descriptor": "run_start",
+    "resource": "run_start",
+    "stream_resource": "run_start",
+    "stop": "run_start",
+    "event": "descriptor",
+    "event_page": "descriptor",
+    "stream_datum": "descriptor",
+    "datum": "resource",
+    "datum_page": "resource",
+}
+UNKNOWN_OWNER = {
+    "descriptor": Problem.UNKNOWN_DESCRIPTOR,
+    "resource": Problem.UNKNOWN_RESOURCE,
+}
 #: runs that may be open at once; the oldest beyond it has lost its stop document
 MAX_OPEN_RUNS = 64
 
@@ -48,6 +66,15 @@ class Router:
         """Whether some sweep waits for an external file."""
         return any(run.waiting for run in self._runs.values())
 
+    def run(self, uid: str) -> RunAssembler:
+        """State of an open run."""
+        return self._runs[uid]
+
+    def resume(self, run: RunAssembler) -> None:
+        """Go on with a run whose state was saved."""
+        self._runs[run.run.uid] = run
+        self._owner |= dict.fromkeys(run.owned, run.run.uid)
+
     @property
     def open_runs(self) -> int:
         """Runs without a stop document yet."""
@@ -60,7 +87,7 @@ class Router:
         except Exception as error:  # whatever is in a document, the next one is still read
             uid = document.get("uid") if isinstance(document, Mapping) else None
             text = f"{type(error).__name__}: {error}"
-            yield Problem("bad_document", f"{name} document {uid}: {text}; it was skipped")
+            yield Trouble(Problem.BAD_DOCUMENT, f"{name} document {uid}: {text}; it was skipped")
 
     def poll(self) -> Iterator[Item]:
         """Look again for external files that were late."""
@@ -86,67 +113,73 @@ class Router:
         try:
             yield from items
         except Exception as error:
-            yield Problem("bad_document", f"run {uid}: {type(error).__name__}: {error}")
+            yield Trouble(Problem.BAD_DOCUMENT, f"run {uid}: {type(error).__name__}: {error}")
 
     def _dispatch(self, name: Any, document: Any, received: float | None) -> Iterator[Item]:
         if not isinstance(document, Mapping):
             kind = type(document).__name__
-            yield Problem("bad_document", f"{name} document is a {kind}, not a dictionary")
+            yield Trouble(Problem.BAD_DOCUMENT, f"{name} document is a {kind}, not a dictionary")
         elif name == "start":
             yield from self._start(document)
-        elif name in ("descriptor", "resource", "stream_resource", "stop"):
-            uid = document.get("run_start")
-            run = self._runs.get(str(uid))
+        elif name not in OWNERS:
+            yield Trouble(
+                Problem.UNKNOWN_NAME, f"document of the unknown kind {name!r} was skipped"
+            )
+        elif OWNERS[name] == "run_start":
+            yield from self._of_run(name, document)
+        else:
+            field = OWNERS[name]
+            run = self._runs.get(self._owner.get(str(document.get(field)), ""))
             if run is None:
-                yield Problem(
-                    "unknown_run",
-                    f"{name} document of run {uid}, whose start document was never seen; exafsd"
-                    " follows runs from their start: replay it from the archive",
-                )
-                return
-            if name == "stop":
-                yield from self._guarded(str(uid), run.stop(document, self._clock()))
-                if run.finished:
-                    yield self._close(str(uid))
-                return
-            self._owner[str(document["uid"])] = str(uid)
-            for text in getattr(run, name)(document):
-                yield Problem("bad_document", f"run {uid}: {text}")
-        elif name in ("event", "event_page", "datum", "datum_page", "stream_datum"):
-            field = "resource" if name.startswith("datum") else "descriptor"
-            uid = self._owner.get(str(document.get(field)))
-            run = self._runs.get(uid) if uid is not None else None
-            if run is None:
-                yield Problem(
-                    f"unknown_{field}",
+                yield Trouble(
+                    UNKNOWN_OWNER[field],
                     f"{name} document for the unknown {field} {document.get(field)}; was its run"
                     " started before exafsd? Replay it from the archive",
                 )
                 return
             yield from getattr(run, name)(document, received, self._clock())
+
+    def _of_run(self, name: str, document: Mapping[str, Any]) -> Iterator[Item]:
+        """Take a document that names its run."""
+        uid = str(document.get("run_start"))
+        run = self._runs.get(uid)
+        if run is None:
+            yield Trouble(
+                Problem.UNKNOWN_RUN,
+                f"{name} document of run {document.get('run_start')}, whose start document was"
+                " never seen; exafsd follows runs from their start: replay it from the archive",
+            )
+        elif name == "stop":
+            yield from self._guarded(uid, run.stop(document, self._clock()))
+            if run.finished:
+                yield self._close(uid)
         else:
-            yield Problem("unknown_name", f"document of the unknown kind {name!r} was skipped")
+            self._owner[str(document["uid"])] = uid
+            for text in getattr(run, name)(document):
+                yield Trouble(Problem.BAD_DOCUMENT, f"run {uid}: {text}")
 
     def _start(self, document: Mapping[str, Any]) -> Iterator[Item]:
         uid = document.get("uid")
         if not isinstance(uid, str) or not uid:
-            yield Problem("bad_document", "start document without a uid")
+            yield Trouble(Problem.BAD_DOCUMENT, "start document without a uid")
             return
         if uid in self._runs:
-            yield Problem("repeated_start", f"run {uid} was started twice; the second is ignored")
+            yield Trouble(
+                Problem.REPEATED_START, f"run {uid} was started twice; the second is ignored"
+            )
             return
         run = RunAssembler(document, self._analysis, **self._options)  # type: ignore[arg-type]
         self._runs[uid] = run
-        yield RunBegan(run.run, run.analysis)
+        yield Began(run.run)
         if run.refused is not None:
-            yield Problem(run.refused.reason, f"run {uid}: {run.refused.detail}")
+            yield Trouble(Problem(run.refused.reason.value), f"run {uid}: {run.refused.detail}")
         if len(self._runs) > MAX_OPEN_RUNS:
             oldest = next(iter(self._runs))
-            yield Problem("lost_stop", f"run {oldest} never ended; it is closed")
+            yield Trouble(Problem.LOST_STOP, f"run {oldest} never ended; it is closed")
             yield from self._give_up(oldest)
 
-    def _close(self, uid: str) -> RunEnded:
+    def _close(self, uid: str) -> Ended:
         run = self._runs.pop(uid)
         for owned in run.owned:
             self._owner.pop(owned, None)
-        return RunEnded(run.run, run.exit_status)
+        return Ended(run.run, run.exit_status)

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exafsd.contract.vocabulary import Flag, Reason
 from exafsd.documents.binding import Binding
 from exafsd.documents.block import Block
 from exafsd.documents.context import Context
+from exafsd.documents.corrections import Corrections
 from exafsd.documents.direction import direction, span_of
 from exafsd.documents.external import External
 from exafsd.documents.joiner import Joiner
 from exafsd.documents.numbering import Numbering
 from exafsd.documents.splitter import Segment, TurningSplitter
-from exafsd.settings.analysis import Corrections
 from exafsd.spectra import Floats, Run, SpectrumError, Sweep
 
 #: scalar events gathered before they are looked at: numpy's overhead is that of some ten events
@@ -82,6 +83,10 @@ class Stream:
         self._joined = joined
         self._name = binding.stream
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without times of this process's clock, which say nothing to another."""
+        return {**self.__dict__, "_held_at": None, "_received": None}
+
     # rows in
 
     @property
@@ -120,7 +125,7 @@ class Stream:
     def accept(self, block: Block) -> list[Sweep]:
         """Rows with energy and signals: each an array and so a sweep, or points of one."""
         if block.error is not None:
-            error = SpectrumError("asset_missing", block.error)
+            error = SpectrumError(Reason.ASSET_MISSING, block.error)
             rows = range(len(block.seq)) if self.binding.rowwise else range(1)
             return [self._broken_sweep(block, i, error) for i in rows]
         if self.binding.rowwise:
@@ -204,7 +209,7 @@ class Stream:
             first, self._first = self._first, None
             if first is not None:
                 if self._spans[0] < PARTIAL * span:
-                    first = replace(first, flags=("partial", *first.flags))
+                    first = replace(first, flags=(Flag.PARTIAL, *first.flags))
                 at = self._received  # the document that completed it is the one that frees it
                 done.append(replace(first, received=at, assembled_ms=_elapsed(at)))
             self._spans.append(span)
@@ -222,7 +227,7 @@ class Stream:
             n.removeprefix("row:"): a[middle] for n, a in columns.items() if n.startswith("row:")
         }
         gap = any(array.any() for name, array in columns.items() if name.startswith("gap"))
-        flags = {"partial": partial, "gap": gap, "delay_ignored": self._late}
+        flags = {Flag.PARTIAL: partial, Flag.GAP: gap, Flag.DELAY_IGNORED: self._late}
         self._number += 1
         return self._sweep(
             number=self._number,
@@ -254,7 +259,7 @@ class Stream:
             row=row,
             acquired=(None, _finite(block.time[i])),
             received=block.received,
-            flags=("delay_ignored",) if self.delays() else (),
+            flags=(Flag.DELAY_IGNORED,) if self.delays() else (),
             broken=broken,
         )
 
@@ -275,7 +280,7 @@ class Stream:
         row: Mapping[str, Any],
         acquired: tuple[float | None, float | None],
         received: float | None,
-        flags: tuple[str, ...] = (),
+        flags: tuple[Flag, ...] = (),
         flown: bool = False,
         broken: SpectrumError | None = None,
     ) -> Sweep:
@@ -329,9 +334,9 @@ def _summed(columns: Mapping[str, Floats]) -> dict[str, Floats]:
 
 def _missing(key: str) -> SpectrumError:
     return SpectrumError(
-        "missing_column", f"the data key {key!r} is in the descriptor but not in the event"
+        Reason.MISSING_COLUMN, f"the data key {key!r} is in the descriptor but not in the event"
     )
 
 
 def _not_numbers(key: str, error: Exception) -> SpectrumError:
-    return SpectrumError("not_numbers", f"{key!r} is not an array of numbers: {error}")
+    return SpectrumError(Reason.NOT_NUMBERS, f"{key!r} is not an array of numbers: {error}")

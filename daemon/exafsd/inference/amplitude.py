@@ -12,14 +12,13 @@ from exafsd.contract.card import PINN_FILE, Card
 from exafsd.contract.messages import Calibrated, Channel, Shell, Value
 from exafsd.contract.recipe import Recipe
 from exafsd.contract.s02 import S02
+from exafsd.contract.vocabulary import Flag
 from exafsd.settings.analysis import Inference, Rebin
 
 #: S0² carried over to another structure, geometry or reduction is off by some 5 %: FEFF's
 #: amplitudes, the atomic background and rebinning each differ by a few per cent. Of S0² itself
 #: and of its unit, so that N is never claimed to better than 5 %.
 TRANSFER = 0.05
-#: quality flag: over-absorption may have shrunk chi(k)
-FLAG = "fluorescence_amplitude"
 #: declarations by which the amplitude in fluorescence is the sample's own
 SOUND = ("dilute", "corrected")
 
@@ -32,7 +31,7 @@ class Amplitude:
     s02: Calibrated | None
     #: why N is not given
     reason: str | None
-    quality: tuple[str, ...] = ()
+    quality: tuple[Flag, ...] = ()
 
 
 #: of a spectrum without shells
@@ -57,7 +56,7 @@ def with_numbers(
     recipe_hash
         `recipe_sha256` of the spectrum's reduction.
     """
-    quality = () if _sound(channel, settings) else (FLAG,)
+    quality = () if _sound(channel, settings) else (Flag.FLUORESCENCE_AMPLITUDE,)
     known = settings.s02.get(f"{card.absorber}-{card.edge}")
     if len(card.structures) > 1:
         known = None  # N is fixed by the structures, the amplitude is that of their fractions

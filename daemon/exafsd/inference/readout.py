@@ -2,17 +2,13 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from exafsd.contract.card import Card, LimitTable, Parameter, PoorFit
+from exafsd.contract.card import Card, Parameter
 from exafsd.contract.messages import Phase, Shell, Value
 from exafsd.spectra import Floats, Prediction
-
-#: Data ends whose limits are kept.
-REMEMBERED = 256
 
 
 @dataclass(frozen=True)
@@ -134,62 +130,3 @@ def _amplitude(card: Card, phase: str, number: int) -> Parameter:
         raise KeyError((phase, number, "n_s02"))
     nearest = {(phase, number): 0, (phase, 1): 1}
     return min(amplitudes, key=lambda p: nearest.get((p.phase, p.shell or 0), 2))
-
-
-def trust_score(card: Card, ood: float) -> float:
-    """1 is typical of training, 0.5 is at the card's threshold, 0 is far from it."""
-    if not np.isfinite(ood):
-        return 0.0
-    return float(0.5 ** ((max(ood, 0.0) / card.thresholds.ood) ** 2))
-
-
-def fits_poorly(card: Card, ood: float, r_factor: float | None, noise: float, k_end: float) -> bool:
-    """Whether a spectrum fits worse than measured spectra of the model's material do.
-
-    Parameters
-    ----------
-    card
-        Of the model.
-    ood
-        Out-of-domain score.
-    r_factor
-        In the model's fit window, relative to at least `usual_signal`; None where it is not known.
-    noise
-        Of chi(k).
-    k_end
-        End of the data, 1/angstrom.
-    """
-    usual = card.thresholds.poor_fit
-    if usual is None or not noise > 0:
-        return False
-    found = ((ood, usual.limit), (r_factor, usual.r_factor))
-    return any(
-        value is not None and table is not None and value > _limit(usual, table, noise, k_end)
-        for value, table in found
-    )
-
-
-def usual_signal(card: Card, k_end: float) -> float:
-    """Half the signal that measured spectra of the material have, sum |chi(R)|^2 in the fit window.
-
-    0 where it is not known.
-
-    Heat takes signal from a spectrum, but not what the background adds, so an R-factor grows with
-    temperature without anything being wrong.
-    """
-    usual = card.thresholds.poor_fit
-    if usual is None or usual.signal is None:
-        return 0.0
-    return float(np.interp(k_end, usual.k_end, usual.signal))
-
-
-def _limit(usual: PoorFit, table: LimitTable, noise: float, k_end: float) -> float:
-    """In the logarithms of noise and limit: what noise adds grows with its square."""
-    known = _log_limits(usual.k_end, table, k_end)
-    return float(np.exp(np.interp(np.log(noise), np.log(usual.noise), known)))
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _log_limits(ends: tuple[float, ...], limit: LimitTable, k_end: float) -> list[float]:
-    """For every noise, at one data end; a run has one or two of them."""
-    return [float(np.log(np.interp(k_end, ends, row))) for row in limit]

@@ -7,7 +7,7 @@ from statistics import fmean, median, stdev
 
 from exafsd.contract.card import Card
 from exafsd.contract.messages import Rejected, Result
-from exafsd.inference.amplitude import FLAG
+from exafsd.contract.vocabulary import Flag
 
 #: S0² is 0.7 to 1.05 in theory and experiment; the rest is room for errors of FEFF's amplitude.
 #: Beyond it the foil has holes, is too thick, or is not what it is taken for.
@@ -111,7 +111,7 @@ def _card(believed: Sequence[Result], cards: Mapping[str, Card]) -> Card:
     card = cards[names.pop()]
     if len(card.structures) > 1:
         raise CalibrationError(f"{card.name} is for mixtures: choose a foil's model by --model")
-    if any(FLAG in m.quality for m in believed):
+    if any(Flag.FLUORESCENCE_AMPLITUDE in m.quality for m in believed):
         raise CalibrationError(
             "fluorescence of a foil is over-absorbed: measure it in transmission, or measure a"
             " dilute standard and say so (inference.fluorescence)"

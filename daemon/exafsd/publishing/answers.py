@@ -28,6 +28,7 @@ from exafsd.contract.answers import (
     SnapshotReply,
     read_ask,
 )
+from exafsd.contract.vocabulary import Problem
 from exafsd.publishing.library import Library
 from exafsd.publishing.ring import Kept, Ring
 
@@ -85,7 +86,7 @@ class Answers:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="exafsd-answers", daemon=True)
         # no key is added later: the publishing thread reads it while this one counts
-        self.drops = Counter({"request": 0, "refused_peer": 0, "reply": 0})
+        self.drops = Counter({Problem.REQUEST: 0, Problem.REFUSED_PEER: 0, Problem.REPLY: 0})
         self._said = float("-inf")
 
     def start(self) -> None:
@@ -116,15 +117,15 @@ class Answers:
                         self._refused(socket)
                 except Exception:  # a request must never end the thread
                     log.exception("request failed")
-                    self.drops["request"] += 1
+                    self.drops[Problem.REQUEST] += 1
 
     def _refused(self, monitor: zmq.Socket[bytes]) -> None:
         recv_monitor_message(monitor)
-        self.drops["refused_peer"] += 1
+        self.drops[Problem.REFUSED_PEER] += 1
         if time.monotonic() - self._said > QUIET:
             self._said = time.monotonic()
             log.warning("peers without a known key were refused so_far=%d",
-                        self.drops["refused_peer"])  # fmt: skip
+                        self.drops[Problem.REFUSED_PEER])  # fmt: skip
 
     def _serve(self, frames: list[bytes]) -> None:
         peer, *rest = frames
@@ -140,7 +141,7 @@ class Answers:
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
                 raise
-            self.drops["reply"] += 1
+            self.drops[Problem.REPLY] += 1
 
     def _answer(self, frames: list[bytes]) -> Answer:
         try:

@@ -15,33 +15,29 @@ from exafsd.contract.messages import (
     RunStop,
     Timing,
 )
+from exafsd.contract.vocabulary import Flag
 from exafsd.spectra import Averaged as AveragedSweeps
-from exafsd.spectra import Edge, Run, Spectrum, Sweep
+from exafsd.spectra import Edge, Run, SpectrumId, Sweep
 from exafsd.spectra import Rejected as RejectedSpectrum
 
 
 def identity(
-    sweep: Sweep,
-    channel: str,
-    edge: Edge,
-    guessed: tuple[str, ...],
-    quality: tuple[str, ...],
-    settings_sha256: str,
-    averaged: AveragedSweeps | None = None,
+    spectrum: SpectrumId, quality: tuple[Flag, ...], averaged: AveragedSweeps | None = None
 ) -> dict[str, Any]:
     """Fields that result and rejection share (`Identity`); `averaged` is None for one sweep."""
+    sweep, edge = spectrum.sweep, spectrum.edge
     start, end = (number(when) for when in sweep.acquired)
     uid, stream = text(sweep.run.uid), text(sweep.stream)
     mid = (start + end) / 2 if start is not None and end is not None else None
     n, first, last = averaged or (1, sweep.number, sweep.number)
     sweeps = f"{first}-{last}" if averaged else f"{sweep.number}"
     return {
-        "id": f"{uid}/{stream}/{channel}/{text(edge_token(sweep, edge))}/{sweeps}",
+        "id": f"{uid}/{stream}/{spectrum.channel}/{text(edge_token(sweep, edge))}/{sweeps}",
         "acquired": Acquired(start=start, mid=mid, end=end),
         "run_uid": uid,
         "scan_id": sweep.run.scan_id,
         "stream": stream,
-        "channel": channel,
+        "channel": spectrum.channel,
         "sweep": sweep.number,
         "direction": sweep.direction,
         "averaged": Averaged(n=n, first=first, last=last),
@@ -55,12 +51,14 @@ def identity(
             for name, item in sweep.context.items()
         },
         # what is known is known of the sample; the reference is another one
-        "truth": dict(sweep.truth) if sweep.truth is not None and channel != "reference" else None,
+        "truth": None
+        if spectrum.channel == "reference" or sweep.truth is None
+        else dict(sweep.truth),
         "element": text(edge.element),
         "edge": text(edge.edge),
-        "guessed": list(guessed),
-        "quality": list(quality),
-        "settings_sha256": settings_sha256,
+        "guessed": list(spectrum.guessed),
+        "quality": [flag.value for flag in quality],
+        "settings_sha256": spectrum.analysis.sha256,
         "timing_ms": Timing(assembled=sweep.assembled_ms),
     }
 
@@ -71,33 +69,11 @@ def edge_token(sweep: Sweep, edge: Edge) -> str:
     return f"{edge.element}-{edge.edge}" if len(elements) > 1 else edge.edge
 
 
-def of_spectrum(
-    spectrum: Spectrum, quality: tuple[str, ...], settings_sha256: str
-) -> dict[str, Any]:
-    """`identity` of a spectrum."""
-    return identity(
-        spectrum.sweep,
-        spectrum.channel,
-        spectrum.edge,
-        spectrum.guessed,
-        quality,
-        settings_sha256,
-        spectrum.averaged,
-    )
-
-
-def rejection(rejected: RejectedSpectrum, settings_sha256: str) -> Rejected:
+def rejection(rejected: RejectedSpectrum) -> Rejected:
     """Message of a rejected spectrum."""
-    fields = identity(
-        rejected.sweep,
-        rejected.channel,
-        rejected.edge,
-        rejected.guessed,
-        rejected.quality,
-        settings_sha256,
-        rejected.averaged,
-    )
-    return Rejected(**fields, reason=rejected.reason, detail=text(rejected.detail))
+    fields = identity(rejected.id, rejected.quality, rejected.averaged)
+    reason, detail = rejected.error.reason.value, text(rejected.error.detail)
+    return Rejected(**fields, reason=reason, detail=detail)
 
 
 def run_start(run: Run) -> RunStart:

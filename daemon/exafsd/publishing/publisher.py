@@ -15,11 +15,20 @@ from numpy.typing import NDArray
 
 from exafsd.contract.answers import answers_address
 from exafsd.contract.frames import encode
-from exafsd.contract.messages import BaseMessage, Result, Status, topic_of
+from exafsd.contract.messages import (
+    BaseMessage,
+    Rejected,
+    Result,
+    RunStart,
+    RunStop,
+    Status,
+    topic_of,
+)
 from exafsd.publishing import answers as answering
 from exafsd.publishing.keys import Gate, ServerKeys
 from exafsd.publishing.library import Library
 from exafsd.publishing.ring import Ring
+from exafsd.settings.analysis import Analysis
 
 log = logging.getLogger(__name__)
 
@@ -150,6 +159,19 @@ class Publisher:
         # Kept before it is sent: who joins in between has it from the snapshot or off the wire.
         self.ring.add(topic, message, frames)
         self._socket.send_multipart(frames, copy=False)
+
+    def run_began(self, start: RunStart, analysis: Analysis) -> None:
+        """Say that a run has begun; its settings can be asked for by their hash."""
+        self.library.keep_settings(analysis)
+        self.send(start)
+
+    def write(self, message: Result | Rejected, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Publish an outcome."""
+        self.send(message, arrays)
+
+    def run_ended(self, stop: RunStop) -> None:
+        """Say that a run is over."""
+        self.send(stop)
 
     def _complete(self, status: Status) -> None:
         """Fill in what only the publisher knows."""

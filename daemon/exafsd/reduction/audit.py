@@ -21,8 +21,6 @@ import numpy as np
 
 from exafsd.reduction.verdict import Job, Verdict, judge
 
-__all__ = ["Auditor", "Job", "Sampling", "Verdict"]
-
 #: spectra that may wait for the process; more are not audited
 WAITING = 8
 #: times the process is started again
@@ -187,39 +185,3 @@ class Auditor:
             if pipe is not None:
                 with suppress(OSError):  # of what could not be written
                     pipe.close()
-
-
-class Sampling:
-    """Which spectra are audited, and of which series the plan is not to be believed.
-
-    The first of each series and one in `every` after it, counted in the series itself, so that it
-    depends on the data alone; every one after an alarm, until Larch and the plan agree again.
-    """
-
-    def __init__(self, every: int = 200) -> None:
-        self._every = every
-        self._seen: dict[str, Counter[str]] = {}  # run, key
-        self._suspects: set[str] = set()
-
-    def wanted(self, run: str, key: str) -> bool:
-        """Count a spectrum of a run's series; whether it is to be audited."""
-        seen = self._seen.setdefault(run, Counter())
-        number = seen[key]
-        seen[key] += 1
-        return number % self._every == 0 or key in self._suspects
-
-    def suspect(self, key: str) -> bool:
-        """Whether a series is to be reduced by Larch for now."""
-        return key in self._suspects
-
-    def settle(self, verdict: Verdict) -> None:
-        """Learn from a verdict; one that came of an error changes nothing."""
-        known = any(verdict.key in seen for seen in self._seen.values())
-        if verdict.alarm and known:
-            self._suspects.add(verdict.key)
-        elif verdict.error is None:
-            self._suspects.discard(verdict.key)
-
-    def end(self, run: str) -> None:
-        """Forget a run."""
-        self._suspects.difference_update(self._seen.pop(run, ()))

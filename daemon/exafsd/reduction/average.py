@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from exafsd.contract.messages import Direction
+from exafsd.contract.vocabulary import Flag
 from exafsd.reduction.columns import INCOMPLETE
 from exafsd.reduction.rebin import interpolate
 from exafsd.settings.analysis import Average
@@ -26,13 +27,13 @@ class _Member:
     direction: Direction | None
     mu: Floats  # (n,) on the average's grid, 0 where the scan does not reach
     reach: tuple[int, int]  # points of the grid that the scan has
-    quality: tuple[str, ...]
+    quality: tuple[Flag, ...]
     shift: Shift | None
     removed: tuple[float, ...]
 
     @classmethod
     def of(cls, spectrum: Spectrum, mu: Floats, reach: tuple[int, int]) -> "_Member":
-        sweep = spectrum.sweep
+        sweep = spectrum.id.sweep
         return cls(
             sweep.number,
             sweep.acquired[0],
@@ -89,7 +90,7 @@ class RunningAverage:
         return _Member.of(spectrum, mu, (first, last))
 
     def _mean(self, newest: Spectrum) -> Spectrum:
-        members, sweep = self._members, newest.sweep
+        members, sweep = self._members, newest.id.sweep
         oldest, n = members[0], len(members)
         first = max(member.reach[0] for member in members)
         last = min(member.reach[1] for member in members)
@@ -98,10 +99,13 @@ class RunningAverage:
         same = all(one.direction == sweep.direction for one in members)
         return replace(
             newest,
-            sweep=replace(
-                sweep,
-                acquired=(oldest.started, sweep.acquired[1]),
-                direction=sweep.direction if same else None,
+            id=replace(
+                newest.id,
+                sweep=replace(
+                    sweep,
+                    acquired=(oldest.started, sweep.acquired[1]),
+                    direction=sweep.direction if same else None,
+                ),
             ),
             energy=self._energy if whole else self._energy[first:last],
             mu=self._sum[first:last] / n,

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from exafsd.contract.messages import Direction
+from exafsd.contract.vocabulary import Flag
 from exafsd.reduction.foil import Match, Reference
 from exafsd.settings.analysis import Calibration
 from exafsd.spectra import Floats, Shift
@@ -21,7 +22,7 @@ class Tracked(NamedTuple):
     """What to do with the energies of a sweep: `shift` is to be added; None is nothing."""
 
     shift: Shift | None
-    flags: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
 
 
 class _Odd(NamedTuple):
@@ -103,9 +104,9 @@ class Tracker:
         drift = self._drifts.setdefault(direction, _Drift(self._settings.smoothing))
         match = self._match(foil, whole)
         if match is None:
-            return self._told(drift, "foil_missing")
+            return self._told(drift, Flag.FOIL_MISSING)
         if abs(match.shift + self._offset) > self._settings.max_shift:
-            return self._told(drift, "foil_lost")
+            return self._told(drift, Flag.FOIL_LOST)
         expected = drift.expected(number)
         off = 0.0 if expected is None else match.shift - expected
         if abs(off) <= max(self._settings.jump, SIGNIFICANT * match.std):
@@ -120,11 +121,11 @@ class Tracker:
         ]
         if not agreeing:
             drift.odd = _Odd(number, match, off)
-            return self._told(drift, "foil_outlier")
+            return self._told(drift, Flag.FOIL_OUTLIER)
         for other, odd in agreeing:
             other.restart(odd.number, odd.match)
         drift.restart(number, match)
-        return self._told(drift, "energy_jump")
+        return self._told(drift, Flag.ENERGY_JUMP)
 
     def _match(self, foil: tuple[Floats, Floats] | None, whole: bool) -> Match | None:
         if foil is None:
@@ -143,7 +144,7 @@ class Tracker:
             return 0.0
         return self._settings.foil_e0 - self._reference.e0
 
-    def _told(self, drift: _Drift, *flags: str) -> Tracked:
+    def _told(self, drift: _Drift, *flags: Flag) -> Tracked:
         if drift.last is None:
             return Tracked(None, flags)
         steps = round((drift.last.shift + self._offset) / STEP)

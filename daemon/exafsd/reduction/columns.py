@@ -3,6 +3,7 @@
 import numpy as np
 
 from exafsd.contract.messages import Channel
+from exafsd.contract.vocabulary import Flag, Reason
 from exafsd.settings.analysis import Adapter, Reduction
 from exafsd.spectra import Floats, SpectrumError, Sweep
 
@@ -17,8 +18,10 @@ LOWEST_ENERGY, HIGHEST_ENERGY = 200.0, 150_000.0
 #: Mean distance in eV by which sorting may move the points before a sweep counts as out of order.
 #: An encoder's jitter is below it, where the points are dense even with every other step backwards.
 MAX_JITTER = 1.0
+#: what a detector without counts is rejected for
+ZERO = {"i0": Reason.I0_ZERO, "it": Reason.IT_ZERO, "ir": Reason.IR_ZERO}
 #: flags of sweeps that decide nothing for others of their run: no grid, no average, no foil
-INCOMPLETE = frozenset({"partial", "gap", "energy_unsorted"})
+INCOMPLETE = frozenset({Flag.PARTIAL, Flag.GAP, Flag.ENERGY_UNSORTED})
 #: energies closer than this are one point, eV
 SAME_ENERGY = 1e-3
 
@@ -35,7 +38,7 @@ def channels_of(sweep: Sweep, wanted: tuple[Channel, ...]) -> list[Channel]:
 
 def absorption(
     sweep: Sweep, channel: Channel, adapter: Adapter, settings: Reduction
-) -> tuple[Floats, Floats, tuple[str, ...]]:
+) -> tuple[Floats, Floats, tuple[Flag, ...]]:
     """mu(E) of a channel.
 
     Transmission ln(i0/it), fluorescence iff/i0, reference ln(it/ir).
@@ -57,32 +60,32 @@ def absorption(
     for name in names:
         if sweep.signals[name].shape != energy.shape:
             raise SpectrumError(
-                "shape_mismatch",
+                Reason.SHAPE_MISMATCH,
                 f"energy has {energy.shape} points, {name} {sweep.signals[name].shape}",
             )
     if energy.size < settings.min_points:
         raise SpectrumError(
-            "too_few_points",
+            Reason.TOO_FEW_POINTS,
             f"{energy.size} points are not a spectrum; at least {settings.min_points} are needed"
             " (reduction.min_points)",
         )
-    flags = [*sweep.flags]
+    flags: list[Flag] = [*sweep.flags]
     signals = {name: sweep.signals[name] for name in names}
     good = _good_points(energy, signals)
     bad = energy.size - int(np.count_nonzero(good))
     if bad > settings.max_bad_share * energy.size:
         raise _too_many_bad(energy, signals, bad)
     if bad:
-        flags.append("points_dropped")
+        flags.append(Flag.POINTS_DROPPED)
     for name, limit in adapter.saturation.items():
         if name in signals and (signals[name] >= limit).any():
-            flags.append(f"saturated_{name}")
+            flags.append(Flag.SATURATED.of(name))
     if bad:
         energy = energy[good]
         signals = {name: values[good] for name, values in signals.items()}
     for name, limit in adapter.low_flux.items():
         if name in signals and np.median(signals[name]) < limit:
-            flags.append(f"low_flux_{name}")
+            flags.append(Flag.LOW_FLUX.of(name))
     _check_unit(energy)
     return _ordered(energy, _mu(channel, list(signals.values())), flags)
 
@@ -93,7 +96,7 @@ def _signals(sweep: Sweep, channel: Channel) -> tuple[str, ...]:
             return names
     have = sorted(sweep.signals) or ["none"]
     raise SpectrumError(
-        "missing_column",
+        Reason.MISSING_COLUMN,
         f"{channel} needs {' and '.join(CHANNELS[channel][0])}; the columns found are"
         f" {', '.join(have)}. Name them under [adapter]",
     )
@@ -111,14 +114,14 @@ def _good_points(energy: Floats, signals: dict[str, Floats]) -> np.ndarray:
 
 def _too_many_bad(energy: Floats, signals: dict[str, Floats], bad: int) -> SpectrumError:
     for name, values in signals.items():
-        if name in ("i0", "it", "ir") and np.mean(values <= 0) > 0.5:
+        if name in ZERO and np.mean(values <= 0) > 0.5:
             return SpectrumError(
-                f"{name}_zero",
+                ZERO[name],
                 f"{name} is zero or negative at {int((values <= 0).sum())} of {values.size}"
                 " points: was the shutter closed, or the gain or dark offset wrong?",
             )
     return SpectrumError(
-        "non_finite",
+        Reason.NON_FINITE,
         f"{bad} of {energy.size} points are NaN, infinite or without counts; more than"
         " reduction.max_bad_share allows",
     )
@@ -128,13 +131,13 @@ def _check_unit(energy: Floats) -> None:
     low, high = float(energy.min()), float(energy.max())
     if high < LOWEST_ENERGY:
         raise SpectrumError(
-            "energy_unit",
+            Reason.ENERGY_UNIT,
             f"energies run from {low:g} to {high:g}: that is no range in eV. If they are keV or"
             ' an angle, say so: adapter.energy.unit = "keV" (or deg, pulses)',
         )
     if low <= 0 or high > HIGHEST_ENERGY:
         raise SpectrumError(
-            "energy_unit",
+            Reason.ENERGY_UNIT,
             f"energies run from {low:g} to {high:g} eV, where no absorption edge is measured;"
             " check adapter.energy.key and unit",
         )
@@ -148,8 +151,8 @@ def _mu(channel: Channel, signals: list[Floats]) -> Floats:
 
 
 def _ordered(
-    energy: Floats, mu: Floats, flags: list[str]
-) -> tuple[Floats, Floats, tuple[str, ...]]:
+    energy: Floats, mu: Floats, flags: list[Flag]
+) -> tuple[Floats, Floats, tuple[Flag, ...]]:
     """Ascending and unique; readings at one energy are averaged."""
     step = energy[1:] - energy[:-1]
     if step.size and step[0] < 0 and step.max() < 0:
@@ -161,12 +164,12 @@ def _ordered(
         ordered = energy[order]
         measured = energy if energy[-1] >= energy[0] else energy[::-1]
         if np.mean(np.abs(ordered - measured)) > MAX_JITTER:
-            flags.append("energy_unsorted")
+            flags.append(Flag.ENERGY_UNSORTED)
         energy, mu = ordered, mu[order]
     new = np.concatenate([[True], np.diff(energy) > SAME_ENERGY])
     if not new.all():
         group = np.cumsum(new) - 1
         count = np.bincount(group)
         energy, mu = np.bincount(group, energy) / count, np.bincount(group, mu) / count
-        flags.append("energies_merged")
+        flags.append(Flag.ENERGIES_MERGED)
     return np.ascontiguousarray(energy), np.ascontiguousarray(mu), tuple(flags)

@@ -5,6 +5,7 @@ from functools import lru_cache
 
 import xraydb
 
+from exafsd.contract.vocabulary import Reason
 from exafsd.spectra import Edge, SpectrumError
 
 #: Found E0 may be this far from the tabulated edge, eV: oxidation shifts up to 15 eV, and
@@ -29,7 +30,7 @@ def edge_energy(element: str, edge: str) -> float:
         found = xraydb.xray_edge(element, edge)
     if found is None:
         raise SpectrumError(
-            "unknown_element",
+            Reason.UNKNOWN_ELEMENT,
             f"{element!r} {edge!r} is not an absorption edge; give element and edge in the run's"
             ' metadata or the file, for example "Cu" and "K"',
         )
@@ -62,7 +63,7 @@ def guess(e0: float) -> Edge:
     element, edge = xraydb.guess_edge(e0, edges=list(USUAL_EDGES))
     if element is None or edge is None or abs(edge_energy(element, edge) - e0) > EDGE_TOLERANCE:
         raise SpectrumError(
-            "unknown_element",
+            Reason.UNKNOWN_ELEMENT,
             f"no element is named and none has an edge near {e0:.0f} eV; give element and edge",
         )
     return Edge(element, edge)

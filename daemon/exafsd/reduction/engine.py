@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from exafsd.contract.recipe import Recipe
+from exafsd.contract.vocabulary import Reason
 from exafsd.reduction import larch_engine
 from exafsd.reduction.e0 import find_e0
 from exafsd.reduction.plan import Batch, Plan
@@ -51,7 +52,7 @@ def check_e0(energy: Floats, e0: float) -> None:
     """
     if not energy[1] < e0 < energy[-2]:
         raise SpectrumError(
-            "no_edge",
+            Reason.NO_EDGE,
             f"E0 = {e0:.1f} eV is not inside the scan ({energy[0]:.1f} to {energy[-1]:.1f} eV);"
             " check the scan range, the element and edge, or the E0 setting",
         )
@@ -128,10 +129,11 @@ def _unpacked(
     step = float(batch.step[i])
     chi = batch.chi[i]
     if not (np.isfinite(step) and np.isfinite(chi).all()):
-        return SpectrumError("larch_failed", "its normalization or background is not finite")
+        return SpectrumError(Reason.LARCH_FAILED, "its normalization or background is not finite")
     if step <= 0:  # Larch takes the step's absolute value
         return SpectrumError(
-            "no_edge", f"mu falls at E0 = {e0:.1f} eV: are the detectors exchanged in [adapter]?"
+            Reason.NO_EDGE,
+            f"mu falls at E0 = {e0:.1f} eV: are the detectors exchanged in [adapter]?",
         )
     return ReducedSpectrum(
         energy=energy,

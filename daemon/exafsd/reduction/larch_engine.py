@@ -7,6 +7,7 @@ from larch import Group
 from larch.xafs import autobk, pre_edge, xftf
 
 from exafsd.contract.recipe import Recipe
+from exafsd.contract.vocabulary import Reason
 from exafsd.reduction.normalization import index_nearest
 from exafsd.reduction.plan import Batch, background_unit
 from exafsd.reduction.transform import Noise, cut_to_data
@@ -52,7 +53,7 @@ def reduce(
         xftf(group, **cut_to_data(recipe.xftf, k_end).model_dump())
     except Exception as error:  # Larch raises whatever numpy and scipy raise inside it
         raise SpectrumError(
-            "larch_failed", f"Larch could not reduce it: {type(error).__name__}: {error}"
+            Reason.LARCH_FAILED, f"Larch could not reduce it: {type(error).__name__}: {error}"
         ) from error
     details = group.pre_edge_details
     ranges = recipe.pre_edge.model_copy(

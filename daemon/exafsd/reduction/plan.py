@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from exafsd.contract.recipe import Recipe
+from exafsd.contract.vocabulary import Reason
 from exafsd.reduction.background import Background
 from exafsd.reduction.normalization import Normalization
 from exafsd.reduction.transform import Noise, Transform, data_transform
@@ -79,7 +80,7 @@ class Plan:
             normalization = Normalization.compile(energy, e0, recipe.pre_edge)
             background = Background.compile(energy, e0, recipe.autobk)
         except (ValueError, IndexError, np.linalg.LinAlgError) as error:
-            raise SpectrumError("larch_failed", f"it cannot be reduced: {error}") from error
+            raise SpectrumError(Reason.LARCH_FAILED, f"it cannot be reduced: {error}") from error
         k, k_end = background.k, background.kmax
         resolved = recipe.model_copy(
             update={

@@ -1,18 +1,20 @@
 """A sweep to spectra that can be reduced: mu(E), foil, rebinning, glitches, averages."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
-from exafsd.contract.messages import Channel, Direction
+from exafsd.contract.messages import Channel
+from exafsd.contract.vocabulary import Flag, Reason
 from exafsd.reduction import edges
 from exafsd.reduction.average import RunningAverage
 from exafsd.reduction.calibration import Tracked, Tracker
 from exafsd.reduction.columns import INCOMPLETE, absorption, channels_of
 from exafsd.reduction.deglitch import deglitch
 from exafsd.reduction.e0 import find_e0
+from exafsd.reduction.memory import RunMemory
 from exafsd.reduction.rebin import (
     POINTS_PER_BIN,
     STILL_PER_BIN,
@@ -23,80 +25,51 @@ from exafsd.reduction.rebin import (
     rebin,
     xas_grid,
 )
-from exafsd.settings.analysis import Analysis, Reduction
-from exafsd.spectra import Edge, Floats, Rejected, Spectrum, SpectrumError, Sweep
+from exafsd.spectra import Edge, Floats, Rejected, Spectrum, SpectrumError, SpectrumId, Sweep
 
 #: eV kept before an edge of a sweep that holds several, and left out before the next edge
 BEFORE_EDGE, BEFORE_NEXT = 300.0, 30.0
 UNKNOWN = Edge("unknown", "unknown")
 #: energy, mu and quality of a channel
-Columns = tuple[Floats, Floats, tuple[str, ...]]
+Columns = tuple[Floats, Floats, tuple[Flag, ...]]
 NO_FOIL = Tracked(None)
 
 
-@dataclass
-class _Run:
-    """What a run has settled, by stream."""
+def spectra(sweep: Sweep, memory: RunMemory) -> list[Spectrum | Rejected]:
+    """Spectra of every channel and edge of a sweep, or why there are none; then averages.
 
-    trackers: dict[str, Tracker] = field(default_factory=dict[str, Tracker])
-    grids: dict[tuple[str, Edge], CommonGrid] = field(
-        default_factory=dict[tuple[str, Edge], CommonGrid]
-    )
-    own_grids: dict[tuple[str, Edge], OwnGrid] = field(
-        default_factory=dict[tuple[str, Edge], OwnGrid]
-    )
-    averages: dict[tuple[str, Channel, Edge, Direction | None], RunningAverage] = field(
-        default_factory=dict[tuple[str, Channel, Edge, Direction | None], RunningAverage]
-    )
-
-
-class Preparation:
-    """Makes spectra of sweeps; remembers grid, foil and averages of each run until its end.
-
-    What comes out depends on the sweeps of the run and their order alone.
+    What comes out depends on the sweeps of the run, which `memory` remembers, and their order
+    alone.
     """
+    settings = sweep.run.analysis.reduction
+    measured = _Measured(sweep)
+    foil = _follow_foil(memory, measured, sweep)
+    prepared: list[Spectrum | Rejected] = []
+    averages: list[Spectrum] = []
+    for channel in channels_of(sweep, settings.channels):
+        for spectrum in _of_channel(memory, measured, channel, foil):
+            mean = None
+            if settings.average.n > 1 and isinstance(spectrum, Spectrum):
+                mean = _average(memory, spectrum)
+            if mean is None or settings.average.singles:
+                prepared.append(spectrum)
+            if mean is not None:
+                averages.append(mean)
+    return prepared + averages
 
-    def __init__(self) -> None:
-        self._runs: dict[str, _Run] = {}
 
-    def spectra(self, sweep: Sweep, analysis: Analysis) -> list[Spectrum | Rejected]:
-        """Spectra of every channel and edge of a sweep, or why there are none; then averages."""
-        run = self._runs.setdefault(sweep.run.uid, _Run())
-        measured = _Measured(sweep, analysis)
-        foil = _follow_foil(run, measured, sweep, analysis)
-        found: list[Spectrum | Rejected] = []
-        averages: list[Spectrum] = []
-        settings = analysis.reduction
-        for channel in channels_of(sweep, settings.channels):
-            for spectrum in _of_channel(run, measured, channel, foil):
-                mean = None
-                if settings.average.n > 1 and isinstance(spectrum, Spectrum):
-                    mean = _average(run, spectrum, settings)
-                if mean is None or settings.average.singles:
-                    found.append(spectrum)
-                if mean is not None:
-                    averages.append(mean)
-        return found + averages
-
-    @staticmethod
-    def refuse(sweep: Sweep, analysis: Analysis, reason: str, detail: str) -> Iterator[Rejected]:
-        """One rejection for each channel and edge, without reading data or touching any state."""
-        error = SpectrumError(reason, detail)
-        for channel in channels_of(sweep, analysis.reduction.channels):
-            for edge in sweep.run.edges or (UNKNOWN,):
-                yield _reject(sweep, channel, edge, (), error)
-
-    def end(self, run_uid: str) -> None:
-        """Forget a run."""
-        self._runs.pop(run_uid, None)
+def refuse(sweep: Sweep, error: SpectrumError) -> Iterator[Rejected]:
+    """One rejection for each channel and edge, without reading data or touching any state."""
+    for channel in channels_of(sweep, sweep.run.analysis.reduction.channels):
+        for edge in sweep.run.edges or (UNKNOWN,):
+            yield _reject(SpectrumId(sweep, channel, edge), error)
 
 
 class _Measured:
     """mu(E) of a sweep's channels, each computed once."""
 
-    def __init__(self, sweep: Sweep, analysis: Analysis) -> None:
+    def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep
-        self.analysis = analysis
         self._channels: dict[Channel, Columns | SpectrumError] = {}
 
     def __call__(self, channel: Channel) -> Columns:
@@ -111,23 +84,24 @@ class _Measured:
         return found
 
     def _absorption(self, channel: Channel) -> Columns:
-        settings = self.analysis.reduction
-        energy, mu, quality = absorption(self.sweep, channel, self.analysis.adapter, settings)
+        analysis = self.sweep.run.analysis
+        settings = analysis.reduction
+        energy, mu, quality = absorption(self.sweep, channel, analysis.adapter, settings)
         if len(energy) < settings.min_points:
-            raise SpectrumError("too_few_points", f"{len(energy)} distinct energies")
+            raise SpectrumError(Reason.TOO_FEW_POINTS, f"{len(energy)} distinct energies")
         return energy, mu, quality
 
 
-def _follow_foil(run: _Run, measured: _Measured, sweep: Sweep, analysis: Analysis) -> Tracked:
+def _follow_foil(memory: RunMemory, measured: _Measured, sweep: Sweep) -> Tracked:
     """Energy correction of a sweep from its reference channel."""
-    settings = analysis.reduction
+    settings = sweep.run.analysis.reduction
     if settings.calibration.source != "foil" and settings.e0_policy != "foil":
         return NO_FOIL
-    tracker = run.trackers.get(sweep.stream)
+    tracker = memory.trackers.get(sweep.stream)
     if tracker is None:
         named = [edges.energy_or_zero(edge.element, edge.edge) for edge in sweep.run.edges]
         near = tuple(position for position in named if position)
-        tracker = run.trackers[sweep.stream] = Tracker(settings.calibration, near)
+        tracker = memory.trackers[sweep.stream] = Tracker(settings.calibration, near)
     try:
         energy, mu, quality = measured("reference")
     except SpectrumError:
@@ -137,7 +111,7 @@ def _follow_foil(run: _Run, measured: _Measured, sweep: Sweep, analysis: Analysi
 
 
 def _of_channel(
-    run: _Run, measured: _Measured, channel: Channel, foil: Tracked
+    memory: RunMemory, measured: _Measured, channel: Channel, foil: Tracked
 ) -> Iterator[Spectrum | Rejected]:
     """Spectra of the edges of one channel."""
     sweep = measured.sweep
@@ -146,37 +120,35 @@ def _of_channel(
         energy, mu, quality = measured(channel)
     except SpectrumError as error:
         for edge in named:
-            yield _reject(sweep, channel, edge, (), error)
+            yield _reject(SpectrumId(sweep, channel, edge), error)
         return
     if foil.shift is not None:
         energy = energy + foil.shift.value
     quality += foil.flags
     for edge in named:
-        guessed: tuple[str, ...] = ()
+        id_ = SpectrumId(sweep, channel, edge)
         try:
             edge, guessed = _resolve(edge, energy, mu)
+            id_ = SpectrumId(sweep, channel, edge, guessed)
             position = edges.edge_energy(edge.element, edge.edge)
             part = _part(energy, position, named)
-            spectrum = Spectrum(
-                sweep, channel, edge, guessed, energy[part], mu[part], quality,
-                energy_shift=foil.shift,
-            )  # fmt: skip
-            spectrum = _rebinned(run, spectrum, position, measured.analysis.reduction)
-            yield _deglitched(spectrum, position, measured.analysis.reduction)
+            spectrum = Spectrum(id_, energy[part], mu[part], quality, energy_shift=foil.shift)
+            yield _deglitched(_rebinned(memory, spectrum, position), position)
         except SpectrumError as error:
-            yield _reject(sweep, channel, edge, guessed, error, quality)
+            yield _reject(id_, error, quality)
 
 
-def _rebinned(run: _Run, spectrum: Spectrum, position: float, settings: Reduction) -> Spectrum:
+def _rebinned(memory: RunMemory, spectrum: Spectrum, position: float) -> Spectrum:
     """Spectrum on the run's common grid, if it is to be rebinned."""
-    sweep, wanted = spectrum.sweep, settings.rebin
+    settings = spectrum.id.analysis.reduction
+    sweep, wanted = spectrum.id.sweep, settings.rebin
     if wanted.method == "off" or (wanted.method == "auto" and not sweep.flown):
         return spectrum
     energy, mu = spectrum.energy, spectrum.mu
-    common = run.grids.get((sweep.stream, spectrum.edge))
+    common = memory.grids.get((sweep.stream, spectrum.id.edge))
     if common is None:
         common = CommonGrid(xas_grid(position, wanted))
-        run.grids[sweep.stream, spectrum.edge] = common
+        memory.grids[sweep.stream, spectrum.id.edge] = common
     grid = common.grid
     own = covered(grid, energy)
     inside = np.searchsorted(energy, grid.edges[list(own)])
@@ -184,67 +156,62 @@ def _rebinned(run: _Run, spectrum: Spectrum, position: float, settings: Reductio
         # a run that is rebinned stays so, even if a sweep has a few points less than the last
         enough = POINTS_PER_BIN if common.bins is None else STILL_PER_BIN
         if inside[1] - inside[0] < enough * (own[1] - own[0]):
-            return _interpolated(run, spectrum, settings)
+            return _interpolated(memory, spectrum)
     bins = common.choose(own, INCOMPLETE.isdisjoint(spectrum.quality))
     if bins[1] - bins[0] < settings.min_points:
-        return replace(spectrum, quality=(*spectrum.quality, "rebin_sparse"))
+        return replace(spectrum, quality=(*spectrum.quality, Flag.REBIN_SPARSE))
     method: Literal["boxcar", "gaussian"] = "gaussian" if wanted.method == "gaussian" else "boxcar"
     rebinned = rebin(energy, mu, grid, bins, method)
     if rebinned is None:
-        return replace(spectrum, quality=(*spectrum.quality, "rebin_sparse"))
+        return replace(spectrum, quality=(*spectrum.quality, Flag.REBIN_SPARSE))
     return replace(
         spectrum,
         energy=grid.centres[slice(*bins)],
         mu=rebinned.mu,
-        quality=(*spectrum.quality, "rebin_filled") if rebinned.empty else spectrum.quality,
+        quality=(*spectrum.quality, Flag.REBIN_FILLED) if rebinned.empty else spectrum.quality,
         raw=(energy, mu),
     )
 
 
-def _interpolated(run: _Run, spectrum: Spectrum, settings: Reduction) -> Spectrum:
+def _interpolated(memory: RunMemory, spectrum: Spectrum) -> Spectrum:
     """Spectrum on the energies of the run's first whole sweep."""
     energy, mu = spectrum.energy, spectrum.mu
-    own = run.own_grids.setdefault((spectrum.sweep.stream, spectrum.edge), OwnGrid())
+    own = memory.own_grids.setdefault((spectrum.id.sweep.stream, spectrum.id.edge), OwnGrid())
     chosen = own.choose(energy, INCOMPLETE.isdisjoint(spectrum.quality))
-    if len(chosen) < settings.min_points:
+    if len(chosen) < spectrum.id.analysis.reduction.min_points:
         return spectrum
     return replace(spectrum, energy=chosen, mu=interpolate(energy, mu, chosen), raw=(energy, mu))
 
 
-def _deglitched(spectrum: Spectrum, position: float, settings: Reduction) -> Spectrum:
-    threshold = settings.quality.deglitch
+def _deglitched(spectrum: Spectrum, position: float) -> Spectrum:
+    threshold = spectrum.id.analysis.reduction.quality.deglitch
     if threshold is None:
         return spectrum
     done = deglitch(spectrum.energy, spectrum.mu, position, threshold)
     if done is None:
-        return replace(spectrum, quality=(*spectrum.quality, "glitchy"))
+        return replace(spectrum, quality=(*spectrum.quality, Flag.GLITCHY))
     mu, removed = done
     if not removed:
         return spectrum
-    return replace(spectrum, mu=mu, removed=removed, quality=(*spectrum.quality, "deglitched"))
+    return replace(spectrum, mu=mu, removed=removed, quality=(*spectrum.quality, Flag.DEGLITCHED))
 
 
-def _average(run: _Run, spectrum: Spectrum, settings: Reduction) -> Spectrum | None:
+def _average(memory: RunMemory, spectrum: Spectrum) -> Spectrum | None:
     """Running average with a new spectrum in it."""
-    sweep = spectrum.sweep
-    apart = settings.average.directions == "separate"
-    key = sweep.stream, spectrum.channel, spectrum.edge, sweep.direction if apart else None
-    average = run.averages.get(key)
+    sweep = spectrum.id.sweep
+    settings = spectrum.id.analysis.reduction.average
+    apart = settings.directions == "separate"
+    key = sweep.stream, spectrum.id.channel, spectrum.id.edge, sweep.direction if apart else None
+    average = memory.averages.get(key)
     if average is None:
-        average = run.averages[key] = RunningAverage(settings.average)
+        average = memory.averages[key] = RunningAverage(settings)
     return average.add(spectrum)
 
 
-def _reject(
-    sweep: Sweep,
-    channel: Channel,
-    edge: Edge,
-    guessed: tuple[str, ...],
-    error: SpectrumError,
-    quality: tuple[str, ...] = (),
-) -> Rejected:
-    known = Edge(edge.element or UNKNOWN.element, edge.edge or UNKNOWN.edge)
-    return Rejected(sweep, channel, known, guessed, error.reason, error.detail, quality)
+def _reject(spectrum: SpectrumId, error: SpectrumError, quality: tuple[Flag, ...] = ()) -> Rejected:
+    edge = spectrum.edge
+    edge = Edge(edge.element or UNKNOWN.element, edge.edge or UNKNOWN.edge)
+    return Rejected(replace(spectrum, edge=edge), error, quality)
 
 
 def _resolve(edge: Edge, energy: Floats, mu: Floats) -> tuple[Edge, tuple[str, ...]]:
@@ -254,7 +221,7 @@ def _resolve(edge: Edge, energy: Floats, mu: Floats) -> tuple[Edge, tuple[str, .
         position = edges.edge_energy(edge.element, edge.edge)
         if not low < position < high:
             raise SpectrumError(
-                "no_edge",
+                Reason.NO_EDGE,
                 f"the {edge.element} {edge.edge} edge at {position:.0f} eV is not inside the scan"
                 f" ({low:.0f} to {high:.0f} eV); check element, edge and the energy unit",
             )
@@ -263,7 +230,7 @@ def _resolve(edge: Edge, energy: Floats, mu: Floats) -> tuple[Edge, tuple[str, .
         inside = edges.candidates(edge.element, low, high)
         if not inside:
             raise SpectrumError(
-                "no_edge",
+                Reason.NO_EDGE,
                 f"{edge.element!r} has no edge between {low:.0f} and {high:.0f} eV; check the"
                 " element and the energy unit",
             )

@@ -8,6 +8,7 @@ from scipy.interpolate import CubicHermiteSpline
 from scipy.ndimage import median_filter
 
 from exafsd.contract.grid import ETOK
+from exafsd.contract.vocabulary import Reason
 from exafsd.settings.analysis import Rebin
 from exafsd.spectra import Floats, SpectrumError
 
@@ -71,7 +72,7 @@ def xas_grid(position: float, settings: Rebin) -> Grid:
     for name, (span, step) in spans.items():
         if not (-BELOW < low < high and 0 < span <= MOST_BINS * step):
             raise SpectrumError(
-                "bad_settings",
+                Reason.BAD_SETTINGS,
                 f"reduction.rebin has xanes = {settings.xanes} and {name} = {step:g}: that makes no"
                 " grid",
             )

@@ -1,63 +1,170 @@
-"""Documents or files to outcomes, for replay and commands."""
+"""From documents, or a file, to outcomes: the one way of live spectra, replay and files."""
 
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from exafsd.documents.files import read_file
-from exafsd.documents.items import Problem, RunBegan, RunEnded
+from exafsd.contract.vocabulary import Problem, Reason
+from exafsd.documents.files.reading import read_file
+from exafsd.documents.items import Began, Ended, Item, Trouble
 from exafsd.documents.router import Router
 from exafsd.pipeline import Outcome, Pipeline
-from exafsd.settings import Settings
+from exafsd.service.pace import Pace
+from exafsd.service.run_state import RunState
 from exafsd.settings.analysis import Analysis
 from exafsd.spectra import Edge, Sweep
 
+#: s between two looks for late files in a replay
+POLL = 0.05
 
-def replay(
-    documents: Iterable[tuple[str, Any]],
-    router: Router,
-    pipeline: Pipeline,
-    on_problem: Callable[[Problem], None],
-) -> Iterator[Outcome | RunBegan | RunEnded]:
-    """Outcomes of stored documents, through the same router and pipeline as live ones."""
-    analyses: dict[str, Analysis] = {}
-
-    def handled(items: Iterable[Any]) -> Iterator[Outcome | RunBegan | RunEnded]:
-        for item in items:
-            if isinstance(item, Problem):
-                on_problem(item)
-            elif isinstance(item, Sweep):
-                yield from pipeline.process(item, analyses[item.run.uid])
-            else:
-                if isinstance(item, RunBegan):
-                    analyses[item.run.uid] = item.analysis
-                else:
-                    pipeline.end(item.run.uid)
-                yield item
-
-    for name, document in documents:
-        yield from handled(router.feed(name, document))
-    while router.waiting:
-        yield from handled(router.poll())
-        if router.waiting:
-            time.sleep(0.05)
-    yield from handled(router.close())
+Event = Began | Outcome | Ended | Trouble
 
 
-def analyze_file(
-    path: Path, settings: Settings, pipeline: Pipeline, edge: Edge | None
-) -> Iterator[Outcome]:
-    """Outcomes of the spectra in a file.
+class Session:
+    """Runs from their documents to their outcomes; every method yields what happens.
 
-    Raises
-    ------
-    SpectrumError
-        If the file holds no spectrum; the text names it.
+    Parameters
+    ----------
+    router, pipeline
+        Make sweeps of documents, and outcomes of sweeps.
+    batch
+        Sweeps that are processed together at most.
+    max_lag
+        s; sweeps that waited longer are rejected as overload.
+    pace
+        Says whether there is time for the polish; None: there always is.
+
+    Attributes
+    ----------
+    pending
+        Sweeps that wait to be processed together.
+    shedding
+        Whether the latest sweep was rejected as overload.
     """
-    analysis = settings.analysis
-    sweeps = read_file(path, analysis.adapter, edge)
-    for sweep in sweeps:
-        yield from pipeline.process(sweep, analysis)
-    if sweeps:
-        pipeline.end(sweeps[0].run.uid)
+
+    def __init__(
+        self,
+        router: Router,
+        pipeline: Pipeline,
+        batch: int = 1,
+        max_lag: float = math.inf,
+        pace: Pace | None = None,
+    ) -> None:
+        self._router, self._pipeline = router, pipeline
+        self._batch, self._max_lag, self._pace = batch, max_lag, pace
+        self._counts: dict[str, Counter[str]] = {}  # run uid -> result, rejected
+        self.pending: list[Sweep] = []
+        self.shedding = False
+
+    @property
+    def open_runs(self) -> int:
+        """Runs without a stop document yet."""
+        return self._router.open_runs
+
+    def feed(self, name: Any, document: Any, received: float | None = None) -> Iterator[Event]:
+        """Take a document."""
+        yield from self._take(self._router.feed(name, document, received))
+
+    def poll(self) -> Iterator[Event]:
+        """Look again for external files that were late."""
+        if self._router.waiting:
+            yield from self._take(self._router.poll())
+
+    def close(self) -> Iterator[Event]:
+        """Give up open runs, and process what is left of them."""
+        yield from self._take(self._router.close())
+        yield from self.flush()
+
+    def replay(self, documents: Iterable[tuple[str, Any]]) -> Iterator[Event]:
+        """Take stored documents, and wait for their files."""
+        for name, document in documents:
+            yield from self.feed(name, document)
+        while self._router.waiting:
+            yield from self.poll()
+            if self._router.waiting:
+                time.sleep(POLL)
+        yield from self.close()
+
+    def file(self, path: Path, analysis: Analysis, edge: Edge | None) -> Iterator[Event]:
+        """Take the spectra of a file as a run.
+
+        Raises
+        ------
+        SpectrumError
+            If the file holds no spectrum; the text names it.
+        """
+        run, sweeps = read_file(path, analysis, edge)
+        yield from self._take([Began(run), *sweeps, Ended(run, "success")])
+
+    def flush(self) -> Iterator[Event]:
+        """Process the sweeps that are there."""
+        for trouble in self._pipeline.audit() if self.pending else ():
+            yield Trouble(Problem.AUDIT, trouble)
+        sweeps, self.pending = self.pending, []
+        in_time, longest = [], 0.0
+        for sweep in sweeps:
+            waited = 0.0 if sweep.received is None else time.perf_counter() - sweep.received
+            self.shedding = waited > self._max_lag
+            if self.shedding:
+                yield from self._counted(sweep, self._shed(sweep, waited))
+            else:
+                in_time.append(sweep)
+                longest = max(longest, waited)
+        if not in_time:
+            return
+        room = self._pace is None or self._pace.room(len(in_time), longest, time.monotonic())
+        outcomes_of = self._pipeline.process_many(in_time, room)
+        if self._pace is not None:
+            self._pace.count(sum(map(len, outcomes_of)), time.monotonic())
+        for sweep, outcomes in zip(in_time, outcomes_of, strict=True):
+            yield from self._counted(sweep, outcomes)
+
+    def save(self, run_uid: str) -> RunState:
+        """State of an open run, to be saved."""
+        return RunState(
+            self._router.run(run_uid),
+            self._pipeline.memory(run_uid),
+            self._counts[run_uid],
+            [sweep for sweep in self.pending if sweep.run.uid == run_uid],
+        )
+
+    def resume(self, state: RunState) -> None:
+        """Go on with a run from its state, as if nothing had happened."""
+        uid = state.assembler.run.uid
+        self._router.resume(state.assembler)
+        self._pipeline.resume(uid, state.memory)
+        self._counts[uid] = state.counts
+        self.pending += state.pending
+
+    def _take(self, items: Iterable[Item]) -> Iterator[Event]:
+        """Items of the documents, sweeps as their outcomes and in order."""
+        for item in items:
+            if isinstance(item, Sweep):
+                self.pending.append(item)
+                if len(self.pending) >= self._batch:
+                    yield from self.flush()
+                continue
+            if isinstance(item, Ended):
+                yield from self.flush()  # its last sweeps come before its end
+                self._pipeline.end(item.run.uid)
+                item = replace(item, counts=self._counts.pop(item.run.uid))
+            elif isinstance(item, Began):
+                self._counts[item.run.uid] = Counter()
+            yield item
+
+    def _counted(self, sweep: Sweep, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+        counts = self._counts[sweep.run.uid]
+        for outcome in outcomes:
+            counts[outcome.message.kind] += 1
+            yield outcome
+
+    def _shed(self, sweep: Sweep, waited: float) -> Iterator[Outcome]:
+        detail = (
+            f"it waited {waited:.1f} s, more than service.max_lag: spectra come faster than"
+            " they can be processed. It is in the archive and can be replayed"
+        )
+        return self._pipeline.reject(sweep, Reason.OVERLOAD, detail)

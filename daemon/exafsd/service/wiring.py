@@ -11,6 +11,7 @@ from exafsd._version import __version__
 from exafsd.archive.journal import Journal
 from exafsd.archive.result_process import ResultProcess
 from exafsd.contract.card import CARD_FILE, PINN_FILE, Card
+from exafsd.contract.vocabulary import Problem
 from exafsd.documents.inbox import Inbox
 from exafsd.documents.proxy import ProxySource
 from exafsd.documents.router import Router
@@ -30,7 +31,10 @@ from exafsd.publishing import (
 )
 from exafsd.reduction.audit import Auditor
 from exafsd.reduction.reducer import Reducer
+from exafsd.service.pace import Pace
 from exafsd.service.service import Service
+from exafsd.service.session import Session
+from exafsd.service.sink import QueuedSink
 from exafsd.settings.settings import Settings
 
 
@@ -109,14 +113,22 @@ def read_cards(settings: Settings) -> dict[str, bytes]:
     return cards
 
 
-def make_results(
-    settings: Settings, registry: Registry, report: Callable[[str, str], None]
-) -> ResultProcess | None:
-    """Sink of live results by the settings; None where they are not kept."""
-    kept = settings.results
-    if kept.catalog is None:
-        return None
-    return ResultProcess(kept.catalog, cards_of(registry), kept.queue, report)
+def make_session(
+    settings: Settings, pipeline: Pipeline, roots: tuple[Path, ...] | None = None
+) -> Session:
+    """Session that takes one sweep at a time and its time, for replay and files."""
+    return Session(make_router(settings, roots), pipeline)
+
+
+def make_sinks(
+    settings: Settings, registry: Registry, report: Callable[[Problem, str], None]
+) -> list[QueuedSink]:
+    """Where live results go by the settings, beside the publisher."""
+    sinks: list[QueuedSink] = []
+    results = settings.results
+    if results.catalog is not None:
+        sinks.append(ResultProcess(results.catalog, cards_of(registry), results.queue, report))
+    return sinks
 
 
 def cards_of(registry: Registry) -> dict[str, Card]:
@@ -142,7 +154,7 @@ def unresolved(address: str) -> str | None:
 def _tell_unresolved(settings: Settings, inbox: Inbox) -> None:
     told = unresolved(settings.source.address)
     if told is not None:
-        inbox.report("source", told)
+        inbox.report(Problem.SOURCE, told)
 
 
 def make_service(settings: Settings, proxy: bool = True) -> tuple[Service, Inbox]:
@@ -157,18 +169,24 @@ def make_service(settings: Settings, proxy: bool = True) -> tuple[Service, Inbox
         threading.Thread(target=_tell_unresolved, args=(settings, inbox), daemon=True).start()
     journal = None
     if settings.journal.folder is not None:
-        kept = settings.journal
-        journal = Journal(settings.journal.folder, kept.fsync, kept.max_bytes, report=inbox.report)
+        journal = Journal(
+            settings.journal.folder,
+            settings.journal.fsync,
+            settings.journal.max_bytes,
+            report=inbox.report,
+        )
+    pipeline = make_pipeline(settings, registry, audit=True)
+    kept = settings.service
     service = Service(
         inbox=inbox,
-        router=make_router(settings),
-        pipeline=make_pipeline(settings, registry, audit=True),
+        session=Session(make_router(settings), pipeline, kept.batch, kept.max_lag, Pace()),
+        pipeline=pipeline,
         publisher=make_publisher(settings),
         settings=settings.service,
         heartbeat=settings.publish.heartbeat,
         source=source,
         journal=journal,
-        sink=make_results(settings, registry, inbox.report),
+        sinks=make_sinks(settings, registry, inbox.report),
         models=registry.bundles,
         refused_models=registry.refused,
         versions=versions(),

@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Literal
 
@@ -13,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from exafsd.contract.messages import Channel
 from exafsd.contract.recipe import Autobk, PreEdge, Xftf
 from exafsd.contract.s02 import S02, EdgeName
-from exafsd.spectra import Floats, SpectrumError
 
 EnergyUnit = Literal["eV", "keV", "deg", "mdeg", "rad", "pulses"]
 E0Policy = Literal["run", "auto", "fixed", "foil"]
@@ -120,54 +117,10 @@ class Adapter(_Frozen):
             raise ValueError(f"unknown signals {sorted(unknown)}; there are {list(SIGNALS)}")
         return of
 
-    def corrections(self, find: Callable[[str], Any]) -> "Corrections":
-        """Dark readings and gains of one run; `find` gives the metadata at a key, or None.
-
-        Raises
-        ------
-        SpectrumError
-            ``bad_settings``, where metadata has no such number, or a gain is zero.
-        """
-        dark = {name: _correction("dark", name, v, find) for name, v in self.dark.items()}
-        gain = {name: _correction("gain", name, v, find) for name, v in self.gain.items()}
-        return Corrections(dark, gain)
-
     @property
     def signals(self) -> dict[str, tuple[str, ...]]:
         """Signal name to data keys, without the empty ones."""
         return {name: getattr(self, name) for name in SIGNALS if getattr(self, name)}
-
-
-@dataclass(frozen=True)
-class Corrections:
-    """What makes counts of readings: signal name to dark reading, and to gain."""
-
-    dark: Mapping[str, float]
-    gain: Mapping[str, float]
-
-    def counts(self, signal: str, reading: Floats) -> Floats:
-        """Counts (reading - dark) / gain of a signal, of any shape; ``iff`` is each element."""
-        if signal in self.dark:
-            reading = reading - self.dark[signal]
-        if signal in self.gain:
-            reading = reading / self.gain[signal]
-        return reading
-
-
-def _correction(kind: str, name: str, told: float | str, find: Callable[[str], Any]) -> float:
-    value = find(told) if isinstance(told, str) else told
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number) or (kind == "gain" and number == 0):
-        raise SpectrumError(
-            "bad_settings",
-            f"adapter.{kind}.{name} = {told!r} gives {value!r}, which is no"
-            f" {'gain' if kind == 'gain' else 'reading'}; name a number, or a key of the"
-            " run's metadata that has one",
-        )
-    return number
 
 
 #: Beamline names known to exafsd; `[adapter] preset = ...` starts from one of them.

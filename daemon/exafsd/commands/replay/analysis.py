@@ -11,29 +11,12 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from exafsd.archive.sources import ArchiveSource, open_source
-from exafsd.contract.messages import RunStart, RunStop
-from exafsd.documents.items import Problem, RunBegan, RunEnded
+from exafsd.documents.items import Began, Ended
 from exafsd.pipeline import Outcome, Pipeline
-from exafsd.publishing.outcomes import run_start, run_stop
-from exafsd.service import session, wiring
-from exafsd.settings.analysis import Analysis
-from exafsd.settings.settings import Settings
+from exafsd.service import wiring
+from exafsd.service.session import Event
+from exafsd.settings import Settings
 from exafsd.spectra import Run
-
-
-@dataclass(frozen=True)
-class Began:
-    """A run has begun, analysed so."""
-
-    start: RunStart
-    analysis: Analysis
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A run is over."""
-
-    stop: RunStop
 
 
 @dataclass(frozen=True)
@@ -43,12 +26,9 @@ class Failed:
     detail: str
 
 
-Item = Began | Outcome | Ended | Problem | Failed
-
-
 def in_turn(
     source: ArchiveSource, uids: Sequence[str], settings: Settings, realtime: bool
-) -> Iterator[tuple[str, Iterator[Item]]]:
+) -> Iterator[tuple[str, Iterator[Event | Failed]]]:
     """Items of each run, analysed as they are taken."""
     pipeline = wiring.make_pipeline(settings)
     try:
@@ -60,7 +40,7 @@ def in_turn(
 
 def in_processes(
     archive: str, uids: Sequence[str], settings: Settings, processes: int
-) -> Iterator[tuple[str, Iterator[Item]]]:
+) -> Iterator[tuple[str, Iterator[Event | Failed]]]:
     """Items of each run, in the same order; runs are dealt out to processes in turn.
 
     A process that is ahead waits, because its pipe is full: memory does not grow with the runs.
@@ -85,34 +65,27 @@ def in_processes(
 
 def analyse(
     source: ArchiveSource, uid: str, settings: Settings, pipeline: Pipeline, realtime: bool
-) -> Iterator[Item]:
+) -> Iterator[Event | Failed]:
     """Items of a run; whatever its archive does, the last one says how it ended."""
-    problems: list[Problem] = []
     counts: Counter[str] = Counter()
     run: Run | None = None  # while it is open
     roots = (*settings.source.asset_roots, *source.asset_roots)
     try:
         documents = source.run(uid).documents()
-        router = wiring.make_router(settings, roots=roots)
-        paced = in_real_time(documents) if realtime else documents
-        for item in session.replay(paced, router, pipeline, problems.append):
-            yield from problems
-            problems.clear()
-            if isinstance(item, RunBegan):
-                run = item.run
-                yield Began(run_start(run), item.analysis)
-            elif isinstance(item, RunEnded):
+        session = wiring.make_session(settings, pipeline, roots)
+        for event in session.replay(in_real_time(documents) if realtime else documents):
+            if isinstance(event, Began):
+                run = event.run
+            elif isinstance(event, Ended):
                 run = None
-                yield Ended(run_stop(item.run, item.exit_status, counts))
-            else:
-                item.message.time = time.time()
-                counts[item.message.kind] += 1
-                yield item
-        yield from problems
+            elif isinstance(event, Outcome):
+                event.message.time = time.time()
+                counts[event.message.kind] += 1
+            yield event
     except Exception as error:  # tiled, httpx, files and databases each raise their own
         pipeline.end(uid)
         if run is not None:
-            yield Ended(run_stop(run, "lost", counts))
+            yield Ended(run, "lost", counts)
         yield Failed(f"run {uid}: {type(error).__name__}: {error}")
 
 
@@ -129,7 +102,7 @@ def _work(pipe: Connection, archive: str, uids: Sequence[str], settings: dict[st
         pass  # the parent has gone
 
 
-def _received(pipe: Connection, uid: str) -> Iterator[Item]:
+def _received(pipe: Connection, uid: str) -> Iterator[Event | Failed]:
     try:
         yield from iter(pipe.recv, None)
     except EOFError:

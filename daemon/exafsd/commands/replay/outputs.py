@@ -9,15 +9,19 @@ from typing import Any, Self
 from rich.console import Console
 
 from exafsd._version import __version__
-from exafsd.archive.result_writer import ResultWriter
-from exafsd.commands.replay.analysis import Began, Ended, Item
+from exafsd.archive.result_writer import Arrays, Report, ResultWriter
+from exafsd.commands.replay.analysis import Failed
 from exafsd.commands.replay.compare import Comparison
 from exafsd.commands.terminal import ResultTable, outcome_as_json, tell
 from exafsd.contract.card import Card
-from exafsd.documents.items import Problem
-from exafsd.pipeline import Outcome
+from exafsd.contract.messages import Rejected, Result, RunStart, RunStop
+from exafsd.contract.vocabulary import Problem
+from exafsd.documents.items import Trouble
 from exafsd.service import wiring
-from exafsd.settings.settings import Settings
+from exafsd.service.session import Event
+from exafsd.service.sink import Sink, deliver
+from exafsd.settings import Settings
+from exafsd.settings.analysis import Analysis
 
 #: s for subscribers to find a publisher that has just begun; what is sent before is lost to them
 SETTLE = 1.0
@@ -52,6 +56,69 @@ class Options:
             raise ValueError("--realtime is for one process: runs follow each other")
 
 
+class _Outcomes(Sink):
+    """Takes outcomes alone; the beginnings and ends of runs are nothing to it."""
+
+    def run_began(self, start: RunStart, analysis: Analysis) -> None:
+        """A run has begun."""
+
+    def run_ended(self, stop: RunStop) -> None:
+        """A run is over."""
+
+
+class Table(_Outcomes):
+    """Outcomes as a table, at the end."""
+
+    def __init__(self) -> None:
+        self._table = ResultTable()
+
+    def write(self, message: Result | Rejected, arrays: Arrays) -> None:
+        """Take an outcome."""
+        self._table.add(message.model_dump(mode="json"), message.run_uid[:6])
+
+    def show(self) -> None:
+        """Print the table."""
+        Console().print(self._table.render())
+
+
+class Lines(_Outcomes):
+    """Outcomes as lines of JSON, at once."""
+
+    def write(self, message: Result | Rejected, arrays: Arrays) -> None:
+        """Take an outcome."""
+        sys.stdout.write(outcome_as_json(message, arrays) + "\n")
+
+
+class Compared(Sink):
+    """Outcomes beside stored ones: lines of JSON at once, or a table at the end."""
+
+    def __init__(self, catalog: Any, lines: bool, report: Report) -> None:
+        self._comparison = Comparison(catalog)
+        self._lines = lines
+        self._report = report
+
+    def run_began(self, start: RunStart, analysis: Analysis) -> None:
+        """Look up what is stored of a run."""
+        if not self._comparison.begin(start.run_uid):
+            self._report(Problem.COMPARE, f"run {start.run_uid} has no stored results")
+
+    def write(self, message: Result | Rejected, arrays: Arrays) -> None:
+        """Take an outcome."""
+        header = message.model_dump(by_alias=True, mode="json")
+        for difference in self._comparison.add(header, __version__):
+            if self._lines:
+                sys.stdout.write(difference.as_json() + "\n")
+
+    def run_ended(self, stop: RunStop) -> None:
+        """Note what has no new outcome."""
+        self._comparison.end()
+
+    def show(self) -> None:
+        """Print the table."""
+        if not self._lines:
+            Console().print(self._comparison.render())
+
+
 class Outputs:
     """Everything a replay's results go to; a context that ends it.
 
@@ -69,15 +136,17 @@ class Outputs:
         cards: Mapping[str, Card],
     ) -> None:
         self.trouble = False
-        self._lines = options.lines
         self._publisher = wiring.make_publisher(settings) if options.publish else None
-        self._writer = self._comparison = self._table = None
+        self._sinks: list[Sink] = [] if self._publisher is None else [self._publisher]
         if options.write is not None:
-            self._writer = ResultWriter(catalogs[options.write], cards, self._report)
+            self._sinks.append(ResultWriter(catalogs[options.write], cards, self._report))
         if options.compare is not None:
-            self._comparison = Comparison(catalogs[options.compare])
-        elif not options.lines and not options.publish:
-            self._table = ResultTable()
+            compared = Compared(catalogs[options.compare], options.lines, self._report)
+            self._sinks.append(compared)
+        elif options.lines:
+            self._sinks.append(Lines())
+        elif not options.publish:
+            self._sinks.append(Table())
 
     def __enter__(self) -> Self:
         """Wait for subscribers, if there may be some."""
@@ -89,52 +158,19 @@ class Outputs:
         """Show the table, unless something went wrong."""
         if self._publisher is not None:
             self._publisher.close()
-        if kind is not None:
-            return
-        if self._table is not None:
-            Console().print(self._table.render())
-        if self._comparison is not None and not self._lines:
-            Console().print(self._comparison.render())
+        for sink in self._sinks:
+            if kind is None and isinstance(sink, Table | Compared):
+                sink.show()
 
-    def take(self, item: Item) -> None:
+    def take(self, event: Event | Failed) -> None:
         """Take what has come out of a run."""
-        if isinstance(item, Outcome):
-            self._outcome(item)
-        elif isinstance(item, Began):
-            if self._comparison is not None and not self._comparison.begin(item.start.run_uid):
-                self._report("compare", f"run {item.start.run_uid} has no stored results")
-            if self._writer is not None:
-                self._writer.run_began(item.start, item.analysis)
-            if self._publisher is not None:
-                self._publisher.send(item.start)
-        elif isinstance(item, Ended):
-            if self._writer is not None:
-                self._writer.run_ended(item.stop)
-            if self._publisher is not None:
-                self._publisher.send(item.stop)
-            if self._comparison is not None:
-                self._comparison.end()
-        elif isinstance(item, Problem):
-            tell(f"{item.reason}: {item.detail}")
+        if isinstance(event, Trouble):
+            tell(f"{event.reason}: {event.detail}")
+        elif isinstance(event, Failed):
+            tell(event.detail)
         else:
-            tell(item.detail)
+            deliver(event, *self._sinks)
 
-    def _outcome(self, outcome: Outcome) -> None:
-        message = outcome.message
-        if self._publisher is not None:
-            self._publisher.send(message, outcome.arrays)
-        if self._writer is not None:
-            self._writer.write(message, outcome.arrays)
-        if self._comparison is not None:
-            header = message.model_dump(by_alias=True, mode="json")
-            for difference in self._comparison.add(header, __version__):
-                if self._lines:
-                    sys.stdout.write(difference.as_json() + "\n")
-        elif self._lines:
-            sys.stdout.write(outcome_as_json(message, outcome.arrays) + "\n")
-        elif self._table is not None:
-            self._table.add(message.model_dump(mode="json"), message.run_uid[:6])
-
-    def _report(self, reason: str, detail: str) -> None:
+    def _report(self, reason: Problem, detail: str) -> None:
         self.trouble = True
         tell(f"{reason}: {detail}")

@@ -1,0 +1,55 @@
+"""Dark readings and gains of a run: what makes counts of a detector's readings."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from exafsd.contract.vocabulary import Reason
+from exafsd.settings.analysis import Adapter
+from exafsd.spectra import Floats, SpectrumError
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """What makes counts of readings: signal name to dark reading, and to gain."""
+
+    dark: Mapping[str, float]
+    gain: Mapping[str, float]
+
+    def counts(self, signal: str, reading: Floats) -> Floats:
+        """Counts (reading - dark) / gain of a signal, of any shape; ``iff`` is each element."""
+        if signal in self.dark:
+            reading = reading - self.dark[signal]
+        if signal in self.gain:
+            reading = reading / self.gain[signal]
+        return reading
+
+
+def corrections(adapter: Adapter, find: Callable[[str], Any]) -> Corrections:
+    """Dark readings and gains of one run; `find` gives the metadata at a key, or None.
+
+    Raises
+    ------
+    SpectrumError
+        ``bad_settings``, where metadata has no such number, or a gain is zero.
+    """
+    dark = {name: _correction("dark", name, v, find) for name, v in adapter.dark.items()}
+    gain = {name: _correction("gain", name, v, find) for name, v in adapter.gain.items()}
+    return Corrections(dark, gain)
+
+
+def _correction(kind: str, name: str, told: float | str, find: Callable[[str], Any]) -> float:
+    value = find(told) if isinstance(told, str) else told
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number) or (kind == "gain" and number == 0):
+        raise SpectrumError(
+            Reason.BAD_SETTINGS,
+            f"adapter.{kind}.{name} = {told!r} gives {value!r}, which is no"
+            f" {'gain' if kind == 'gain' else 'reading'}; name a number, or a key of the"
+            " run's metadata that has one",
+        )
+    return number

@@ -1,0 +1,1 @@
+"""Spectra from files. `READERS` in `reading` has the formats."""

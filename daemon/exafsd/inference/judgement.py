@@ -1,0 +1,214 @@
+"""What is believed of a spectrum and its reading, and why: the only place where that is decided.
+
+Before a model reads a spectrum `Judge.unfit` says why it must not; of what was read `Judge.score`
+and `Judge.distrust` say whether it may be believed, and `Judge.flags` what else there is to say.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from exafsd.contract.card import Card, LimitTable, PoorFit
+from exafsd.contract.grid import K_GRID
+from exafsd.contract.vocabulary import Flag
+from exafsd.inference.near_edge import Comparison
+from exafsd.inference.predictor import Rows
+from exafsd.reduction.edges import edge_energy
+from exafsd.spectra import Floats, Prediction, ReducedSpectrum
+
+#: data ends whose limits are kept
+REMEMBERED = 256
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Whether the parameters of a spectrum may be believed; `reason` says why not.
+
+    `score` is 1 for what is typical of training, 0.5 at the card's limit; None where nothing was
+    read.
+    """
+
+    score: float | None = None
+    reason: str | None = None
+    flags: tuple[Flag, ...] = ()
+
+
+class Judge:
+    """Judges spectra and their readings by the card of one model."""
+
+    def __init__(self, card: Card) -> None:
+        self._card = card
+        self._edge = edge_energy(card.absorber, card.edge)
+        usual = card.thresholds.near_edge
+        self._near_edge = Comparison(usual, self._edge) if usual else None
+
+    def unfit(self, spectrum: ReducedSpectrum, k_max_min: float) -> str | None:
+        """Why a spectrum must not be given to the model; None if it may.
+
+        Parameters
+        ----------
+        spectrum
+            Reduced by the model's recipe.
+        k_max_min
+            Where data must end for the settings, 1/angstrom.
+        """
+        card = self._card
+        if Flag.WRONG_ELEMENT in spectrum.quality:
+            return (
+                f"the edge was found at {spectrum.e0:.0f} eV, too far from {card.absorber}"
+                f" {card.edge}: wrong element, or an uncalibrated monochromator"
+            )
+        shortest, end = max(k_max_min, card.thresholds.k_max_min), spectrum.k_data[1]
+        if end < shortest:
+            return f"the data end at k = {end:.1f}; the model needs {shortest:.1f} 1/angstrom"
+        return None
+
+    def score(self, prediction: Prediction) -> float:
+        """Trust in a reading."""
+        return trust_score(self._card, prediction.ood)
+
+    def distrust(self, prediction: Prediction) -> str | None:
+        """Why the parameters are withheld; None if they may be believed."""
+        if not (np.isfinite(prediction.theta).all() and np.isfinite(prediction.theta_cov).all()):
+            return "the network's answer is not finite"
+        limit = self._card.thresholds.ood
+        if not prediction.ood <= limit:
+            return (
+                f"out of the model's domain: the spectrum does not fit {self._card.name}"
+                f" (score {prediction.ood:.3g}, limit {limit:.3g})"
+            )
+        return None
+
+    def flags(
+        self,
+        spectrum: ReducedSpectrum,
+        prediction: Prediction | None,
+        believed: bool,
+        r_factor: float | None,
+        noisy_end: float | None,
+    ) -> tuple[Flag, ...]:
+        """What was noticed when the spectrum was read.
+
+        Parameters
+        ----------
+        spectrum
+            As the model was given it.
+        prediction
+            None where it was not read.
+        believed
+            Whether the parameters are published.
+        r_factor
+            Relative to at least half the material's usual signal.
+        noisy_end
+            Where the noise begins before which the network was given the spectrum, 1/angstrom;
+            None if it was given all.
+        """
+        flags = self._edge_flags(spectrum, prediction is not None)
+        if noisy_end is not None:
+            flags.append(Flag.NOISY_END)
+        noise, end = spectrum.epsilon_k, spectrum.k_data[1]
+        if noisy_end is not None:
+            end, r_factor = noisy_end, None  # the R-factor is that of all the data
+        # what is withheld says so itself
+        if believed and prediction is not None and noise is not None:  # noqa: SIM102
+            if fits_poorly(self._card, prediction.ood, r_factor, noise, end):
+                flags.append(Flag.POOR_FIT)
+        return tuple(flags)
+
+    def _edge_flags(self, spectrum: ReducedSpectrum, long: bool) -> list[Flag]:
+        """`long`: XANES scans have too little beyond the edge for a good normalisation."""
+        flags: list[Flag] = []
+        usual = self._card.thresholds.edge_shift
+        if usual and not usual[0] <= spectrum.e0 - self._edge <= usual[1]:
+            flags.append(Flag.EDGE_MOVED)
+        near_edge = self._near_edge
+        if long and near_edge and near_edge.differs(spectrum.energy, spectrum.norm, spectrum.e0):
+            flags.append(Flag.EDGE_SHAPE)
+        return flags
+
+
+def ambiguous(name: str, score: float, rivals: list[str]) -> str:
+    """Why a reading is withheld beside which others fit about as well."""
+    return (
+        f"ambiguous: {name} (score {score:.2g}) and {', '.join(rivals)} fit about"
+        " equally well; say which it is by inference.model or inference.structure"
+    )
+
+
+def noise_begins(chi_k2: Rows, predicted: Floats, mask: Rows) -> Floats:
+    """From where on the prediction is less than what it leaves over, 1/angstrom.
+
+    Parameters
+    ----------
+    chi_k2, predicted
+        (n, 401) k^2 chi and the network's prediction of it.
+    mask
+        (401,) where there are data.
+
+    Returns
+    -------
+    k
+        (n,) where the power of signal less noise, summed from the start, is largest.
+    """
+    gain = np.cumsum(mask * (predicted**2 - (chi_k2 - predicted) ** 2), axis=1)
+    return K_GRID[np.argmax(np.where(mask > 0, gain, -np.inf), axis=1)]
+
+
+def trust_score(card: Card, ood: float) -> float:
+    """1 is typical of training, 0.5 is at the card's threshold, 0 is far from it."""
+    if not np.isfinite(ood):
+        return 0.0
+    return float(0.5 ** ((max(ood, 0.0) / card.thresholds.ood) ** 2))
+
+
+def fits_poorly(card: Card, ood: float, r_factor: float | None, noise: float, k_end: float) -> bool:
+    """Whether a spectrum fits worse than measured spectra of the model's material do.
+
+    Parameters
+    ----------
+    card
+        Of the model.
+    ood
+        Out-of-domain score.
+    r_factor
+        In the model's fit window, relative to at least `usual_signal`; None where it is not known.
+    noise
+        Of chi(k).
+    k_end
+        End of the data, 1/angstrom.
+    """
+    usual = card.thresholds.poor_fit
+    if usual is None or not noise > 0:
+        return False
+    found = ((ood, usual.limit), (r_factor, usual.r_factor))
+    return any(
+        value is not None and table is not None and value > _limit(usual, table, noise, k_end)
+        for value, table in found
+    )
+
+
+def usual_signal(card: Card, k_end: float) -> float:
+    """Half the signal that measured spectra of the material have, sum |chi(R)|^2 in the fit window.
+
+    0 where it is not known.
+
+    Heat takes signal from a spectrum, but not what the background adds, so an R-factor grows with
+    temperature without anything being wrong.
+    """
+    usual = card.thresholds.poor_fit
+    if usual is None or usual.signal is None:
+        return 0.0
+    return float(np.interp(k_end, usual.k_end, usual.signal))
+
+
+def _limit(usual: PoorFit, table: LimitTable, noise: float, k_end: float) -> float:
+    """In the logarithms of noise and limit: what noise adds grows with its square."""
+    known = _log_limits(usual.k_end, table, k_end)
+    return float(np.exp(np.interp(np.log(noise), np.log(usual.noise), known)))
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _log_limits(ends: tuple[float, ...], limit: LimitTable, k_end: float) -> list[float]:
+    """For every noise, at one data end; a run has one or two of them."""
+    return [float(np.log(np.interp(k_end, ends, row))) for row in limit]

@@ -1,0 +1,91 @@
+"""What a run remembers between its sweeps, so that the next one is reduced on the same footing."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from exafsd.contract.grid import ETOK
+from exafsd.contract.messages import Channel, Direction
+from exafsd.contract.recipe import Recipe
+from exafsd.reduction.average import RunningAverage
+from exafsd.reduction.calibration import Tracker
+from exafsd.reduction.plan import Plan
+from exafsd.reduction.rebin import CommonGrid, OwnGrid
+from exafsd.reduction.series import Series
+from exafsd.spectra import Edge, Spectrum
+
+#: a spectrum this much longer in k than the first of its run gives the run new ranges
+LONGER = 1.05
+
+
+@dataclass
+class Settled:
+    """What a run has settled for one channel, edge and recipe."""
+
+    key: str  # names it to the audit
+    e0: float | None = None
+    recipe: Recipe | None = None
+    plan: Plan | None = None
+    usual: dict[tuple[Direction | None, bool], Series] = field(
+        default_factory=dict[tuple[Direction | None, bool], Series]
+    )
+    spectra: int = 0  # that a plan has reduced
+    unaudited: int = 0  # of these since one was audited for its new plan
+    suspect: bool = False  # whether Larch disagrees, and reduces the next ones itself
+
+    def frozen_for(self, spectrum: Spectrum, wanted: Recipe) -> bool:
+        """Whether the run's ranges hold for a spectrum.
+
+        A run may begin in the middle of a sweep; the ranges of that stump must not cut all
+        others, so a clearly longer spectrum gets new ones.
+        """
+        if self.recipe is None or self.e0 is None:
+            return False
+        end = ETOK * max(float(spectrum.energy[-1]) - self.e0, 0.0)
+        reach = min(end**0.5, wanted.autobk.kmax or np.inf)
+        return reach <= LONGER * (self.recipe.autobk.kmax or np.inf)
+
+    def due(self, every: int) -> bool:
+        """Count a spectrum; whether it is to be audited.
+
+        The first, and one in `every` after it, counted in the series itself, so that it depends on
+        the data alone; every one after an alarm, until Larch and the plan agree again.
+        """
+        number, self.spectra = self.spectra, self.spectra + 1
+        return number % every == 0 or self.suspect
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the plan, which is compiled again from the rest."""
+        return {**self.__dict__, "plan": None}
+
+
+@dataclass
+class RunMemory:
+    """Everything that the reduction remembers of a run, by stream, channel and edge."""
+
+    trackers: dict[str, Tracker] = field(default_factory=dict[str, Tracker])
+    grids: dict[tuple[str, Edge], CommonGrid] = field(
+        default_factory=dict[tuple[str, Edge], CommonGrid]
+    )
+    own_grids: dict[tuple[str, Edge], OwnGrid] = field(
+        default_factory=dict[tuple[str, Edge], OwnGrid]
+    )
+    averages: dict[tuple[str, Channel, Edge, Direction | None], RunningAverage] = field(
+        default_factory=dict[tuple[str, Channel, Edge, Direction | None], RunningAverage]
+    )
+    settled: dict[tuple[Channel, Edge, Recipe], Settled] = field(
+        default_factory=dict[tuple[Channel, Edge, Recipe], Settled]
+    )
+
+    def settled_for(self, spectrum: Spectrum, recipe: Recipe) -> Settled:
+        """What is settled for the channel and edge of a spectrum under a recipe."""
+        channel, edge = spectrum.id.channel, spectrum.id.edge
+        settled = self.settled.get((channel, edge, recipe))
+        if settled is None:
+            # two recipes of one channel are two series
+            number = len(self.settled) + 1
+            uid = spectrum.id.sweep.run.uid
+            name = f"{uid}/{channel}/{edge.element}-{edge.edge}/{number}"
+            settled = self.settled[channel, edge, recipe] = Settled(key=name)
+        return settled
