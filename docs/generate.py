@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from exafsd.contract.schemas import schemas
+from exafsd.contract.schemas import KNOWN, schemas
+from exafsd.contract.vocabulary import Code, Flag, Problem, Reason
 from exafsd.settings.analysis import PRESETS, Adapter
 from exafsd.settings.settings import Settings
 
@@ -47,6 +48,27 @@ The card of a model bundle (`card.json`) and the file of `exafsd calibrate-s02`.
 [schemas](../schemas/index.md).
 """
 
+#: known values of a field that are listed beside it; longer lists have a page of their own
+FEW = 10
+REASONS_HEAD = """\
+# Reasons and quality flags
+
+Every code that exafsd publishes. A later version may have more: a reader takes one that it does not
+know as it is.
+"""
+#: title, codes and last words of each part of the page of reasons
+REASONS: tuple[tuple[str, type[Code], str], ...] = (
+    ("Reasons of rejection (`rejected.reason`)", Reason, ""),
+    (
+        "Quality flags (`quality`)",
+        Flag,
+        "An average has the flags of all sweeps in it. Sweeps with `partial`, `gap` or"
+        " `energy_unsorted` do not\nenter averages, and decide neither the grid nor the reference"
+        " foil of their run.\n",
+    ),
+    ("Problems with documents (`status.problems`, `status.drops`)", Problem, ""),
+)
+
 Schema = Mapping[str, Any]
 
 
@@ -59,6 +81,7 @@ def pages() -> dict[str, str]:
         "reference/settings.md": settings_page(),
         "reference/message-fields.md": fields_page(MESSAGES_HEAD, wire),
         "reference/file-fields.md": fields_page(CARD_HEAD, files),
+        "reference/reasons.md": reasons_page(),
         "reference/commands.md": commands_page(),
         "decisions/index.md": decisions_page(),
         "schemas/index.md": schemas_page(),
@@ -125,6 +148,15 @@ def _fields(schema: Schema, parts: Schema) -> list[str]:
         for name, field in schema["properties"].items()
     ]
     return [_prose(schema), *_table(["field", "type", "meaning"], body), ""]
+
+
+def reasons_page() -> str:
+    """Return every code with its meaning."""
+    lines = [MADE, REASONS_HEAD]
+    for title, codes, after in REASONS:
+        body = [[f"`{code.value}`", code.meaning] for code in codes]
+        lines += [f"## {title}", "", *_table(["code", "meaning and what to do"], body), "", after]
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def commands_page() -> str:
@@ -199,6 +231,8 @@ def _kind(field: Schema, expand: Schema | None = None) -> str:
         return _code(field["const"])
     if "enum" in field:
         return ", ".join(map(_code, field["enum"]))
+    if field.get("type") == "string" and len(field.get(KNOWN, ())) in range(1, FEW):
+        return ", ".join(map(_code, field[KNOWN]))
     if field.get("type") == "array":
         if "prefixItems" in field:
             return "[" + ", ".join(_kind(item, expand) for item in field["prefixItems"]) + "]"

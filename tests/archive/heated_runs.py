@@ -22,8 +22,8 @@ from exafsd.service import wiring
 from exafsd.service.sink import deliver
 from exafsd.settings.analysis import Analysis
 from exafsd.settings.settings import Settings, load
-from exafsd.testing import shapes
 from exafsd.testing.heating import HeatedFoil, cache_folder
+from simulated import shapes
 
 Documents = list[tuple[str, dict[str, Any]]]
 #: raw runs, and their sweeps; the second sweep of each is flat, and rejected

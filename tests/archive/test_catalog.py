@@ -17,8 +17,8 @@ from tiled.client import from_uri
 from exafsd.archive import catalog as catalog_module
 from exafsd.archive.catalog import CatalogError, documents, open_catalog, runs
 from exafsd.archive.sources import open_source
-from exafsd.testing import shapes
 from exafsd.testing.catalog_server import CatalogServer, write_profile
+from simulated import shapes
 
 Documents = list[tuple[str, dict[str, Any]]]
 POINTS, SWEEPS = 40, 3

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from exafsd.archive.catalog import CatalogError
 from exafsd.archive.journal import MAX_OPEN, ORPHANS, Journal, read_journal, safe_name
 from exafsd.archive.sources import open_source
-from exafsd.testing import shapes
-from exafsd.testing.hostile import corpus, small_sweep
+from simulated import shapes
+from simulated.hostile import corpus, small_sweep
 
 MAKERS: dict[str, Callable[..., Iterator[Any]]] = {
     "events": shapes.events,

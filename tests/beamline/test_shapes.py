@@ -11,8 +11,8 @@ from event_model import DocumentNames, schema_validators
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exafsd.testing import shapes
-from exafsd.testing.hostile import corpus
+from simulated import shapes
+from simulated.hostile import corpus
 
 WHOLE = settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

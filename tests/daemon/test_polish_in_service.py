@@ -8,8 +8,8 @@ import pytest
 
 from exafsd.service import wiring
 from exafsd.settings.settings import load
-from exafsd.testing import shapes
 from exafsd.testing.heating import HeatedFoil, cache_folder
+from simulated import shapes
 from synthetic import METADATA
 
 #: sweeps that come at once: their polish takes longer than it may

@@ -10,7 +10,7 @@ from exafsd.client import Subscriber
 from exafsd.service import wiring
 from exafsd.service.live import Live
 from exafsd.settings.settings import load
-from exafsd.testing import shapes
+from simulated import shapes
 from synthetic import METADATA, foil, sweep_columns
 
 SWEEPS = [sweep_columns(i, points=500) for i in range(4)]

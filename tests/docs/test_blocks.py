@@ -57,7 +57,7 @@ from exafsd.settings.analysis import Analysis
 from exafsd.codec import loads
 from exafsd.documents.router import Router
 from exafsd.spectra import Sweep
-from exafsd.testing import shapes
+from simulated import shapes
 
 energy, counts = np.linspace(8800.0, 9000.0, 120), np.arange(1.0, 121.0)
 scan = {"first": 8800.0, "last": 9000.0, "points": 120}

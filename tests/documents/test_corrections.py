@@ -9,7 +9,7 @@ from test_documents import SWEEPS, feed, problems_of, sweeps_of
 from exafsd.documents.corrections import corrections
 from exafsd.settings.analysis import Analysis, adapter
 from exafsd.spectra import SpectrumError
-from exafsd.testing import shapes
+from simulated import shapes
 from synthetic import METADATA
 
 SHAPES = ["events", "event_pages", "array_events", "monitors", "resource_datum", "stream_assets"]

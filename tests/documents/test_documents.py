@@ -14,8 +14,8 @@ from exafsd.documents.router import Router
 from exafsd.documents.splitter import TurningSplitter
 from exafsd.settings.analysis import Analysis, adapter
 from exafsd.spectra import Sweep
-from exafsd.testing import shapes
-from exafsd.testing.hostile import corpus
+from simulated import shapes
+from simulated.hostile import corpus
 from synthetic import METADATA, sweep_columns
 
 SWEEPS = [sweep_columns(i, points=120) for i in range(4)]

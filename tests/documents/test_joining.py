@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from test_documents import SWEEPS, feed, problems_of, sweeps_of
 
 from exafsd.documents.joiner import READINGS, Joiner
-from exafsd.testing import shapes
+from simulated import shapes
 from synthetic import METADATA
 
 

@@ -9,7 +9,7 @@ from test_documents import SWEEPS, feed, problems_of, sweeps_of
 
 from exafsd import codec
 from exafsd.documents.items import Ended
-from exafsd.testing import shapes
+from simulated import shapes
 from synthetic import METADATA, sweep_columns
 
 ARRAYS = [sweep_columns(i, points=60) for i in range(4)]

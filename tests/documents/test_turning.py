@@ -8,8 +8,8 @@ from test_documents import feed, make_router, sweeps_of
 
 from exafsd.documents.splitter import BLOCK, TurningSplitter
 from exafsd.spectra import Sweep
-from exafsd.testing import shapes
-from exafsd.testing.encoder import Motion, read, score
+from simulated import shapes
+from simulated.encoder import Motion, read, score
 from synthetic import METADATA
 
 TURN = 20.0

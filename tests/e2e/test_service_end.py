@@ -17,8 +17,8 @@ from exafsd import codec
 from exafsd.client import Follower
 from exafsd.service import wiring
 from exafsd.settings.settings import load
-from exafsd.testing import shapes
 from exafsd.testing.processes import daemon
+from simulated import shapes
 from synthetic import METADATA, sweep_columns
 
 #: of design section 6; the tests allow more, because this machine may be busy

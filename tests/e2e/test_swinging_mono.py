@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from exafsd.contract.frames import ARRAY_UNITS
+from exafsd.documents.items import Trouble
 from exafsd.documents.router import Router
 from exafsd.inference.registry import Registry
 from exafsd.pipeline import Outcome, Pipeline
-from exafsd.service.session import replay
+from exafsd.service.session import Session
 from exafsd.settings.analysis import Analysis, Average, Calibration, Reduction
-from exafsd.testing import shapes
-from exafsd.testing.encoder import Motion, read
+from simulated import shapes
+from simulated.encoder import Motion, read
 from synthetic import METADATA, foil
 
 LEGS, JUMP_AT, JUMP = 31, 16, 1.0  # eV
@@ -49,15 +50,11 @@ def results(chunk, **settings):
     reduction = Reduction(channels=("transmission",), **settings)
     router = Router(Analysis(reduction=reduction), clock=time.monotonic)
     pipeline = Pipeline(Registry({}, {}), tuple(ARRAY_UNITS))
-    problems = []
-    found = [
-        outcome
-        for outcome in replay(
-            shapes.event_pages(pieces, METADATA, page_size=chunk), router, pipeline, problems.append
-        )
-        if isinstance(outcome, Outcome)
-    ]
-    assert problems == []
+    events = list(
+        Session(router, pipeline).replay(shapes.event_pages(pieces, METADATA, page_size=chunk))
+    )
+    assert not [event for event in events if isinstance(event, Trouble)]
+    found = [event for event in events if isinstance(event, Outcome)]
     return found, offsets
 
 

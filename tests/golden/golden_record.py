@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for helpers that the tests use, too
+
 from golden_runs import write_journal
 
 ROOT = Path(__file__).parent.parent.parent

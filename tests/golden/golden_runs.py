@@ -15,7 +15,7 @@ from larch.io import read_xdi
 from scipy.interpolate import PchipInterpolator
 
 from exafsd.codec import dumps
-from exafsd.testing import shapes
+from simulated import shapes
 
 SWEEPS, EDGE = 8, 8979.0
 #: seconds since 1970, and between two sweeps
@@ -44,15 +44,7 @@ def write_journal(folder: Path, data: Path) -> Path:
     # the clock of composed documents stands still, so that results do not depend on the day
     shapes.time = SimpleNamespace(time=lambda: BEGAN)  # type: ignore[attr-defined]
     copper, sulfide = _mu(data / "xas/Cu/cu_metal_rt.xdi"), _mu(data / "xas/Cu/Cu2S_13K_01.xdi")
-    makers = {
-        "event": shapes.events,
-        "page": shapes.event_pages,
-        "array": shapes.array_events,
-        "monitor": shapes.monitors,
-        "resource": lambda *given: shapes.resource_datum(*given, folder),
-        "stream": lambda *given: shapes.stream_assets(*given, folder),
-    }
-    for place, (name, make) in enumerate(makers.items()):
+    for place, (name, make) in enumerate(shapes.SHAPES.items()):
         moving = name in ("event", "page", "monitor")
         metadata = {
             "uid": f"golden-{name}", "scan_id": place, "time": BEGAN + 100 * place,
@@ -60,7 +52,7 @@ def write_journal(folder: Path, data: Path) -> Path:
         }  # fmt: skip
         records = [
             dumps(list(record))
-            for record in _timed(make(_sweeps(copper, sulfide, moving), metadata))
+            for record in _timed(make(_sweeps(copper, sulfide, moving), metadata, folder))
         ]
         stamp = f"20231114T22{place:02d}20"
         (journal / f"{stamp}-golden-{name}.msgpack").write_bytes(b"".join(records))

@@ -29,9 +29,9 @@ from exafsd.service import wiring
 from exafsd.settings.analysis import Analysis, Inference, Rebin, Reduction
 from exafsd.settings.settings import load
 from exafsd.spectra import Edge, Run, Sweep
-from exafsd.testing import shapes
 from exafsd.testing.heating import HeatedFoil
 from reducing import analysed
+from simulated import shapes
 
 CARD = read_card(shipped_folder() / "cu-k-fcc")
 RECIPE = recipe_sha256(CARD.recipe, Rebin())

@@ -7,21 +7,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exafsd.contract.columns import PLAIN, SHELL, Row, fields, part, parts, shell_rows
 from exafsd.contract.frames import ARRAY_UNITS, Message
 
 if TYPE_CHECKING:
     import pandas  # pyright: ignore[reportMissingTypeStubs]
     import xarray
 
-Row = dict[str, Any]
-
-#: columns taken over from the header as they are
-PLAIN = (
-    "id", "kind", "time", "run_uid", "scan_id", "stream", "channel", "sweep", "direction",
-    "element", "edge", "e0", "epsilon_k", "r_factor", "best", "settings_sha256",
+#: fields of a header that a table has as columns, beside context and truth
+COLUMNS = (
+    *PLAIN, "acquired", "averaged", "edge_step", "edge_step_std", "energy_shift",
+    "energy_shift_std", "quality", "model", "trust", "in_domain", "reason", "polish",
 )  # fmt: skip
-#: parameters of a shell
-SHELL = ("n_s02", "n", "r", "sigma2", "c3")
 #: arrays on the grid in k, on that in R, and on the energies of the sweep
 ON_K, ON_R = ("chi_k2", "chi_k2_pred"), ("chir_mag", "chir_mag_pred")
 ON_ENERGY = ("energy", "norm", "flat")
@@ -34,42 +31,11 @@ def _needed(name: str, wanted_by: str) -> Any:
         raise ImportError(f"{wanted_by} needs {name}: pip install {name}") from None
 
 
-def _part(owner: Row, name: str) -> Row:
-    """Object in a header, or an empty one where it is null."""
-    return owner.get(name) or {}
-
-
-def _parts(owner: Row, name: str) -> list[Row]:
-    """Objects in a header, none where it is null."""
-    return owner.get(name) or []
-
-
-def _pair(row: Row, name: str, value: Row) -> None:
-    """Value, its std, and feffit's error bar where there is one."""
-    row[name] = value.get("value")
-    row[f"{name}_std"] = value.get("std")
-    if "std_feffit" in value:
-        row[f"{name}_std_feffit"] = value["std_feffit"]
-
-
 def _common(header: dict[str, Any]) -> Row:
     """Columns that all rows of a message share."""
-    row: Row = {name: header.get(name) for name in PLAIN}
-    row["acquired"] = header["acquired"]["mid"] or header["acquired"]["end"]
-    row["averaged"] = header["averaged"]["n"]
-    _pair(row, "edge_step", _part(header, "edge_step"))
-    _pair(row, "energy_shift", _part(header, "energy_shift"))
-    row["quality"] = ", ".join(header["quality"])
-    row["model"] = _part(header, "model").get("name")
-    trust = _part(header, "trust")
-    row["trust"], row["in_domain"] = trust.get("score"), trust.get("in_domain", False)
-    row["reason"] = header.get("reason") or trust.get("reason")
-    row["polish"] = _part(header, "polish").get("status")
-    for name, item in header["context"].items():
-        row[f"context_{name}"] = item["value"]
-    for name, value in _part(header, "truth").items():
-        row[f"truth_{name}"] = value
-    return row
+    row = fields(header)
+    chosen = {name: row[name] for name in COLUMNS}
+    return chosen | {n: v for n, v in row.items() if n.startswith(("context_", "truth_"))}
 
 
 def rows(messages: Iterable[Message]) -> list[Row]:
@@ -80,25 +46,9 @@ def rows(messages: Iterable[Message]) -> list[Row]:
     """
     table: list[Row] = []
     for message in messages:
-        header = message.header
-        if header["kind"] not in ("result", "rejected"):
-            continue
-        common = _common(header)
-        polish = _part(header, "polish")
-        polished = {shell["id"]: shell for shell in _parts(polish, "shells")}
-        phases = {phase["phase"]: phase for phase in _parts(header, "phases")}
-        refined = {phase["phase"]: phase for phase in _parts(polish, "phases")}
-        for shell in _parts(header, "shells") or [Row()]:
-            name, phase = shell.get("id"), shell.get("phase")
-            row = {**common, "shell": name, "phase": phase, "scatterer": shell.get("scatterer")}
-            for parameter in SHELL:
-                _pair(row, parameter, _part(shell, parameter))
-                if name in polished:
-                    _pair(row, f"polish_{parameter}", _part(polished[name], parameter))
-            _pair(row, "e0_shift", _part(phases.get(phase, Row()), "e0_shift"))
-            if phase in refined:
-                _pair(row, "polish_e0_shift", _part(refined[phase], "e0_shift"))
-            table.append(row)
+        if message.header["kind"] in ("result", "rejected"):
+            common = _common(message.header)
+            table += [common | shell for shell in shell_rows(message.header)]
     return table
 
 
@@ -166,17 +116,17 @@ def _stacked(results: list[Message], name: str, size: int) -> NDArray[Any]:
 
 def _shells(results: list[Message]) -> dict[str, Any]:
     """Parameters by shell, (spectrum, shell)."""
-    every = [{shell["id"]: shell for shell in _parts(m.header, "shells")} for m in results]
+    every = [{shell["id"]: shell for shell in parts(m.header, "shells")} for m in results]
     names = list(dict.fromkeys(name for shells in every for name in shells))
     if not names:
         return {}
     found: dict[str, Any] = {"shell": ("shell", names)}
     for parameter in SHELL:
-        for part in ("value", "std"):
-            values = [
-                [_part(_part(shells, name), parameter).get(part) for name in names]
+        for which, ending in (("value", ""), ("std", "_std")):
+            values: list[list[Any]] = [
+                [part(part(shells, name), parameter).get(which) for name in names]
                 for shells in every
             ]
-            key = f"shell_{parameter}" + ("_std" if part == "std" else "")
+            key = f"shell_{parameter}{ending}"
             found[key] = (("spectrum", "shell"), np.array(values, dtype=float))
     return found

@@ -30,6 +30,7 @@ from rich.text import Text
 from exafsd.client import Event, Follower, FrameError, Message, Subscriber
 from exafsd.contract.frames import encode
 from exafsd.contract.messages import BaseMessage, Result
+from exafsd.contract.vocabulary import Flag, Reason
 
 #: rows on the screen
 ROWS = 18
@@ -100,15 +101,15 @@ def _row(header: dict[str, Any], where: str) -> list[str]:
     row = [
         where,
         f"{header['sweep']}{direction}",
-        f"{SHORT[header['channel']]} {header['element']} {header['edge']}",
+        f"{SHORT.get(header['channel'], header['channel'])} {header['element']} {header['edge']}",
     ]
     truth = header.get("truth") or {}
     known = ""
     if truth.get("r") is not None and truth.get("sigma2") is not None:
         known = f"{truth['r']:.3f} {truth['sigma2']:.4f}"
     if header["kind"] == "rejected":
-        return [*row, "", "", "", "", known, "", f"rejected: {header['reason']}"]
-    remarks = [*header["quality"]]
+        return [*row, "", "", "", "", known, "", f"rejected: {Reason.explain(header['reason'])}"]
+    remarks = [Flag.explain(code) for code in header["quality"]]
     if header["guessed"]:
         remarks.append(f"guessed {', '.join(header['guessed'])}")
     score = header["trust"]["score"]
@@ -159,7 +160,8 @@ class Trends:
         if not header["shells"]:
             return
         shell = header["shells"][0]
-        name = f"{header['element']} {header['edge']} {SHORT[header['channel']]} {shell['id']}"
+        channel = SHORT.get(header["channel"], header["channel"])
+        name = f"{header['element']} {header['edge']} {channel} {shell['id']}"
         series = self._series.setdefault(name, (deque(maxlen=TREND), deque(maxlen=TREND)))
         self._series.move_to_end(name)
         while len(self._series) > TRENDS:

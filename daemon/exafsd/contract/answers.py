@@ -84,15 +84,17 @@ Ask = AskSnapshot | AskReplay | AskSchema | AskSettings | AskCard
 _ASK: TypeAdapter[Ask] = TypeAdapter(Annotated[Ask, Field(discriminator="ask")])
 
 
-class Span(_Part):
+class Span(BaseModel):
     """Which numbers of a topic can be replayed: `first` to `last`, none if first > last."""
 
     first: int
     last: int
 
 
-class Reply(_Part):
-    """What every reply begins with."""
+class Reply(BaseModel):
+    """What every reply begins with; a reader passes over what it does not know."""
+
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
     schema_: Literal["exafsd/1"] = Field(default=MESSAGE_SCHEMA, alias="schema")
     id: str = Field(default="", description="of the request")
@@ -129,7 +131,11 @@ class ErrorReply(Reply):
     """A request that could not be served."""
 
     kind: Literal["reply.error"] = "reply.error"
-    reason: Literal["bad_request", "unknown", "other_publisher", "internal"]
+    reason: str = Field(
+        json_schema_extra={
+            "x-known-values": ["bad_request", "unknown", "other_publisher", "internal"]
+        }
+    )
     detail: str
 
 

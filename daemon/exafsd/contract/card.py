@@ -24,7 +24,8 @@ LimitTable = tuple[tuple[Annotated[float, Field(gt=0)], ...], ...]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # a card of a later version may say more; what changes numbers has another `schema`
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Structure(_Frozen):
@@ -214,7 +215,7 @@ class Card(_Frozen):
     software: dict[str, str]
     sha256: dict[Literal["pinn.onnx", "equation.onnx"], str]
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
     @model_validator(mode="after")
     def _complete(self) -> "Card":

@@ -1,7 +1,9 @@
-"""An outcome's header as columns of a table: numbers and text, the same names for every sweep.
+"""An outcome's header as flat fields: the one flattener for CSV, pandas, catalog and terminal.
 
-The columns are for searching and plotting. The header itself is kept beside them as JSON, so that
-nothing on the wire is lost where a table cannot hold it.
+`fields` has what every outcome has, `parameters` the fitted numbers of a result. A catalog wants
+columns that are the same for every sweep (`scalars`), a table one row per shell (`shell_rows`).
+The header itself is kept beside them as JSON, so that nothing on the wire is lost where a table
+cannot hold it.
 """
 
 import math
@@ -12,6 +14,7 @@ from typing import Any, NamedTuple
 from exafsd.contract.card import Card
 
 Header = Mapping[str, Any]
+Row = dict[str, Any]
 Scalar = float | int | str | bool
 
 #: parameters of a shell and their units, as the wire names them
@@ -20,9 +23,17 @@ PHASE = {"fraction": "", "e0_shift": "eV"}
 #: bytes of a column's name that PostgreSQL keeps, the least of the databases under tiled
 COLUMN_LENGTH = 63
 #: of the wire, kept as they are
-TEXT = ("id", "kind", "stream", "channel", "element", "edge")
-#: of the wire, null becomes NaN
-NUMBERS = {"epsilon_k": "", "r_factor": "", "e0": "eV"}
+PLAIN = (
+    "id", "kind", "time", "run_uid", "scan_id", "stream", "channel", "sweep", "direction",
+    "element", "edge", "e0", "epsilon_k", "r_factor", "best", "settings_sha256",
+)  # fmt: skip
+#: columns of a catalog that are text, and numbers with their units; null becomes empty, or NaN
+TEXT = ("id", "kind", "stream", "channel", "element", "edge", "direction", "quality", "guessed",
+        "reason", "detail", "model", "best")  # fmt: skip
+NUMBERS = {"epsilon_k": "", "r_factor": "", "e0": "eV", "trust": "", "k_first": "1/angstrom",
+           "k_last": "1/angstrom", "published": "s", "acquired_start": "s", "acquired_mid": "s",
+           "acquired_end": "s"}  # fmt: skip
+#: numbers with a standard deviation beside them
 VALUES = {"edge_step": "", "energy_shift": "eV", "s02": ""}
 
 
@@ -35,67 +46,97 @@ class Fitted(NamedTuple):
     unit: str
 
 
+def fields(header: Header) -> Row:
+    """Fields that every outcome has, flat; None where it has none.
+
+    Numbers with a standard deviation have it in a field of their name and ``_std``; context and
+    truth have ``context_`` and ``truth_`` before their names, as the wire has these.
+    """
+    acquired, trust = part(header, "acquired"), part(header, "trust")
+    first, last = header.get("k_data") or (None, None)
+    row: Row = {name: header.get(name) for name in PLAIN}
+    row |= {f"acquired_{name}": at for name, at in acquired.items()}
+    row |= {
+        "acquired": acquired["mid"] or acquired["end"],
+        "published": header.get("time"),
+        "averaged": header["averaged"]["n"],
+        "quality": ", ".join(header["quality"]),
+        "guessed": ", ".join(header["guessed"]),
+        "model": part(header, "model").get("name"),
+        "trust": trust.get("score"),
+        "in_domain": trust.get("in_domain", False),
+        "reason": header.get("reason") or trust.get("reason"),
+        "detail": header.get("detail"),
+        "polish": part(header, "polish").get("status"),
+        "k_first": first,
+        "k_last": last,
+    }
+    for name in VALUES:
+        row |= pair(name, part(header, name))
+    row |= {f"context_{name}": item["value"] for name, item in header["context"].items()}
+    row |= {f"truth_{name}": value for name, value in part(header, "truth").items()}
+    return row
+
+
 def parameters(header: Header) -> Iterator[Fitted]:
     """Fitted numbers of a result, the polished ones (``Cu/1/r/polish``) beside the network's."""
-    parts = (("phase", PHASE, "phases"), ("id", SHELL, "shells"))
-    polish = header.get("polish") or {}
-    for owner, ending in ((header, ""), (polish, "/polish")):
-        for key, names, field in parts:
-            for item in owner.get(field) or ():
+    kinds = (("phase", PHASE, "phases"), ("id", SHELL, "shells"))
+    for owner, ending in ((header, ""), (part(header, "polish"), "/polish")):
+        for key, names, field in kinds:
+            for item in parts(owner, field):
                 for name, unit in names.items():
                     if item.get(name) is not None:
                         value, std = number(item[name]["value"]), number(item[name]["std"])
                         yield Fitted(f"{item[key]}/{name}{ending}", value, std, unit)
 
 
+def shell_rows(header: Header) -> Iterator[Row]:
+    """Fields of each shell, of the polish beside them; one empty row where there are none."""
+    polish = part(header, "polish")
+    polished = {shell["id"]: shell for shell in parts(polish, "shells")}
+    phases = {phase["phase"]: phase for phase in parts(header, "phases")}
+    refined = {phase["phase"]: phase for phase in parts(polish, "phases")}
+    for shell in parts(header, "shells") or [Row()]:
+        name, phase = shell.get("id"), shell.get("phase")
+        row: Row = {"shell": name, "phase": phase, "scatterer": shell.get("scatterer")}
+        for parameter in SHELL:
+            row |= pair(parameter, part(shell, parameter))
+            if name in polished:
+                row |= pair(f"polish_{parameter}", part(polished[name], parameter))
+        row |= pair("e0_shift", part(phases.get(phase, Row()), "e0_shift"))
+        if phase in refined:
+            row |= pair("polish_e0_shift", part(refined[phase], "e0_shift"))
+        yield row
+
+
 def scalars(header: Header) -> dict[str, Scalar]:
     """Columns of one outcome; those of its parameters and its context as far as it has them."""
-    trust = header.get("trust") or {}
-    model = header.get("model") or {}
-    k_data = header.get("k_data") or (None, None)
-    found: dict[str, Scalar] = {name: str(header[name]) for name in TEXT}
-    found |= {
-        "sweep": int(header["sweep"]),
-        "direction": header["direction"] or "",
-        "averaged": int(header["averaged"]["n"]),
-        "published": number(header["time"]),
-        "quality": ", ".join(header["quality"]),
-        "guessed": ", ".join(header["guessed"]),
-        "reason": header.get("reason") or trust.get("reason") or "",
-        "detail": header.get("detail") or "",
-        "model": model.get("name") or "",
-        "best": header.get("best") or "",
-        "trust": number(trust.get("score")),
-        "in_domain": bool(trust.get("in_domain")),
-        "k_first": number(k_data[0]),
-        "k_last": number(k_data[1]),
-    }
-    found |= {f"acquired_{name}": number(at) for name, at in header["acquired"].items()}
-    found |= {name: number(header.get(name)) for name in NUMBERS}
-    for name in VALUES:
-        value = header.get(name) or {}
-        found |= _pair(name, value.get("value"), value.get("std"))
+    row = fields(header)
+    columns: dict[str, Scalar] = {name: _text(row[name]) for name in TEXT}
+    columns |= {"sweep": int(row["sweep"]), "averaged": int(row["averaged"])}
+    columns["in_domain"] = bool(row["in_domain"])
+    values = [ending for name in VALUES for ending in (name, f"{name}_std")]
+    columns |= {name: number(row[name]) for name in (*NUMBERS, *values)}
     for name, item in header["context"].items():
         value = item["value"]
         plain = isinstance(value, (int, float)) and not isinstance(value, bool)
-        found[column("context", name)] = float(value) if plain else _text(value)
-    for name, value in (header["truth"] or {}).items():
-        found[column("truth", name)] = number(value)
+        columns[column("context", name)] = float(value) if plain else _text(value)
+    for name, value in part(header, "truth").items():
+        columns[column("truth", name)] = number(value)
     for name, value, std, _ in parameters(header):
-        found |= _pair(column(*name.split("/")), value, std)
-    return found
+        safe = column(*name.split("/"))
+        columns |= {safe: value, f"{safe}_std": std}
+    return columns
 
 
 def units(header: Header) -> dict[str, str]:
     """Units of the columns that have one."""
-    found = {name: unit for name, unit in (NUMBERS | VALUES).items() if unit}
-    found |= {f"acquired_{name}": "s" for name in header["acquired"]}
-    found |= {"k_first": "1/angstrom", "k_last": "1/angstrom", "published": "s"}
+    named = {name: unit for name, unit in (NUMBERS | VALUES).items() if unit}
     for name, item in header["context"].items():
-        found[column("context", name)] = item["unit"] or ""
+        named[column("context", name)] = item["unit"] or ""
     for name, _, _, unit in parameters(header):
-        found[column(*name.split("/"))] = unit
-    return found
+        named[column(*name.split("/"))] = unit
+    return named
 
 
 def model_columns(card: Card) -> list[str]:
@@ -103,24 +144,24 @@ def model_columns(card: Card) -> list[str]:
     names: list[tuple[str, ...]] = [(s.phase, name) for s in card.structures for name in PHASE]
     shells = sorted({(p.phase, p.shell) for p in card.parameters if p.shell is not None})
     names += [(phase, str(shell), name) for phase, shell in shells for name in SHELL]
-    polished = [(*parts, "polish") for parts in names if parts[-1] != "n"]
-    both = [column(*parts) for parts in (*names, *polished)]
+    polished = [(*words, "polish") for words in names if words[-1] != "n"]
+    both = [column(*words) for words in (*names, *polished)]
     return [name for one in both for name in (one, f"{one}_std")]
 
 
-def column(*parts: str) -> str:
+def column(*words: str) -> str:
     """Name of a column that SQL takes: ``Cu/1/r`` becomes ``Cu_1_r``."""
-    safe = re.sub(r"[^A-Za-z0-9_]", "_", "_".join(parts))
+    safe = re.sub(r"[^A-Za-z0-9_]", "_", "_".join(words))
     name = safe[: COLUMN_LENGTH - len("_std")]
     return name if re.match(r"[A-Za-z_]", name) else f"_{name}"
 
 
 def unique(names: Iterable[str]) -> list[str]:
     """Names in order, without those that differ from an earlier one only in case: SQL has none."""
-    kept: dict[str, str] = {}
+    first: dict[str, str] = {}
     for name in names:
-        kept.setdefault(name.lower(), name)
-    return list(kept.values())
+        first.setdefault(name.lower(), name)
+    return list(first.values())
 
 
 def number(value: Any) -> float:
@@ -128,8 +169,22 @@ def number(value: Any) -> float:
     return math.nan if value is None else float(value)
 
 
-def _pair(name: str, value: Any, std: Any) -> dict[str, Scalar]:
-    return {name: number(value), f"{name}_std": number(std)}
+def part(owner: Header, name: str) -> Row:
+    """Object in a header, or an empty one where it is null."""
+    return owner.get(name) or {}
+
+
+def parts(owner: Header, name: str) -> list[Row]:
+    """Objects in a header, none where it is null."""
+    return owner.get(name) or []
+
+
+def pair(name: str, value: Row) -> Row:
+    """Value, its std, and feffit's error bar where there is one."""
+    row: Row = {name: value.get("value"), f"{name}_std": value.get("std")}
+    if "std_feffit" in value:
+        row[f"{name}_std_feffit"] = value["std_feffit"]
+    return row
 
 
 def _text(value: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from exafsd.contract.recipe import FitWindow
+from exafsd.contract.vocabulary import Flag, Problem, Reason, known_codes
 
 MESSAGE_SCHEMA = "exafsd/1"
 #: what an element or an edge looks like in a topic
@@ -210,7 +211,9 @@ class Identity(BaseMessage):
     element: str = Field(description="absorber")
     edge: str = Field(description="K, L3, ...")
     guessed: list[str] = Field(description="which of element and edge were not in the metadata")
-    quality: list[str] = Field(description="flags, see docs/reference/reasons.md")
+    quality: list[str] = Field(
+        description="flags, see docs/reference/reasons.md", json_schema_extra=known_codes(Flag)
+    )
     settings_sha256: str = Field(description="of adapter, reduction and inference settings")
     timing_ms: Timing
 
@@ -247,8 +250,8 @@ class Result(Identity):
         description="which answer to show: shells, or polish.shells"
     )
     trust: Trust
-    convergence: None = None
-    xanes: None = None
+    convergence: dict[str, Any] | None = None
+    xanes: dict[str, Any] | None = None
     arrays: list[ArraySpec] = Field(default_factory=list[ArraySpec])
 
 
@@ -256,7 +259,9 @@ class Rejected(Identity):
     """A sweep, channel and edge that gave no result, and why."""
 
     kind: Literal["rejected"] = "rejected"
-    reason: str = Field(description="a code, see docs/reference/reasons.md")
+    reason: str = Field(
+        description="a code, see docs/reference/reasons.md", json_schema_extra=known_codes(Reason)
+    )
     detail: str = Field(description="a sentence that says what was wrong and what to do")
 
 
@@ -294,9 +299,12 @@ class Status(BaseMessage):
     results: int
     rejected: int
     rate: float = Field(description="outcomes per second since the last status")
-    rejections: dict[str, int] = Field(description="by reason")
+    rejections: dict[str, int] = Field(
+        description="by reason", json_schema_extra=known_codes(Reason)
+    )
     drops: dict[str, int] = Field(
-        description="documents dropped, peers refused and replies not taken, by reason"
+        description="documents dropped, peers refused and replies not taken, by reason",
+        json_schema_extra=known_codes(Problem),
     )
     queues: dict[str, int] = Field(description="what waits, by place")
     lag: float | None = Field(description="seconds from sweep end to result, latest")

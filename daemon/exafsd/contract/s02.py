@@ -17,7 +17,12 @@ class _Frozen(BaseModel):
     )
 
 
-class Foil(_Frozen):
+class _Read(_Frozen):
+    # a file of a later version may say more
+    model_config = ConfigDict(extra="ignore")
+
+
+class Foil(_Read):
     """What the amplitude of a foil was read with: S0² is the same only for the same."""
 
     phase: str = Field(description="of the foil")
@@ -38,7 +43,7 @@ class S02(_Frozen):
     )
 
 
-class Evidence(_Frozen):
+class Evidence(_Read):
     """What a calibration rests on."""
 
     sources: list[str] = Field(description="uid of the run, or names of the files")
@@ -54,7 +59,7 @@ class Evidence(_Frozen):
     version: str = Field(description="of exafsd")
 
 
-class S02File(_Frozen):
+class S02File(_Read):
     """S0² measured on a foil (``exafsd calibrate-s02``)."""
 
     schema_: Literal["exafsd.s02/1"] = Field(default=S02_SCHEMA, alias="schema")

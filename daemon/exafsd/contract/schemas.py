@@ -9,28 +9,47 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from exafsd.contract.answers import ASKS, REPLIES
 from exafsd.contract.card import Card
 from exafsd.contract.messages import MESSAGES
 from exafsd.contract.s02 import S02File
 
+#: keyword for the values that this version knows, where others are valid as well
+KNOWN = "x-known-values"
+
 
 @lru_cache(maxsize=1)
 def schemas() -> dict[str, dict[str, Any]]:
     """File name to JSON schema."""
-    found = {"card.json": Card.model_json_schema(by_alias=True, mode="serialization")}
-    found["s02.json"] = S02File.model_json_schema(by_alias=True, mode="serialization")
-    for message in MESSAGES:
-        kind = message.model_fields["kind"].default
-        schema = message.model_json_schema(by_alias=True, mode="serialization")
-        found[f"message.{kind}.json"] = schema
-    for request in ASKS:
+    read: dict[str, type[BaseModel]] = {"card.json": Card, "s02.json": S02File}
+    read |= {f"message.{m.model_fields['kind'].default}.json": m for m in MESSAGES}
+    read |= {f"{reply.model_fields['kind'].default}.json": reply for reply in REPLIES}
+    named = {
+        name: _opened(model.model_json_schema(by_alias=True, mode="serialization"))
+        for name, model in read.items()
+    }
+    for request in ASKS:  # what a daemon does not understand it must not half answer
         kind = request.model_fields["ask"].default
-        found[f"ask.{kind}.json"] = request.model_json_schema(by_alias=True, mode="validation")
-    for reply in REPLIES:
-        kind = reply.model_fields["kind"].default
-        found[f"{kind}.json"] = reply.model_json_schema(by_alias=True, mode="serialization")
-    return found
+        named[f"ask.{kind}.json"] = request.model_json_schema(by_alias=True, mode="validation")
+    return named
+
+
+def _opened(schema: Any) -> Any:
+    """Schema for a reader: fields and codes of a later version are valid, today's are listed."""
+    if isinstance(schema, list):
+        return [_opened(item) for item in schema]  # type: ignore[reportUnknownVariableType]
+    if not isinstance(schema, dict):
+        return schema
+    opened: dict[str, Any] = {
+        str(key): _opened(value)  # type: ignore[reportUnknownArgumentType]
+        for key, value in schema.items()  # type: ignore[reportUnknownVariableType]
+        if not (key == "additionalProperties" and value is False)
+    }
+    if isinstance(opened.get("enum"), list):
+        opened[KNOWN] = opened.pop("enum")
+    return opened
 
 
 def write(folder: Path) -> None:

@@ -5,7 +5,7 @@ here. A code that a later version adds is no error for a reader of this one.
 """
 
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
 
 class Code(StrEnum):
@@ -49,6 +49,11 @@ class Code(StrEnum):
             return cls(code).words
         except ValueError:
             return code
+
+
+def known_codes(vocabulary: type[Code]) -> dict[str, Any]:
+    """Keyword of a JSON schema: the codes of this version, where others are valid as well."""
+    return {"x-known-values": [code.value for code in vocabulary]}
 
 
 class Flag(Code):

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from event_model import unpack_datum_page, unpack_event_page
+
 from exafsd.contract.vocabulary import Problem, Reason
 from exafsd.documents import assets
 from exafsd.documents.binding import Binding, bind, first, lookup
@@ -139,12 +141,11 @@ class RunAssembler:
         self, document: Mapping[str, Any], received: float | None, now: float
     ) -> Iterator[Sweep | Trouble]:
         """Remember many places in a file."""
-        kwargs = {name: list(values) for name, values in dict(document["datum_kwargs"]).items()}
-        if any(len(values) != len(document["datum_id"]) for values in kwargs.values()):
+        columns = dict(document["datum_kwargs"]).values()
+        if any(len(values) != len(document["datum_id"]) for values in columns):
             raise ValueError("the columns of a datum_page differ in length")
-        for i, datum_id in enumerate(document["datum_id"]):
-            row = {name: values[i] for name, values in kwargs.items()}
-            self._data[str(datum_id)] = (str(document["resource"]), {"datum_kwargs": row})
+        for datum in unpack_datum_page(document):  # type: ignore[arg-type]  # any mapping will do
+            self._data[str(datum["datum_id"])] = (str(datum["resource"]), datum)
         return iter(())
 
     def event(
@@ -299,13 +300,12 @@ class RunAssembler:
             return Fetch(error=str(error))
 
 
-def _rows_of_page(page: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for i, seq_num in enumerate(page["seq_num"]):
-        row: dict[str, Any] = {"descriptor": page["descriptor"], "seq_num": seq_num}
-        row["time"] = page["time"][i]
-        for part in ("data", "timestamps", "filled"):
-            row[part] = {key: values[i] for key, values in dict(page.get(part) or {}).items()}
-        yield row
+def _rows_of_page(page: Mapping[str, Any]) -> Iterator[Any]:
+    """Events of a page, whatever it leaves out."""
+    whole = {"uid": page["seq_num"], "timestamps": {}, "filled": {}} | {
+        name: part for name, part in page.items() if part
+    }
+    return unpack_event_page(whole)  # type: ignore[arg-type]  # any mapping will do
 
 
 def describe(start: Mapping[str, Any], analysis: Analysis) -> Run:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from exafsd.testing.shapes import SweepData, array_events, event_pages, events
+from simulated.shapes import SweepData, array_events, event_pages, events
 
 Documents = list[tuple[Any, Any]]
 #: Energies of the small sweeps here.

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -230,3 +230,14 @@ def _write_hdf5(sweeps: Sequence[SweepData], keys: Sequence[str], folder: Path) 
             rows = [{"energy": energy, **cols, **nums}[key] for energy, cols, nums in sweeps]
             file[f"entry/{key}"] = np.asarray(rows, dtype="<f8")
     return path
+
+
+#: Each shape of documents by its name, made of sweeps, metadata and a folder for files.
+SHAPES: dict[str, Callable[[Iterable[SweepData], Metadata, Path], Iterator[Document]]] = {
+    "event": lambda sweeps, metadata, _: events(sweeps, metadata),
+    "page": lambda sweeps, metadata, _: event_pages(sweeps, metadata),
+    "array": lambda sweeps, metadata, _: array_events(sweeps, metadata),
+    "monitor": lambda sweeps, metadata, _: monitors(sweeps, metadata),
+    "resource": resource_datum,
+    "stream": stream_assets,
+}

@@ -1,0 +1,1 @@
+"""Documents of simulated runs, good and hostile, without a RunEngine."""
