@@ -14,7 +14,8 @@ import numpy as np
 import psutil
 
 from documents import Load
-from exafsd.commands.demo import Part, part, proxy
+from exafsd.testing.parts import Part, part
+from exafsd.testing.processes import proxy
 
 HERE = Path(__file__).parent
 #: s that a process may take to start, and a run to end after its last document

@@ -19,7 +19,7 @@ import psutil
 from rates import START, Measured, Site, daemon_site, measure
 
 from documents import Load
-from exafsd.testing.processes import part
+from exafsd.testing.parts import part
 
 CASES = ("nobody", "dashboard", "dashboard, 2 browsers")
 BROWSERS = 2

@@ -19,7 +19,8 @@ from feed import Feed
 from playwright.sync_api import sync_playwright
 
 from exafsd.client import Follower
-from exafsd.testing.processes import daemon, free_ports, part, proxy
+from exafsd.testing.parts import free_ports, part
+from exafsd.testing.processes import daemon, proxy
 from messages import until
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"

@@ -17,7 +17,7 @@ import pytest
 
 from exafsd.client import Follower
 from exafsd.contract.frames import Message
-from exafsd.testing.processes import free_ports
+from exafsd.testing.parts import free_ports
 
 #: outcomes to wait for before Ctrl-C
 ENOUGH = 16

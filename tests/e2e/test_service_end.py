@@ -121,7 +121,7 @@ def test_documents_without_time_are_counted_and_troubles_among_them_told(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from exafsd.testing.processes import part, wait_for
+from exafsd.testing.parts import part, wait_for
 
 code = "import time; print('up', flush=True); time.sleep(600)"
 with part("child", Path(sys.argv[1]), "-c", code) as child:

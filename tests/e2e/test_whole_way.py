@@ -16,9 +16,10 @@ import zmq
 from plain_subscriber import subscribe
 
 from exafsd import codec
-from exafsd.commands.demo import daemon, part, proxy
 from exafsd.contract.schemas import schemas
 from exafsd.testing.catalog_server import CatalogServer, write_profile
+from exafsd.testing.parts import part
+from exafsd.testing.processes import daemon, proxy
 
 SHAPES = ("array", "event", "page", "monitor", "resource", "stream")
 #: sweeps in the run of each shape

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exafsd.contract import Autobk, Recipe
-from exafsd.reduction.audit import RESTARTS, Auditor
+from exafsd.reduction.audit import Auditor
 from exafsd.reduction.e0 import find_e0
 from exafsd.reduction.engine import reduce_mu
 from exafsd.reduction.memory import Settled
@@ -24,6 +24,7 @@ from exafsd.reduction.plan import Plan
 from exafsd.reduction.verdict import DIFFERENCE, Job, Verdict, judge
 from exafsd.settings.analysis import Analysis
 from exafsd.spectra import Edge, Run, Spectrum, SpectrumError, SpectrumId, Sweep
+from exafsd.worker_process import RESTARTS
 from reducing import Preparation, Reducing, sweeps_of_file
 from synthetic import ROOT, foil
 

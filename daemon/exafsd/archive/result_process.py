@@ -2,16 +2,11 @@
 
 Tiled takes milliseconds for each outcome, and seconds when it is busy. The daemon only puts a
 message into a queue; a thread encodes it into a pipe, and the process at its end waits for tiled.
-The process is started as ``python -c``, not by multiprocessing, which would run the user's own
-script again where exafsd lives in a RunEngine's script.
 """
 
 import os
-import pickle
 import queue
-import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -25,37 +20,22 @@ from exafsd.contract.frames import encode
 from exafsd.contract.messages import Rejected, Result, RunStart, RunStop
 from exafsd.contract.vocabulary import Problem
 from exafsd.settings.analysis import Analysis
-
-#: times the process is started again
-RESTARTS = 3
-#: the live spectra come first
-NICENESS = 10
-SERVE = "from exafsd.archive.result_process import serve; serve()"
+from exafsd.worker_process import GONE, RESTARTS, Worker, serving
 
 
 def serve() -> None:
-    """Write what comes on standard input; troubles and counts go to standard output."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # the daemon ends us, when it is done
-        signal.signal(number, signal.SIG_IGN)
-    os.nice(NICENESS)
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print
-
-    def answer(*told: Any) -> None:
-        pickle.dump(told, answers)
-        answers.flush()
-
-    with suppress(EOFError, BrokenPipeError, pickle.UnpicklingError):  # the daemon has gone
-        catalog, cards = pickle.load(sys.stdin.buffer)  # noqa: S301  # our parent's, by a pipe
-        writer = ResultWriter(catalog, cards, lambda *told: answer("report", *told))
+    """Write what comes; troubles and counts are the answers."""
+    with serving() as (take, answer):
+        catalog, cards = take()
+        writer = ResultWriter(catalog, cards, lambda *trouble: answer(("report", *trouble)))
         while True:
-            name, *item = pickle.load(sys.stdin.buffer)  # noqa: S301
+            name, *item = take()
             getattr(writer, name)(*item)
             if writer.lost:
-                answer("lost", dict(writer.lost))
+                answer(("lost", dict(writer.lost)))
                 writer.lost.clear()
             if name == "run_ended":
-                answer("ended", item[0].run_uid)
+                answer(("ended", item[0].run_uid))
     os._exit(0)  # everything is written; tiled's client would take a second to be taken down
 
 
@@ -87,7 +67,7 @@ class ResultProcess:
         self._full = self._closing = False
         self._size = size
         self._queue: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Worker | None = None
         self._deaths = 0
         self._lock = threading.Lock()  # of the next
         self._unfinished: Counter[str] = Counter()  # outcomes given to the process, by run
@@ -172,34 +152,24 @@ class ResultProcess:
                     Problem.RESULTS, f"run {first.run_uid}: {type(error).__name__}: {error}"
                 )
         if self._process is not None:
-            with suppress(OSError):
-                self._process.stdin.close()  # type: ignore[union-attr]  # a pipe
+            self._process.finish()
 
     def _send(self, item: tuple[Any, ...]) -> None:
         if self._process is None:
-            self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and code
-                [sys.executable, "-P", "-c", SERVE],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                start_new_session=True,  # out of reach of the terminal's Ctrl-C
-            )
+            self._process = Worker(__name__)
             self._listener = threading.Thread(
                 target=self._listen, args=(self._process,), name="exafsd-results-trouble",
                 daemon=True,
             )  # fmt: skip
             self._listener.start()
-            pickle.dump(self._about, self._process.stdin)  # type: ignore[arg-type]  # a pipe
-        pickle.dump(item, self._process.stdin)  # type: ignore[arg-type]
-        self._process.stdin.flush()  # type: ignore[union-attr]
+            self._process.send(self._about)
+        self._process.send(item)
 
     def _bury(self) -> None:
         """The process has died, and with it what it had not written."""
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
-            process.wait()
-            with suppress(OSError):
-                process.stdin.close()  # type: ignore[union-attr]
+            process.bury()
         self._deaths += 1
         with self._lock:
             self._lose(self._unfinished.total())
@@ -223,12 +193,11 @@ class ResultProcess:
             why = Problem.RESULTS_SHUTDOWN if self._closing else Problem.RESULTS_PROCESS
             self.lost[why] += outcomes
 
-    def _listen(self, process: "subprocess.Popen[bytes]") -> None:
+    def _listen(self, process: Worker) -> None:
         """Pass on what the process tells, until it ends."""
-        back = process.stdout
-        with suppress(EOFError, OSError, pickle.UnpicklingError):
+        with suppress(*GONE):
             while True:
-                name, *told = pickle.load(back)  # type: ignore[arg-type]  # noqa: S301
+                name, *told = process.receive()
                 if name == "report":
                     self._report(*told)
                 elif name == "lost":
@@ -237,4 +206,4 @@ class ResultProcess:
                     with self._lock:
                         del self._unfinished[told[0]]
                         self._begun.discard(told[0])
-        back.close()  # type: ignore[union-attr]
+        process.close_answers()

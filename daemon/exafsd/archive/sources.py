@@ -3,10 +3,11 @@
 import json
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from exafsd.archive.catalog import CatalogError, documents, is_embedded, open_catalog, runs
 from exafsd.archive.journal import JournaledRun, find_run, read_journal
@@ -15,17 +16,12 @@ Documents = Iterator[tuple[str, Any]]
 _log = logging.getLogger(__name__)
 
 
-class ArchivedRun(Protocol):
-    """A run that can be replayed."""
+@dataclass(frozen=True)
+class ArchivedRun:
+    """A run that can be replayed: its start document, and what gives all of its documents."""
 
-    @property
-    def start(self) -> Mapping[str, Any]:
-        """The start document."""
-        ...
-
-    def documents(self) -> Documents:
-        """All documents."""
-        ...
+    start: Mapping[str, Any]
+    documents: Callable[[], Documents]
 
 
 class ArchiveSource(ABC):
@@ -92,15 +88,14 @@ class JournalSource(ArchiveSource):
         self._folder = folder
 
     def _found(self, *chosen: Any) -> Iterator[ArchivedRun]:
-        for run in read_journal(self._folder, *chosen):
-            yield _Journaled(run)
+        return map(_journaled, read_journal(self._folder, *chosen))
 
     def run(self, uid: str) -> ArchivedRun:
         """The run of this uid."""
         found = find_run(self._folder, uid)
         if found is None:
             raise CatalogError(f"no run {uid!r} in {self._folder}")
-        return _Journaled(found)
+        return _journaled(found)
 
     def close(self) -> None:
         """Nothing: files are open only while they are read."""
@@ -114,41 +109,24 @@ class CatalogSource(ArchiveSource):
         self.shared = not is_embedded(catalog)
 
     def _found(self, *chosen: Any) -> Iterator[ArchivedRun]:
-        for run in runs(self.catalog, *chosen):
-            yield _Catalogued(run)
+        return map(_catalogued, runs(self.catalog, *chosen))
 
     def run(self, uid: str) -> ArchivedRun:
         """The run of this uid."""
         (run,) = runs(self.catalog, uid)
-        return _Catalogued(run)
+        return _catalogued(run)
 
     def close(self) -> None:
         """End the connection."""
         self.catalog.context.close()
 
 
-@dataclass(frozen=True)
-class _Journaled:
-    run: JournaledRun
-
-    @property
-    def start(self) -> Mapping[str, Any]:
-        return self.run.start
-
-    def documents(self) -> Documents:
-        return self.run.documents(_log.warning)
+def _journaled(run: JournaledRun) -> ArchivedRun:
+    return ArchivedRun(run.start, partial(run.documents, _log.warning))
 
 
-@dataclass(frozen=True)
-class _Catalogued:
-    run: Any
-
-    @property
-    def start(self) -> Mapping[str, Any]:
-        return self.run.metadata["start"]
-
-    def documents(self) -> Documents:
-        return documents(self.run)
+def _catalogued(run: Any) -> ArchivedRun:
+    return ArchivedRun(run.metadata["start"], partial(documents, run))
 
 
 def _values(search: Mapping[str, str] | None) -> dict[str, Any]:

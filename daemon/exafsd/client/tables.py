@@ -5,10 +5,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from exafsd.contract.columns import PLAIN, SHELL, Row, fields, part, parts, shell_rows
-from exafsd.contract.frames import ARRAY_UNITS, Message
+from exafsd.contract.frames import ARRAY_UNITS, Message, stacked
 
 if TYPE_CHECKING:
     import pandas  # pyright: ignore[reportMissingTypeStubs]
@@ -87,31 +86,17 @@ def to_xarray(messages: Iterable[Message]) -> "xarray.Dataset":
         name: ("spectrum", [row.get(name) for row in common])
         for name in dict.fromkeys(name for row in common for name in row)
     }
-    for coordinate, names in (("k", ON_K), ("r", ON_R)):
+    for coordinate, names in (("k", ON_K), ("r", ON_R), ("point", ON_ENERGY)):
         grid = next((m.arrays[coordinate] for m in results if coordinate in m.arrays), None)
-        if grid is None:
-            continue
-        found[coordinate] = (coordinate, grid, {"units": ARRAY_UNITS[coordinate]})
+        if grid is not None:
+            found[coordinate] = (coordinate, grid, {"units": ARRAY_UNITS[coordinate]})
         for name in names:
-            stacked = _stacked(results, name, grid.size)
-            found[name] = (("spectrum", coordinate), stacked, {"units": ARRAY_UNITS[name]})
-    longest = max((m.arrays["energy"].size for m in results if "energy" in m.arrays), default=0)
-    for name in ON_ENERGY if longest else ():
-        stacked = _stacked(results, name, longest)
-        found[name] = (("spectrum", "point"), stacked, {"units": ARRAY_UNITS[name]})
+            table = stacked(results, name)
+            if table is not None:
+                found[name] = (("spectrum", coordinate), table, {"units": ARRAY_UNITS[name]})
     found |= _shells(results)
     coordinates = {"k", "r", "shell", "id", "sweep", "acquired"} & set(found)
     return xr.Dataset(found).set_coords(sorted(coordinates))
-
-
-def _stacked(results: list[Message], name: str, size: int) -> NDArray[Any]:
-    """Arrays of one name below each other, (spectrum, size)."""
-    rows = np.full((len(results), size), np.nan, dtype=np.float64 if name == "energy" else "f4")
-    for row, message in zip(rows, results, strict=True):
-        array = message.arrays.get(name)
-        if array is not None:
-            row[: array.size] = array
-    return rows
 
 
 def _shells(results: list[Message]) -> dict[str, Any]:

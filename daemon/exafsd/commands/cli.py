@@ -5,6 +5,8 @@ import gc
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -41,6 +43,19 @@ def fail(text: object, code: int = 1) -> NoReturn:
     raise typer.Exit(code)
 
 
+@contextmanager
+def failing(*errors: type[Exception], code: int = 1) -> Iterator[None]:
+    """Say what is wrong and end, where one of these errors says so."""
+    try:
+        yield
+    except errors as error:
+        fail(error, code)
+
+
+#: what archives and catalogs raise where they cannot be read
+UNREADABLE = (ValueError, LookupError, OSError, RuntimeError)
+
+
 def _settings(config: Path | None, **overrides: Any) -> Any:
     from pydantic import ValidationError
 
@@ -59,10 +74,8 @@ def _with_model(config: Path | None, model: str | None) -> Any:
     from exafsd.commands.models import with_model
     from exafsd.inference.registry import BundleError
 
-    try:
+    with failing(BundleError):
         return with_model(_settings(config), model)
-    except BundleError as error:
-        fail(error)
 
 
 def _log(level: str) -> None:
@@ -95,15 +108,10 @@ def run(config: ConfigOption = None) -> None:
     from exafsd.publishing import AddressError, KeyFileError
     from exafsd.service.wiring import make_service
 
-    try:
+    with failing(AddressError, KeyFileError, OSError):
         service, _ = make_service(settings)
-    except (AddressError, KeyFileError, OSError) as error:
-        fail(error)
-    service.handle_signals()
-    try:
+        service.handle_signals()
         service.run()
-    except OSError as error:  # the source's address
-        fail(error)
 
 
 @app.command()
@@ -177,11 +185,9 @@ def replay(
     settings = _with_model(config, model)
     _log("ERROR")
     options = Options(realtime, processes, resume, write, compare, publish, json)
-    try:
+    with failing(*UNREADABLE):
         chosen = Selection.parse(uid, last, since, until, search or [])
         complete = replay_runs(catalog, chosen, settings, options)
-    except (ValueError, LookupError, OSError, RuntimeError) as error:
-        fail(error)
     if not complete:
         raise typer.Exit(1)
 
@@ -197,10 +203,8 @@ def export(
     """Write the results of a run into a file."""
     from exafsd.exports.export import export as export_run
 
-    try:
+    with failing(*UNREADABLE):
         typer.echo(export_run(catalog, uid, to))
-    except (ValueError, LookupError, OSError, RuntimeError) as error:
-        fail(error)
 
 
 @app.command("calibrate-s02")
@@ -228,12 +232,10 @@ def calibrate_s02(
 
     settings = _with_model(config, model)
     _log("ERROR")
-    try:
+    with failing(*UNREADABLE):
         foil = FoilData.parse(sources, uid, element, edge, channel, at_least)
         for line in calibrate_to_file(foil, settings, to):
             typer.echo(line)
-    except (ValueError, LookupError, OSError, RuntimeError) as error:
-        fail(error)
 
 
 @app.command()
@@ -247,10 +249,8 @@ def watch(
     """Follow results in the terminal, truth beside prediction where there is one."""
     from exafsd.commands.terminal import watch_address
 
-    try:
+    with failing(ValueError):  # the keys
         watch_address(address, topic, json, seconds, keys)
-    except ValueError as error:  # the keys
-        fail(error)
 
 
 @app.command()
@@ -275,10 +275,8 @@ def dashboard(
         fail(f"{error}; the dashboard needs: pip install 'exafsd[dashboard]'")
     _log("WARNING")
     os.nice(10)  # where it shares a machine with the daemon, spectra come first
-    try:
+    with failing(ValueError, OSError):  # the keys, or the port is taken
         page = Dashboard(connect or address, answers, keys, host, port, name or [])
-    except (ValueError, OSError) as error:  # the keys, or the port is taken
-        fail(error)
     typer.echo(f"dashboard at {page.url}, following {connect or address}")
     if browser:
         typer.launch(page.url)
@@ -295,10 +293,8 @@ def status(
     """Say how the daemon is: exit 0 if it is ready, 1 if none answers, 3 if it is not ready."""
     from exafsd.commands.terminal import hear_status, status_lines
 
-    try:
+    with failing(ValueError):  # the keys, or something else talks there
         header = hear_status(address, timeout, keys)
-    except ValueError as error:  # the keys, or something else talks there
-        fail(error)
     if header is None:
         fail(f"no daemon answers at {address} within {timeout:g} s")
     if json:
@@ -322,10 +318,8 @@ def keys(
     """Make keys of the server, if there are none yet, and of clients."""
     from exafsd.publishing import KeyFileError, make_keys
 
-    try:
+    with failing(KeyFileError, OSError):
         made = make_keys(folder, client or [])
-    except (KeyFileError, OSError) as error:
-        fail(error)
     for path in made:
         typer.echo(f"made {path}")
     typer.echo(
@@ -359,10 +353,8 @@ def demo(
     """Simulated beamline to published results, all on this machine."""
     from exafsd.commands.demo import DemoError, Options, run_demo
 
-    try:
+    with failing(DemoError):
         run_demo(Options(seconds, rate, shape, publish, answers, port, folder))
-    except DemoError as error:
-        fail(error)
 
 
 @models_app.command("list")
@@ -385,10 +377,8 @@ def models_show(
     from exafsd.commands.models import find_card, show_card
     from exafsd.inference.registry import BundleError
 
-    try:
+    with failing(BundleError):
         card = find_card(name, _settings(config))
-    except BundleError as error:
-        fail(error)
     if text:
         show_card(card)
     else:

@@ -17,16 +17,8 @@ from rich.live import Live
 from exafsd.client import Message, Subscriber
 from exafsd.commands.terminal import REFRESH, Screen
 from exafsd.testing.catalog_server import CatalogServer, write_profile
-from exafsd.testing.processes import (
-    START_DEADLINE,
-    Part,
-    PartError,
-    daemon,
-    free_ports,
-    part,
-    proxy,
-    wait_for_port,
-)
+from exafsd.testing.parts import START_DEADLINE, Part, PartError, free_ports, part, wait_for_port
+from exafsd.testing.processes import daemon, proxy
 
 #: s the beamline may go on beyond what was asked, for its first FEFF run and writing to the
 #: catalog; and the daemon beyond the beamline, for result runs

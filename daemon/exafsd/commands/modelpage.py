@@ -2,54 +2,27 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
-from exafsd.contract.card import PINN_FILE, AccuracyRow, Card, Parameter
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
-HEAD = """\
-# Models
+from exafsd.contract.card import PINN_FILE, AccuracyRow, Card
 
-Made by `make schemas` from the cards of the models that come with exafsd.
-`exafsd models show NAME --text` prints the same of any model, `exafsd models show NAME` the whole
-card.
-
-The tables of accuracy are of measured spectra. feffit is Larch's, with the same structure and
-window ([reference fits](explanation/reference-fits.md)), and ± its error bar; the network's ± is
-its own standard deviation. *Bars* is the difference in units of feffit's error bar. *Whole feffit*
-is Larch's with everything in it that the network sees: multiple scattering, farther shells and C3.
-"""
+ACCURACY_HEAD = (
+    "spectrum", "parameter", "feffit", "network", "difference", "bars", "polish, bars",
+    "whole feffit", "network, difference",
+)  # fmt: skip
 
 
 def page(cards: Iterable[Card]) -> str:
     """Markdown page with a section for each card, in order of their names."""
     ordered = sorted(cards, key=lambda card: card.name)
-    head = ["model", "edge", "structure", "measured spectra", "largest difference in R", "in N·S0²"]
-    overview = _table(head, [_overview(card) for card in ordered])
-    return "\n".join([HEAD, *overview, *(f"\n{section(card)}" for card in ordered)])
+    return _templates().page([(card, judged(card)) for card in ordered])
 
 
 def section(card: Card) -> str:
     """Markdown section of one card."""
-    return "\n".join(
-        [
-            f"## {card.name}",
-            "",
-            f"{card.description.rstrip('.')}.",
-            "",
-            *_facts(card),
-            "",
-            *_table(["parameter", "unit", "bounds", "prior", "in the crystal"], _priors(card)),
-            "",
-            *_ties(card),
-            *_accuracy(card.accuracy),
-            "",
-            "Trained by",
-            "",
-            "```text",
-            card.training.command,
-            "```",
-            "",
-        ]
-    )
+    return _templates().section(card)
 
 
 def largest(card: Card, name: str, relative: bool = False) -> float | None:
@@ -81,79 +54,32 @@ def judged(card: Card) -> tuple[str, str, str]:
     )
 
 
-def _overview(card: Card) -> list[str]:
-    structures = ", ".join(f"{s.formula} ({s.source})" for s in card.structures)
-    link = f"[{card.name}](#{card.name})"
-    return [link, f"{card.absorber} {card.edge}", structures, *judged(card)]
-
-
-def _facts(card: Card) -> Iterator[str]:
-    for structure, window in zip(card.structures, card.fit, strict=False):
-        group = f", {structure.space_group}" if structure.space_group else ""
-        (k0, k1), (r0, r1) = window.k, window.r
-        yield (
-            f"- {structure.phase}: {structure.formula}{group}, {structure.source};"
-            f" fitted for R {r0:g} to {r1:g} Å, k {k0:g} to {k1:g} 1/Å, k weight {window.kweight}"
-        )
-    limits, training = card.thresholds, card.training
-    yield (
-        f"- needs data to k = {limits.k_max_min:g} 1/Å; withheld above an out-of-domain score of"
-        f" {limits.ood:g} ({limits.ood_false_alarms:.1%} of good simulated spectra are)"
+def _templates() -> Any:
+    """Macros `page` and `section` of the template."""
+    loader = PackageLoader("exafsd.commands", "")
+    environment = Environment(  # noqa: S701  # Markdown for a terminal or our own pages, no HTML
+        loader=loader, undefined=StrictUndefined, keep_trailing_newline=True
     )
-    covered = card.calibration.coverage_90.values()
-    if covered:
+    environment.filters["g"] = lambda value: f"{value:g}"
+    names = {"graph": PINN_FILE, "accuracy_head": ACCURACY_HEAD, "accuracy": _accuracy, "zip": zip}
+    return environment.get_template("modelpage.md.jinja", globals=names).module
+
+
+def _accuracy(rows: Sequence[AccuracyRow]) -> Iterator[tuple[str, ...]]:
+    """Cells of the table of accuracy; a spectrum is named once."""
+    named = ""
+    for row in rows:
+        spectrum, named = "" if row.spectrum == named else row.spectrum, row.spectrum
         yield (
-            f"- 90 % intervals cover {min(covered):.1%} to {max(covered):.1%} of"
-            f" {card.calibration.validation_spectra} simulated spectra not trained on, by parameter"
+            spectrum,
+            f"`{row.parameter}`",
+            _with_error(row.feffit, row.feffit_stderr),
+            _with_error(row.network, row.network_std),
+            f"{row.network - row.feffit:+z.{_places(row.feffit_stderr)}f}",
+            _in_bars(row.network, row),
+            "" if row.polish is None else _in_bars(row.polish, row),
+            *_against_whole(row),
         )
-    yield (
-        f"- {training.minutes:g} minutes of training; {training.through_instrument:.0%} of the"
-        " spectra went through the whole instrument"
-    )
-    yield f"- version {card.version}, licence {card.licence}, network {card.sha256[PINN_FILE][:12]}"
-
-
-def _priors(card: Card) -> Iterator[list[str]]:
-    for p in card.parameters:
-        low, high = p.bounds
-        prior = f"{p.prior.mean:g} ± {p.prior.std:g} ({p.prior.kind})"
-        yield [f"`{p.id}`", p.unit, f"{low:g} to {high:g}", prior, _in_crystal(p)]
-
-
-def _in_crystal(p: Parameter) -> str:
-    if p.r_eff is None or p.degeneracy is None:
-        return ""
-    return f"{p.degeneracy:g} {p.scatterer} at {p.r_eff:.3f} Å"
-
-
-def _ties(card: Card) -> list[str]:
-    if not card.ties:
-        return []
-    listed = [f"- {tie.target}: {tie.expression}" for tie in card.ties]
-    return ["What follows from the parameters:", "", *listed, ""]
-
-
-def _accuracy(rows: Sequence[AccuracyRow]) -> list[str]:
-    if not rows:
-        return ["Not compared with feffit on a measured spectrum yet."]
-    body: list[list[str]] = []
-    for i, row in enumerate(rows):
-        difference = row.network - row.feffit
-        body.append(
-            [
-                row.spectrum if i == 0 or rows[i - 1].spectrum != row.spectrum else "",
-                f"`{row.parameter}`",
-                _with_error(row.feffit, row.feffit_stderr),
-                _with_error(row.network, row.network_std),
-                f"{difference:+z.{_places(row.feffit_stderr)}f}",
-                _in_bars(row.network, row),
-                "" if row.polish is None else _in_bars(row.polish, row),
-                *_against_whole(row),
-            ]
-        )
-    head = ["spectrum", "parameter", "feffit", "network", "difference", "bars", "polish, bars"]
-    head += ["whole feffit", "network, difference"]
-    return _table(head, body)
 
 
 def _against_whole(row: AccuracyRow) -> tuple[str, str]:
@@ -180,8 +106,3 @@ def _with_error(value: float, error: float) -> str:
 def _places(error: float) -> int:
     """Decimal places that show two digits of an error."""
     return max(0, 1 - math.floor(math.log10(error))) if error > 0 else 4
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]

@@ -97,3 +97,19 @@ def decode(frames: Sequence[bytes], headers_only: bool = False) -> Message:
     except (ValueError, KeyError, TypeError) as error:
         raise FrameError(f"the arrays do not fit their header: {error}") from None
     return Message(topic, header, arrays)
+
+
+def stacked(messages: Sequence[Message], name: str) -> NDArray[Any] | None:
+    """Arrays of one name below each other, (messages, points); None where no message has it.
+
+    NaN stands beyond the end of a shorter one, and for a message without it.
+    """
+    rows = [message.arrays.get(name) for message in messages]
+    longest = max((row.size for row in rows if row is not None), default=-1)
+    if longest < 0:
+        return None
+    table = np.full((len(rows), longest), np.nan, "f8" if name == "energy" else "f4")
+    for place, row in zip(table, rows, strict=True):
+        if row is not None:
+            place[: row.size] = row
+    return table

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from exafsd.client import Message, rows
-from exafsd.contract.frames import ARRAY_UNITS
+from exafsd.contract.frames import ARRAY_UNITS, stacked
 from exafsd.contract.messages import MESSAGE_SCHEMA
 
 #: a spreadsheet would take text that begins so for a formula
@@ -48,25 +48,19 @@ def as_hdf5(messages: Sequence[Message]) -> bytes:
     out = io.BytesIO()
     with h5py.File(out, "w") as file:
         file.attrs["schema"] = MESSAGE_SCHEMA
-        table = rows(messages)
+        columns = rows(messages)
         group = file.create_group("table")
-        for name in _columns(table):
-            group[name.replace("/", "|")] = _dataset([row.get(name) for row in table])
+        for name in _columns(columns):
+            group[name.replace("/", "|")] = _dataset([row.get(name) for row in columns])
         whole = [json.dumps(message.header) for message in messages]
         file.create_dataset("message", data=whole, dtype=h5py.string_dtype(), compression="gzip")
         group = file.create_group("spectra")
         held = [message for message in messages if message.arrays]
         group["id"] = _dataset([message.header["id"] for message in held])
         for name, unit in ARRAY_UNITS.items():
-            arrays = [message.arrays.get(name) for message in held]
-            sizes = [array.size for array in arrays if array is not None]
-            if not sizes:
-                continue
-            stacked = np.full((len(held), max(sizes)), np.nan, "f8" if name == "energy" else "f4")
-            for row, array in zip(stacked, arrays, strict=True):
-                if array is not None:
-                    row[: array.size] = array
-            group.create_dataset(name, data=stacked, compression="gzip").attrs["unit"] = unit
+            table = stacked(held, name)
+            if table is not None:
+                group.create_dataset(name, data=table, compression="gzip").attrs["unit"] = unit
     return out.getvalue()
 
 

@@ -18,7 +18,7 @@ import xraydb
 from numpy.typing import NDArray
 
 from exafsd.contract.columns import Scalar, column, parameters, scalars
-from exafsd.contract.frames import ARRAY_UNITS, Message
+from exafsd.contract.frames import ARRAY_UNITS, Message, stacked
 
 DEFINITION = "NXxas"
 DEFINITION_URL = (
@@ -63,19 +63,6 @@ def by_series(outcomes: Sequence[Message]) -> dict[str, list[Message]]:
     return series
 
 
-def stack(outcomes: Sequence[Message], name: str) -> NDArray[Any] | None:
-    """(outcomes, points) array, NaN where one is shorter or has none; None where all have none."""
-    rows = [outcome.arrays.get(name) for outcome in outcomes]
-    known = [row for row in rows if row is not None]
-    if not known:
-        return None
-    stacked = np.full((len(rows), max(map(len, known))), np.nan, known[0].dtype)
-    for place, row in zip(stacked, rows, strict=True):
-        if row is not None:
-            place[: len(row)] = row
-    return stacked
-
-
 def _entry(entry: h5py.Group, start: Mapping[str, Any], outcomes: Sequence[Message]) -> None:
     first = outcomes[0].header
     columns = _columns(outcomes)
@@ -98,7 +85,7 @@ def _entry(entry: h5py.Group, start: Mapping[str, Any], outcomes: Sequence[Messa
         ("chi", ("chi_k2", "chi_k2_pred"), "k"),
         ("chir", ("chir_mag", "chir_mag_pred"), "r"),
     ):
-        _plot(entry, name, {s: stack(outcomes, s) for s in signals}, axis, outcomes, sweep)
+        _plot(entry, name, {s: stacked(outcomes, s) for s in signals}, axis, outcomes, sweep)
     _parameters(entry, outcomes, columns)
     kept = _group(entry, "outcomes", "NXcollection")
     for name in OUTCOME:
@@ -108,7 +95,7 @@ def _entry(entry: h5py.Group, start: Mapping[str, Any], outcomes: Sequence[Messa
 
 def _spectra(entry: h5py.Group, outcomes: Sequence[Message], sweep: NDArray[Any]) -> None:
     """Normalised mu(E), where NXxas wants it, and a plot of it."""
-    energy, norm = stack(outcomes, "energy"), stack(outcomes, "norm")
+    energy, norm = stacked(outcomes, "energy"), stacked(outcomes, "norm")
     if energy is None or norm is None:
         return
     measured = energy[~np.isnan(energy).all(axis=1)]
@@ -123,7 +110,7 @@ def _spectra(entry: h5py.Group, outcomes: Sequence[Message], sweep: NDArray[Any]
     data = _group(entry, "spectra", "NXdata")
     data["energy"], data["intensity"] = entry["energy"], entry["intensity"]
     data["sweep"] = sweep
-    flat = stack(outcomes, "flat")
+    flat = stacked(outcomes, "flat")
     if flat is not None:
         data["flat"] = flat
         data.attrs["auxiliary_signals"] = ["flat"]

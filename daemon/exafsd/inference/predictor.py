@@ -10,9 +10,6 @@ from exafsd.contract.card import CARD_SCHEMA, Card
 from exafsd.contract.grid import K_SIZE
 from exafsd.spectra import Prediction
 
-OUTPUTS = ("theta", "theta_cov", "chi_k2_pred", "chi_k2_exafs", "ood")
-EQUATION_OUTPUTS = ("chi", "jacobian")
-
 Rows = NDArray[np.float32]
 
 
@@ -60,8 +57,8 @@ def checked_session(
     return made
 
 
-class Predictor:
-    """Runs ``pinn.onnx`` of one bundle.
+class _Graph:
+    """A graph of a bundle, started.
 
     Raises
     ------
@@ -69,8 +66,19 @@ class Predictor:
         If the graph is not the one its card describes.
     """
 
+    outputs: tuple[str, ...]
+    #: the output whose last axis is the card's parameters
+    counted: str
+
     def __init__(self, path: Path, card: Card) -> None:
-        self._session = checked_session(path, card, OUTPUTS, "theta")
+        self._session = checked_session(path, card, self.outputs, self.counted)
+
+
+class Predictor(_Graph):
+    """Runs ``pinn.onnx`` of one bundle."""
+
+    outputs = ("theta", "theta_cov", "chi_k2_pred", "chi_k2_exafs", "ood")
+    counted = "theta"
 
     def predict(self, chi_k2: NDArray[np.float32], mask: NDArray[np.float32]) -> list[Prediction]:
         """Read a batch.
@@ -82,7 +90,7 @@ class Predictor:
         """
         if chi_k2.shape != mask.shape or chi_k2.shape[1:] != (K_SIZE,):
             raise ValueError(f"shapes {chi_k2.shape} and {mask.shape} are not (batch, {K_SIZE})")
-        rows = self._session.run(list(OUTPUTS), {"chi_k2": chi_k2, "mask": mask})
+        rows = self._session.run(list(self.outputs), {"chi_k2": chi_k2, "mask": mask})
         theta, cov, pred, exafs, ood = (np.asarray(array, dtype=float) for array in rows)
         return [
             Prediction(theta[i], cov[i], pred[i], exafs[i], float(ood[i]))
@@ -90,17 +98,11 @@ class Predictor:
         ]
 
 
-class Equation:
-    """Runs ``equation.onnx`` of one bundle.
+class Equation(_Graph):
+    """Runs ``equation.onnx`` of one bundle."""
 
-    Raises
-    ------
-    ValueError
-        If the graph is not the one its card describes.
-    """
-
-    def __init__(self, path: Path, card: Card) -> None:
-        self._session = checked_session(path, card, EQUATION_OUTPUTS, "jacobian")
+    outputs = ("chi", "jacobian")
+    counted = "jacobian"
 
     def __call__(self, theta: NDArray[np.floating]) -> tuple[Rows, Rows]:
         """chi(k), without a k weight, and its derivatives.
@@ -115,7 +117,5 @@ class Equation:
         chi, jacobian
             (b, 401) and (b, 401, p) float32 on the contract grid.
         """
-        chi, jacobian = self._session.run(
-            list(EQUATION_OUTPUTS), {"theta": theta.astype(np.float32)}
-        )
+        chi, jacobian = self._session.run(list(self.outputs), {"theta": theta.astype(np.float32)})
         return np.asarray(chi), np.asarray(jacobian)

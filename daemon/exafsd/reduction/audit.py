@@ -1,17 +1,9 @@
 """Some spectra once more by Larch itself, in a process of its own.
 
-Larch's `autobk` is slow and counts in a module's global, so it gets a process, not a thread. The
-process is started as ``python -c``, not by multiprocessing: that would run the user's own script a
-second time where exafsd lives inside a RunEngine's script without a ``__main__`` guard.
+Larch's `autobk` is slow and counts in a module's global, so it gets a process, not a thread.
 """
 
-import os
-import pickle
 import queue
-import select
-import signal
-import subprocess
-import sys
 import threading
 import warnings
 from collections import Counter, deque
@@ -20,44 +12,22 @@ from contextlib import suppress
 import numpy as np
 
 from exafsd.reduction.verdict import Job, Verdict, judge
+from exafsd.worker_process import GONE, RESTARTS, Worker, serving
 
 #: spectra that may wait for the process; more are not audited
 WAITING = 8
-#: times the process is started again
-RESTARTS = 3
 #: s that Larch may take for one spectrum; a scan of 4,000 points takes 0.2 s
 PATIENCE = 60.0
-#: the live spectra come first
-NICENESS = 10
 #: verdicts that medians and maxima of the metrics are taken over
 RECENT = 100
-SERVE = "from exafsd.reduction.audit import serve; serve()"
 
 
 def serve() -> None:
-    """Answer jobs on standard input until it ends; the audit process."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C is for the daemon, which ends us
-        signal.signal(number, signal.SIG_IGN)
-    os.nice(NICENESS)
+    """Judge jobs as they come; the audit process."""
     warnings.simplefilter("ignore")
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # Larch prints
-    with suppress(EOFError, BrokenPipeError, pickle.UnpicklingError):  # the daemon has gone
+    with serving() as (take, answer):
         while True:
-            job: Job = pickle.load(sys.stdin.buffer)  # noqa: S301  # our parent's, by a pipe
-            pickle.dump(judge(job), answers)
-            answers.flush()
-
-
-def _spawn() -> "subprocess.Popen[bytes]":
-    single = {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "OMP", "MKL")}
-    return subprocess.Popen(  # noqa: S603  # our own interpreter and code
-        [sys.executable, "-P", "-c", SERVE],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, **single},
-        start_new_session=True,  # out of reach of the terminal's Ctrl-C
-    )
+            answer(judge(take()))
 
 
 class Auditor:
@@ -77,12 +47,12 @@ class Auditor:
         self._lock = threading.Lock()  # whether to start a process, or to end
         self._closing = False
         self._thread: threading.Thread | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._worker: Worker | None = None
 
     @property
     def pid(self) -> int | None:
         """Process id of Larch's process, None while there is none."""
-        return None if self._process is None else self._process.pid
+        return None if self._worker is None else self._worker.pid
 
     @property
     def off(self) -> bool:
@@ -139,8 +109,8 @@ class Auditor:
         """End the process, without waiting for what it works on."""
         with self._lock:
             self._closing = True
-            if self._process is not None:
-                self._process.kill()
+            if self._worker is not None:
+                self._worker.kill()
         with suppress(queue.Empty):
             while True:
                 self._jobs.get_nowait()
@@ -152,7 +122,7 @@ class Auditor:
         while (job := self._jobs.get()) is not None and not self._closing:
             try:
                 self._verdicts.append(self._ask(job))
-            except (OSError, EOFError, pickle.UnpicklingError) as error:
+            except GONE as error:
                 self._bury()
                 if not self._closing:
                     self._counts["deaths"] += 1
@@ -164,24 +134,13 @@ class Auditor:
         with self._lock:
             if self._closing:
                 raise EOFError
-            if self._process is None:
-                self._process = _spawn()
-        to, back = self._process.stdin, self._process.stdout
-        assert to is not None and back is not None  # noqa: S101  # both are pipes
-        pickle.dump(job, to)
-        to.flush()
-        if not select.select([back], [], [], PATIENCE)[0]:
-            raise TimeoutError(f"no answer within {PATIENCE:.0f} s")
-        return pickle.load(back)  # noqa: S301  # our own process, by a pipe
+            worker = self._worker = self._worker or Worker(__name__)
+        worker.send(job)
+        return worker.receive(PATIENCE)
 
     def _bury(self) -> None:
         with self._lock:
-            process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                with suppress(OSError):  # of what could not be written
-                    pipe.close()
+            worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.bury()
+            worker.close_answers()

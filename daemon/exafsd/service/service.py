@@ -36,11 +36,9 @@ class Source(Protocol):
 
     def start(self) -> None:
         """Begin."""
-        ...
 
     def stop(self) -> None:
         """End; nothing is put afterwards."""
-        ...
 
 
 class Writer(Protocol):
@@ -48,11 +46,9 @@ class Writer(Protocol):
 
     def write(self, name: str, document: Any) -> None:
         """Keep a document."""
-        ...
 
     def close(self) -> None:
         """Finish."""
-        ...
 
 
 class Service:

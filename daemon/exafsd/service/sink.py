@@ -20,15 +20,12 @@ class Sink(Protocol):
 
     def run_began(self, start: RunStart, analysis: Analysis) -> None:
         """Begin the results of a run."""
-        ...
 
     def write(self, message: Result | Rejected, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Take an outcome."""
-        ...
 
     def run_ended(self, stop: RunStop) -> None:
         """End the results of a run."""
-        ...
 
 
 class QueuedSink(Sink, Protocol):
@@ -43,7 +40,6 @@ class QueuedSink(Sink, Protocol):
 
     def close(self, patience: float) -> None:
         """Finish within about `patience` s; what is not kept by then is lost, and told."""
-        ...
 
 
 def deliver(event: Event, *sinks: Sink) -> None:

@@ -4,35 +4,20 @@ DuckDB lets one process in at a time: use the profile only after the server has 
 """
 
 import json
-import os
 import secrets
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
 from exafsd.archive.catalog import CatalogError
+from exafsd.testing.parts import PartError, free_ports, part, wait_for
 
 #: Without this line of a configuration ``run.documents()`` is answered by 406.
 MEDIA_TYPES = {
     "BlueskyRun": {"application/json-seq": "bluesky_tiled_plugins.exporters:json_seq_exporter"}
 }
-#: Seconds that a server may take until it answers (3 to 6 on two cores), and to stop.
-START_DEADLINE, STOP_DEADLINE = 60.0, 10.0
-#: Becomes another program, after telling Linux to send it SIGTERM (15) when its parent ends (1),
-#: unless that has happened already.
-TIE = """
-import ctypes, os, sys
-parent, *command = sys.argv[1:]
-ctypes.CDLL(None).prctl(1, 15)
-if os.getppid() == int(parent):
-    os.execv(command[0], command)
-"""
 
 
 def configuration(folder: Path, assets: Sequence[Path] = ()) -> dict[str, Any]:
@@ -94,17 +79,6 @@ def write_profile(folder: Path, name: str, profiles: Path, assets: Sequence[Path
     return path
 
 
-def tied(*arguments: str) -> list[str]:
-    """Command of a Python that ends with the process that starts it, even if that is killed.
-
-    Only on Linux; elsewhere it ends when it is told to.
-    """
-    command = [sys.executable, *arguments]
-    if sys.platform == "linux":
-        return [sys.executable, "-I", "-S", "-c", TIE, str(os.getpid()), *command]
-    return command
-
-
 class CatalogServer:
     """``tiled serve config`` on a free loopback port, for as long as the context lasts.
 
@@ -130,23 +104,19 @@ class CatalogServer:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         config = write_server_config(self.folder, self._assets)
-        port = _free_port()
-        command = tied("-m", "tiled", "serve", "config", str(config))
-        environment = os.environ | {"TILED_SINGLE_USER_API_KEY": self.api_key}
-        self._log = (self.folder / "server.log").open("wb")
-        self._process = subprocess.Popen(  # our own interpreter and arguments
-            [*command, "--host", "127.0.0.1", "--port", str(port)],
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,  # Ctrl-C is for who started it: there may be more to write
-        )
+        (port,) = free_ports(1)
         self.uri = f"http://127.0.0.1:{port}/api/v1"
-        try:
-            self._wait()
-        except BaseException:
-            self.stop()
-            raise
+        command = ("-m", "tiled", "serve", "config", str(config), "--host", "127.0.0.1")
+        environment = {"TILED_SINGLE_USER_API_KEY": self.api_key}
+        with ExitStack() as stack:
+            server = part(
+                "server", self.folder, *command, "--port", str(port), environment=environment
+            )
+            try:
+                wait_for(self._answers, stack.enter_context(server), "answer")
+            except PartError as error:
+                raise CatalogError(f"the tiled server did not start: {error}") from None
+            self._running = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -155,27 +125,9 @@ class CatalogServer:
 
     def stop(self) -> None:
         """Stop, so that the storage is free for the embedded profile; again does no harm."""
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_DEADLINE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._log.close()
+        self._running.close()
 
-    def _wait(self) -> None:
-        deadline = time.monotonic() + START_DEADLINE
-        while time.monotonic() < deadline and self._process.poll() is None:
-            try:
-                with urllib.request.urlopen(f"{self.uri}/", timeout=1.0):  # noqa: S310  # http
-                    return
-            except (urllib.error.URLError, TimeoutError, ConnectionError):
-                time.sleep(0.1)
-        tail = (self.folder / "server.log").read_text(errors="replace")[-2000:]
-        raise CatalogError(f"the tiled server did not start:\n{tail}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    def _answers(self) -> bool:
+        with suppress(OSError), urllib.request.urlopen(f"{self.uri}/", timeout=1.0):  # noqa: S310
+            return True
+        return False
