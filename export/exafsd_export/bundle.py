@@ -18,10 +18,10 @@ from exafsd.contract import (
 from exafsd.contract.card import CARD_SCHEMA
 from exafsd_export.convert import convert, equation_function, pinn_function
 from exafsd_export.prove import prove
-from exafsd_training.card import make_card
-from exafsd_training.oracle import reduce_file
-from exafsd_training.simulate import K_MIN, direct_pool, spoil
-from exafsd_training.workflow import Model, load_model
+from exafsd_training.fitting.card import make_card
+from exafsd_training.fitting.workflow import Model, load_model
+from exafsd_training.reference.feffit import reduce_file
+from exafsd_training.simulation.simulate import K_MIN, direct_pool, spoil
 
 #: Bundles ship inside a wheel, MB.
 LARGEST = 3.0
@@ -34,7 +34,7 @@ def make_bundle(folder: Path, out: Path, measured: Sequence[Path] = ()) -> dict[
     Parameters
     ----------
     folder
-        Of `exafsd_training.workflow.fit_model`.
+        Of `exafsd_training.fitting.workflow.fit_model`.
     out
         Bundle folder; only touched when everything has been proven.
     measured

@@ -5,14 +5,14 @@ import pytest
 import tensorflow as tf
 
 from exafsd.contract import K_GRID
-from exafsd_training.calibrate import Held, calibrate
-from exafsd_training.coverage import as_table, coverage
-from exafsd_training.fit import Data, Settings, build
-from exafsd_training.instrument import Atom, instrument_pool
-from exafsd_training.network import END_NODES, NOISE_NODES, Pinn, hats
-from exafsd_training.parametrisation import Parametrisation
-from exafsd_training.paths import PathTable
-from exafsd_training.simulate import Pool, direct_pool, spoil
+from exafsd_training.fitting.calibrate import Held, calibrate
+from exafsd_training.fitting.fit import Data, Settings, build
+from exafsd_training.model.network import END_NODES, NOISE_NODES, Pinn, hats
+from exafsd_training.simulation.instrument import Atom, instrument_pool
+from exafsd_training.simulation.simulate import Pool, direct_pool, spoil
+from exafsd_training.studies.coverage import as_table, coverage
+from exafsd_training.theory.parametrisation import Parametrisation
+from exafsd_training.theory.paths import PathTable
 
 #: The worst of 36 cells, each counted on 200 spectra (standard deviation 0.021) after a
 #: calibration on 300 (0.017, and more where few of them are near a node).
@@ -119,7 +119,7 @@ def test_share_within_three_bars_is_of_what_is_read(
     monkeypatch: pytest.MonkeyPatch,
     limit: float,
 ) -> None:
-    monkeypatch.setattr("exafsd_training.coverage.OOD_LIMIT", limit)
+    monkeypatch.setattr("exafsd_training.studies.coverage.OOD_LIMIT", limit)
     model = build(copper, data.direct, settings)
     model.log_scale.assign_add(tf.fill(model.log_scale.shape, 3.0))  # bars beyond any error
     rows = coverage(model, copper, Held.of(held, through), levels=(5e-4,), ends=(12.0,))

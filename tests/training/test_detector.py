@@ -7,20 +7,21 @@ import numpy as np
 import pytest
 
 from exafsd.contract import K_GRID
-from exafsd_training import foreign, zoo
-from exafsd_training.calibrate import Held, calibrate, predict
-from exafsd_training.detector import Examples, learn
-from exafsd_training.fit import Data, Settings, build, train
-from exafsd_training.foreign import foreign_spectra, others, stretched
-from exafsd_training.parametrisation import Parametrisation
-from exafsd_training.paths import PathTable
-from exafsd_training.poor_fit import simulated_scores
-from exafsd_training.simulate import Pool, clean_spectra, sample
+from exafsd_training.fitting.calibrate import Held, calibrate, predict
+from exafsd_training.fitting.detector import Examples, learn
+from exafsd_training.fitting.fit import Data, Settings, build, train
+from exafsd_training.simulation import other_phases
+from exafsd_training.simulation.other_phases import foreign_spectra, others, stretched
+from exafsd_training.simulation.simulate import Pool, clean_spectra, sample
+from exafsd_training.studies.poor_fit import simulated_scores
+from exafsd_training.theory.parametrisation import Parametrisation
+from exafsd_training.theory.paths import PathTable
+from exafsd_training.zoo import configurations
 
 
 def test_every_model_is_foreign_to_every_other_and_not_to_itself() -> None:
-    names = [config.name for config in others(zoo.load("cu-k-cu2o").crystal())]
-    assert names == [name for name in zoo.names() if name != "cu-k-cu2o"]
+    names = [config.name for config in others(configurations.load("cu-k-cu2o").crystal())]
+    assert names == [name for name in configurations.names() if name != "cu-k-cu2o"]
 
 
 def test_a_stretched_spectrum_has_its_distances_stretched() -> None:
@@ -44,8 +45,8 @@ def test_feff_errors_can_be_drawn_larger(copper: Parametrisation, truth: PathTab
 def test_other_phases_come_in_random_order(
     short_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    oxide = zoo.load("cu-k-cu2o")
-    monkeypatch.setattr(foreign, "others", lambda crystal: [oxide])
+    oxide = configurations.load("cu-k-cu2o")
+    monkeypatch.setattr(other_phases, "others", lambda crystal: [oxide])
     found = foreign_spectra(oxide.crystal(), short_model, 10, seed=1)
     assert found.shape == (10, len(K_GRID))
     assert (found == foreign_spectra(oxide.crystal(), short_model, 10, seed=1)).all()

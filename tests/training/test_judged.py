@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from exafsd.contract import K_GRID
-from exafsd_training import denoise, heldout, poor_fit, workflow
-from exafsd_training import negatives as module
-from exafsd_training.calibrate import Held
-from exafsd_training.card import NOT_HASHED, make_card
-from exafsd_training.negatives import NEGATIVES, measured_kinds, negatives, other_phases
-from exafsd_training.oracle import GivenChi
-from exafsd_training.poor_fit import (
+from exafsd_training.fitting import workflow
+from exafsd_training.fitting.calibrate import Held
+from exafsd_training.fitting.card import NOT_HASHED, make_card
+from exafsd_training.reference.feffit import GivenChi
+from exafsd_training.simulation.simulate import direct_pool
+from exafsd_training.studies import denoise, poor_fit, theory_error
+from exafsd_training.studies import negatives as module
+from exafsd_training.studies.negatives import NEGATIVES, measured_kinds, negatives, other_phases
+from exafsd_training.studies.poor_fit import (
     LEAST,
     LEAST_R,
     MARGIN,
@@ -24,13 +26,12 @@ from exafsd_training.poor_fit import (
     simulated_scores,
     usual_misfits,
 )
-from exafsd_training.simulate import direct_pool
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second FEFF run that `short_model` has already made."""
-    monkeypatch.setattr(heldout, "SECOND", heldout.NO_HOLE)
+    monkeypatch.setattr(theory_error, "SECOND", theory_error.NO_HOLE)
 
 
 def test_other_phases_are_of_the_element_and_its_neighbours(short_model: Path) -> None:

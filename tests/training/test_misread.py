@@ -7,13 +7,13 @@ import pytest
 import tensorflow as tf
 
 from exafsd.contract import K_GRID
-from exafsd_training.equation import Equation
-from exafsd_training.fit import Data, Settings, build
-from exafsd_training.fit import _labels as labels
-from exafsd_training.heldout import typical
-from exafsd_training.misread import DATA_ENDS, MOST, misread
-from exafsd_training.oracle import GivenChi, feffit_reference
-from exafsd_training.parametrisation import Parametrisation
+from exafsd_training.fitting.fit import Data, Settings, build
+from exafsd_training.fitting.fit import _labels as labels
+from exafsd_training.reference.feffit import GivenChi, feffit_reference
+from exafsd_training.simulation.theory_bias import DATA_ENDS, MOST, misread
+from exafsd_training.studies.theory_error import typical
+from exafsd_training.theory.equation import Equation
+from exafsd_training.theory.parametrisation import Parametrisation
 
 VARIABLES = ("e0_shift", "1/n_s02", "1/r", "1/sigma2")
 

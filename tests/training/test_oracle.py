@@ -12,14 +12,15 @@ import tensorflow as tf
 from crystals import single_scattering
 from exafsd.contract import K_GRID
 from exafsd.reduction.transform import END_MARGIN
-from exafsd_training import oracle_table, zoo
-from exafsd_training.equation import Equation
-from exafsd_training.oracle import GivenChi, feffit_reference, read_chi_k2
-from exafsd_training.oracle_table import Material, fit_entry, largest_difference, markdown
-from exafsd_training.parametrisation import Parametrisation, parametrise
-from exafsd_training.paths import PathTable
-from exafsd_training.priors import FAR_RATIO, bond
-from exafsd_training.thermal import einstein_sigma2, third_cumulant
+from exafsd_training.reference import table
+from exafsd_training.reference.feffit import GivenChi, feffit_reference, read_chi_k2
+from exafsd_training.reference.table import Material, fit_entry, largest_difference, markdown
+from exafsd_training.theory.equation import Equation
+from exafsd_training.theory.parametrisation import Parametrisation, parametrise
+from exafsd_training.theory.paths import PathTable
+from exafsd_training.theory.priors import FAR_RATIO, bond
+from exafsd_training.theory.thermal import einstein_sigma2, third_cumulant
+from exafsd_training.zoo import configurations
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "reference-fits.md"
 FOILS = ("cu_metal_rt.xdi", "Cu_Foil_rt_2016Foils.xdi")
@@ -27,7 +28,7 @@ FOILS = ("cu_metal_rt.xdi", "Cu_Foil_rt_2016Foils.xdi")
 
 @pytest.fixture(scope="module")
 def committed() -> dict[str, Any]:
-    return json.loads(oracle_table.TABLE.read_text())
+    return json.loads(table.TABLE.read_text())
 
 
 def entry(committed: dict[str, Any], file: str) -> dict[str, Any]:
@@ -37,13 +38,17 @@ def entry(committed: dict[str, Any], file: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def copper_model(all_paths: PathTable, feff_folder: Path) -> Material:
-    config = zoo.load("cu-k-fcc")
+    config = configurations.load("cu-k-fcc")
     par = parametrise(config.phase, all_paths, config.fit, config.priors)
     return Material(config, par, feff_folder)
 
 
 def test_the_table_has_every_measured_spectrum(committed: dict[str, Any]) -> None:
-    listed = [(name, m.file) for name in zoo.names() for m in zoo.load(name).measured]
+    listed = [
+        (name, m.file)
+        for name in configurations.names()
+        for m in configurations.load(name).measured
+    ]
     assert [(fit["model"], fit["spectrum"]) for fit in committed["fits"]] == listed
     for fit in committed["fits"]:
         if "skipped" in fit:
@@ -59,7 +64,7 @@ def test_the_table_has_every_measured_spectrum(committed: dict[str, Any]) -> Non
 
 def test_the_table_belongs_to_the_configurations(committed: dict[str, Any]) -> None:
     for name, model in committed["models"].items():
-        config = zoo.load(name)
+        config = configurations.load(name)
         crystal = config.crystal()
         assert model["structure"] == crystal.source
         assert model["cif_sha256"] == crystal.cif_sha256
@@ -70,7 +75,7 @@ def test_the_table_belongs_to_the_configurations(committed: dict[str, Any]) -> N
 
 def test_priors_and_bounds_hold_what_was_measured(committed: dict[str, Any]) -> None:
     for name in committed["models"]:
-        config = zoo.load(name)
+        config = configurations.load(name)
         par = parametrise(config.phase, single_scattering(name), config.fit, config.priors)
         fits = [f for f in committed["fits"] if f["model"] == name and "values" in f]
         for fit in fits:
@@ -107,7 +112,7 @@ def test_a_fit_done_again(
     (spectrum,) = [m for m in copper_model.config.measured if m.file.endswith(file)]
     again = fit_entry(copper_model, spectrum, measured.parent)
     before = entry(committed, file)
-    assert largest_difference({"fits": [again]}, {"fits": [before]}) < oracle_table.SAME
+    assert largest_difference({"fits": [again]}, {"fits": [before]}) < table.SAME
 
 
 def test_a_simulated_spectrum_gives_back_what_went_in(copper_model: Material) -> None:
@@ -131,7 +136,7 @@ def test_a_simulated_spectrum_gives_back_what_went_in(copper_model: Material) ->
 def test_data_too_short_are_skipped(copper_model: Material, tmp_path: Path) -> None:
     k = np.arange(0, 6.01, 0.05)
     np.savetxt(tmp_path / "short.dat", np.column_stack([k, k**2 * np.sin(5 * k)]))
-    spectrum = zoo.Measured(file="short.dat", kind="chi_k2", sample="made up")
+    spectrum = configurations.Measured(file="short.dat", kind="chi_k2", sample="made up")
     made = fit_entry(copper_model, spectrum, tmp_path)
     assert "4 variables" in made["skipped"]
     assert read_chi_k2(tmp_path / "short.dat").chi[-1] == pytest.approx(np.sin(30))

@@ -4,12 +4,12 @@ import numpy as np
 import tensorflow as tf
 
 from exafsd.contract import K_GRID, K_SIZE
-from exafsd_training.fit import Data
-from exafsd_training.instrument import Atom, instrument_pool
-from exafsd_training.parametrisation import Parametrisation
-from exafsd_training.paths import PathTable
-from exafsd_training.simulate import K_END, K_MIN, direct_pool, spoil
-from exafsd_training.thermal import einstein_sigma2
+from exafsd_training.fitting.fit import Data
+from exafsd_training.simulation.instrument import Atom, instrument_pool
+from exafsd_training.simulation.simulate import K_END, K_MIN, direct_pool, spoil
+from exafsd_training.theory.parametrisation import Parametrisation
+from exafsd_training.theory.paths import PathTable
+from exafsd_training.theory.thermal import einstein_sigma2
 
 
 def test_einstein_at_both_ends() -> None:

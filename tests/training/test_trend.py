@@ -9,12 +9,14 @@ import tensorflow as tf
 from typer.testing import CliRunner
 
 from exafsd.contract import K_GRID
-from exafsd_training import structures, trend, workflow
 from exafsd_training.cli import app
-from exafsd_training.equation import Equation
-from exafsd_training.instrument import Atom
-from exafsd_training.parametrisation import Parametrisation
-from exafsd_training.paths import PathTable
+from exafsd_training.fitting import workflow
+from exafsd_training.simulation.instrument import Atom
+from exafsd_training.studies import trend
+from exafsd_training.theory import structures
+from exafsd_training.theory.equation import Equation
+from exafsd_training.theory.parametrisation import Parametrisation
+from exafsd_training.theory.paths import PathTable
 
 KELVIN = np.array([100.0, 300.0, 500.0, 700.0])
 
