@@ -19,7 +19,7 @@ from exafsd.contract.card import CARD_SCHEMA
 from exafsd_export.convert import convert, equation_function, pinn_function
 from exafsd_export.prove import prove
 from exafsd_training.fitting.card import make_card
-from exafsd_training.fitting.workflow import Model, load_model
+from exafsd_training.fitting.model_folder import Model, load_model
 from exafsd_training.reference.feffit import reduce_file
 from exafsd_training.simulation.simulate import K_MIN, direct_pool, spoil
 

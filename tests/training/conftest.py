@@ -11,10 +11,9 @@ pytest.importorskip("tensorflow")
 from exafsd_training.fitting import workflow
 from exafsd_training.fitting.fit import Data, Settings
 from exafsd_training.model.network import Sizes
-from exafsd_training.simulation import other_phases
+from exafsd_training.simulation import other_phases, second_theory
 from exafsd_training.simulation.instrument import Atom, instrument_pool
 from exafsd_training.simulation.simulate import REFF_MAX, direct_pool
-from exafsd_training.studies import theory_error
 from exafsd_training.theory import structures
 from exafsd_training.theory.parametrisation import Parametrisation, parametrise
 from exafsd_training.theory.paths import PathTable, read_paths
@@ -72,7 +71,7 @@ def short_model(
     short = replace(settings, steps=60, direct_spectra=1000)
     with pytest.MonkeyPatch.context() as patch:
         # without self-consistency the second FEFF run takes seconds instead of half a minute
-        patch.setattr(theory_error, "SECOND", theory_error.NO_HOLE)
+        patch.setattr(second_theory, "SECOND", second_theory.NO_HOLE)
         # one other phase will do: every one takes a FEFF run
         patch.setattr(other_phases, "others", lambda crystal: [configurations.load("cu-k-cu2o")])
         workflow.fit_model(structures.from_amcsd(COPPER), "Cu", "K", "smoke", out, short)

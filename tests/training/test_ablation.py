@@ -9,7 +9,6 @@ import pytest
 
 from exafsd_training.fitting.calibrate import Held
 from exafsd_training.fitting.fit import Data, Settings
-from exafsd_training.fitting.plots import plot_ablation
 from exafsd_training.model.losses import PHYSICS
 from exafsd_training.studies import ablation
 from exafsd_training.studies.ablation import (
@@ -18,6 +17,7 @@ from exafsd_training.studies.ablation import (
     VARIANTS,
     ablate,
     as_table,
+    plot_ablation,
     variant_weights,
 )
 from exafsd_training.theory.parametrisation import Parametrisation

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 
 from exafsd.contract import K_GRID
-from exafsd_training.fitting.calibrate import Held, calibrate, predict
+from exafsd_training.fitting.calibrate import Held, calibrate, predict, simulated_scores
 from exafsd_training.fitting.detector import Examples, learn
 from exafsd_training.fitting.fit import Data, Settings, build, train
 from exafsd_training.simulation import other_phases
 from exafsd_training.simulation.other_phases import foreign_spectra, others, stretched
 from exafsd_training.simulation.simulate import Pool, clean_spectra, sample
-from exafsd_training.studies.poor_fit import simulated_scores
 from exafsd_training.theory.parametrisation import Parametrisation
 from exafsd_training.theory.paths import PathTable
 from exafsd_training.zoo import configurations

@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 
 from exafsd.contract import K_GRID
 from exafsd_training.cli import app
-from exafsd_training.fitting import workflow
 from exafsd_training.simulation.instrument import Atom
 from exafsd_training.studies import trend
 from exafsd_training.theory import structures
@@ -121,7 +120,7 @@ def test_the_command_writes_a_table(
         network=constant, parametrisation=copper, feff_folder=feff_folder, absorber="Cu",
         edge="K", settings=SimpleNamespace(seed=1),
     )  # fmt: skip
-    monkeypatch.setattr(workflow, "load_model", lambda folder: model)
+    monkeypatch.setattr(trend, "load_model", lambda folder: model)
     arguments = ["--lowest", "200", "--highest", "400", "--spectra", "2", "--series", "2",
                  "--through", "1"]  # fmt: skip
     result = CliRunner().invoke(app, ["trend", str(tmp_path), *arguments])

@@ -122,14 +122,14 @@ def ablate(
     instrument: Annotated[int, typer.Option(help="Spectra through mu(E) and AUTOBK.")] = 7_000,
 ) -> None:
     """Train without physics, with each term of it and with all, for the same time; compare."""
-    from exafsd_training.fitting import workflow
     from exafsd_training.fitting.fit import Settings
+    from exafsd_training.studies.ablation import ablate_model
     from exafsd_training.zoo import configurations
 
     settings = Settings(
         seed=seed, minutes=minutes, direct_spectra=direct, instrument_spectra=instrument
     )
-    workflow.ablate_model(configurations.load(config), data, out, settings, workers)
+    ablate_model(configurations.load(config), data, out, settings, workers)
 
 
 @app.command()
@@ -156,9 +156,9 @@ def coverage(
     workers: Annotated[int, typer.Option(help="Processes that simulate the instrument.")] = 1,
 ) -> None:
     """Count how often error bars hold the truth, by noise and data end; widths beside a bound."""
-    from exafsd_training.fitting import workflow
+    from exafsd_training.studies.coverage import measure_coverage
 
-    workflow.measure_coverage(model, spectra, workers)
+    measure_coverage(model, spectra, workers)
 
 
 @app.command()

@@ -6,7 +6,8 @@ import numpy as np
 import tensorflow as tf
 
 from exafsd.contract import K_STEP
-from exafsd_training.model.network import END_NODES, NOISE_NODES, NOISE_R, OOD_R, Pinn
+from exafsd.contract.card import PoorFit
+from exafsd_training.model.network import END_NODES, NOISE_NODES, NOISE_R, OOD_R, SOFTNESS, Pinn
 from exafsd_training.simulation.simulate import GLITCHED, Pool, spoil
 from exafsd_training.theory.parametrisation import Parametrisation
 from exafsd_training.theory.paths import Floats
@@ -25,6 +26,9 @@ SEEN_IN_GOOD, LOWEST_LIMIT = 0.03, 0.0
 WITHHELD = 2.0
 #: The score's limit: it is made so.
 OOD_LIMIT = 1.0
+#: Data ends, 1/angstrom, and noise of chi(k) at which measured spectra get a usual misfit. It
+#: grows with the square of noise: between nodes a factor of 4 apart, limits are half too high.
+MISFIT_ENDS, MISFIT_NOISE = (*END_NODES, 18.0), (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 #: Rounds of finding the table: a spectrum's noise is estimated, so its neighbours' nodes have a
 #: small share in it, and each round corrects for what they did.
 ROUNDS = 5
@@ -119,6 +123,16 @@ def calibrate(model: Pinn, parametrisation: Parametrisation, held: Held) -> Cali
 
     return Calibrated(
         named(scale), named(covered), named(error), OOD_LIMIT, round(alarms, 4), len(theta)
+    )
+
+
+def simulated_scores() -> PoorFit:
+    """Score that all but a few good simulated spectra stay below; the detector is made so."""
+    limit = round(float(np.exp(-WITHHELD / SOFTNESS)), 4)
+    return PoorFit(
+        noise=MISFIT_NOISE,
+        k_end=MISFIT_ENDS,
+        limit=((limit,) * len(MISFIT_ENDS),) * len(MISFIT_NOISE),
     )
 
 

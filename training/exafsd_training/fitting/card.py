@@ -17,9 +17,9 @@ from exafsd.contract.card import (
     Thresholds,
     Training,
 )
-from exafsd_training.fitting.workflow import Model
+from exafsd_training.fitting.calibrate import simulated_scores
+from exafsd_training.fitting.model_folder import Model
 from exafsd_training.simulation.simulate import K_END, K_MIN
-from exafsd_training.studies.poor_fit import simulated_scores
 
 #: Table of `exafsd_training.studies.evaluation` in the model folder.
 ACCURACY = "accuracy.json"

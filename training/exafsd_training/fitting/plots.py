@@ -1,7 +1,6 @@
 """Pictures of a training: losses, spectra in k, and predicted against true parameters."""
 
 import csv
-from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -13,8 +12,6 @@ from exafsd_training.fitting.calibrate import predict
 from exafsd_training.fitting.fit import HISTORY
 from exafsd_training.model.network import Pinn
 from exafsd_training.simulation.simulate import Pool, spoil
-from exafsd_training.studies.ablation import Outcome
-from exafsd_training.studies.baseline import Mode, Pair, Points, Pointwise, transform
 from exafsd_training.theory.parametrisation import Parametrisation
 
 matplotlib.use("Agg")
@@ -36,7 +33,7 @@ def plot_history(folder: Path) -> None:
         axis.set_ylabel(name)
     np.atleast_1d(axes)[0].legend()
     np.atleast_1d(axes)[-1].set_xlabel("epoch")
-    _save(figure, folder / "losses.png")
+    save_figure(figure, folder / "losses.png")
 
 
 def plot_spectra(model: Pinn, pool: Pool, folder: Path) -> None:
@@ -54,7 +51,7 @@ def plot_spectra(model: Pinn, pool: Pool, folder: Path) -> None:
     axes.flat[0].legend(fontsize="small")
     figure.supxlabel("k (1/Å)")
     figure.supylabel("k²χ (1/Å²)")
-    _save(figure, folder / "spectra.png")
+    save_figure(figure, folder / "spectra.png")
 
 
 def plot_parity(model: Pinn, parametrisation: Parametrisation, pool: Pool, folder: Path) -> None:
@@ -67,51 +64,7 @@ def plot_parity(model: Pinn, parametrisation: Parametrisation, pool: Pool, folde
         axis.plot(pool.theta[:, i], out["theta"][:, i], ".", markersize=2)
         axis.plot(parameter.bounds, parameter.bounds, "k", linewidth=0.5)
         axis.set_title(f"{parameter.id} ({parameter.unit})")
-    _save(figure, folder / "parity.png")
-
-
-def plot_ablation(outcomes: Sequence[Outcome], file: Path) -> None:
-    """Errors of the nearest shell's parameters and of the field over those of the first variant."""
-    first = outcomes[0].variant
-    names = list(dict.fromkeys(o.variant for o in outcomes))
-    conditions = list(dict.fromkeys((o.noise, o.k_max) for o in outcomes))
-    own = [id_ for id_ in outcomes[0].errors if "/1/" in id_]
-    figure, axes = plt.subplots(1, len(conditions), sharey=True, figsize=(3 * len(conditions), 3.4))
-    for axis, (noise, k_max) in zip(np.atleast_1d(axes), conditions, strict=True):
-        found = {o.variant: o for o in outcomes if (o.noise, o.k_max) == (noise, k_max)}
-        base = found[first]
-        for place, name in enumerate(names):
-            o = found[name]
-            ratios = [*(o.errors[id_] / base.errors[id_] for id_ in own), o.field / base.field]
-            axis.bar(np.arange(len(ratios)) + (place - 2) * 0.16, ratios, 0.16, label=name)
-        axis.set_xticks(np.arange(len(own) + 1), [*(id_.split("/")[-1] for id_ in own), "field"],
-                        rotation=45)  # fmt: skip
-        axis.set_title(f"noise {noise:g}, data to {k_max:g} 1/Å", fontsize="small")
-        axis.axhline(1, color="k", linewidth=0.5)
-    np.atleast_1d(axes)[0].set_ylabel(f"error over that of {first}")
-    np.atleast_1d(axes)[0].legend(fontsize="x-small")
-    _save(figure, file)
-
-
-def plot_baseline(model: Pointwise, pairs: Sequence[Pair], mode: Mode, file: Path) -> None:
-    """Prediction, theory and measurement of unseen spectra, in k and in R."""
-    figure, axes = plt.subplots(len(pairs), 2, figsize=(9, 2.6 * len(pairs)), squeeze=False)
-    for row, pair in zip(axes, pairs, strict=True):
-        predicted = model.predict(Points.of([pair], mode))
-        for values, label, style in (
-            (pair.label, "measured", "k"),
-            (pair.theory, "theory", "C1--"),
-            (predicted, "network", "C0"),
-        ):
-            row[0].plot(pair.k, values, style, label=label, linewidth=0.9)
-            row[1].plot(*transform(pair.k, values), style, linewidth=0.9)
-        row[0].set_title(pair.material, fontsize="small")
-        row[0].set_ylabel("k²χ (1/Å²)")
-        row[1].set_ylabel("|χ(R)| (1/Å³)")
-    axes[0][0].legend(fontsize="x-small")
-    axes[-1][0].set_xlabel("k (1/Å)")
-    axes[-1][1].set_xlabel("R (Å)")
-    _save(figure, file)
+    save_figure(figure, folder / "parity.png")
 
 
 def _spoilt(pool: Pool) -> tuple[np.ndarray, np.ndarray]:
@@ -120,7 +73,8 @@ def _spoilt(pool: Pool) -> tuple[np.ndarray, np.ndarray]:
     return chi_k2.numpy(), mask.numpy()
 
 
-def _save(figure: plt.Figure, file: Path) -> None:
+def save_figure(figure: plt.Figure, file: Path) -> None:
+    """Write a figure, and forget it."""
     figure.tight_layout()
     figure.savefig(file, dpi=110)
     plt.close(figure)

@@ -1,19 +1,17 @@
-"""From crystal structures to a trained model folder, and back to a model in memory."""
+"""From a crystal structure to a trained model in its folder."""
 
 import json
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from pydantic import TypeAdapter
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
-    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -21,17 +19,16 @@ from rich.progress import (
 from rich.table import Table
 
 from exafsd.contract import Recipe, to_grid
-from exafsd.contract.recipe import FitWindow
 from exafsd_training.fitting.calibrate import Held, calibrate
 from exafsd_training.fitting.detector import ROUGH, Examples, learn
-from exafsd_training.fitting.fit import CHECKPOINT, Data, Settings, build, load, save, train
-from exafsd_training.fitting.plots import plot_ablation, plot_history, plot_parity, plot_spectra
-from exafsd_training.model.losses import Weights
-from exafsd_training.model.network import Pinn, Sizes
+from exafsd_training.fitting.fit import Data, Settings, build, save, train
+from exafsd_training.fitting.model_folder import MODEL, SUMMARY, TABLE, WEIGHTS, Job
+from exafsd_training.fitting.plots import plot_history, plot_parity, plot_spectra
+from exafsd_training.model.network import Pinn
 from exafsd_training.reference.feffit import Chi, reduce_file
-from exafsd_training.reference.table import read_spectrum
 from exafsd_training.simulation.instrument import Atom, instrument_pool
 from exafsd_training.simulation.other_phases import foreign_spectra
+from exafsd_training.simulation.second_theory import second_table
 from exafsd_training.simulation.simulate import (
     K_MIN,
     REFF_MAX,
@@ -40,56 +37,15 @@ from exafsd_training.simulation.simulate import (
     direct_pool,
     sample,
 )
-from exafsd_training.studies import ablation
-from exafsd_training.studies.coverage import Row, as_table, coverage
-from exafsd_training.studies.theory_error import second_table
 from exafsd_training.theory import structures
-from exafsd_training.theory.parametrisation import Parametrisation, default_window, parametrise
-from exafsd_training.theory.paths import PathTable, load_table, read_paths, save_table
+from exafsd_training.theory.parametrisation import default_window, parametrise
+from exafsd_training.theory.paths import read_paths, save_table
 from exafsd_training.theory.priors import Priors
 from exafsd_training.theory.shells import group_shells
 from exafsd_training.theory.structures import Crystal
 from exafsd_training.zoo.configurations import ModelConfig
 
-MODEL, WEIGHTS, TABLE, SUMMARY = "model.json", "model.npz", "paths.npz", "summary.json"
-COVERAGE = "coverage.json"
-#: Fresh spectra for the coverage table: 90 % of them are counted to 0.7 %.
-COVERAGE_SPECTRA = 2000
-
 console = Console(stderr=True)
-
-
-@dataclass(frozen=True)
-class Model:
-    """A trained model in memory, with the facts that go into its card."""
-
-    name: str
-    absorber: str
-    edge: str
-    crystal: Crystal
-    feff_folder: Path
-    parametrisation: Parametrisation
-    settings: Settings
-    window: FitWindow
-    #: Larch's E0 of the material less the tabulated edge, eV, where it is known
-    edge_shift: float | None
-    network: Pinn
-    summary: dict
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is trained: parameters, all paths of the simulated spectra, and the edge."""
-
-    parametrisation: Parametrisation
-    table: PathTable
-    atom: Atom
-
-    @classmethod
-    def of(cls, model: "Model", folder: Path) -> "Job":
-        """That of a trained model in its folder."""
-        atom = Atom(model.absorber, model.edge)
-        return cls(model.parametrisation, load_table(folder / TABLE), atom)
 
 
 def crystals(cif: list[Path] | None, amcsd: list[int] | None, site: int = 1) -> Crystal:
@@ -129,9 +85,9 @@ def fit_model(
     A configuration decides the phase's name, the fit window and the priors; without one they
     follow from the structure.
     """
-    job = _prepare(crystal, absorber, edge, name, out, settings, config)
-    with _progress() as progress:
-        data = _simulate(job, settings, out, workers, progress)
+    job = prepare_job(crystal, absorber, edge, name, out, settings, config)
+    with progress_bars() as progress:
+        data = simulated_data(job, settings, out, workers, progress)
         model = build(job.parametrisation, data.direct, settings)
         measured = as_inputs([reduce_file(file, Recipe()) for file in unlabelled or []])
         task = progress.add_task("training", total=1.0)
@@ -182,87 +138,18 @@ def learn_detector(
     progress.update(task, completed=1.0)
 
 
-def ablate_model(
-    config: ModelConfig, data: Path | None, out: Path, settings: Settings, workers: int = 1
-) -> None:
-    """Train with and without every term of the physics loss; table printed and kept in `out`.
-
-    The configuration's measured spectra below `data` serve without their parameters.
-    """
-    crystal = config.crystal()
-    job = _prepare(crystal, config.absorber, config.edge, config.name, out, settings, config)
-    unlabelled = data and as_inputs([read_spectrum(m, data)[0] for m in config.measured])
-    with _progress() as progress:
-        pools = _simulate(job, settings, out, workers, progress)
-        held = held_out(job, crystal, out, settings.seed + 2, settings.held_out, workers)
-        tasks: dict[str, TaskID] = {}
-
-        def report(name: str, share: float, losses: dict[str, float]) -> None:
-            if name not in tasks:
-                tasks[name] = progress.add_task(name, total=1.0)
-            progress.update(tasks[name], completed=share)
-
-        outcomes = ablation.ablate(
-            job.parametrisation, pools, held, settings, out, unlabelled or None, report
-        )
-    plot_ablation(outcomes, out / "ablation.png")
-    Console(width=200).print(ablation.as_table(outcomes))
-
-
-def load_model(folder: Path) -> Model:
-    """A model that `fit_model` wrote."""
-    facts = json.loads((folder / MODEL).read_text())
-    table = load_table(folder / TABLE)
-    raw = facts["settings"]
-    sizes = Sizes(tuple(raw["sizes"]["encoder"]), raw["sizes"]["basis"])
-    settings = Settings(**(raw | {"sizes": sizes, "weights": Weights(**raw["weights"])}))
-    crystal = Crystal(**facts["crystal"])
-    window = FitWindow(**facts["window"])
-    priors = TypeAdapter(Priors).validate_python(facts["priors"])
-    parametrisation = parametrise(facts["phase"], table, window, priors)
-    weights = folder / (WEIGHTS if (folder / WEIGHTS).exists() else CHECKPOINT)
-    summary = folder / SUMMARY
-    return Model(
-        name=facts["name"],
-        absorber=facts["absorber"],
-        edge=facts["edge"],
-        crystal=crystal,
-        feff_folder=folder / facts["feff"],
-        parametrisation=parametrisation,
-        settings=settings,
-        window=window,
-        edge_shift=facts["edge_shift"],
-        network=load(weights, parametrisation, settings),
-        summary=(json.loads(summary.read_text()) if summary.exists() else {})
-        | {"command": facts["command"]},
-    )
-
-
-def measure_coverage(folder: Path, spectra: int = COVERAGE_SPECTRA, workers: int = 1) -> list[Row]:
-    """Print coverage and width of error bars by noise and data end; kept in the model folder.
-
-    On spectra that neither training nor calibration has seen.
-    """
-    model = load_model(folder)
-    job = Job.of(model, folder)
-    held = held_out(job, model.crystal, folder, model.settings.seed + 4, spectra, workers)
-    rows = coverage(model.network, model.parametrisation, held)
-    (folder / COVERAGE).write_text(json.dumps([asdict(row) for row in rows], indent=1))
-    Console(width=200).print(as_table(rows))
-    return rows
-
-
 def _portable(arguments: list[str]) -> list[str]:
     """Arguments without the folders of this machine."""
     return [Path(argument).name if "/" in argument else argument for argument in arguments]
 
 
-def _progress() -> Progress:
+def progress_bars() -> Progress:
+    """Bars on the terminal, one a task."""
     return Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
                     TimeRemainingColumn(), console=console)  # fmt: skip
 
 
-def _prepare(
+def prepare_job(
     crystal: Crystal,
     absorber: str,
     edge: str,
@@ -291,7 +178,9 @@ def _prepare(
     return Job(parametrisation, table, Atom(absorber, edge))
 
 
-def _simulate(job: Job, settings: Settings, out: Path, workers: int, progress: Progress) -> Data:
+def simulated_data(
+    job: Job, settings: Settings, out: Path, workers: int, progress: Progress
+) -> Data:
     """Both pools, from their files where an earlier run left them."""
     key = f"{settings.seed}-{settings.direct_spectra}-{settings.instrument_spectra}"
     files = [out / f"{kind}-{key}.npz" for kind in ("direct", "instrument")]

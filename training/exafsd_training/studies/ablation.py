@@ -1,19 +1,32 @@
 """What every term of the physics loss is worth: the same data and time with some switched off."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
+from rich.console import Console
+from rich.progress import TaskID
 from rich.table import Table
 
 from exafsd_training.fitting.calibrate import Held, predict
 from exafsd_training.fitting.fit import Data, Settings, build, train
+from exafsd_training.fitting.plots import save_figure
+from exafsd_training.fitting.workflow import (
+    as_inputs,
+    held_out,
+    prepare_job,
+    progress_bars,
+    simulated_data,
+)
 from exafsd_training.model.losses import PHYSICS, Weights
 from exafsd_training.model.network import Pinn
+from exafsd_training.reference.table import read_spectrum
 from exafsd_training.theory.parametrisation import Parametrisation
 from exafsd_training.theory.paths import Floats
+from exafsd_training.zoo.configurations import ModelConfig
 
 ABLATION = "ablation.json"
 #: Terms left on; `theta` and `data` always are.
@@ -53,6 +66,33 @@ class Outcome:
 def variant_weights(name: str) -> Weights:
     """Weights with only the physics of a variant."""
     return Weights(**{term: PHYSICS[term] for term in VARIANTS[name]})
+
+
+def ablate_model(
+    config: ModelConfig, data: Path | None, out: Path, settings: Settings, workers: int = 1
+) -> None:
+    """Train with and without every term of the physics loss; table printed and kept in `out`.
+
+    The configuration's measured spectra below `data` serve without their parameters.
+    """
+    crystal = config.crystal()
+    job = prepare_job(crystal, config.absorber, config.edge, config.name, out, settings, config)
+    unlabelled = data and as_inputs([read_spectrum(m, data)[0] for m in config.measured])
+    with progress_bars() as progress:
+        pools = simulated_data(job, settings, out, workers, progress)
+        held = held_out(job, crystal, out, settings.seed + 2, settings.held_out, workers)
+        tasks: dict[str, TaskID] = {}
+
+        def report(name: str, share: float, losses: dict[str, float]) -> None:
+            if name not in tasks:
+                tasks[name] = progress.add_task(name, total=1.0)
+            progress.update(tasks[name], completed=share)
+
+        outcomes = ablate(
+            job.parametrisation, pools, held, settings, out, unlabelled or None, report
+        )
+    plot_ablation(outcomes, out / "ablation.png")
+    Console(width=200).print(as_table(outcomes))
 
 
 def ablate(
@@ -144,3 +184,26 @@ def as_table(outcomes: list[Outcome]) -> Table:
         relative = [f"{x:.3f}" for x in (o.field, o.exafs, o.beyond)]
         shown.add_row(f"{o.k_max:g}", f"{o.noise:g}", o.variant, str(o.steps), *ratios, *relative)
     return shown
+
+
+def plot_ablation(outcomes: Sequence[Outcome], file: Path) -> None:
+    """Errors of the nearest shell's parameters and of the field over those of the first variant."""
+    first = outcomes[0].variant
+    names = list(dict.fromkeys(o.variant for o in outcomes))
+    conditions = list(dict.fromkeys((o.noise, o.k_max) for o in outcomes))
+    own = [id_ for id_ in outcomes[0].errors if "/1/" in id_]
+    figure, axes = plt.subplots(1, len(conditions), sharey=True, figsize=(3 * len(conditions), 3.4))
+    for axis, (noise, k_max) in zip(np.atleast_1d(axes), conditions, strict=True):
+        found = {o.variant: o for o in outcomes if (o.noise, o.k_max) == (noise, k_max)}
+        base = found[first]
+        for place, name in enumerate(names):
+            o = found[name]
+            ratios = [*(o.errors[id_] / base.errors[id_] for id_ in own), o.field / base.field]
+            axis.bar(np.arange(len(ratios)) + (place - 2) * 0.16, ratios, 0.16, label=name)
+        axis.set_xticks(np.arange(len(own) + 1), [*(id_.split("/")[-1] for id_ in own), "field"],
+                        rotation=45)  # fmt: skip
+        axis.set_title(f"noise {noise:g}, data to {k_max:g} 1/Å", fontsize="small")
+        axis.axhline(1, color="k", linewidth=0.5)
+    np.atleast_1d(axes)[0].set_ylabel(f"error over that of {first}")
+    np.atleast_1d(axes)[0].legend(fontsize="x-small")
+    save_figure(figure, file)

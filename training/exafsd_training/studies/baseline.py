@@ -13,12 +13,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
 from exafsd_training.fitting.fit import Adam
+from exafsd_training.fitting.plots import save_figure
 from exafsd_training.model.network import Dense
 from exafsd_training.theory.paths import Floats
 
@@ -264,8 +266,6 @@ def baseline(
         "unseen": [asdict(judge(model, p, mode)) for p in pairs if p.material in UNSEEN],
     }  # fmt: skip
     (out / REPORT).write_text(json.dumps(found, indent=1))
-    from exafsd_training.fitting.plots import plot_baseline
-
     plot_baseline(model, [p for p in pairs if p.material in UNSEEN], mode, out / "baseline.png")
     return found
 
@@ -275,6 +275,27 @@ def _repeating(model: Pointwise, held: Points, mode: Mode) -> float | None:
     if mode == "blind":
         return None
     return float(np.mean((held.x[:, 1] - held.y) ** 2) / model.y_scale[1] ** 2)
+
+
+def plot_baseline(model: Pointwise, pairs: Sequence[Pair], mode: Mode, file: Path) -> None:
+    """Prediction, theory and measurement of unseen spectra, in k and in R."""
+    figure, axes = plt.subplots(len(pairs), 2, figsize=(9, 2.6 * len(pairs)), squeeze=False)
+    for row, pair in zip(axes, pairs, strict=True):
+        predicted = model.predict(Points.of([pair], mode))
+        for values, label, style in (
+            (pair.label, "measured", "k"),
+            (pair.theory, "theory", "C1--"),
+            (predicted, "network", "C0"),
+        ):
+            row[0].plot(pair.k, values, style, label=label, linewidth=0.9)
+            row[1].plot(*transform(pair.k, values), style, linewidth=0.9)
+        row[0].set_title(pair.material, fontsize="small")
+        row[0].set_ylabel("k²χ (1/Å²)")
+        row[1].set_ylabel("|χ(R)| (1/Å³)")
+    axes[0][0].legend(fontsize="x-small")
+    axes[-1][0].set_xlabel("k (1/Å)")
+    axes[-1][1].set_xlabel("R (Å)")
+    save_figure(figure, file)
 
 
 def published(data: Path) -> dict[str, float]:

@@ -7,19 +7,27 @@ and adds what a reference fit misreads for FEFF's errors
 (`exafsd_training.simulation.theory_bias`), since the network is to answer as such a fit does.
 """
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from rich.console import Console
 from rich.table import Table
 
 from exafsd_training.fitting.calibrate import OOD_LIMIT, Z90, Held, predict
+from exafsd_training.fitting.model_folder import Job, load_model
+from exafsd_training.fitting.workflow import held_out
 from exafsd_training.model.network import Pinn
 from exafsd_training.simulation.theory_bias import at_end
 from exafsd_training.theory.parametrisation import Parametrisation
 from exafsd_training.theory.paths import Floats
 
+COVERAGE = "coverage.json"
+#: Fresh spectra for the coverage table: 90 % of them are counted to 0.7 %.
+COVERAGE_SPECTRA = 2000
 #: Noise of chi(k), no unit, and data ends, 1/angstrom, that are looked at.
 LEVELS = (1e-4, 5e-4, 2e-3, 8e-3)
 ENDS = (8.0, 10.0, 12.0, 14.0)
@@ -49,6 +57,20 @@ class Row:
     bound_noise: float
     bound: float
     spectra: int
+
+
+def measure_coverage(folder: Path, spectra: int = COVERAGE_SPECTRA, workers: int = 1) -> list[Row]:
+    """Print coverage and width of error bars by noise and data end; kept in the model folder.
+
+    On spectra that neither training nor calibration has seen.
+    """
+    model = load_model(folder)
+    job = Job.of(model, folder)
+    held = held_out(job, model.crystal, folder, model.settings.seed + 4, spectra, workers)
+    rows = coverage(model.network, model.parametrisation, held)
+    (folder / COVERAGE).write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    Console(width=200).print(as_table(rows))
+    return rows
 
 
 def coverage(

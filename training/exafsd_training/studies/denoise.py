@@ -27,7 +27,8 @@ from exafsd.reduction.transform import fit_weight
 from exafsd.spectra import Prediction
 from exafsd_training.fitting.calibrate import predict
 from exafsd_training.fitting.card import NOT_HASHED, make_card
-from exafsd_training.fitting.workflow import Job, Model, held_out, load_model
+from exafsd_training.fitting.model_folder import Job, Model, load_model
+from exafsd_training.fitting.workflow import held_out
 from exafsd_training.reference.feffit import Chi
 from exafsd_training.reference.table import read_spectrum
 from exafsd_training.simulation.simulate import K_MIN

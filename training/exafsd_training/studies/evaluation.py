@@ -16,7 +16,7 @@ from exafsd.reduction.transform import fit_weight
 from exafsd.spectra import Prediction, ReducedSpectrum
 from exafsd_training.fitting.calibrate import Held, predict
 from exafsd_training.fitting.card import ACCURACY, NEAR_EDGE, NOT_HASHED, POOR_FIT, make_card
-from exafsd_training.fitting.workflow import Job, Model, load_model
+from exafsd_training.fitting.model_folder import Job, Model, load_model
 from exafsd_training.reference.feffit import Chi, feffit_reference, reduce_file
 from exafsd_training.reference.table import read_spectrum, too_short
 from exafsd_training.simulation.simulate import K_MIN, direct_pool

@@ -14,7 +14,8 @@ from exafsd.contract import K_GRID, K_SIZE, Card, to_grid
 from exafsd.inference.readout import fits_poorly, usual_signal
 from exafsd_training.fitting.calibrate import Held
 from exafsd_training.fitting.card import NOT_HASHED, make_card
-from exafsd_training.fitting.workflow import Job, Model, held_out, load_model
+from exafsd_training.fitting.model_folder import Job, Model, load_model
+from exafsd_training.fitting.workflow import held_out
 from exafsd_training.reference.feffit import Chi
 from exafsd_training.reference.table import read_spectrum
 from exafsd_training.simulation.other_phases import Phase

@@ -14,16 +14,12 @@ import numpy as np
 from exafsd.contract import K_GRID, K_SIZE, to_grid
 from exafsd.contract.card import LimitTable, PoorFit
 from exafsd.reduction.transform import Noise, fit_window, misfit
-from exafsd_training.fitting.calibrate import WITHHELD, Held, predict
-from exafsd_training.fitting.workflow import Model
-from exafsd_training.model.network import END_NODES, SOFTNESS
+from exafsd_training.fitting.calibrate import MISFIT_ENDS, MISFIT_NOISE, Held, predict
+from exafsd_training.fitting.model_folder import Model
 from exafsd_training.reference.feffit import Chi
 from exafsd_training.simulation.simulate import K_MIN
 from exafsd_training.theory.paths import Floats
 
-#: Data ends, 1/angstrom, and noise of chi(k) at which measured spectra get a usual misfit. It
-#: grows with the square of noise: between nodes a factor of 4 apart, limits are half too high.
-ENDS, NOISE = (*END_NODES, 18.0), (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 #: From one data end to the next, 1/angstrom.
 END_STEP = 2.0
 #: Noisy copies of a measured spectrum, and the share of them below the limit.
@@ -41,12 +37,6 @@ LEAST_R = 0.01
 SIGNAL_LEFT = 0.5
 #: Up to here the median of simulated spectra counts too where measured ones are better.
 SIMULATED_UP_TO = 0.2
-
-
-def simulated_scores() -> PoorFit:
-    """Score that all but a few good simulated spectra stay below; the detector is made so."""
-    limit = round(float(np.exp(-WITHHELD / SOFTNESS)), 4)
-    return PoorFit(noise=NOISE, k_end=ENDS, limit=((limit,) * len(ENDS),) * len(NOISE))
 
 
 def usual_misfits(
@@ -72,20 +62,22 @@ def usual_misfits(
     """
     rng = np.random.default_rng(seed)
     # score, then R-factor
-    found = np.full((2, len(NOISE), len(ENDS)), np.nan)
+    found = np.full((2, len(MISFIT_NOISE), len(MISFIT_ENDS)), np.nan)
     signal = usual_signals(model, spectra)
     limit = float(model.summary["calibration"]["ood_limit"])
     for spectrum in spectra:
         # limits are interpolated: one that ends between two data ends has a say in both
-        for column, end in enumerate(end for end in ENDS if end - END_STEP < spectrum.k_data[1]):
+        for column, end in enumerate(
+            end for end in MISFIT_ENDS if end - END_STEP < spectrum.k_data[1]
+        ):
             k_end = min(end, spectrum.k_data[1])
             chi_k2, data = to_grid(spectrum.k, spectrum.chi, 0.0, k_end)
             mask = to_grid(spectrum.k, spectrum.chi, K_MIN, k_end)[1]
             own = noise_of(chi_k2[None], k_end)[0]
             if not own > 0 or misfits(model, chi_k2[None], mask, k_end)[0] > limit:
                 continue
-            for row, level in enumerate(NOISE):
-                if level < own and NOISE[min(row + 1, len(NOISE) - 1)] < own:
+            for row, level in enumerate(MISFIT_NOISE):
+                if level < own and MISFIT_NOISE[min(row + 1, len(MISFIT_NOISE) - 1)] < own:
                     continue
                 added = np.sqrt(max(level**2 - own**2, 0.0)) * K_GRID**2 * data
                 copies = chi_k2 + added * rng.normal(size=(COPIES, K_SIZE))
@@ -96,12 +88,14 @@ def usual_misfits(
     if np.isnan(found).all():
         return None
     measured, r_factors = map(_filled, found)
-    medians = np.array([[_median(model, held, level, end) for end in ENDS] for level in NOISE])
+    medians = np.array(
+        [[_median(model, held, level, end) for end in MISFIT_ENDS] for level in MISFIT_NOISE]
+    )
     simulated = np.minimum(medians, SIMULATED_UP_TO)
     limits = np.maximum(MARGIN * np.maximum(measured, simulated), LEAST)
     r_limits = np.maximum(MARGIN * r_factors, LEAST_R)
     return PoorFit(
-        noise=NOISE, k_end=ENDS, limit=_table(limits), r_factor=_table(r_limits),
+        noise=MISFIT_NOISE, k_end=MISFIT_ENDS, limit=_table(limits), r_factor=_table(r_limits),
         signal=tuple(signal.round(4).tolist()),
     )  # fmt: skip
 
@@ -125,9 +119,9 @@ def usual_signals(model: Model, spectra: Sequence[Chi]) -> Floats:
 
     0 without spectra.
     """
-    found = np.zeros(len(ENDS))
+    found = np.zeros(len(MISFIT_ENDS))
     for spectrum in spectra:
-        for column, end in enumerate(ENDS):
+        for column, end in enumerate(MISFIT_ENDS):
             k_end = min(end, spectrum.k_data[1])
             chi_k2, _ = to_grid(spectrum.k, spectrum.chi, 0.0, k_end)
             window = fit_window(model.window, k_end)
@@ -142,7 +136,7 @@ def _filled(found: Floats) -> Floats:
     for quiet, noisier in reversed(list(pairwise(found))):
         quiet[:] = np.where(np.isnan(quiet), noisier, quiet)
     known = np.flatnonzero(~np.isnan(found).any(axis=0))
-    return np.array([np.interp(range(len(ENDS)), known, row[known]) for row in found])
+    return np.array([np.interp(range(len(MISFIT_ENDS)), known, row[known]) for row in found])
 
 
 def _table(limits: Floats) -> LimitTable:

@@ -9,7 +9,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -18,6 +17,7 @@ from rich.table import Table
 
 from exafsd.contract import K_GRID
 from exafsd_training.fitting.calibrate import predict
+from exafsd_training.fitting.model_folder import Model, load_model
 from exafsd_training.simulation.instrument import QUIET_END, QUIET_NOISE, Atom, reduce_one
 from exafsd_training.simulation.simulate import (
     K_END,
@@ -33,9 +33,6 @@ from exafsd_training.theory.paths import Floats, PathTable, read_paths
 from exafsd_training.theory.priors import FAR_RATIO, Priors
 from exafsd_training.theory.shells import Shell, sigma2_ties
 from exafsd_training.theory.thermal import Bond, einstein_sigma2, reduced_mass, third_cumulant
-
-if TYPE_CHECKING:
-    from exafsd_training.fitting.workflow import Model
 
 #: Linear expansion of copper, 1/K.
 EXPANSION = 1.7e-5
@@ -249,7 +246,7 @@ def read_series(
 
 
 def temperature_series(
-    model: "Model",
+    model: Model,
     temperatures: tuple[float, float, int] = TEMPERATURES,
     n: int = 40,
     through: int = 20,
@@ -287,8 +284,6 @@ def measure_trend(
     through: int = 20,
 ) -> list[Slope]:
     """Print slopes read over slopes put in; kept in the model folder."""
-    from exafsd_training.fitting.workflow import load_model
-
     found = temperature_series(load_model(folder), temperatures, n, through)
     (folder / TREND).write_text(json.dumps([asdict(slope) for slope in found], indent=1))
     shown = Table("made as", "parameter", "true, per K", "read / true", "spread", "within 5 %",

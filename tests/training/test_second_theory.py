@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from exafsd.contract import K_GRID
+from exafsd_training.simulation import second_theory
 from exafsd_training.studies import theory_error
 from exafsd_training.theory import structures
 from exafsd_training.theory.equation import PathSum
@@ -17,7 +18,7 @@ from exafsd_training.theory.paths import KNOT_K, PathTable, value, with_momentum
 from exafsd_training.theory.structures import Crystal, FeffSetup
 
 #: Without self-consistency FEFF takes seconds instead of half a minute.
-QUICK = theory_error.NO_HOLE
+QUICK = second_theory.NO_HOLE
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +28,12 @@ def crystal() -> Crystal:
 
 @pytest.fixture(scope="module")
 def second(truth: PathTable, feff_folder: Path, crystal: Crystal) -> PathTable:
-    return theory_error.second_table(crystal, "Cu", "K", feff_folder.parent, truth, QUICK)
+    return second_theory.second_table(crystal, "Cu", "K", feff_folder.parent, truth, QUICK)
 
 
 def test_cards_of_a_setup(crystal: Crystal) -> None:
     assert FeffSetup().cards() == "EXCHANGE  0     0.0  0.0"
-    lines = structures.feff_input(crystal, "Cu", "K", setup=theory_error.SECOND).splitlines()
+    lines = structures.feff_input(crystal, "Cu", "K", setup=second_theory.SECOND).splitlines()
     standard = structures.feff_input(crystal, "Cu", "K").splitlines()
     assert set(lines) - set(standard) == {"SCF  4.00", "CRITERIA  1.00  0.50"}
     assert set(standard) <= set(lines)
@@ -55,8 +56,8 @@ def test_every_path_of_copper_is_in_the_second_run(
     truth: PathTable, second: PathTable, feff_folder: Path
 ) -> None:
     (folder,) = set(feff_folder.parent.glob("feff-Cu-K-*")) - {feff_folder}
-    other = theory_error.read_paths(folder)
-    pairs = theory_error.match(truth, other)
+    other = second_theory.read_paths(folder)
+    pairs = second_theory.match(truth, other)
     assert len(pairs) == len(set(pairs.values())) == len(truth)
     # numbers of files differ between runs, so a match by place would be wrong
     assert any(truth.paths[i].file != other.paths[j].file for i, j in pairs.items())
@@ -71,7 +72,7 @@ def test_paths_match_turned_mirrored_and_reversed(truth: PathTable) -> None:
         order = [0, *range(path.nleg - 1, 0, -1)]
         atoms = tuple(path.atoms[i] for i in order)
         moved.append(replace(path, positions=path.positions[order] @ turn.T + 1e-4, atoms=atoms))
-    pairs = theory_error.match(truth, PathTable(tuple(moved), truth.momentum))
+    pairs = second_theory.match(truth, PathTable(tuple(moved), truth.momentum))
     assert len(pairs) == len(truth)
     for i, j in pairs.items():
         assert moved[j].degeneracy == truth.paths[i].degeneracy
@@ -89,7 +90,7 @@ def test_another_path_does_not_match(truth: PathTable, change: str) -> None:
         other = replace(path, positions=path.positions * [1, 1, 1.1])
     else:
         other = replace(path, degeneracy=path.degeneracy / 2)
-    assert not theory_error.match(
+    assert not second_theory.match(
         PathTable((path,), truth.momentum), PathTable((other,), truth.momentum)
     )
 
@@ -126,7 +127,7 @@ def test_another_origin_is_another_e0(truth: PathTable, shift: float) -> None:
 
 
 def test_origin_is_found_again(truth: PathTable) -> None:
-    assert theory_error.origin(truth, with_origin(truth, 3.0)) == pytest.approx(-3.0, abs=0.05)
+    assert second_theory.origin(truth, with_origin(truth, 3.0)) == pytest.approx(-3.0, abs=0.05)
 
 
 def test_difference_of_two_theories(
