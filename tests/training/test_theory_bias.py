@@ -10,7 +10,7 @@ from exafsd.contract import K_GRID
 from exafsd_training.fitting.fit import Data, Settings, build
 from exafsd_training.fitting.fit import _labels as labels
 from exafsd_training.reference.feffit import GivenChi, feffit_reference
-from exafsd_training.simulation.theory_bias import DATA_ENDS, MOST, misread
+from exafsd_training.simulation.theory_bias import DATA_ENDS, MOST, theory_bias
 from exafsd_training.studies.theory_error import typical
 from exafsd_training.theory.equation import Equation
 from exafsd_training.theory.parametrisation import Parametrisation
@@ -29,7 +29,7 @@ def test_is_what_feffit_misreads(copper: Parametrisation, feff_folder: Path, end
         feffit_reference(one, copper, feff_folder, copper.window).value for one in spectra
     )
     error = K_GRID**2 * (wrong - 1) * chi
-    (found,) = misread(copper, theta[None], error[None])
+    (found,) = theory_bias(copper, theta[None], error[None])
     place = DATA_ENDS.index(end)
     for id_ in VARIABLES:
         # one step of a fit that is not linear, and without what far shells do to it
@@ -43,9 +43,9 @@ def test_is_what_feffit_misreads(copper: Parametrisation, feff_folder: Path, end
 def test_only_what_a_fit_has_is_moved(copper: Parametrisation, data: Data) -> None:
     fixed = [i for i, p in enumerate(copper.parameters) if p.id.split("/", 1)[1] not in VARIABLES]
     moved = [copper.index(id_) for id_ in VARIABLES]
-    assert not data.direct.misread[..., fixed].any()
-    assert data.direct.misread[..., moved].std((0, 1)).min() > 0
-    assert (np.abs(data.direct.misread) <= MOST * copper.prior_std + 1e-6).all()
+    assert not data.direct.theory_bias[..., fixed].any()
+    assert data.direct.theory_bias[..., moved].std((0, 1)).min() > 0
+    assert (np.abs(data.direct.theory_bias) <= MOST * copper.prior_std + 1e-6).all()
 
 
 def test_labels_follow_the_data_end(
@@ -54,11 +54,11 @@ def test_labels_follow_the_data_end(
     model = build(copper, data.direct, settings)
     middle = np.float32(copper.bounds.mean(1))[None]
     step = np.float32(0.1 * copper.prior_std)
-    misreads = np.float32([[step * i for i in range(len(DATA_ENDS))]])
+    bias = np.float32([[step * i for i in range(len(DATA_ENDS))]])
 
     def at(end: float) -> np.ndarray:
         mask = np.float32(end + 0.01 > K_GRID)[None]
-        moved = labels(model)(*(tf.constant(x) for x in (middle, misreads, mask)))
+        moved = labels(model)(*(tf.constant(x) for x in (middle, bias, mask)))
         return (moved.numpy()[0] - middle[0]) / step
 
     np.testing.assert_allclose(at(6.0), 0, atol=1e-3)

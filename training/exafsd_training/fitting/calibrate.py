@@ -8,7 +8,8 @@ import tensorflow as tf
 from exafsd.contract import K_STEP
 from exafsd.contract.card import PoorFit
 from exafsd_training.model.network import END_NODES, NOISE_NODES, NOISE_R, OOD_R, SOFTNESS, Pinn
-from exafsd_training.simulation.simulate import GLITCHED, Pool, spoil
+from exafsd_training.simulation.corruption import GLITCHED, corrupted
+from exafsd_training.simulation.simulate import Pool
 from exafsd_training.theory.parametrisation import Parametrisation
 from exafsd_training.theory.paths import Floats
 
@@ -36,7 +37,7 @@ ROUNDS = 5
 
 @dataclass(frozen=True)
 class Held:
-    """Spectra that training has not seen; `direct` (n,) is 1 for those `spoil` has to spoil."""
+    """Spectra that training has not seen; `direct` (n,) is 1 for what is still to be corrupted."""
 
     pool: Pool
     direct: Floats
@@ -51,7 +52,7 @@ class Held:
     def __len__(self) -> int:
         return len(self.pool)
 
-    def spoilt(
+    def corrupted(
         self,
         seed: int,
         level: float | Floats | None = None,
@@ -61,16 +62,9 @@ class Held:
 
         With a level given there are no glitches.
         """
-        n = len(self)
-        pool = self.pool
-        inputs = [tf.constant(x, tf.float32) for x in (pool.noisy, pool.k_end, self.direct)]
-        chosen = [
-            None if x is None else tf.constant(np.broadcast_to(np.float32(x), n))
-            for x in (level, end)
-        ]
         share = GLITCHED if level is None else 0.0
-        chi_k2, mask = spoil(*inputs, tf.constant([seed, 9]), *chosen, glitched=share)
-        return chi_k2.numpy(), mask.numpy()
+        inputs = (self.pool.noisy, self.pool.k_end, self.direct)
+        return corrupted(*inputs, (seed, 9), level, end, share)
 
 
 @dataclass(frozen=True)
@@ -100,13 +94,13 @@ def calibrate(model: Pinn, parametrisation: Parametrisation, held: Held) -> Cali
     """Scale every std so that 90 % intervals cover 90 %, and find the score's limit.
 
     The scale depends on noise and data end (`Pinn.calibration_nodes`). It is found with the noise
-    and the end of every node; the coverage is counted on the same spectra spoilt as in training.
+    and the end of every node; the coverage is counted on the same spectra as in training.
     The model's `log_scale` and `detector_limit` are set, so it is calibrated from here on.
     """
     scale, limit = _fit_nodes(model, held)
     model.log_scale.assign(scale)
     model.detector_limit.assign(limit)
-    chi_k2, mask = held.spoilt(seed=11)
+    chi_k2, mask = held.corrupted(seed=11)
     theta = held.pool.theta
     out = predict(model, chi_k2, mask)
     covered = (_pull(out, theta) < Z90).mean(0)
@@ -160,7 +154,7 @@ def _fit_nodes(model: Pinn, held: Held) -> tuple[Floats, Floats]:
     cells = [(level, end) for level in NOISE_NODES for end in END_NODES]
     pulls, odds, shares = [], [], []
     for place, (level, end) in enumerate(cells):
-        chi_k2, mask = held.spoilt(100 + place, level, end)
+        chi_k2, mask = held.corrupted(100 + place, level, end)
         reached = held.pool.k_end >= end - K_STEP
         out = predict(model, chi_k2[reached], mask[reached])
         pulls.append(np.log(_pull(out, held.pool.theta[reached]) / Z90 + 1e-9))

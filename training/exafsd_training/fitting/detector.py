@@ -13,14 +13,14 @@ import tensorflow as tf
 
 from exafsd_training.fitting.fit import Adam, Data, Settings
 from exafsd_training.model.network import Pinn
-from exafsd_training.simulation.simulate import spoil
+from exafsd_training.simulation.corruption import corrupt
 from exafsd_training.theory.paths import Floats
 
 #: FEFF's errors are so many times as large in what the detector learns from, a range.
 ROUGH = (1.0, 3.0)
 #: Share of every hidden layer left out at random, and how far from sure the truth is said to be: no
 #: measured spectrum is like a simulated one in every detail.
-FORGET, DOUBT = 0.3, 0.02
+DROPOUT, DOUBT = 0.3, 0.02
 #: Share of another phase: from where it should be seen to half, and in some of the spectra to all.
 SHARE, MOSTLY = (0.12, 0.55), (0.15, 1.0)
 #: Share of spectra that went through the instrument, and to which one of these lends what the
@@ -36,7 +36,7 @@ class Examples:
     """What the detector learns from: the network's own phase, and others; (n, 401) k^2 chi."""
 
     own: Floats
-    foreign: Floats
+    others: Floats
 
 
 def learn(
@@ -68,7 +68,7 @@ def learn(
     @tf.function
     def step(seen: tf.Tensor, truth: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
-            said = model.odds(seen, FORGET)
+            said = model.odds(seen, DROPOUT)
             off = tf.nn.sigmoid_cross_entropy_with_logits(truth * (1 - 2 * DOUBT) + DOUBT, said)
             loss = tf.reduce_mean(off)
         optimiser.step(tape.gradient(loss, variables), rate)
@@ -113,7 +113,7 @@ def _batch(
 ) -> tuple[tf.Tensor, tf.Tensor, Floats]:
     """Inputs and masks (n, 401), and 1 where another phase is in the spectrum (n,)."""
     own = examples.own[rng.integers(0, len(examples.own), BATCH)]
-    foreign = examples.foreign[rng.integers(0, len(examples.foreign), BATCH)]
+    other = examples.others[rng.integers(0, len(examples.others), BATCH)]
     lender = data.instrument.take(rng.integers(0, len(data.instrument), BATCH))
     kind = rng.random(BATCH)
     through, borrowed = kind < THROUGH, kind < THROUGH + BORROWED
@@ -126,7 +126,7 @@ def _batch(
         rng.random(BATCH) < mostly, rng.uniform(SHARE[1], most, BATCH), rng.uniform(*SHARE, BATCH)
     )
     share = (share * mixed)[:, None]
-    chi_k2 = (1 - share) * own + share * foreign
+    chi_k2 = (1 - share) * own + share * other
     k_end = np.where(borrowed, lender.k_end, data.direct.k_end.max())
     inputs = (tf.constant(np.float32(x)) for x in (chi_k2, k_end, ~borrowed))
-    return *spoil(*inputs, tf.constant(seed)), mixed
+    return *corrupt(*inputs, tf.constant(seed)), mixed

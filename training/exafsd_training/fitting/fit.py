@@ -10,8 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from exafsd_training.model.losses import Weights, collocation, loss_terms
-from exafsd_training.model.network import Pinn, Sizes, hats, input_scale
-from exafsd_training.simulation.simulate import Pool, spoil
+from exafsd_training.model.network import Pinn, Sizes, input_scale, interpolation_weights
+from exafsd_training.simulation.corruption import corrupt
+from exafsd_training.simulation.simulate import Pool
 from exafsd_training.simulation.theory_bias import DATA_ENDS
 from exafsd_training.theory.parametrisation import Parametrisation
 
@@ -234,9 +235,9 @@ def batches(model: Pinn, data: Data, settings: Settings, start: int = 0) -> tf.d
         return [tf.gather(x, rows) for x in pool]
 
     def lent(own: list[tf.Tensor], lender: list[tf.Tensor]) -> list[tf.Tensor]:
-        theta, clean, _, _, misread = own
+        theta, clean, _, _, bias = own
         _, its_clean, its_noisy, k_end, _ = lender
-        return [theta, clean, clean + its_noisy - its_clean, k_end, misread]
+        return [theta, clean, clean + its_noisy - its_clean, k_end, bias]
 
     def make(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
         seed = tf.stack([settings.seed, tf.cast(number, tf.int32)])
@@ -246,16 +247,16 @@ def batches(model: Pinn, data: Data, settings: Settings, start: int = 0) -> tf.d
             lent(draw(pools[0], n_lent, seeds[4]), draw(pools[1], n_lent, seeds[5])),
             draw(pools[1], n_inst, seeds[1]),
         ]
-        theta, clean, noisy, k_end, misread = (tf.concat(x, 0) for x in zip(*parts, strict=True))
+        theta, clean, noisy, k_end, bias = (tf.concat(x, 0) for x in zip(*parts, strict=True))
         # chi is proportional to N S0^2, so every spectrum serves at many amplitudes
         factor = tf.exp(tf.random.stateless_uniform((settings.batch,), seeds[2], -0.3, 0.3))
         n_s02 = theta[:, n_index]
         factor = tf.clip_by_value(factor, (low + 0.02 * span) / n_s02, (low + 0.98 * span) / n_s02)
         factor = factor[:, tf.newaxis]
         theta *= tf.where(is_n, factor, 1.0)
-        misread *= tf.where(is_n, factor, 1.0)[:, tf.newaxis, :]
-        chi_k2, mask = spoil(noisy * factor, k_end, direct, seeds[3])
-        return chi_k2, mask, clean * factor, label(theta, misread, mask)
+        bias *= tf.where(is_n, factor, 1.0)[:, tf.newaxis, :]
+        chi_k2, mask = corrupt(noisy * factor, k_end, direct, seeds[3])
+        return chi_k2, mask, clean * factor, label(theta, bias, mask)
 
     return tf.data.Dataset.counter(start).map(make, num_parallel_calls=1).prefetch(4)
 
@@ -265,14 +266,14 @@ def _tensors(pool: Pool) -> list[tf.Tensor]:
 
 
 def _labels(model: Pinn) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Function of truth (b, p), `Pool.misread` (b, ends, p) and mask (b, 401): what is learnt."""
+    """Function of truth (b, p), theory bias (b, ends, p) and mask (b, 401): what is learnt."""
     ends = np.array(DATA_ENDS)
     # a sigmoid cannot reach its bounds
     low, high = model.low + 0.01 * model.span, model.low + 0.99 * model.span
 
-    def label(theta: tf.Tensor, misread: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        share = hats(tf.reduce_max(mask * model.k, axis=1), ends)
-        moved = theta + tf.einsum("be,bep->bp", share, misread)
+    def label(theta: tf.Tensor, bias: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        share = interpolation_weights(tf.reduce_max(mask * model.k, axis=1), ends)
+        moved = theta + tf.einsum("be,bep->bp", share, bias)
         return tf.clip_by_value(moved, tf.minimum(low, theta), tf.maximum(high, theta))
 
     return label
@@ -296,11 +297,11 @@ def _functions(
         return terms
 
     held = [_tensors(pool) for pool in (data.validation_direct, data.validation_instrument)]
-    theta, clean, noisy, k_end, misread = (tf.concat(x, 0) for x in zip(*held, strict=True))
+    theta, clean, noisy, k_end, bias = (tf.concat(x, 0) for x in zip(*held, strict=True))
     direct = tf.concat([tf.ones(len(held[0][0])), tf.zeros(len(held[1][0]))], 0)
     fixed = tf.constant([7, 7])
-    chi_k2, mask = spoil(noisy, k_end, direct, fixed)
-    theta = _labels(model)(theta, misread, mask)
+    chi_k2, mask = corrupt(noisy, k_end, direct, fixed)
+    theta = _labels(model)(theta, bias, mask)
 
     @tf.function
     def compiled_validation() -> dict[str, tf.Tensor]:

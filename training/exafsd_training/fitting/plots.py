@@ -5,17 +5,20 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-import tensorflow as tf
 
 from exafsd.contract import K_GRID
 from exafsd_training.fitting.calibrate import predict
 from exafsd_training.fitting.fit import HISTORY
 from exafsd_training.model.network import Pinn
-from exafsd_training.simulation.simulate import Pool, spoil
+from exafsd_training.simulation.corruption import corrupted
+from exafsd_training.simulation.simulate import Pool
 from exafsd_training.theory.parametrisation import Parametrisation
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+
+#: Of what corrupts the spectra that are drawn.
+INPUT_SEED = (5, 5)
 
 
 def plot_history(folder: Path) -> None:
@@ -38,7 +41,7 @@ def plot_history(folder: Path) -> None:
 
 def plot_spectra(model: Pinn, pool: Pool, folder: Path) -> None:
     """Input, clean spectrum, field and EXAFS(theta) of some held-out spectra."""
-    chi_k2, mask = _spoilt(pool.take(slice(0, 6)))
+    chi_k2, mask = corrupted(pool.noisy[:6], pool.k_end[:6], 0.0, INPUT_SEED)
     out = predict(model, chi_k2, mask)
     figure, axes = plt.subplots(3, 2, sharex=True, figsize=(10, 8))
     for i, axis in enumerate(axes.flat[: len(chi_k2)]):
@@ -56,7 +59,7 @@ def plot_spectra(model: Pinn, pool: Pool, folder: Path) -> None:
 
 def plot_parity(model: Pinn, parametrisation: Parametrisation, pool: Pool, folder: Path) -> None:
     """Predicted against true parameters of held-out instrument spectra."""
-    out = predict(model, *_spoilt(pool))
+    out = predict(model, *corrupted(pool.noisy, pool.k_end, 0.0, INPUT_SEED))
     columns = -(-len(parametrisation.parameters) // 3)
     figure, axes = plt.subplots(3, columns, figsize=(4 * columns, 11))
     for i, parameter in enumerate(parametrisation.parameters):
@@ -67,14 +70,8 @@ def plot_parity(model: Pinn, parametrisation: Parametrisation, pool: Pool, folde
     save_figure(figure, folder / "parity.png")
 
 
-def _spoilt(pool: Pool) -> tuple[np.ndarray, np.ndarray]:
-    inputs = (pool.noisy, pool.k_end, np.zeros(len(pool)))
-    chi_k2, mask = spoil(*(tf.constant(x, tf.float32) for x in inputs), tf.constant([5, 5]))
-    return chi_k2.numpy(), mask.numpy()
-
-
 def save_figure(figure: plt.Figure, file: Path) -> None:
-    """Write a figure, and forget it."""
+    """Write a figure and close it."""
     figure.tight_layout()
     figure.savefig(file, dpi=110)
     plt.close(figure)

@@ -27,7 +27,7 @@ from exafsd_training.fitting.plots import plot_history, plot_parity, plot_spectr
 from exafsd_training.model.network import Pinn
 from exafsd_training.reference.feffit import Chi, reduce_file
 from exafsd_training.simulation.instrument import Atom, instrument_pool
-from exafsd_training.simulation.other_phases import foreign_spectra
+from exafsd_training.simulation.other_phases import other_phase_spectra
 from exafsd_training.simulation.second_theory import second_table
 from exafsd_training.simulation.simulate import (
     K_MIN,
@@ -129,7 +129,7 @@ def learn_detector(
     rng = np.random.default_rng((settings.seed, 4))
     n, what = settings.detector_examples, (job.parametrisation, job.table)
     own = clean_spectra(sample(rng, n, *what, rough=ROUGH), *what)
-    examples = Examples(own, foreign_spectra(crystal, out, n, settings.seed + 5))
+    examples = Examples(own, other_phase_spectra(crystal, out, n, settings.seed + 5))
 
     def report(share: float, loss: float) -> None:
         progress.update(task, completed=share, description=f"detector: {loss:.3g}")

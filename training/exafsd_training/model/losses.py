@@ -79,7 +79,7 @@ def loss_terms(
     model
         Network.
     chi_k2, mask, clean
-        (b, 401) input, its mask and the unspoilt spectrum.
+        (b, 401) input, its mask and the uncorrupted spectrum.
     truth
         (b, p) parameters.
     k

@@ -202,7 +202,10 @@ class Pinn(tf.Module):
         """Weights (b, nodes) of the calibration's nodes for every spectrum; they add up to 1."""
         level = tf.math.log(self.noise(chi_k2, mask))
         end = tf.reduce_max(mask * self.k, axis=1)
-        by_noise, by_end = hats(level, np.log(NOISE_NODES)), hats(end, np.array(END_NODES))
+        by_noise, by_end = (
+            interpolation_weights(level, np.log(NOISE_NODES)),
+            interpolation_weights(end, np.array(END_NODES)),
+        )
         both = by_noise[:, :, tf.newaxis] * by_end[:, tf.newaxis, :]
         return tf.reshape(both, (-1, len(NOISE_NODES) * len(END_NODES)))
 
@@ -283,18 +286,18 @@ class Pinn(tf.Module):
         ]
         return tf.concat(seen, 1)
 
-    def odds(self, evidence: tf.Tensor, forget: float = 0.0) -> tf.Tensor:
+    def odds(self, evidence: tf.Tensor, dropout: float = 0.0) -> tf.Tensor:
         """Logarithm of the odds (b,) that another phase is in the spectrum.
 
-        `forget` is the share of every hidden layer that is left out at random, in training.
+        `dropout` is the share of every hidden layer that is left out at random, in training.
         """
         first, second, last = self.detector
         hidden = tf.tanh(first(evidence))
-        if forget:
-            hidden = tf.nn.dropout(hidden, forget)
+        if dropout:
+            hidden = tf.nn.dropout(hidden, dropout)
         hidden = tf.nn.relu(second(hidden))
-        if forget:
-            hidden = tf.nn.dropout(hidden, forget)
+        if dropout:
+            hidden = tf.nn.dropout(hidden, dropout)
         return last(hidden)[:, 0]
 
     def __call__(self, chi_k2: tf.Tensor, mask: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -324,7 +327,7 @@ def radii(r: tuple[float, float]) -> Floats:
     return np.arange(r[0], r[1] + 1e-6, 0.1)
 
 
-def hats(x: tf.Tensor, nodes: Floats) -> tf.Tensor:
+def interpolation_weights(x: tf.Tensor, nodes: Floats) -> tf.Tensor:
     """Weights (b, n) of linear interpolation at x (b,) between ascending nodes (n,)."""
     held = tf.clip_by_value(x, float(nodes[0]), float(nodes[-1]))[:, tf.newaxis]
     # every node's weight falls to zero at its neighbours; at the ends there is none

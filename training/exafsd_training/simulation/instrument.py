@@ -13,7 +13,7 @@ from scipy.special import erf
 from exafsd.analysis import Rebin
 from exafsd.contract import ETOK, K_GRID, Recipe, to_grid
 from exafsd_training.simulation.simulate import K_END, K_MIN, Pool, path_sums, sample
-from exafsd_training.simulation.theory_bias import misread
+from exafsd_training.simulation.theory_bias import theory_bias
 from exafsd_training.theory.parametrisation import Parametrisation
 from exafsd_training.theory.paths import Floats, PathTable
 
@@ -276,5 +276,5 @@ def instrument_pool(
         np.float32(K_GRID**2 * clean),
         np.float32([done[i][2][1:] for i in kept]),
         np.float32([done[i][1] for i in kept]),
-        misread(parametrisation, theta, K_GRID**2 * (clean - exact)),
+        theory_bias(parametrisation, theta, K_GRID**2 * (clean - exact)),
     ).take(inside)

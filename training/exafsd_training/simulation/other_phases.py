@@ -52,7 +52,7 @@ def others(crystal: Crystal) -> Sequence[ModelConfig]:
     return [config for config, other in every if (other.formula, other.space_group) != own]
 
 
-def foreign_spectra(crystal: Crystal, folder: Path, n: int, seed: int) -> Floats:
+def other_phase_spectra(crystal: Crystal, folder: Path, n: int, seed: int) -> Floats:
     """Clean spectra (m, 401), about `n`, of all phases but that of a crystal, in random order.
 
     Every one has its distances stretched or shrunk at random by up to `STRETCH`.

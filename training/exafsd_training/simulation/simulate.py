@@ -1,19 +1,19 @@
-"""Simulated spectra: sampled structures, path sums of many shells, and what spoils a spectrum.
+"""Simulated spectra: sampled structures, and path sums of many shells with FEFF's errors.
 
-Two kinds are made. *Direct* ones are path sums on the contract grid, spoilt afresh in every
-batch by `spoil`. *Instrument* ones go through mu(E), noise, an energy grid and Larch's own
-reduction (`exafsd_training.simulation.instrument`), because AUTOBK's bias is not leakage added
-afterwards.
+Two kinds are made. *Direct* ones are path sums on the contract grid, corrupted afresh in every
+batch (`exafsd_training.simulation.corruption`). *Instrument* ones go through mu(E), noise, an
+energy grid and Larch's own reduction (`exafsd_training.simulation.instrument`), because AUTOBK's
+bias is not leakage added afterwards.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
 
-from exafsd.contract import K_GRID, K_SIZE, K_STEP
-from exafsd_training.simulation.theory_bias import misread
+from exafsd.contract import K_GRID, K_SIZE
+from exafsd_training.simulation.theory_bias import theory_bias
 from exafsd_training.theory.equation import PathSum
 from exafsd_training.theory.parametrisation import (
     EXPANSION_SCATTER,
@@ -32,10 +32,6 @@ K_MIN = 2.5
 K_END = (7.5, 20.0)
 #: Farthest paths of the simulated truth, angstrom; the network's own equation ends nearer.
 REFF_MAX = 7.0
-#: Noise of chi(k) at 8 1/angstrom, log-uniform, no unit.
-NOISE = (1e-5, 3e-2)
-#: Share of spectra with glitches: one out of twelve.
-GLITCHED = 0.08
 #: What FEFF's errors are made of (8, 401): a constant, waves of periods 40, 20 and 13 1/angstrom,
 #: and what happens at low k only.
 ERROR_SHAPES = np.array(
@@ -52,6 +48,8 @@ LOOSE = (0.12, 0.0015, 0.12)
 #: Spread of the logarithm of the amplitude that all other paths share.
 FAR_AMPLITUDE = 0.12
 BATCH = 128
+#: A pool's fields as they are called in its file; folders of trained models have such files.
+KEYS = ("theta", "clean", "noisy", "k_end", "misread")
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ class Pool:
     """Spectra with their truth; n spectra, p parameters.
 
     `theta` (n, p); `clean` and `noisy` (n, 401) k^2 chi in 1/angstrom^2; `k_end` (n,) data end
-    in 1/angstrom. Of direct spectra `noisy` equals `clean`. `misread` (n, ends, p) of
+    in 1/angstrom. Of direct spectra `noisy` equals `clean`. `theory_bias` (n, ends, p) of
     `exafsd_training.simulation.theory_bias`.
     """
 
@@ -67,7 +65,7 @@ class Pool:
     clean: Floats
     noisy: Floats
     k_end: Floats
-    misread: Floats
+    theory_bias: Floats
 
     def __len__(self) -> int:
         return len(self.theta)
@@ -78,13 +76,13 @@ class Pool:
 
     def save(self, file: object) -> None:
         """Write as npz, float32."""
-        np.savez(file, **{name: np.float32(value) for name, value in vars(self).items()})
+        np.savez(file, **dict(zip(KEYS, map(np.float32, vars(self).values()), strict=True)))
 
     @classmethod
     def load(cls, file: object) -> "Pool":
         """Read what `save` wrote."""
         with np.load(file) as data:  # type: ignore[arg-type]
-            return cls(*(data[part.name] for part in fields(cls)))
+            return cls(*(data[key] for key in KEYS))
 
 
 @dataclass(frozen=True)
@@ -292,96 +290,12 @@ def clean_spectra(draw: Draw, parametrisation: Parametrisation, truth: PathTable
 
 
 def direct_pool(seed: int, n: int, parametrisation: Parametrisation, truth: PathTable) -> Pool:
-    """Path sums on the contract grid, unspoilt; reproducible for a seed."""
+    """Path sums on the contract grid, uncorrupted; reproducible for a seed."""
     rng = np.random.default_rng(seed)
     draw = sample(rng, n, parametrisation, truth)
     e0 = draw.theta[:, parametrisation.index("e0_shift")]
     chi, exact = path_sums(draw, truth, e0)
     clean = np.float32(K_GRID**2 * chi)
-    misreads = misread(parametrisation, draw.theta, K_GRID**2 * (chi - exact))
+    bias = theory_bias(parametrisation, draw.theta, K_GRID**2 * (chi - exact))
     ends = np.full(n, K_END[1], np.float32)
-    return Pool(np.float32(draw.theta), clean, clean, ends, misreads)
-
-
-def sample_k_end(n: int, seed: tf.Tensor) -> tf.Tensor:
-    """(n,) data ends in 1/angstrom: three out of five 11 ... 17, others anywhere."""
-    u, v = tf.unstack(tf.random.stateless_uniform((2, n), seed))
-    usual = 11 + 6 * u
-    anywhere = K_END[0] + (K_END[1] - K_END[0]) * u
-    return tf.where(v < 0.6, usual, anywhere)
-
-
-def spoil(
-    noisy: tf.Tensor,
-    k_end: tf.Tensor,
-    direct: tf.Tensor,
-    seed: tf.Tensor,
-    level: tf.Tensor | None = None,
-    end: tf.Tensor | None = None,
-    glitched: float = GLITCHED,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Input of the network: noise, leakage, glitches and a mask.
-
-    Parameters
-    ----------
-    noisy
-        (b, 401) k^2 chi.
-    k_end
-        (b,) end of what is there, 1/angstrom.
-    direct
-        (b,) 1 where nothing has been spoilt yet, 0 for instrument spectra.
-    seed
-        (2,) int32 of stateless randomness.
-    level
-        (b,) noise of chi(k), white and the same at every k; drawn at random by default.
-        Instrument spectra get it beside the noise they have.
-    end
-        (b,) data end in 1/angstrom, drawn at random by default; never beyond `k_end`.
-    glitched
-        Share of spectra with glitches.
-
-    Returns
-    -------
-    chi_k2, mask
-        (b, 401) each, as `exafsd.contract.to_grid` makes them.
-    """
-    k = tf.constant(K_GRID, tf.float32)
-    b = tf.shape(noisy)[0]
-    seeds = tf.unstack(tf.random.split(seed, 12))
-
-    def normal(i: int, *shape: object) -> tf.Tensor:
-        return tf.random.stateless_normal((b, *shape), seeds[i])
-
-    def uniform(i: int, lo: float, hi: float, *shape: object) -> tf.Tensor:
-        return tf.random.stateless_uniform((b, *shape), seeds[i], lo, hi)
-
-    # white noise; with constant time per energy, bins of equal k gather more at high k
-    random_level = tf.exp(uniform(0, float(np.log(NOISE[0])), float(np.log(NOISE[1])), 1))
-    shape = (tf.maximum(k, 1.0) / 8) ** (-uniform(1, -0.2, 0.8, 1))
-    white = normal(2, K_SIZE)
-    # beam and monochromator vibrations are correlated over some points
-    smoothed = white[:, 2:-2] + white[:, 1:-3] + white[:, 3:-1] + white[:, :-4] + white[:, 4:]
-    smoothed = tf.pad(smoothed / np.sqrt(5), [[0, 0], [2, 2]])
-    correlated = tf.where(uniform(3, 0, 1, 1) < 0.3, smoothed, white)
-    if level is None:
-        noise = random_level * shape * correlated * k**2
-        # a quarter of the instrument spectra gets more noise than it already has
-        noise *= tf.where(uniform(4, 0, 1, 1) < 0.25, 1.0, direct[:, tf.newaxis])
-    else:
-        noise = level[:, tf.newaxis] * white * k**2
-
-    # what AUTOBK leaves below or takes away at its R limit of 1 angstrom
-    r = uniform(5, 0.2, 1.15, 3)[..., tf.newaxis]
-    wave = tf.sin(2 * k * r + uniform(6, 0, 2 * np.pi, 3)[..., tf.newaxis])
-    size = 0.03 * normal(7, 3)[..., tf.newaxis] * direct[:, tf.newaxis, tf.newaxis]
-    leak = tf.reduce_sum(size * wave, 1) * tf.minimum(k, 6.0) / 3
-
-    # glitches: one or two points far off
-    where = uniform(8, 0, 1, K_SIZE) < 0.004
-    there = uniform(9, 0, 1, 1) < glitched
-    glitch = tf.where(where & there, normal(10, K_SIZE) * 0.04 * k**2, 0.0)
-
-    end = tf.minimum(k_end, sample_k_end(b, seeds[11]) if end is None else end)
-    half = K_STEP / 2
-    mask = tf.cast((k >= K_MIN - half) & (k <= end[:, tf.newaxis] + half), tf.float32)
-    return (noisy + noise + leak + glitch) * mask, mask
+    return Pool(np.float32(draw.theta), clean, clean, ends, bias)

@@ -24,7 +24,7 @@ MOST = 1.0
 BATCH = 500
 
 
-def misread(parametrisation: Parametrisation, theta: Floats, error: Floats) -> Floats:
+def theory_bias(parametrisation: Parametrisation, theta: Floats, error: Floats) -> Floats:
     """Fit minus truth (n, ends, p); zero for what is no variable of the reference fit.
 
     Parameters
@@ -58,12 +58,12 @@ def misread(parametrisation: Parametrisation, theta: Floats, error: Floats) -> F
     return found
 
 
-def at_end(misreads: Floats, end: float) -> Floats:
-    """`misread` (n, ends, p) interpolated to data that end at `end`, 1/angstrom: (n, p)."""
+def at_end(bias: Floats, end: float) -> Floats:
+    """`theory_bias` (n, ends, p) interpolated to data that end at `end`, 1/angstrom: (n, p)."""
     place = np.interp(end, DATA_ENDS, np.arange(len(DATA_ENDS)))
     below = min(int(place), len(DATA_ENDS) - 2)
     share = place - below
-    return (1 - share) * misreads[:, below] + share * misreads[:, below + 1]
+    return (1 - share) * bias[:, below] + share * bias[:, below + 1]
 
 
 def _in_window(par: Parametrisation) -> Parametrisation:

@@ -144,7 +144,7 @@ def judge(
     """Errors of a trained network under every condition."""
     outcomes = []
     for noise, k_max in CONDITIONS:
-        chi_k2, mask = held.spoilt(55, noise, k_max)
+        chi_k2, mask = held.corrupted(55, noise, k_max)
         out = predict(model, chi_k2, mask)
         error = np.quantile(np.abs(out["theta"] - held.pool.theta), 0.68, axis=0)
         k = model.k.numpy()

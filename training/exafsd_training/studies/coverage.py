@@ -97,11 +97,11 @@ def coverage(
     prior = np.linalg.inv(np.cov(np.float64(theta).T))
     rows: list[Row] = []
     for end in ends:
-        misreads = at_end(held.pool.misread, end)
-        misfit = _misfit(model, held, theta + misreads, end)
-        beside = np.array([np.zeros(model.p), misreads.std(0)])
+        bias = at_end(held.pool.theory_bias, end)
+        misfit = _misfit(model, held, theta + bias, end)
+        beside = np.array([np.zeros(model.p), bias.std(0)])
         for place, level in enumerate(levels):
-            chi_k2, mask = held.spoilt(31 + place, level, end)
+            chi_k2, mask = held.corrupted(31 + place, level, end)
             out = predict(model, chi_k2, mask)
             std = np.sqrt(np.diagonal(out["theta_cov"], axis1=1, axis2=2))
             error = np.abs(out["theta"] - theta)
@@ -156,7 +156,7 @@ def _share(found: Floats) -> float | None:
 
 def _misfit(model: Pinn, held: Held, theta: Floats, end: float) -> Floats:
     """Covariance (m, m) over k inside the mask of what EXAFS(theta) leaves of noiseless spectra."""
-    chi_k2, mask = held.spoilt(30, 0.0, end)
+    chi_k2, mask = held.corrupted(30, 0.0, end)
     inside = mask[0] > 0
     exafs = model.equation.chi_k2(tf.constant(theta, tf.float32)).numpy()
     rest = np.float64(chi_k2 - exafs)[:, inside]

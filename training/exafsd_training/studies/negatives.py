@@ -101,24 +101,24 @@ def kinds(model: Model, folder: Path, workers: int) -> Iterator[tuple[str, bool,
     par, seed = model.parametrisation, model.settings.seed + 6
     job = Job.of(model, folder)
     held = held_out(job, model.crystal, folder, seed, SPECTRA, workers)
-    yield "good", True, *held.spoilt(1, NOISE, END)
+    yield "good", True, *held.corrupted(1, NOISE, END)
     rng = np.random.default_rng(seed)
     # two phases of a sample are as hot
     kelvin = draw_temperature(rng, SPECTRA)
     own = clean_spectra(sample(rng, SPECTRA, par, job.table, kelvin), par, job.table)
 
-    def spoilt(chi_k2: Floats) -> tuple[Floats, Floats]:
+    def corrupted(chi_k2: Floats) -> tuple[Floats, Floats]:
         n = len(chi_k2)
         clean, ends = np.float32(chi_k2), np.full(n, K_GRID[-1], np.float32)
         pool = Pool(np.zeros((n, 0), np.float32), clean, clean, ends, np.zeros((n, 0, 0)))
-        return Held(pool, np.ones(n, np.float32)).spoilt(2, NOISE, END)
+        return Held(pool, np.ones(n, np.float32)).corrupted(2, NOISE, END)
 
     for config in other_phases(model):
         other = Phase.of(config, folder).spectra(rng, SPECTRA, kelvin)
-        yield f"{config.name} instead", False, *spoilt(other)
-        yield f"{SHARE:.0%} of {config.name}", False, *spoilt((1 - SHARE) * own + SHARE * other)
-    yield "E0 beyond the bounds", False, *spoilt(_moved(model, job.table, seed))
-    yield "noise only", False, *spoilt(np.zeros_like(own))
+        yield f"{config.name} instead", False, *corrupted(other)
+        yield f"{SHARE:.0%} of {config.name}", False, *corrupted((1 - SHARE) * own + SHARE * other)
+    yield "E0 beyond the bounds", False, *corrupted(_moved(model, job.table, seed))
+    yield "noise only", False, *corrupted(np.zeros_like(own))
 
 
 def measured_kinds(model: Model, data: Path) -> Iterator[tuple[str, bool, Floats, Floats]]:

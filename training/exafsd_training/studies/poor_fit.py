@@ -144,7 +144,7 @@ def _table(limits: Floats) -> LimitTable:
 
 
 def _median(model: Model, held: Held, level: float, end: float) -> float:
-    return float(np.median(predict(model.network, *held.spoilt(1, level, end))["ood"]))
+    return float(np.median(predict(model.network, *held.corrupted(1, level, end))["ood"]))
 
 
 def noise_of(chi_k2: Floats, k_end: float) -> Floats:

@@ -18,6 +18,7 @@ from rich.table import Table
 from exafsd.contract import K_GRID
 from exafsd_training.fitting.calibrate import predict
 from exafsd_training.fitting.model_folder import Model, load_model
+from exafsd_training.simulation.corruption import corrupted
 from exafsd_training.simulation.instrument import QUIET_END, QUIET_NOISE, Atom, reduce_one
 from exafsd_training.simulation.simulate import (
     K_END,
@@ -26,7 +27,6 @@ from exafsd_training.simulation.simulate import (
     error_groups,
     feff_errors,
     path_sums,
-    spoil,
 )
 from exafsd_training.theory.parametrisation import Parametrisation
 from exafsd_training.theory.paths import Floats, PathTable, read_paths
@@ -186,19 +186,11 @@ def make_series(
             chi_k2 = np.array(good)
         kept.append((draw.theta, chi_k2))
     theta, chi_k2 = (np.array(part) for part in zip(*kept, strict=True))
-    spoilt = _spoilt(chi_k2.reshape(-1, len(K_GRID)), seed, noise, end)
-    noisy, mask = (x.reshape(chi_k2.shape) for x in spoilt)
+    # no leakage: of one sample it would not change from scan to scan
+    inputs = (chi_k2.reshape(-1, len(K_GRID)), K_END[1], 0.0)
+    flat = corrupted(*inputs, (seed, 17), noise, end, glitched=0.0)
+    noisy, mask = (x.reshape(chi_k2.shape) for x in flat)
     return Series(temperatures, theta, noisy, mask)
-
-
-def _spoilt(chi_k2: Floats, seed: int, noise: float, end: float) -> tuple[Floats, Floats]:
-    """Noise and a data end, but no leakage: of one sample it would not change from scan to scan."""
-    n = len(chi_k2)
-    columns = (np.full(n, K_END[1]), np.zeros(n))
-    inputs = [tf.constant(x, tf.float32) for x in (chi_k2, *columns)]
-    chosen = (tf.fill((n,), np.float32(x)) for x in (noise, end))
-    noisy, mask = spoil(*inputs, tf.constant([seed, 17]), *chosen, glitched=0.0)
-    return noisy.numpy(), mask.numpy()
 
 
 def slopes(temperatures: Floats, values: Floats) -> Floats:
