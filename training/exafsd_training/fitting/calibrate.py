@@ -63,8 +63,9 @@ class Held:
         With a level given there are no glitches.
         """
         share = GLITCHED if level is None else 0.0
-        inputs = (self.pool.noisy, self.pool.k_end, self.direct)
-        return corrupted(*inputs, (seed, 9), level, end, share)
+        return corrupted(
+            self.pool.noisy, self.pool.k_end, self.direct, (seed, 9), level, end, share
+        )
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,9 @@ def make_card(model: Model, folder: Path, hashes: dict[str, str]) -> Card:
             ood=calibration["ood_limit"],
             ood_false_alarms=calibration["ood_false_alarms"],
             k_max_min=K_END[0],
-            edge_shift=_edge_shift(model),
+            edge_shift=None
+            if model.edge_shift is None
+            else (model.edge_shift - EDGE_TOLERANCE, model.edge_shift + EDGE_TOLERANCE),
             poor_fit=PoorFit.model_validate_json(poor_fit.read_text())
             if poor_fit.exists()
             else simulated_scores(),
@@ -105,11 +107,6 @@ def make_card(model: Model, folder: Path, hashes: dict[str, str]) -> Card:
         software={"exafsd": __version__, "python": platform.python_version()} | _versions(),
         sha256=hashes,
     )
-
-
-def _edge_shift(model: Model) -> tuple[float, float] | None:
-    at = model.edge_shift
-    return None if at is None else (at - EDGE_TOLERANCE, at + EDGE_TOLERANCE)
 
 
 def _versions() -> dict[str, str]:

@@ -114,8 +114,7 @@ def save(file: Path, model: Pinn, **more: np.ndarray) -> None:
     """Write the network's variables, input scale and unit as npz, atomically."""
     arrays = {f"v{i}": v.numpy() for i, v in enumerate(model.variables)}
     temporary = file.with_suffix(".tmp.npz")
-    fixed = {"scale": model.scale.numpy(), "unit": model.unit.numpy()}
-    np.savez(temporary, **fixed, **arrays, **more)
+    np.savez(temporary, scale=model.scale.numpy(), unit=model.unit.numpy(), **arrays, **more)
     temporary.replace(file)
 
 

@@ -1,9 +1,12 @@
 """The folder of a trained model, and the model in memory."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import tensorflow as tf
 from pydantic import TypeAdapter
 
 from exafsd.contract.recipe import FitWindow
@@ -12,7 +15,7 @@ from exafsd_training.model.losses import Weights
 from exafsd_training.model.network import Pinn, Sizes
 from exafsd_training.simulation.instrument import Atom
 from exafsd_training.theory.parametrisation import Parametrisation, parametrise
-from exafsd_training.theory.paths import PathTable, load_table
+from exafsd_training.theory.paths import Floats, PathTable, load_table
 from exafsd_training.theory.priors import Priors
 from exafsd_training.theory.structures import Crystal
 
@@ -36,6 +39,11 @@ class Model:
     network: Pinn
     summary: dict
 
+    def equation(self, theta: Floats) -> tuple[Floats, Floats]:
+        """Chi (n, 401) of theta (n, p) and its derivatives (n, 401, p), as the polish takes it."""
+        chi, slopes = self.network.equation.chi_and_jacobian(tf.constant(theta, tf.float32))
+        return chi.numpy(), slopes.numpy()
+
 
 @dataclass(frozen=True)
 class Job:
@@ -50,6 +58,11 @@ class Job:
         """That of a trained model in its folder."""
         atom = Atom(model.absorber, model.edge)
         return cls(model.parametrisation, load_table(folder / TABLE), atom)
+
+
+def write_rows(rows: Sequence[Any], file: Path) -> None:
+    """Write what a study has found, a row an entry of the JSON list."""
+    file.write_text(json.dumps([asdict(row) for row in rows], indent=1))
 
 
 def load_model(folder: Path) -> Model:

@@ -37,12 +37,11 @@ from exafsd_training.simulation.simulate import (
     direct_pool,
     sample,
 )
-from exafsd_training.theory import structures
 from exafsd_training.theory.parametrisation import default_window, parametrise
 from exafsd_training.theory.paths import read_paths, save_table
 from exafsd_training.theory.priors import Priors
 from exafsd_training.theory.shells import group_shells
-from exafsd_training.theory.structures import Crystal
+from exafsd_training.theory.structures import Crystal, from_amcsd, from_cif, run_feff
 from exafsd_training.zoo.configurations import ModelConfig
 
 console = Console(stderr=True)
@@ -50,8 +49,8 @@ console = Console(stderr=True)
 
 def crystals(cif: list[Path] | None, amcsd: list[int] | None, site: int = 1) -> Crystal:
     """The one structure named on the command line."""
-    found = [structures.from_cif(path, site) for path in cif or []]
-    found += [structures.from_amcsd(id_, site) for id_ in amcsd or []]
+    found = [from_cif(path, site) for path in cif or []]
+    found += [from_amcsd(id_, site) for id_ in amcsd or []]
     if len(found) != 1:
         raise SystemExit("give exactly one --cif or --amcsd: several phases are not trained yet")
     return found[0]
@@ -59,7 +58,7 @@ def crystals(cif: list[Path] | None, amcsd: list[int] | None, site: int = 1) -> 
 
 def list_paths(crystal: Crystal, absorber: str, edge: str, out: Path) -> None:
     """Run FEFF and print shells and paths."""
-    table = read_paths(structures.run_feff(crystal, absorber, edge, out))
+    table = read_paths(run_feff(crystal, absorber, edge, out))
     shown = Table(
         "file", "path", "degeneracy", "shell", title=f"{crystal.formula}, {absorber} {edge}"
     )
@@ -160,7 +159,7 @@ def prepare_job(
 ) -> Job:
     """Run FEFF and decide on the parameters; `out` gets the facts that make the model."""
     out.mkdir(parents=True, exist_ok=True)
-    feff = structures.run_feff(crystal, absorber, edge, out)
+    feff = run_feff(crystal, absorber, edge, out)
     table = read_paths(feff).within(REFF_MAX)
     save_table(table, out / TABLE)
     phase = config.phase if config else crystal.formula.replace(" ", "")
@@ -194,8 +193,7 @@ def simulated_data(
             lambda done: progress.update(task, completed=done),
         ).save(files[1])  # fmt: skip
     progress.update(task, completed=settings.instrument_spectra)
-    pools = [Pool.load(file) for file in files]
-    return Data.split(pools[0], pools[1], settings.validation)
+    return Data.split(*map(Pool.load, files), settings.validation)
 
 
 def held_out(job: Job, crystal: Crystal, out: Path, seed: int, spectra: int, workers: int) -> Held:

@@ -202,10 +202,8 @@ class Pinn(tf.Module):
         """Weights (b, nodes) of the calibration's nodes for every spectrum; they add up to 1."""
         level = tf.math.log(self.noise(chi_k2, mask))
         end = tf.reduce_max(mask * self.k, axis=1)
-        by_noise, by_end = (
-            interpolation_weights(level, np.log(NOISE_NODES)),
-            interpolation_weights(end, np.array(END_NODES)),
-        )
+        by_noise = interpolation_weights(level, np.log(NOISE_NODES))
+        by_end = interpolation_weights(end, np.array(END_NODES))
         both = by_noise[:, :, tf.newaxis] * by_end[:, tf.newaxis, :]
         return tf.reshape(both, (-1, len(NOISE_NODES) * len(END_NODES)))
 

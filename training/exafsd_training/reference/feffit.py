@@ -29,17 +29,14 @@ class Chi(Protocol):
     @property
     def k(self) -> Floats:
         """(m,) 1/angstrom."""
-        ...
 
     @property
     def chi(self) -> Floats:
         """(m,)."""
-        ...
 
     @property
     def k_data(self) -> tuple[float, float]:
         """Where the data begin and end, 1/angstrom."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -116,8 +116,10 @@ def too_short(spectrum: Chi, parametrisation: Parametrisation, window: FitWindow
     variables = 2 + 2 * len(parametrisation.fitted)
     if points - variables >= 1:
         return None
-    reason = f"data end at {spectrum.k_data[1]:.1f} 1/angstrom: {max(points, 0.0):.1f} independent"
-    return f"{reason} points for {variables} variables"
+    return (
+        f"data end at {spectrum.k_data[1]:.1f} 1/angstrom: {max(points, 0.0):.1f} independent"
+        f" points for {variables} variables"
+    )
 
 
 def _values(found: Reference) -> dict[str, dict[str, float | None]]:
@@ -159,8 +161,7 @@ def _fit(found: Reference, material: Material) -> dict[str, Any]:
 
 def document(fits: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The whole table, with everything that decides its numbers."""
-    used = sorted({fit["model"] for fit in fits})
-    models = {name: configurations.load(name) for name in used}
+    models = {name: configurations.load(name) for name in sorted({fit["model"] for fit in fits})}
     return {
         "schema": SCHEMA,
         "command": f"exafsd-train oracle --data DATA --feff FEFF --out {TABLE.name}",
@@ -178,11 +179,6 @@ def document(fits: Sequence[dict[str, Any]]) -> dict[str, Any]:
         },
         "fits": list(fits),
     }
-
-
-def write(document_: dict[str, Any], file: Path) -> None:
-    """Write the table, one key a line so that a change shows as one."""
-    file.write_text(json.dumps(document_, indent=1, ensure_ascii=False) + "\n")
 
 
 def largest_difference(one: dict[str, Any], two: dict[str, Any]) -> float:
@@ -218,7 +214,8 @@ def make(data: Path, feff: Path, out: Path, page: Path | None, check: bool) -> b
         difference = largest_difference(made, json.loads(out.read_text()))
         console.print(f"largest relative difference from {out.name}: {difference:.1e}")
         return difference <= SAME
-    write(made, out)
+    # one key a line, so that a change shows as one
+    out.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
     if page:
         text = page.read_text()
         before, _, rest = text.partition(BEGIN)
@@ -247,8 +244,10 @@ def markdown(document_: dict[str, Any]) -> str:
 
 def _about(name: str, model: dict[str, Any], fits: Sequence[dict[str, Any]]) -> str:
     window = configurations.load(name).fit
-    text = f"{model['absorber']} {model['edge']}, {model['structure']}, R {window.r[0]:g} to"
-    text += f" {window.r[1]:g} Å."
+    text = (
+        f"{model['absorber']} {model['edge']}, {model['structure']}, R {window.r[0]:g} to"
+        f" {window.r[1]:g} Å."
+    )
     shells = next((fit["shells"] for fit in fits if "shells" in fit), [])
     inside = ", ".join(
         f"{s['shell']}: {s['degeneracy']:g} {s['scatterer']} at {s['r_eff']:.4f} Å" for s in shells
@@ -262,8 +261,7 @@ def _section(fit: dict[str, Any]) -> list[str]:
     if "skipped" in fit:
         return [f"{head}: no fit, {fit['skipped']}.", ""]
     k = fit["window"]["k"]
-    head += f", k {k[0]:g} to {k[1]:.2f} 1/Å,"
-    head += f" {fit['n_var']} variables in {fit['n_idp']:.1f} points"
+    head += f", k {k[0]:g} to {k[1]:.2f} 1/Å, {fit['n_var']} variables in {fit['n_idp']:.1f} points"
     columns = ["fit", "R-factor", "shell", "N·S0²/N", "E0 (eV)", "R (Å)", "σ² (Å²)"]
     rows = [head, "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for name, found in (("reference", fit), ("whole", fit["whole"])):

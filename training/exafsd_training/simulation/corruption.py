@@ -99,7 +99,7 @@ def corrupt(
 
 def corrupted(
     noisy: Floats,
-    k_end: Floats,
+    k_end: float | Floats,
     direct: float | Floats,
     seed: tuple[int, int],
     level: float | Floats | None = None,
@@ -107,10 +107,11 @@ def corrupted(
     glitched: float = GLITCHED,
 ) -> tuple[Floats, Floats]:
     """`corrupt` for arrays: inputs and masks (n, 401); what is not (n, 401) may be one number."""
-    k_end_, direct_, *chosen = (
+    columns = [
         None if x is None else tf.constant(np.broadcast_to(np.float32(x), len(noisy)))
         for x in (k_end, direct, level, end)
+    ]
+    chi_k2, mask = corrupt(
+        tf.constant(noisy, tf.float32), *columns[:2], tf.constant(seed), *columns[2:], glitched
     )
-    arguments = (tf.constant(noisy, tf.float32), k_end_, direct_, tf.constant(seed), *chosen)
-    chi_k2, mask = corrupt(*arguments, glitched=glitched)
     return chi_k2.numpy(), mask.numpy()

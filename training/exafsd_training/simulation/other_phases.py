@@ -8,10 +8,9 @@ import numpy as np
 
 from exafsd.contract import K_GRID
 from exafsd_training.simulation.simulate import REFF_MAX, clean_spectra, sample
-from exafsd_training.theory import structures
 from exafsd_training.theory.parametrisation import Parametrisation, parametrise
 from exafsd_training.theory.paths import Floats, PathTable, read_paths
-from exafsd_training.theory.structures import Crystal
+from exafsd_training.theory.structures import Crystal, run_feff
 from exafsd_training.zoo import configurations
 from exafsd_training.zoo.configurations import ModelConfig
 
@@ -31,7 +30,7 @@ class Phase:
     @classmethod
     def of(cls, config: ModelConfig, folder: Path) -> "Phase":
         """That of a model that ships; its FEFF run ends up in `folder`, or is found there."""
-        feff = structures.run_feff(config.crystal(), config.absorber, config.edge, folder)
+        feff = run_feff(config.crystal(), config.absorber, config.edge, folder)
         table = read_paths(feff).within(REFF_MAX)
         return cls(config.name, parametrise(config.phase, table, config.fit, config.priors), table)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import least_squares
 
-from exafsd_training.theory import structures
 from exafsd_training.theory.paths import (
     Floats,
     PathTable,
@@ -21,7 +20,7 @@ from exafsd_training.theory.paths import (
     with_momentum,
     with_origin,
 )
-from exafsd_training.theory.structures import Crystal, FeffSetup
+from exafsd_training.theory.structures import Crystal, FeffSetup, run_feff
 
 #: FEFF leaves out fewer weak paths than by default: those of the first run are wanted.
 CRITERIA = (1.0, 0.5)
@@ -67,7 +66,7 @@ def matched_table(
     crystal: Crystal, absorber: str, edge: str, out: Path, table: PathTable, setup: FeffSetup
 ) -> tuple[PathTable, int, float]:
     """Second table, how many of the paths the run has, and how far it was moved in eV."""
-    other = read_paths(structures.run_feff(crystal, absorber, edge, out, setup))
+    other = read_paths(run_feff(crystal, absorber, edge, out, setup))
     pairs = match(table, other)
     paths = tuple(
         replace(path, cubics=other.paths[pairs[i]].cubics)

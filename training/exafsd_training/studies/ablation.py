@@ -1,8 +1,8 @@
 """What every term of the physics loss is worth: the same data and time with some switched off."""
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -13,6 +13,7 @@ from rich.table import Table
 
 from exafsd_training.fitting.calibrate import Held, predict
 from exafsd_training.fitting.fit import Data, Settings, build, train
+from exafsd_training.fitting.model_folder import write_rows
 from exafsd_training.fitting.plots import save_figure
 from exafsd_training.fitting.workflow import (
     as_inputs,
@@ -128,13 +129,9 @@ def ablate(
         model = build(parametrisation, data.direct, own)
         place = folder / name.replace(" ", "-")
         place.mkdir(parents=True, exist_ok=True)
-
-        def progress(share: float, losses: dict[str, float], name: str = name) -> None:
-            report(name, share, losses)
-
-        summary = train(model, data, own, place, measured, progress)
+        summary = train(model, data, own, place, measured, partial(report, name))
         outcomes += judge(model, parametrisation, held, name, summary)
-    (folder / ABLATION).write_text(json.dumps([asdict(o) for o in outcomes], indent=1))
+    write_rows(outcomes, folder / ABLATION)
     return outcomes
 
 

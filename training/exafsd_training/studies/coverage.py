@@ -7,9 +7,8 @@ and adds what a reference fit misreads for FEFF's errors
 (`exafsd_training.simulation.theory_bias`), since the network is to answer as such a fit does.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from exafsd_training.fitting.calibrate import OOD_LIMIT, Z90, Held, predict
-from exafsd_training.fitting.model_folder import Job, load_model
+from exafsd_training.fitting.model_folder import Job, load_model, write_rows
 from exafsd_training.fitting.workflow import held_out
 from exafsd_training.model.network import Pinn
 from exafsd_training.simulation.theory_bias import at_end
@@ -65,10 +64,11 @@ def measure_coverage(folder: Path, spectra: int = COVERAGE_SPECTRA, workers: int
     On spectra that neither training nor calibration has seen.
     """
     model = load_model(folder)
-    job = Job.of(model, folder)
-    held = held_out(job, model.crystal, folder, model.settings.seed + 4, spectra, workers)
+    held = held_out(
+        Job.of(model, folder), model.crystal, folder, model.settings.seed + 4, spectra, workers
+    )
     rows = coverage(model.network, model.parametrisation, held)
-    (folder / COVERAGE).write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    write_rows(rows, folder / COVERAGE)
     Console(width=200).print(as_table(rows))
     return rows
 

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 from larch import Group
 from larch.xafs import ftwindow, xftf, xftr
 from rich.console import Console
@@ -128,12 +127,12 @@ class Judge:
         reference = ReferenceFit.of(self.card)
         if reference is None:
             raise ValueError(f"{self.card.name} has no reference fit")
-        polisher = Polisher(self.card, self._equation, fit_weight)
+        polisher = Polisher(self.card, self.model.equation, fit_weight)
         fits = [one.fit for one in polisher(chi_k2, predictions, end, [None] * len(chi_k2))]
         found = np.full(chi_k2.shape, np.nan)
         done = [i for i, fit in enumerate(fits) if fit is not None]
         theta = reference.theta(np.array([fit.value for fit in fits if fit is not None]))
-        found[done] = self._equation(theta)[0] * K_GRID**2
+        found[done] = self.model.equation(theta)[0] * K_GRID**2
         return found
 
     def doubling(self, chi_k2: Floats, end: float) -> Floats:
@@ -142,11 +141,6 @@ class Judge:
         _, predictions = self.field(chi_k2, end)
         rest = (chi_k2 - self.polished(chi_k2, end, predictions))[:, goal.inside] @ goal.matrix.T
         return np.sqrt((DOUBLED - 1) * np.sum(rest**2, 1) / np.sum(goal.chi_matrix**2))
-
-    def _equation(self, theta: Floats) -> tuple[Floats, Floats]:
-        equation = self.model.network.equation
-        chi, slopes = equation.chi_and_jacobian(tf.constant(theta, tf.float32))
-        return chi.numpy(), slopes.numpy()
 
 
 def denoising(
@@ -165,8 +159,9 @@ def denoising(
     """
     model = load_model(folder)
     judge = Judge(model, make_card(model, folder, NOT_HASHED))
-    job = Job.of(model, folder)
-    pool = held_out(job, model.crystal, folder, model.settings.seed + 8, SPECTRA, workers).pool
+    pool = held_out(
+        Job.of(model, folder), model.crystal, folder, model.settings.seed + 8, SPECTRA, workers
+    ).pool
     # what the instrument leaves is part of what is to be seen, so the clean spectrum has it
     long = pool.take(pool.k_end >= END)
     clean = np.float64(long.noisy)
@@ -297,25 +292,17 @@ def as_tables(
     cleaned: Sequence[Cleaned], repeated: Sequence[Repeated], rebuilt: Sequence[Rebuilt]
 ) -> Iterator[Table]:
     """The three comparisons, distances in per cent."""
-    columns = (
-        "spectra",
-        "noise",
-        "as measured",
-        "network",
-        "filtered",
-        "polish",
-        "beats filter",
-        "beats polish",
-    )
-    shown = Table(*columns, title="distance from the clean spectrum")
+    shown = Table("spectra", "noise", "as measured", "network", "filtered", "polish",
+                  "beats filter", "beats polish",
+                  title="distance from the clean spectrum")  # fmt: skip
     for one in cleaned:
         shown.add_row(one.spectra, f"{one.noise:.5f}", *(f"{x:.1%}" for x in (
             one.raw, one.network, one.filtered, one.polish, one.beats_filter, one.beats_polish
         )))  # fmt: skip
     yield shown
     if repeated:
-        columns = ("scans", "number", "single", "network", "filtered", "polish")
-        shown = Table(*columns, title="distance from the others")
+        shown = Table("scans", "number", "single", "network", "filtered", "polish",
+                      title="distance from the others")  # fmt: skip
         for one in repeated:
             shown.add_row(one.spectra, str(one.count), *(f"{x:.1%}" for x in (
                 one.single, one.network, one.filtered, one.polish

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
@@ -22,7 +21,6 @@ from exafsd_training.reference.table import read_spectrum, too_short
 from exafsd_training.simulation.simulate import K_MIN, direct_pool
 from exafsd_training.studies.near_edge import usual_near_edge
 from exafsd_training.studies.poor_fit import usual_misfits
-from exafsd_training.theory.paths import Floats
 from exafsd_training.zoo import configurations
 
 #: Simulated spectra beside the measured ones for the limit of ``poor_fit``, and their seed.
@@ -48,8 +46,8 @@ def compare(model: Model, card: Card, spectrum: Chi, label: str) -> tuple[list[A
         for whole in (False, True)
     )
     chi_k2, mask = to_grid(spectrum.k, spectrum.chi, K_MIN, spectrum.k_data[1])
-    out = predict(model.network, chi_k2[None], mask[None])
-    out = {name: value[0] for name, value in out.items()}
+    answers = predict(model.network, chi_k2[None], mask[None])
+    out = {name: value[0] for name, value in answers.items()}
     std = np.sqrt(np.diag(out["theta_cov"]))
     polished = _polish(model, card, spectrum, Prediction(**out | {"ood": float(out["ood"])}))
     rows = []
@@ -73,12 +71,8 @@ def compare(model: Model, card: Card, spectrum: Chi, label: str) -> tuple[list[A
 
 
 def _polish(model: Model, card: Card, spectrum: Chi, prediction: Prediction) -> dict[str, float]:
-    def equation(theta: Floats) -> tuple[Floats, Floats]:
-        chi, slopes = model.network.equation.chi_and_jacobian(tf.constant(theta, tf.float32))
-        return chi.numpy(), slopes.numpy()
-
     chi_k2, _ = to_grid(spectrum.k, spectrum.chi, 0.0, spectrum.k_data[1])
-    polisher = Polisher(card, equation, fit_weight)
+    polisher = Polisher(card, model.equation, fit_weight)
     (polished,) = polisher(chi_k2[None], [prediction], spectrum.k_data[1], [None])
     if polished.fit is None:
         return {}

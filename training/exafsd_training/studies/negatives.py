@@ -1,8 +1,7 @@
 """What a model must not read: how much of it the out-of-domain score keeps from being believed."""
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +11,14 @@ from xraydb import atomic_number
 
 from exafsd.contract import K_GRID, K_SIZE, Card, to_grid
 from exafsd.inference.readout import fits_poorly, usual_signal
-from exafsd_training.fitting.calibrate import Held
 from exafsd_training.fitting.card import NOT_HASHED, make_card
-from exafsd_training.fitting.model_folder import Job, Model, load_model
+from exafsd_training.fitting.model_folder import Job, Model, load_model, write_rows
 from exafsd_training.fitting.workflow import held_out
 from exafsd_training.reference.feffit import Chi
 from exafsd_training.reference.table import read_spectrum
+from exafsd_training.simulation.corruption import corrupted
 from exafsd_training.simulation.other_phases import Phase
-from exafsd_training.simulation.simulate import K_END, K_MIN, Pool, clean_spectra, path_sums, sample
+from exafsd_training.simulation.simulate import K_END, K_MIN, clean_spectra, path_sums, sample
 from exafsd_training.studies.poor_fit import misfits, noise_of
 from exafsd_training.theory.parametrisation import E0_BOUND
 from exafsd_training.theory.paths import Floats, PathTable
@@ -76,7 +75,7 @@ def negatives(folder: Path, workers: int = 1, data: Path | None = None) -> list[
         flagged = withheld | poor
         shares = (round(float(np.mean(x)), 4) for x in (withheld, flagged))
         found.append(Kind(name, good, *shares, round(float(np.median(score)), 5), len(score)))
-    (folder / NEGATIVES).write_text(json.dumps([asdict(kind) for kind in found], indent=1))
+    write_rows(found, folder / NEGATIVES)
     Console(width=120).print(as_table(found, limit))
     return found
 
@@ -107,18 +106,15 @@ def kinds(model: Model, folder: Path, workers: int) -> Iterator[tuple[str, bool,
     kelvin = draw_temperature(rng, SPECTRA)
     own = clean_spectra(sample(rng, SPECTRA, par, job.table, kelvin), par, job.table)
 
-    def corrupted(chi_k2: Floats) -> tuple[Floats, Floats]:
-        n = len(chi_k2)
-        clean, ends = np.float32(chi_k2), np.full(n, K_GRID[-1], np.float32)
-        pool = Pool(np.zeros((n, 0), np.float32), clean, clean, ends, np.zeros((n, 0, 0)))
-        return Held(pool, np.ones(n, np.float32)).corrupted(2, NOISE, END)
+    def scan(chi_k2: Floats) -> tuple[Floats, Floats]:
+        return corrupted(chi_k2, K_GRID[-1], 1.0, (2, 9), NOISE, END, glitched=0.0)
 
     for config in other_phases(model):
         other = Phase.of(config, folder).spectra(rng, SPECTRA, kelvin)
-        yield f"{config.name} instead", False, *corrupted(other)
-        yield f"{SHARE:.0%} of {config.name}", False, *corrupted((1 - SHARE) * own + SHARE * other)
-    yield "E0 beyond the bounds", False, *corrupted(_moved(model, job.table, seed))
-    yield "noise only", False, *corrupted(np.zeros_like(own))
+        yield f"{config.name} instead", False, *scan(other)
+        yield f"{SHARE:.0%} of {config.name}", False, *scan((1 - SHARE) * own + SHARE * other)
+    yield "E0 beyond the bounds", False, *scan(_moved(model, job.table, seed))
+    yield "noise only", False, *scan(np.zeros_like(own))
 
 
 def measured_kinds(model: Model, data: Path) -> Iterator[tuple[str, bool, Floats, Floats]]:

@@ -1,8 +1,7 @@
 """What a fit with the model's theory misreads in a spectrum of another FEFF set-up."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from rich.table import Table
 from scipy.optimize import least_squares
 
 from exafsd.contract import K_GRID
-from exafsd_training.fitting.model_folder import Model, load_model
+from exafsd_training.fitting.model_folder import Model, load_model, write_rows
 from exafsd_training.simulation.second_theory import FIT_K, NO_HOLE, SECOND, matched_table
 from exafsd_training.simulation.simulate import REFF_MAX
 from exafsd_training.theory.equation import Equation
@@ -93,20 +92,17 @@ def typical(parametrisation: Parametrisation) -> Floats:
     theta[parametrisation.index("1/n_s02")] = 0.9 * parametrisation.degeneracy
     for shell in parametrisation.fitted:
         theta[parametrisation.index(f"{shell.number}/r")] = shell.reff
-    for i, parameter in enumerate(parametrisation.parameters):
-        if parameter.name == "expansion":
-            theta[i] = 0.0
+    theta[[parameter.name == "expansion" for parameter in parametrisation.parameters]] = 0.0
     return theta
 
 
 def compare_theories(model: Model, setups: Sequence[FeffSetup]) -> list[Difference]:
     """How far FEFF with other set-ups is from the model's own theory."""
-    folder = model.feff_folder.parent
     table = read_paths(model.feff_folder).within(REFF_MAX)
     found = []
     for setup in setups:
         other, matched, shift = matched_table(
-            model.crystal, model.absorber, model.edge, folder, table, setup
+            model.crystal, model.absorber, model.edge, model.feff_folder.parent, table, setup
         )
         moved, rest = difference(model.parametrisation, other)
         found.append(Difference(setup, moved, rest, shift, matched, len(table)))
@@ -116,7 +112,7 @@ def compare_theories(model: Model, setups: Sequence[FeffSetup]) -> list[Differen
 def measure_theory(folder: Path) -> list[Difference]:
     """Print how far `SECOND` and `NO_HOLE` are from the model's own theory; kept in its folder."""
     found = compare_theories(load_model(folder), (SECOND, NO_HOLE))
-    (folder / THEORY).write_text(json.dumps([asdict(one) for one in found], indent=1))
+    write_rows(found, folder / THEORY)
     Console(width=200).print(as_table(found))
     return found
 

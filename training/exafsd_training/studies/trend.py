@@ -5,9 +5,8 @@ grid are the same at every temperature. What changes is known: sigma2 and C3 of 
 oscillator, and a crystal that expands as copper does.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from rich.table import Table
 
 from exafsd.contract import K_GRID
 from exafsd_training.fitting.calibrate import predict
-from exafsd_training.fitting.model_folder import Model, load_model
+from exafsd_training.fitting.model_folder import Model, load_model, write_rows
 from exafsd_training.simulation.corruption import corrupted
 from exafsd_training.simulation.instrument import QUIET_END, QUIET_NOISE, Atom, reduce_one
 from exafsd_training.simulation.simulate import (
@@ -30,9 +29,9 @@ from exafsd_training.simulation.simulate import (
 )
 from exafsd_training.theory.parametrisation import Parametrisation
 from exafsd_training.theory.paths import Floats, PathTable, read_paths
-from exafsd_training.theory.priors import FAR_RATIO, Priors
+from exafsd_training.theory.priors import FAR_RATIO, Priors, bond
 from exafsd_training.theory.shells import Shell, sigma2_ties
-from exafsd_training.theory.thermal import Bond, einstein_sigma2, reduced_mass, third_cumulant
+from exafsd_training.theory.thermal import einstein_sigma2, third_cumulant
 
 #: Linear expansion of copper, 1/K.
 EXPANSION = 1.7e-5
@@ -100,9 +99,7 @@ def truth_of(
         theta[:, par.index(f"{shell.number}/sigma2")] = values
     for shell in par.fitted:
         theta[:, par.index(f"{shell.number}/r")] = shell.reff * (1 + expansion)
-    for i, parameter in enumerate(par.parameters):
-        if parameter.name == "expansion":
-            theta[:, i] = expansion
+    theta[:, [parameter.name == "expansion" for parameter in par.parameters]] = expansion[:, None]
 
     far = paths.paths[len(par.table) :]
     ties = np.array([sigma2_ties(path, par.shells) for path in far]).reshape(len(far), -1)
@@ -130,10 +127,9 @@ def _sigma2(
     for place, shell in enumerate(shells):
         known = place < len(priors.einstein)
         if known or shell.scatterer not in nearest:
-            mass = reduced_mass(shell.absorber, shell.scatterer)
-            bond = Bond(mass, priors.einstein[place] if known else None)
-            einstein = np.full(len(temperatures), bond.temperature * stiffness)
-            values = einstein_sigma2(temperatures, einstein, mass)
+            own = bond(shell, place, priors, priors.spread)
+            einstein = np.full(len(temperatures), own.temperature * stiffness)
+            values = einstein_sigma2(temperatures, einstein, own.mass)
             nearest.setdefault(shell.scatterer, values)
         else:
             values = nearest[shell.scatterer] * FAR_RATIO[0]
@@ -187,8 +183,9 @@ def make_series(
         kept.append((draw.theta, chi_k2))
     theta, chi_k2 = (np.array(part) for part in zip(*kept, strict=True))
     # no leakage: of one sample it would not change from scan to scan
-    inputs = (chi_k2.reshape(-1, len(K_GRID)), K_END[1], 0.0)
-    flat = corrupted(*inputs, (seed, 17), noise, end, glitched=0.0)
+    flat = corrupted(
+        chi_k2.reshape(-1, len(K_GRID)), K_END[1], 0.0, (seed, 17), noise, end, glitched=0.0
+    )
     noisy, mask = (x.reshape(chi_k2.shape) for x in flat)
     return Series(temperatures, theta, noisy, mask)
 
@@ -277,7 +274,7 @@ def measure_trend(
 ) -> list[Slope]:
     """Print slopes read over slopes put in; kept in the model folder."""
     found = temperature_series(load_model(folder), temperatures, n, through)
-    (folder / TREND).write_text(json.dumps([asdict(slope) for slope in found], indent=1))
+    write_rows(found, folder / TREND)
     shown = Table("made as", "parameter", "true, per K", "read / true", "spread", "within 5 %",
                   title=f"slopes from {temperatures[0]:g} to {temperatures[1]:g} K")  # fmt: skip
     for slope in found:

@@ -11,9 +11,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from exafsd.contract.recipe import FitWindow
-from exafsd_training.theory import structures
 from exafsd_training.theory.priors import Priors
-from exafsd_training.theory.structures import Crystal
+from exafsd_training.theory.structures import Crystal, from_amcsd, from_cif
 
 FOLDER = Path(__file__).parent
 
@@ -101,9 +100,9 @@ class ModelConfig(_Strict):
         """Structure, read from where it comes from."""
         source = self.structure
         if source.cif is not None:
-            return structures.from_cif(self._folder / source.cif, source.site)
+            return from_cif(self._folder / source.cif, source.site)
         assert source.amcsd is not None  # StructureSource has exactly one of them
-        return structures.from_amcsd(source.amcsd, source.site)
+        return from_amcsd(source.amcsd, source.site)
 
 
 def names() -> list[str]:
