@@ -3,8 +3,9 @@
 import numpy as np
 from xraydb import atomic_number
 
-from exafsd_training import structures, zoo
-from exafsd_training.paths import KNOTS, PathTable, ScatteringPath
+from exafsd_training.theory import structures
+from exafsd_training.theory.paths import KNOTS, PathTable, ScatteringPath
+from exafsd_training.zoo import configurations
 
 #: atoms at distances that differ by less are one path, angstrom; FEFF does the same
 SAME = 0.002
@@ -25,7 +26,7 @@ def neighbours(text: str) -> list[tuple[str, int, float]]:
 
 def single_scattering(name: str, reff_max: float = 6.0) -> PathTable:
     """Paths of a model's structure, every atom scattering as strongly as its charge."""
-    config = zoo.load(name)
+    config = configurations.load(name)
     text = structures.feff_input(config.crystal(), config.absorber, config.edge)
     paths = []
     for element, count, distance in neighbours(text):

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import tensorflow as tf
 
 from exafsd.contract import (
     CARD_FILE,
@@ -18,10 +17,11 @@ from exafsd.contract import (
 from exafsd.contract.card import CARD_SCHEMA
 from exafsd_export.convert import convert, equation_function, pinn_function
 from exafsd_export.prove import prove
-from exafsd_training.card import make_card
-from exafsd_training.oracle import reduce_file
-from exafsd_training.simulate import K_MIN, direct_pool, spoil
-from exafsd_training.workflow import Model, load_model
+from exafsd_training.fitting.card import make_card
+from exafsd_training.fitting.model_folder import Model, load_model
+from exafsd_training.reference.feffit import reduce_file
+from exafsd_training.simulation.corruption import corrupted
+from exafsd_training.simulation.simulate import K_MIN, direct_pool
 
 #: Bundles ship inside a wheel, MB.
 LARGEST = 3.0
@@ -34,7 +34,7 @@ def make_bundle(folder: Path, out: Path, measured: Sequence[Path] = ()) -> dict[
     Parameters
     ----------
     folder
-        Of `exafsd_training.workflow.fit_model`.
+        Of `exafsd_training.fitting.workflow.fit_model`.
     out
         Bundle folder; only touched when everything has been proven.
     measured
@@ -77,11 +77,10 @@ def _spectra(model: Model) -> list[dict[str, np.ndarray]]:
     batches = []
     for n in BATCHES:
         pool = direct_pool(n, n, model.parametrisation, model.parametrisation.table)
-        inputs = (pool.noisy, pool.k_end, np.ones(n))
-        chi_k2, mask = spoil(*(tf.constant(x, tf.float32) for x in inputs), tf.constant([n, 1]))
-        batches.append({"chi_k2": chi_k2.numpy(), "mask": mask.numpy()})
-        noise = rng.normal(0, 1, chi_k2.shape).astype(np.float32) * mask.numpy()
-        batches.append({"chi_k2": noise, "mask": mask.numpy()})
+        chi_k2, mask = corrupted(pool.noisy, pool.k_end, 1.0, (n, 1))
+        batches.append({"chi_k2": chi_k2, "mask": mask})
+        noise = rng.normal(0, 1, chi_k2.shape).astype(np.float32) * mask
+        batches.append({"chi_k2": noise, "mask": mask})
     return batches
 
 

@@ -9,8 +9,8 @@ import onnx
 import tensorflow as tf
 
 from exafsd.contract import K_SIZE
-from exafsd_training.equation import Equation
-from exafsd_training.network import Pinn
+from exafsd_training.model.network import Pinn
+from exafsd_training.theory.equation import Equation
 
 #: The highest opset that tf2onnx writes; nothing here needs a later one.
 OPSET = 18

@@ -21,7 +21,7 @@ from exafsd.pipeline import Pipeline
 from exafsd.reduction.reducer import Reducer
 from exafsd.settings.analysis import Analysis, Inference, Reduction
 from exafsd.spectra import Edge, Run, Sweep
-from exafsd_training.oracle import read_mu
+from exafsd_training.reference.feffit import read_mu
 
 SHARE, COUNTS, COPIES, OFF = 0.3, (1e8, 1e7, 1e6), 20, 15.0
 #: What else absorbs, relative to the edge step: thick samples in fluorescence keep A / (A + 1).

@@ -14,7 +14,7 @@ from exafsd.inference.judgement import noise_begins
 from exafsd.inference.registry import load_bundle, shipped_folder
 from exafsd.reduction.engine import reduce_mu
 from exafsd.spectra import Edge, Run, Sweep
-from exafsd_training.oracle import read_mu
+from exafsd_training.reference.feffit import read_mu
 from pipelines import CU, analysis, counted, made, one, pipeline
 
 

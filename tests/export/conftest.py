@@ -7,9 +7,12 @@ import pytest
 pytest.importorskip("tensorflow")
 pytest.importorskip("tf2onnx")
 
-from exafsd_training import foreign, heldout, structures, workflow, zoo
-from exafsd_training.fit import Settings
-from exafsd_training.network import Sizes
+from exafsd_training.fitting import workflow
+from exafsd_training.fitting.fit import Settings
+from exafsd_training.model.network import Sizes
+from exafsd_training.simulation import other_phases, second_theory
+from exafsd_training.theory import structures
+from exafsd_training.zoo import configurations
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHIPPED = REPOSITORY / "daemon" / "exafsd" / "models" / "cu-k-fcc"
@@ -26,9 +29,9 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         # without self-consistency the second FEFF run takes seconds instead of half a minute
-        patch.setattr(heldout, "SECOND", heldout.NO_HOLE)
+        patch.setattr(second_theory, "SECOND", second_theory.NO_HOLE)
         # one other phase will do: every one takes a FEFF run
-        patch.setattr(foreign, "others", lambda crystal: [zoo.load("cu-k-cu2o")])
+        patch.setattr(other_phases, "others", lambda crystal: [configurations.load("cu-k-cu2o")])
         workflow.fit_model(structures.from_amcsd(11145), "Cu", "K", "smoke", folder, settings)
     return folder
 

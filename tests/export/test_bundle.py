@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from exafsd.contract import Card, file_sha256
 from exafsd_export import bundle, prove
 from exafsd_export.cli import app
-from exafsd_training.evaluation import evaluate
+from exafsd_training.studies.evaluation import evaluate
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import pytest
 
 from exafsd.contract import K_SIZE, Card, Recipe, file_sha256, to_grid
 from exafsd_export.prove import session
-from exafsd_training.oracle import feffit_reference, reduce_file
-from exafsd_training.parametrisation import parametrise
-from exafsd_training.paths import read_paths
-from exafsd_training.structures import from_amcsd, run_feff
+from exafsd_training.reference.feffit import feffit_reference, reduce_file
+from exafsd_training.theory.parametrisation import parametrise
+from exafsd_training.theory.paths import read_paths
+from exafsd_training.theory.structures import from_amcsd, run_feff
 
 FOILS = ("cu_metal_rt.xdi", "Cu_Foil_rt_2016Foils.xdi")
 STRANGERS = ("Cu/Cu2S_13K_01.xdi", "Fe/Fe_Foil_rt_2016Foils.xdi", "Zn/ZnO.xdi",

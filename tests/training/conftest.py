@@ -8,13 +8,16 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
-from exafsd_training import foreign, heldout, structures, workflow, zoo
-from exafsd_training.fit import Data, Settings
-from exafsd_training.instrument import Atom, instrument_pool
-from exafsd_training.network import Sizes
-from exafsd_training.parametrisation import Parametrisation, parametrise
-from exafsd_training.paths import PathTable, read_paths
-from exafsd_training.simulate import REFF_MAX, direct_pool
+from exafsd_training.fitting import workflow
+from exafsd_training.fitting.fit import Data, Settings
+from exafsd_training.model.network import Sizes
+from exafsd_training.simulation import other_phases, second_theory
+from exafsd_training.simulation.instrument import Atom, instrument_pool
+from exafsd_training.simulation.simulate import REFF_MAX, direct_pool
+from exafsd_training.theory import structures
+from exafsd_training.theory.parametrisation import Parametrisation, parametrise
+from exafsd_training.theory.paths import PathTable, read_paths
+from exafsd_training.zoo import configurations
 
 #: AMCSD 11145: Cu, Wyckoff 1963, a = 3.61496 angstrom
 COPPER = 11145
@@ -68,9 +71,9 @@ def short_model(
     short = replace(settings, steps=60, direct_spectra=1000)
     with pytest.MonkeyPatch.context() as patch:
         # without self-consistency the second FEFF run takes seconds instead of half a minute
-        patch.setattr(heldout, "SECOND", heldout.NO_HOLE)
+        patch.setattr(second_theory, "SECOND", second_theory.NO_HOLE)
         # one other phase will do: every one takes a FEFF run
-        patch.setattr(foreign, "others", lambda crystal: [zoo.load("cu-k-cu2o")])
+        patch.setattr(other_phases, "others", lambda crystal: [configurations.load("cu-k-cu2o")])
         workflow.fit_model(structures.from_amcsd(COPPER), "Cu", "K", "smoke", out, short)
     return out
 

@@ -7,20 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exafsd_training import ablation
-from exafsd_training.ablation import (
+from exafsd_training.fitting.calibrate import Held
+from exafsd_training.fitting.fit import Data, Settings
+from exafsd_training.model.losses import PHYSICS
+from exafsd_training.studies import ablation
+from exafsd_training.studies.ablation import (
     ABLATION,
     CONDITIONS,
     VARIANTS,
     ablate,
     as_table,
+    plot_ablation,
     variant_weights,
 )
-from exafsd_training.calibrate import Held
-from exafsd_training.fit import Data, Settings
-from exafsd_training.losses import PHYSICS
-from exafsd_training.parametrisation import Parametrisation
-from exafsd_training.plots import plot_ablation
+from exafsd_training.theory.parametrisation import Parametrisation
 
 
 @pytest.fixture

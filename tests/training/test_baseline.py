@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from exafsd_training import baseline as module
-from exafsd_training.baseline import Points, Pointwise, baseline, read_pairs, split_groups
+from exafsd_training.studies import baseline as module
+from exafsd_training.studies.baseline import Points, Pointwise, baseline, read_pairs, split_groups
 
 SEED = Path(__file__).resolve().parents[3] / "shared" / "data" / "seed"
 K = np.arange(0, 12, 0.05)

@@ -5,14 +5,15 @@ import pytest
 import tensorflow as tf
 
 from exafsd.contract import K_GRID
-from exafsd_training.calibrate import Held, calibrate
-from exafsd_training.coverage import as_table, coverage
-from exafsd_training.fit import Data, Settings, build
-from exafsd_training.instrument import Atom, instrument_pool
-from exafsd_training.network import END_NODES, NOISE_NODES, Pinn, hats
-from exafsd_training.parametrisation import Parametrisation
-from exafsd_training.paths import PathTable
-from exafsd_training.simulate import Pool, direct_pool, spoil
+from exafsd_training.fitting.calibrate import Held, calibrate
+from exafsd_training.fitting.fit import Data, Settings, build
+from exafsd_training.model.network import END_NODES, NOISE_NODES, Pinn, interpolation_weights
+from exafsd_training.simulation.corruption import corrupt
+from exafsd_training.simulation.instrument import Atom, instrument_pool
+from exafsd_training.simulation.simulate import Pool, direct_pool
+from exafsd_training.studies.coverage import as_table, coverage
+from exafsd_training.theory.parametrisation import Parametrisation
+from exafsd_training.theory.paths import PathTable
 
 #: The worst of 36 cells, each counted on 200 spectra (standard deviation 0.021) after a
 #: calibration on 300 (0.017, and more where few of them are near a node).
@@ -46,10 +47,10 @@ def _mask(n: int, end: float) -> tf.Tensor:
     return tf.constant(np.tile((K_GRID > 2.47) & (K_GRID - end < 0.02), (n, 1)), tf.float32)
 
 
-def test_hats_interpolate() -> None:
+def test_interpolation_weights_interpolate() -> None:
     nodes = np.array([1.0, 2.0, 4.0, 8.0])
     x = np.array([0.1, 1.0, 1.7, 3.0, 7.9, 8.0, 100.0])
-    weights = hats(tf.constant(x, tf.float32), nodes).numpy()
+    weights = interpolation_weights(tf.constant(x, tf.float32), nodes).numpy()
     np.testing.assert_allclose(weights.sum(1), 1, atol=1e-6)
     np.testing.assert_allclose(weights @ nodes, np.clip(x, 1, 8), atol=1e-5)
 
@@ -73,11 +74,11 @@ def test_every_node_is_its_own(fresh: Pinn) -> None:
             assert nodes.mean(0).argmax() == i * len(END_NODES) + j
 
 
-def test_spoil_obeys_a_chosen_level_and_end(held: Pool) -> None:
+def test_corrupt_obeys_a_chosen_level_and_end(held: Pool) -> None:
     n = 200
     inputs = [tf.constant(x, tf.float32) for x in (held.noisy, held.k_end, np.zeros(n))]
     chosen = tf.fill((n,), 1e-3), tf.fill((n,), 11.0)
-    noisy, mask = spoil(*inputs, tf.constant([1, 1]), *chosen, glitched=0.0)
+    noisy, mask = corrupt(*inputs, tf.constant([1, 1]), *chosen, glitched=0.0)
     inside = (K_GRID > 2.6) & (K_GRID < 10.9)
     off = (noisy.numpy() - held.noisy)[:, inside] / K_GRID[inside] ** 2
     assert off.std() == pytest.approx(1e-3, rel=0.02)
@@ -119,7 +120,7 @@ def test_share_within_three_bars_is_of_what_is_read(
     monkeypatch: pytest.MonkeyPatch,
     limit: float,
 ) -> None:
-    monkeypatch.setattr("exafsd_training.coverage.OOD_LIMIT", limit)
+    monkeypatch.setattr("exafsd_training.studies.coverage.OOD_LIMIT", limit)
     model = build(copper, data.direct, settings)
     model.log_scale.assign_add(tf.fill(model.log_scale.shape, 3.0))  # bars beyond any error
     rows = coverage(model, copper, Held.of(held, through), levels=(5e-4,), ends=(12.0,))

@@ -3,9 +3,9 @@
 import numpy as np
 
 from exafsd.contract import K_GRID
-from exafsd_training import denoise as module
-from exafsd_training.denoise import distance, fourier_filtered, window_in_k
-from exafsd_training.oracle import GivenChi
+from exafsd_training.reference.feffit import GivenChi
+from exafsd_training.studies import denoise as module
+from exafsd_training.studies.denoise import distance, fourier_filtered, window_in_k
 
 
 def wave(r: float) -> np.ndarray:

@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 
 from exafsd.contract import K_GRID
-from exafsd_training import foreign, zoo
-from exafsd_training.calibrate import Held, calibrate, predict
-from exafsd_training.detector import Examples, learn
-from exafsd_training.fit import Data, Settings, build, train
-from exafsd_training.foreign import foreign_spectra, others, stretched
-from exafsd_training.parametrisation import Parametrisation
-from exafsd_training.paths import PathTable
-from exafsd_training.poor_fit import simulated_scores
-from exafsd_training.simulate import Pool, clean_spectra, sample
+from exafsd_training.fitting.calibrate import Held, calibrate, predict, simulated_scores
+from exafsd_training.fitting.detector import Examples, learn
+from exafsd_training.fitting.fit import Data, Settings, build, train
+from exafsd_training.simulation import other_phases
+from exafsd_training.simulation.other_phases import other_phase_spectra, others, stretched
+from exafsd_training.simulation.simulate import Pool, clean_spectra, sample
+from exafsd_training.theory.parametrisation import Parametrisation
+from exafsd_training.theory.paths import PathTable
+from exafsd_training.zoo import configurations
 
 
-def test_every_model_is_foreign_to_every_other_and_not_to_itself() -> None:
-    names = [config.name for config in others(zoo.load("cu-k-cu2o").crystal())]
-    assert names == [name for name in zoo.names() if name != "cu-k-cu2o"]
+def test_every_model_is_another_phase_to_every_other_and_not_to_itself() -> None:
+    names = [config.name for config in others(configurations.load("cu-k-cu2o").crystal())]
+    assert names == [name for name in configurations.names() if name != "cu-k-cu2o"]
 
 
 def test_a_stretched_spectrum_has_its_distances_stretched() -> None:
@@ -44,11 +44,11 @@ def test_feff_errors_can_be_drawn_larger(copper: Parametrisation, truth: PathTab
 def test_other_phases_come_in_random_order(
     short_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    oxide = zoo.load("cu-k-cu2o")
-    monkeypatch.setattr(foreign, "others", lambda crystal: [oxide])
-    found = foreign_spectra(oxide.crystal(), short_model, 10, seed=1)
+    oxide = configurations.load("cu-k-cu2o")
+    monkeypatch.setattr(other_phases, "others", lambda crystal: [oxide])
+    found = other_phase_spectra(oxide.crystal(), short_model, 10, seed=1)
     assert found.shape == (10, len(K_GRID))
-    assert (found == foreign_spectra(oxide.crystal(), short_model, 10, seed=1)).all()
+    assert (found == other_phase_spectra(oxide.crystal(), short_model, 10, seed=1)).all()
     assert len(np.unique(found[:, 200])) == 10
 
 
@@ -73,13 +73,13 @@ def test_the_detector_learns_and_the_reading_stays(
     assert len(reported) == settings.detector_steps // 100
     assert all((v.numpy() == old).all() for v, old in zip(model.reading, before, strict=True))
 
-    def spoilt(chi_k2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def corrupted(chi_k2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         n = len(chi_k2)
         empty = np.zeros((n, 0), np.float32), np.zeros((n, 0, 0))
         pool = Pool(empty[0], chi_k2, chi_k2, np.full(n, 20, np.float32), empty[1])
-        return Held(pool, np.ones(n, np.float32)).spoilt(3, 5e-4, 12.0)
+        return Held(pool, np.ones(n, np.float32)).corrupted(3, 5e-4, 12.0)
 
-    pure, mixed = spoilt(own[400:]), spoilt(np.float32(0.5 * own[400:] + 0.5 * other[400:]))
+    pure, mixed = corrupted(own[400:]), corrupted(np.float32(0.5 * own[400:] + 0.5 * other[400:]))
     # uncalibrated, only EXAFS(theta) counts: the detector has no limit yet
     free = predict(model, *pure)["ood"]
     calibrate(model, copper, Held.of(data.validation_direct, data.validation_instrument))

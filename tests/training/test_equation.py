@@ -8,9 +8,9 @@ import tensorflow as tf
 from larch.xafs import feffpath
 
 from exafsd.contract import K_GRID
-from exafsd_training.equation import Equation, PathSum
-from exafsd_training.parametrisation import Parametrisation
-from exafsd_training.paths import PathTable, load_table, save_table
+from exafsd_training.theory.equation import Equation, PathSum
+from exafsd_training.theory.parametrisation import Parametrisation
+from exafsd_training.theory.paths import PathTable, load_table, save_table
 
 K = (K_GRID >= 2) & (K_GRID <= 14)
 

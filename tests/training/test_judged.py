@@ -8,33 +8,34 @@ import numpy as np
 import pytest
 
 from exafsd.contract import K_GRID
-from exafsd_training import denoise, heldout, poor_fit, workflow
-from exafsd_training import negatives as module
-from exafsd_training.calibrate import Held
-from exafsd_training.card import NOT_HASHED, make_card
-from exafsd_training.negatives import NEGATIVES, measured_kinds, negatives, other_phases
-from exafsd_training.oracle import GivenChi
-from exafsd_training.poor_fit import (
+from exafsd_training.fitting.calibrate import Held, simulated_scores
+from exafsd_training.fitting.card import NOT_HASHED, make_card
+from exafsd_training.fitting.model_folder import load_model
+from exafsd_training.reference.feffit import GivenChi
+from exafsd_training.simulation import second_theory
+from exafsd_training.simulation.simulate import direct_pool
+from exafsd_training.studies import denoise, poor_fit
+from exafsd_training.studies import negatives as module
+from exafsd_training.studies.negatives import NEGATIVES, measured_kinds, negatives, other_phases
+from exafsd_training.studies.poor_fit import (
     LEAST,
     LEAST_R,
     MARGIN,
     SIGNAL_LEFT,
     SIMULATED_UP_TO,
     misfits,
-    simulated_scores,
     usual_misfits,
 )
-from exafsd_training.simulate import direct_pool
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second FEFF run that `short_model` has already made."""
-    monkeypatch.setattr(heldout, "SECOND", heldout.NO_HOLE)
+    monkeypatch.setattr(second_theory, "SECOND", second_theory.NO_HOLE)
 
 
 def test_other_phases_are_of_the_element_and_its_neighbours(short_model: Path) -> None:
-    found = [config.name for config in other_phases(workflow.load_model(short_model))]
+    found = [config.name for config in other_phases(load_model(short_model))]
     assert {"cu-k-fcc", "cu-k-cuo", "cu-k-cu2o"} <= set(found)
     assert len(found) == 5
     assert "pt-l3-fcc" not in found
@@ -43,7 +44,7 @@ def test_other_phases_are_of_the_element_and_its_neighbours(short_model: Path) -
 def test_counts_of_every_kind(short_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SPECTRA", 30)
     # the phase whose FEFF run `short_model` has made
-    oxide = [c for c in other_phases(workflow.load_model(short_model)) if c.name == "cu-k-cu2o"]
+    oxide = [c for c in other_phases(load_model(short_model)) if c.name == "cu-k-cu2o"]
     monkeypatch.setattr(module, "other_phases", lambda model: oxide)
     found = {kind.name: kind for kind in negatives(short_model)}
     assert list(found) == [
@@ -72,7 +73,7 @@ def test_measured_spectra_of_other_phases_are_mixed_in(measured: Path) -> None:
 def test_usual_misfits_of_measured_spectra(
     short_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = workflow.load_model(short_model)
+    model = load_model(short_model)
     pool = direct_pool(3, 60, model.parametrisation, model.parametrisation.table)
     noisy = pool.clean + 3e-4 * K_GRID**2 * np.random.default_rng(1).normal(size=pool.clean.shape)
     spectra = [GivenChi(K_GRID, x / K_GRID.clip(0.05) ** 2, (0.0, 13.5)) for x in noisy[:2]]
@@ -115,14 +116,14 @@ def test_usual_misfits_of_measured_spectra(
 
 def test_without_measured_spectra_simulated_ones_say_what_is_usual(short_model: Path) -> None:
     (short_model / "poor_fit.json").unlink(missing_ok=True)
-    model = workflow.load_model(short_model)
+    model = load_model(short_model)
     assert make_card(model, short_model, NOT_HASHED).thresholds.poor_fit == simulated_scores()
 
 
 def test_all_three_comparisons(short_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(denoise, "SPECTRA", 40)
     # three scans of one sample, with much noise
-    model = workflow.load_model(short_model)
+    model = load_model(short_model)
     clean = direct_pool(5, 1, model.parametrisation, model.parametrisation.table).clean[0]
     noise = 0.02 * np.random.default_rng(2).normal(size=(3, len(K_GRID)))
     scans = [GivenChi(K_GRID, clean / K_GRID.clip(0.05) ** 2 + x, (0.0, 14.0)) for x in noise]

@@ -10,13 +10,13 @@ import pytest
 
 from crystals import single_scattering
 from exafsd.contract.recipe import FitWindow
-from exafsd_training import structures, zoo
-from exafsd_training.parametrisation import Parametrisation, independent_points, parametrise
-from exafsd_training.paths import KNOTS, PathTable, ScatteringPath, cubics, read_paths
-from exafsd_training.priors import Priors, bond
-from exafsd_training.shells import Shell, group_shells, sigma2_ties
-from exafsd_training.simulate import sample
-from exafsd_training.thermal import (
+from exafsd_training.simulation.simulate import sample
+from exafsd_training.theory import structures
+from exafsd_training.theory.parametrisation import Parametrisation, independent_points, parametrise
+from exafsd_training.theory.paths import KNOTS, PathTable, ScatteringPath, cubics, read_paths
+from exafsd_training.theory.priors import Priors, bond
+from exafsd_training.theory.shells import Shell, group_shells, sigma2_ties
+from exafsd_training.theory.thermal import (
     Bond,
     draw_temperature,
     einstein_sigma2,
@@ -24,6 +24,7 @@ from exafsd_training.thermal import (
     third_cumulant,
     vibrate,
 )
+from exafsd_training.zoo import configurations
 
 #: shells with an R of their own, all that have a sigma2, and the number of parameters
 EXPECTED = {
@@ -39,9 +40,9 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("name", zoo.names())
+@pytest.mark.parametrize("name", configurations.names())
 def test_shells_and_parameters_of_every_model(name: str) -> None:
-    config = zoo.load(name)
+    config = configurations.load(name)
     par = parametrise(config.phase, single_scattering(name), config.fit, config.priors)
     fitted, shells, parameters = EXPECTED[name]
     assert [(s.scatterer, s.degeneracy) for s in par.fitted] == [entry[:2] for entry in fitted]
@@ -59,7 +60,7 @@ def test_a_weak_scatterer_beside_a_strong_one_makes_no_shell() -> None:
 
 
 def test_distances_of_one_shell_move_together() -> None:
-    config = zoo.load("zn-k-zno")
+    config = configurations.load("zn-k-zno")
     par = parametrise(config.phase, single_scattering("zn-k-zno"), config.fit)
     theta = np.array([p.prior.mean for p in par.parameters])
     theta[par.index("2/r")] = par.shells[1].reff + 0.03
@@ -105,7 +106,7 @@ def test_multiple_scattering_sigma2(all_paths: PathTable, copper: Parametrisatio
 
 
 def test_a_bond_is_matched_by_its_elements() -> None:
-    config = zoo.load("zn-k-zno")
+    config = configurations.load("zn-k-zno")
     shells = group_shells(single_scattering("zn-k-zno"))
     zn, o = [0.0, 0.0, 0.0], [1.98, 0.0, 0.0]
     # Zn-O-Zn: back over a neighbour at 3.1, nearer in length to Zn-Zn but for the first leg
@@ -120,7 +121,7 @@ def test_a_bond_is_matched_by_its_elements() -> None:
 
 @pytest.mark.parametrize("name", ["zn-k-zno", "cu-k-cuo", "fe-k-bcc"])
 def test_the_priors_of_a_card_are_what_is_drawn(name: str) -> None:
-    config = zoo.load(name)
+    config = configurations.load(name)
     table = single_scattering(name)
     par = parametrise(config.phase, table, config.fit, config.priors)
     theta = sample(np.random.default_rng(5), 20_000, par, table).theta
@@ -139,7 +140,7 @@ def test_einstein_and_debye_of_larch(feff_folder: Path) -> None:
 
     path = feffpath(str(feff_folder / "feff0001.dat"))
     mass = reduced_mass("Cu", "Cu")
-    (temperature,) = zoo.load("cu-k-fcc").priors.einstein
+    (temperature,) = configurations.load("cu-k-fcc").priors.einstein
     for kelvin in (10.0, 300.0, 900.0):
         ours = einstein_sigma2(np.array([kelvin]), np.array([temperature]), mass)[0]
         assert ours == pytest.approx(sigma2_eins(kelvin, temperature, path), rel=2e-4)

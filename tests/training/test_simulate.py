@@ -4,12 +4,13 @@ import numpy as np
 import tensorflow as tf
 
 from exafsd.contract import K_GRID, K_SIZE
-from exafsd_training.fit import Data
-from exafsd_training.instrument import Atom, instrument_pool
-from exafsd_training.parametrisation import Parametrisation
-from exafsd_training.paths import PathTable
-from exafsd_training.simulate import K_END, K_MIN, direct_pool, spoil
-from exafsd_training.thermal import einstein_sigma2
+from exafsd_training.fitting.fit import Data
+from exafsd_training.simulation.corruption import corrupt
+from exafsd_training.simulation.instrument import Atom, instrument_pool
+from exafsd_training.simulation.simulate import K_END, K_MIN, direct_pool
+from exafsd_training.theory.parametrisation import Parametrisation
+from exafsd_training.theory.paths import PathTable
+from exafsd_training.theory.thermal import einstein_sigma2
 
 
 def test_einstein_at_both_ends() -> None:
@@ -32,11 +33,11 @@ def test_direct_pool_is_inside_bounds_and_reproducible(
     assert not np.array_equal(one.clean, direct_pool(4, 150, copper, truth).clean)
 
 
-def test_spoil_masks_and_repeats(data: Data) -> None:
+def test_corrupt_masks_and_repeats(data: Data) -> None:
     pool = data.direct.take(slice(0, 200))
     inputs = [tf.constant(x, tf.float32) for x in (pool.noisy, pool.k_end, np.ones(200))]
-    chi_k2, mask = (x.numpy() for x in spoil(*inputs, tf.constant([1, 2])))
-    again = spoil(*inputs, tf.constant([1, 2]))[0].numpy()
+    chi_k2, mask = (x.numpy() for x in corrupt(*inputs, tf.constant([1, 2])))
+    again = corrupt(*inputs, tf.constant([1, 2]))[0].numpy()
     np.testing.assert_array_equal(chi_k2, again)
     assert set(np.unique(mask)) == {0.0, 1.0}
     assert (chi_k2[mask == 0] == 0).all()

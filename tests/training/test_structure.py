@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from crystals import neighbours
-from exafsd_training import structures, zoo
-from exafsd_training.structures import StructureError, StructureWarning
+from exafsd_training.theory import structures
+from exafsd_training.theory.structures import StructureError, StructureWarning
+from exafsd_training.zoo import configurations
 
 #: element, neighbours and distance (angstrom) of the nearest atoms, from lattice constants:
 #: fcc a/sqrt(2), bcc a sqrt(3)/2 and a, zincblende a sqrt(3)/4, and so on
@@ -52,9 +53,9 @@ def cell(tmp_path: Path, *atoms: str, site: int = 1) -> structures.Crystal:
     return structures.from_cif(file, site)
 
 
-@pytest.mark.parametrize("name", zoo.names())
+@pytest.mark.parametrize("name", configurations.names())
 def test_shells_against_crystallography(name: str) -> None:
-    config = zoo.load(name)
+    config = configurations.load(name)
     crystal = config.crystal()
     structures.check(crystal, config.absorber)  # a warning would fail the test
     expected = CRYSTALLOGRAPHY[name]

@@ -9,17 +9,17 @@ import pytest
 import tensorflow as tf
 
 from exafsd.contract import K_GRID
-from exafsd_training.calibrate import Held, calibrate, predict
-from exafsd_training.fit import Data, Settings, batches, build, train
-from exafsd_training.losses import (
+from exafsd_training.fitting.calibrate import Held, calibrate, predict
+from exafsd_training.fitting.fit import Data, Settings, batches, build, train
+from exafsd_training.model.losses import (
     PHYSICS,
     Weights,
     collocation,
     loss_terms,
     negative_log_likelihood,
 )
-from exafsd_training.network import Pinn
-from exafsd_training.parametrisation import Parametrisation
+from exafsd_training.model.network import Pinn
+from exafsd_training.theory.parametrisation import Parametrisation
 
 TERMS = {"data", "theta", "curvature", "exafs_equation", "measured", "total"}
 

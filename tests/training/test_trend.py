@@ -9,12 +9,13 @@ import tensorflow as tf
 from typer.testing import CliRunner
 
 from exafsd.contract import K_GRID
-from exafsd_training import structures, trend, workflow
 from exafsd_training.cli import app
-from exafsd_training.equation import Equation
-from exafsd_training.instrument import Atom
-from exafsd_training.parametrisation import Parametrisation
-from exafsd_training.paths import PathTable
+from exafsd_training.simulation.instrument import Atom
+from exafsd_training.studies import trend
+from exafsd_training.theory import structures
+from exafsd_training.theory.equation import Equation
+from exafsd_training.theory.parametrisation import Parametrisation
+from exafsd_training.theory.paths import PathTable
 
 KELVIN = np.array([100.0, 300.0, 500.0, 700.0])
 
@@ -119,7 +120,7 @@ def test_the_command_writes_a_table(
         network=constant, parametrisation=copper, feff_folder=feff_folder, absorber="Cu",
         edge="K", settings=SimpleNamespace(seed=1),
     )  # fmt: skip
-    monkeypatch.setattr(workflow, "load_model", lambda folder: model)
+    monkeypatch.setattr(trend, "load_model", lambda folder: model)
     arguments = ["--lowest", "200", "--highest", "400", "--spectra", "2", "--series", "2",
                  "--through", "1"]  # fmt: skip
     result = CliRunner().invoke(app, ["trend", str(tmp_path), *arguments])

@@ -7,9 +7,9 @@ from exafsd.inference.near_edge import Comparison, profile
 from exafsd.inference.registry import load_bundle, shipped_folder
 from exafsd.reduction.edges import edge_energy
 from exafsd.reduction.engine import reduce_mu
-from exafsd_training import zoo
-from exafsd_training.near_edge import KNOWN, usual_near_edge
-from exafsd_training.poor_fit import MARGIN
+from exafsd_training.studies.near_edge import KNOWN, usual_near_edge
+from exafsd_training.studies.poor_fit import MARGIN
+from exafsd_training.zoo import configurations
 from synthetic import foil
 
 
@@ -47,6 +47,6 @@ def test_what_is_known_counts_where_nothing_was_measured(spectra):
 
 def test_the_zoo_knows_near_edges_that_its_data_lack():
     for name in ("cu-k-cuo", "cu-k-cu2o"):
-        config = zoo.load(name)
+        config = configurations.load(name)
         usual = usual_near_edge([], config.absorber, config.edge, config.near_edge)
         assert usual == load_bundle(shipped_folder() / name).card.thresholds.near_edge

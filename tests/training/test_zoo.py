@@ -7,9 +7,10 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from exafsd.inference.registry import read_card, shipped_folder
-from exafsd_training import workflow, zoo
 from exafsd_training.cli import app
-from exafsd_training.fit import Settings
+from exafsd_training.fitting import workflow
+from exafsd_training.fitting.fit import Settings
+from exafsd_training.zoo import configurations
 
 NAMES = ["cd-k-cds", "co-k-licoo2", "cu-k-cu2o", "cu-k-cuo", "cu-k-fcc", "fe-k-bcc", "pt-l3-fcc",
          "zn-k-zno", "zn-k-zns"]  # fmt: skip
@@ -31,9 +32,9 @@ r = [1.7, 3.4]
 
 
 def test_every_model_loads_under_its_own_name() -> None:
-    assert zoo.names() == NAMES
+    assert configurations.names() == NAMES
     for name in NAMES:
-        config = zoo.load(name)
+        config = configurations.load(name)
         assert config.name == name
         assert name.startswith(f"{config.absorber}-{config.edge}".lower())
         assert bool(config.prior.einstein) == bool(config.prior.source)
@@ -45,8 +46,10 @@ def test_every_model_loads_under_its_own_name() -> None:
 
 def test_a_configuration_of_ones_own_finds_its_structure(tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text(OWN)
-    (tmp_path / "own.cif").write_text(zoo.load("pt-l3-fcc").crystal().cif.replace("Pt", "Au"))
-    config = zoo.load(tmp_path / "own.toml")
+    (tmp_path / "own.cif").write_text(
+        configurations.load("pt-l3-fcc").crystal().cif.replace("Pt", "Au")
+    )
+    config = configurations.load(tmp_path / "own.toml")
     assert config.crystal().formula == "Au"
     assert config.priors.einstein == ()
 
@@ -63,14 +66,14 @@ def test_a_configuration_of_ones_own_finds_its_structure(tmp_path: Path) -> None
 def test_a_wrong_configuration_is_refused(tmp_path: Path, old: str, new: str) -> None:
     (tmp_path / "own.toml").write_text(OWN.replace(old, new))
     with pytest.raises(ValidationError):
-        zoo.load(tmp_path / "own.toml")
+        configurations.load(tmp_path / "own.toml")
 
 
 def test_the_example_of_the_how_to_loads(tmp_path: Path) -> None:
     page = Path(__file__).resolve().parents[2] / "docs" / "howto" / "train.md"
     example = page.read_text().split("```toml\n")[1].split("```")[0]
     (tmp_path / "example.toml").write_text(example)
-    shown, shipped = zoo.load(tmp_path / "example.toml"), zoo.load("zn-k-zno")
+    shown, shipped = configurations.load(tmp_path / "example.toml"), configurations.load("zn-k-zno")
     assert (shown.fit, shown.priors, shown.structure) == (
         shipped.fit, shipped.priors, shipped.structure
     )  # fmt: skip
@@ -78,7 +81,7 @@ def test_the_example_of_the_how_to_loads(tmp_path: Path) -> None:
 
 def test_an_unknown_name_lists_the_known(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="cu-k-fcc"):
-        zoo.load("cu-k-bcc")
+        configurations.load("cu-k-bcc")
 
 
 @pytest.mark.parametrize(
@@ -112,9 +115,9 @@ def test_a_configuration_says_how_long_to_train(
 
 def test_every_model_of_the_zoo_ships_with_its_accuracy() -> None:
     folders = {folder.name: folder for folder in shipped_folder().iterdir() if folder.is_dir()}
-    assert sorted(folders) == zoo.names()
+    assert sorted(folders) == configurations.names()
     for name, folder in folders.items():
-        card, config = read_card(folder), zoo.load(name)
+        card, config = read_card(folder), configurations.load(name)
         assert (card.absorber, card.edge) == (config.absorber, config.edge)
         assert card.fit == [config.fit]
         assert len({row.spectrum for row in card.accuracy}) > 0

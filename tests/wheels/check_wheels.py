@@ -74,7 +74,7 @@ def build(folder):
 
 
 def check_contents(wheels):
-    """Licence, type marker and models are inside; nothing of the tests is."""
+    """Licence, type marker, models and configurations are inside; nothing of the tests is."""
     for name, wheel in wheels.items():
         names = zipfile.ZipFile(wheel).namelist()
         assert any(n.endswith("LICENSE") for n in names), f"{wheel.name} has no LICENSE"
@@ -83,6 +83,9 @@ def check_contents(wheels):
         if name == "daemon":
             assert "exafsd/models/cu-k-fcc/pinn.onnx" in names
             assert "exafsd/models/cu-k-fcc/card.json" in names
+        if name == "training":
+            assert "exafsd_training/zoo/cu-k-fcc.toml" in names
+            assert "exafsd_training/zoo/licoo2.cif" in names
 
 
 def check_bare(wheels, folder):

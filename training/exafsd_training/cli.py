@@ -32,7 +32,7 @@ def paths(
     site: Site = 1,
 ) -> None:
     """Run FEFF8L on a structure and list its shells and paths."""
-    from exafsd_training import workflow
+    from exafsd_training.fitting import workflow
 
     workflow.list_paths(workflow.crystals(cif, amcsd, site), absorber, edge, out)
 
@@ -82,11 +82,13 @@ def fit(
         raise typer.BadParameter("--config holds the structure: give nothing of it beside")
     if not config and not (absorber and edge):
         raise typer.BadParameter("give --config, or --absorber and --edge")
-    from exafsd_training import structures, workflow, zoo
-    from exafsd_training.fit import Settings
-    from exafsd_training.losses import PHYSICS, Weights
+    from exafsd_training.fitting import workflow
+    from exafsd_training.fitting.fit import Settings
+    from exafsd_training.model.losses import PHYSICS, Weights
+    from exafsd_training.theory import structures
+    from exafsd_training.zoo import configurations
 
-    chosen = zoo.load(config) if config else None
+    chosen = configurations.load(config) if config else None
     if chosen:
         crystal = chosen.crystal()
         absorber, edge, name = chosen.absorber, chosen.edge, chosen.name
@@ -120,13 +122,14 @@ def ablate(
     instrument: Annotated[int, typer.Option(help="Spectra through mu(E) and AUTOBK.")] = 7_000,
 ) -> None:
     """Train without physics, with each term of it and with all, for the same time; compare."""
-    from exafsd_training import workflow, zoo
-    from exafsd_training.fit import Settings
+    from exafsd_training.fitting.fit import Settings
+    from exafsd_training.studies.ablation import ablate_model
+    from exafsd_training.zoo import configurations
 
     settings = Settings(
         seed=seed, minutes=minutes, direct_spectra=direct, instrument_spectra=instrument
     )
-    workflow.ablate_model(zoo.load(config), data, out, settings, workers)
+    ablate_model(configurations.load(config), data, out, settings, workers)
 
 
 @app.command()
@@ -141,7 +144,7 @@ def evaluate(
     """Compare network and polish with Larch's feffit on measured spectra; kept for the card."""
     if not files and not data:
         raise typer.BadParameter("give measured spectra, or --data")
-    from exafsd_training import evaluation
+    from exafsd_training.studies import evaluation
 
     evaluation.evaluate(model, files or [], data)
 
@@ -153,9 +156,9 @@ def coverage(
     workers: Annotated[int, typer.Option(help="Processes that simulate the instrument.")] = 1,
 ) -> None:
     """Count how often error bars hold the truth, by noise and data end; widths beside a bound."""
-    from exafsd_training import workflow
+    from exafsd_training.studies.coverage import measure_coverage
 
-    workflow.measure_coverage(model, spectra, workers)
+    measure_coverage(model, spectra, workers)
 
 
 @app.command()
@@ -163,9 +166,9 @@ def theory(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
 ) -> None:
     """Run FEFF with other approximations; say what a fit with the model's would misread."""
-    from exafsd_training import heldout
+    from exafsd_training.studies import theory_error
 
-    heldout.measure_theory(model)
+    theory_error.measure_theory(model)
 
 
 @app.command()
@@ -178,7 +181,7 @@ def trend(
     through: Annotated[int, typer.Option(min=1, help="Made through mu(E) and AUTOBK.")] = 20,
 ) -> None:
     """Simulate temperature series; compare the slopes of R and sigma2 with those put in."""
-    from exafsd_training import trend
+    from exafsd_training.studies import trend
 
     trend.measure_trend(model, (lowest, highest, spectra), series, through)
 
@@ -193,7 +196,7 @@ def negatives(
     ] = None,
 ) -> None:
     """Count how much of what the model must not read is withheld: other phases, mixtures, noise."""
-    from exafsd_training import negatives as module
+    from exafsd_training.studies import negatives as module
 
     module.negatives(model, workers, data)
 
@@ -208,7 +211,7 @@ def denoise(
     workers: Annotated[int, typer.Option(help="Processes that simulate the instrument.")] = 1,
 ) -> None:
     """Say whether the predicted spectrum or a filtered or polished one is nearest to the clean."""
-    from exafsd_training import denoise as module
+    from exafsd_training.studies import denoise as module
 
     module.denoising(model, data, workers)
 
@@ -232,7 +235,7 @@ def baseline(
     from rich.console import Console
     from rich.progress import Progress
 
-    from exafsd_training import baseline as module
+    from exafsd_training.studies import baseline as module
 
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task(f"{mode}, {split}", total=epochs)
@@ -258,7 +261,7 @@ def oracle(
     ] = False,
 ) -> None:
     """Fit every measured spectrum of the models that ship with Larch's feffit."""
-    from exafsd_training import oracle_table
+    from exafsd_training.reference import table
 
-    if not oracle_table.make(data, feff, out or oracle_table.TABLE, page, check):
+    if not table.make(data, feff, out or table.TABLE, page, check):
         raise typer.Exit(1)

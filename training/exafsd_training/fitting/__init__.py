@@ -1,0 +1,1 @@
+"""From a structure to a trained and calibrated model in its folder."""

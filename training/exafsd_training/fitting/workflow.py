@@ -1,0 +1,218 @@
+"""From a crystal structure to a trained model in its folder."""
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from exafsd.contract import Recipe, to_grid
+from exafsd_training.fitting.calibrate import Held, calibrate
+from exafsd_training.fitting.detector import ROUGH, Examples, learn
+from exafsd_training.fitting.fit import Data, Settings, build, save, train
+from exafsd_training.fitting.model_folder import MODEL, SUMMARY, TABLE, WEIGHTS, Job
+from exafsd_training.fitting.plots import plot_history, plot_parity, plot_spectra
+from exafsd_training.model.network import Pinn
+from exafsd_training.reference.feffit import Chi, reduce_file
+from exafsd_training.simulation.instrument import Atom, instrument_pool
+from exafsd_training.simulation.other_phases import other_phase_spectra
+from exafsd_training.simulation.second_theory import second_table
+from exafsd_training.simulation.simulate import (
+    K_MIN,
+    REFF_MAX,
+    Pool,
+    clean_spectra,
+    direct_pool,
+    sample,
+)
+from exafsd_training.theory.parametrisation import default_window, parametrise
+from exafsd_training.theory.paths import read_paths, save_table
+from exafsd_training.theory.priors import Priors
+from exafsd_training.theory.shells import group_shells
+from exafsd_training.theory.structures import Crystal, from_amcsd, from_cif, run_feff
+from exafsd_training.zoo.configurations import ModelConfig
+
+console = Console(stderr=True)
+
+
+def crystals(cif: list[Path] | None, amcsd: list[int] | None, site: int = 1) -> Crystal:
+    """The one structure named on the command line."""
+    found = [from_cif(path, site) for path in cif or []]
+    found += [from_amcsd(id_, site) for id_ in amcsd or []]
+    if len(found) != 1:
+        raise SystemExit("give exactly one --cif or --amcsd: several phases are not trained yet")
+    return found[0]
+
+
+def list_paths(crystal: Crystal, absorber: str, edge: str, out: Path) -> None:
+    """Run FEFF and print shells and paths."""
+    table = read_paths(run_feff(crystal, absorber, edge, out))
+    shown = Table(
+        "file", "path", "degeneracy", "shell", title=f"{crystal.formula}, {absorber} {edge}"
+    )
+    shell_of = {i: str(shell.number) for shell in group_shells(table) for i in shell.paths}
+    for i, path in enumerate(table.paths):
+        shown.add_row(path.file, path.label, f"{path.degeneracy:g}", shell_of.get(i, ""))
+    Console().print(shown)
+
+
+def fit_model(
+    crystal: Crystal,
+    absorber: str,
+    edge: str,
+    name: str,
+    out: Path,
+    settings: Settings,
+    workers: int = 1,
+    unlabelled: list[Path] | None = None,
+    config: ModelConfig | None = None,
+) -> None:
+    """Simulate, train, calibrate, plot; everything ends up in `out`.
+
+    A configuration decides the phase's name, the fit window and the priors; without one they
+    follow from the structure.
+    """
+    job = prepare_job(crystal, absorber, edge, name, out, settings, config)
+    with progress_bars() as progress:
+        data = simulated_data(job, settings, out, workers, progress)
+        model = build(job.parametrisation, data.direct, settings)
+        measured = as_inputs([reduce_file(file, Recipe()) for file in unlabelled or []])
+        task = progress.add_task("training", total=1.0)
+
+        def report(share: float, losses: dict[str, float]) -> None:
+            kept = ("data", "theta", "exafs_equation")
+            shown = " ".join(f"{n} {losses[f'validation/{n}']:.3g}" for n in kept if n in losses)
+            progress.update(task, completed=share, description=f"training: {shown}")
+
+        summary = train(model, data, settings, out, measured if unlabelled else None, report)
+        learn_detector(model, job, data, crystal, out, settings, progress)
+    held = held_out(job, crystal, out, settings.seed + 2, settings.held_out, workers)
+    calibrated = calibrate(model, job.parametrisation, held)
+    save(out / WEIGHTS, model)
+    summary |= {
+        "spectra": int(summary["steps"]) * settings.batch,
+        "through_instrument": settings.through_instrument,
+        "calibration": asdict(calibrated),
+    }
+    (out / SUMMARY).write_text(json.dumps(summary, indent=1))
+    plot_history(out)
+    plot_spectra(model, data.validation_instrument, out)
+    plot_parity(model, job.parametrisation, data.validation_instrument, out)
+    console.print(f"{out}: {summary['epochs']} epochs, limit of the out-of-domain score "
+                  f"{calibrated.ood_limit:.3g}")  # fmt: skip
+
+
+def learn_detector(
+    model: Pinn,
+    job: Job,
+    data: Data,
+    crystal: Crystal,
+    out: Path,
+    settings: Settings,
+    progress: Progress,
+) -> None:
+    """Train the detector of other phases of a trained network; their FEFF runs end up in `out`."""
+    task = progress.add_task("detector", total=1.0)
+    rng = np.random.default_rng((settings.seed, 4))
+    n, what = settings.detector_examples, (job.parametrisation, job.table)
+    own = clean_spectra(sample(rng, n, *what, rough=ROUGH), *what)
+    examples = Examples(own, other_phase_spectra(crystal, out, n, settings.seed + 5))
+
+    def report(share: float, loss: float) -> None:
+        progress.update(task, completed=share, description=f"detector: {loss:.3g}")
+
+    learn(model, data, examples, settings, report)
+    progress.update(task, completed=1.0)
+
+
+def _portable(arguments: list[str]) -> list[str]:
+    """Arguments without the folders of this machine."""
+    return [Path(argument).name if "/" in argument else argument for argument in arguments]
+
+
+def progress_bars() -> Progress:
+    """Bars on the terminal, one a task."""
+    return Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
+                    TimeRemainingColumn(), console=console)  # fmt: skip
+
+
+def prepare_job(
+    crystal: Crystal,
+    absorber: str,
+    edge: str,
+    name: str,
+    out: Path,
+    settings: Settings,
+    config: ModelConfig | None,
+) -> Job:
+    """Run FEFF and decide on the parameters; `out` gets the facts that make the model."""
+    out.mkdir(parents=True, exist_ok=True)
+    feff = run_feff(crystal, absorber, edge, out)
+    table = read_paths(feff).within(REFF_MAX)
+    save_table(table, out / TABLE)
+    phase = config.phase if config else crystal.formula.replace(" ", "")
+    window = config.fit if config else default_window(phase, group_shells(table)[0].reff)
+    priors = config.priors if config else Priors()
+    parametrisation = parametrise(phase, table, window, priors)
+    facts = {
+        "name": name, "absorber": absorber, "edge": edge, "crystal": asdict(crystal),
+        "feff": feff.name, "settings": asdict(settings), "phase": phase,
+        "window": window.model_dump(), "priors": asdict(priors),
+        "edge_shift": config.edge_shift if config else None,
+        "command": "exafsd-train " + shlex.join(_portable(sys.argv[1:])),
+    }  # fmt: skip
+    (out / MODEL).write_text(json.dumps(facts, indent=1))
+    return Job(parametrisation, table, Atom(absorber, edge))
+
+
+def simulated_data(
+    job: Job, settings: Settings, out: Path, workers: int, progress: Progress
+) -> Data:
+    """Both pools, from their files where an earlier run left them."""
+    key = f"{settings.seed}-{settings.direct_spectra}-{settings.instrument_spectra}"
+    files = [out / f"{kind}-{key}.npz" for kind in ("direct", "instrument")]
+    what = job.parametrisation, job.table
+    task = progress.add_task("simulating", total=settings.instrument_spectra)
+    if not files[0].exists():
+        direct_pool(settings.seed, settings.direct_spectra, *what).save(files[0])
+    if not files[1].exists():
+        instrument_pool(
+            settings.seed + 1, settings.instrument_spectra, *what, job.atom, workers,
+            lambda done: progress.update(task, completed=done),
+        ).save(files[1])  # fmt: skip
+    progress.update(task, completed=settings.instrument_spectra)
+    return Data.split(*map(Pool.load, files), settings.validation)
+
+
+def held_out(job: Job, crystal: Crystal, out: Path, seed: int, spectra: int, workers: int) -> Held:
+    """Path sums, and a third of the spectra through the whole instrument.
+
+    These are made with the second theory of `exafsd_training.simulation.second_theory`, whose FEFF
+    run is below `out`: spectra of the training's own theory would flatter the network.
+    """
+    through = spectra // 3
+    second = second_table(crystal, job.atom.absorber, job.atom.edge, out, job.table)
+    return Held.of(
+        direct_pool(seed, spectra - through, job.parametrisation, job.table),
+        instrument_pool(
+            seed + 1, through, job.parametrisation, second, job.atom, workers, quiet=True
+        ),
+    )
+
+
+def as_inputs(spectra: Sequence[Chi]) -> tuple[np.ndarray, np.ndarray]:
+    """k^2 chi on the contract grid and masks, (n, 401) each."""
+    pairs = [to_grid(s.k, s.chi, K_MIN, s.k_data[1]) for s in spectra]
+    return np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs])

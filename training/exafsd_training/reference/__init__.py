@@ -1,0 +1,1 @@
+"""Reference fits: Larch's feffit on measured spectra."""

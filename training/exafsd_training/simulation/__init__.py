@@ -1,0 +1,1 @@
+"""Simulated spectra: what training learns from, and what corrupts it."""
