@@ -72,6 +72,91 @@ for name, doc in shapes.array_events(
 (sweep,) = [one for one in (*found, *router.close()) if isinstance(one, Sweep)]
 assert sweep.broken is None and np.array_equal(sweep.energy, energy)
 """,
+    # a file of the new format is analysed, and the others still are
+    "docs/developer/add-a-file-format.md": """
+from exafsd.inference.registry import Registry
+from exafsd.pipeline import Outcome
+from exafsd.service.wiring import make_pipeline, make_session
+from exafsd.settings import load
+from synthetic import foil
+
+energy, mu = foil(noise=1e-4)
+path = Path("scan.csv")
+path.write_text("energy,xmu\\n" + "\\n".join(f"{e},{m}" for e, m in zip(energy, mu)))
+settings = load(inference={"enabled": False})
+session = make_session(settings, make_pipeline(settings, Registry({}, {})))
+_, outcome, _ = session.file(path, settings.analysis, None)
+assert outcome.message.kind == "result" and outcome.message.element == "Cu"
+path.write_text("energy,xmu\\n1,x")
+try:
+    list(session.file(path, settings.analysis, None))
+except SpectrumError as error:
+    assert str(path) in error.detail
+np.savetxt("scan.dat", np.column_stack([energy, mu]), header="energy xmu")
+assert list(session.file(Path("scan.dat"), settings.analysis, None))[1].message.kind == "result"
+""",
+    # events with text become a sweep
+    "docs/developer/add-a-document-shape.md": """
+import time
+from exafsd.settings.analysis import Analysis
+from exafsd.spectra import Sweep
+from simulated.shapes import SHAPES
+from synthetic import METADATA, sweep_columns
+
+way, found = router.Router(Analysis(), clock=time.monotonic), []
+for name, doc in SHAPES["event"]([sweep_columns()], METADATA, None):
+    if name == "event":
+        name, doc = "text_event", {**doc, "data": {k: str(v) for k, v in doc["data"].items()}}
+    found += way.feed(name, doc)
+(sweep,) = [one for one in found if isinstance(one, Sweep)]
+assert len(sweep.energy) == 400 and sweep.broken is None
+""",
+    "docs/developer/add-a-flag.md": """
+assert Flag("cold") is Flag.COLD and Flag.explain("cold").startswith("the sample is colder")
+""",
+    # spectra go the whole way through the new kind of model
+    "docs/developer/add-a-kind-of-model.md": """
+from dataclasses import replace
+from exafsd.contract.frames import ARRAY_UNITS
+from exafsd.inference.registry import Registry
+from exafsd.pipeline import Pipeline
+from exafsd.spectra import Edge, Run, Sweep
+from synthetic import sweep_columns
+
+bundle = replace(bundle, predictor=predictor)
+energy, columns, _ = sweep_columns()
+signals = {name.lower(): column for name, column in columns.items() if name != "Ir"}
+sweep = Sweep(Run("r", edges=(Edge("Cu", "K"),)), "primary", 1, energy, signals)
+pipeline = Pipeline(Registry({bundle.card.name: bundle}), tuple(ARRAY_UNITS))
+(outcome,) = pipeline.process(sweep)
+r = next(p.prior.mean for p in bundle.card.parameters if p.name == "r")
+assert outcome.message.shells[0].r.value == r
+""",
+    # the daemon delivers to the new output
+    "docs/developer/add-an-output.md": """
+import time
+from exafsd.inference.registry import Registry
+from exafsd.service import wiring
+from exafsd.service.sink import deliver
+from exafsd.settings import load
+from simulated.shapes import SHAPES
+from synthetic import METADATA, sweep_columns
+
+path, settings = Path("hutch.txt"), load()
+session = wiring.make_session(settings, wiring.make_pipeline(settings))
+sink = LastResult(path)
+for event in session.replay(SHAPES["array"]([sweep_columns()], METADATA, None)):
+    deliver(event, sink)
+assert path.read_text().startswith(("R = ", "run "))
+service, inbox = wiring.make_service(load(publish={"address": "tcp://127.0.0.1:*"}), proxy=False)
+service._sinks.append(sink)
+path.unlink()
+for document in SHAPES["array"]([sweep_columns()], METADATA, None):
+    inbox.put(*document)
+service.stop()
+service.run()
+assert path.is_file()
+""",
     "docs/howto/connect.md": "assert len(started) == 1",
     "docs/howto/coordination.md": "assert started[0]['exafsd'] == {'fluorescence': 'dilute'}",
     "docs/howto/find-results.md": "assert len(results['Cu_1_r']) == len(results['sweep']) > 5",
@@ -159,6 +244,7 @@ def run(arguments, desk, archive, told=None):
     environment = {
         **os.environ,
         **archive.environment,
+        "PYTHONPATH": str(ROOT / "tests"),  # checks use helpers of other tests
         "EXAFSD_PUBLISH__ADDRESS": "tcp://127.0.0.1:*",
     }
     done = subprocess.run(
