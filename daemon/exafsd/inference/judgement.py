@@ -128,12 +128,11 @@ class Judge:
         return flags
 
 
-def ambiguous(name: str, score: float, rivals: list[str]) -> str:
-    """Why a reading is withheld beside which others fit about as well."""
-    return (
-        f"ambiguous: {name} (score {score:.2g}) and {', '.join(rivals)} fit about"
-        " equally well; say which it is by inference.model or inference.structure"
-    )
+#: why a reading is withheld beside which others fit about as well
+AMBIGUOUS = (
+    "ambiguous: {} (score {:.2g}) and {} fit about equally well; say which it is by"
+    " inference.model or inference.structure"
+)
 
 
 def noise_begins(chi_k2: Rows, predicted: Floats, mask: Rows) -> Floats:

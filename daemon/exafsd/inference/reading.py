@@ -13,7 +13,7 @@ from exafsd.contract.grid import K_GRID, K_STEP, rows_to_grid
 from exafsd.contract.messages import Candidate
 from exafsd.contract.recipe import FitWindow, Recipe
 from exafsd.inference import candidates
-from exafsd.inference.judgement import Judge, Judgement, ambiguous, noise_begins, usual_signal
+from exafsd.inference.judgement import AMBIGUOUS, Judge, Judgement, noise_begins, usual_signal
 from exafsd.inference.predictor import Rows
 from exafsd.inference.readout import Readout
 from exafsd.inference.refinement.polish import Polished, Polisher
@@ -232,7 +232,7 @@ def choose(readings: Sequence[Reading]) -> tuple[Reading, list[Candidate]]:
     scores = {id(one): score for one, score in zip(done, choice.scores, strict=True)}
     scored = _scored(readings, scores)
     if best.reason is None and rivals:
-        best = replace(best, reason=ambiguous(best.reader.name, score, rivals))
+        best = replace(best, reason=AMBIGUOUS.format(best.reader.name, score, ", ".join(rivals)))
     elif best.reason is not None and others:
         best = replace(best, reason=f"{best.reason}; less plausible still: {', '.join(others)}")
     return best, scored

@@ -17,10 +17,8 @@ from exafsd.contract.answers import answers_address
 from exafsd.contract.frames import encode
 from exafsd.contract.messages import (
     BaseMessage,
-    Rejected,
     Result,
     RunStart,
-    RunStop,
     Status,
     topic_of,
 )
@@ -165,13 +163,8 @@ class Publisher:
         self.library.keep_settings(analysis)
         self.send(start)
 
-    def write(self, message: Result | Rejected, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Publish an outcome."""
-        self.send(message, arrays)
-
-    def run_ended(self, stop: RunStop) -> None:
-        """Say that a run is over."""
-        self.send(stop)
+    #: outcomes and ends of runs are sent as they are
+    write = run_ended = send
 
     def _complete(self, status: Status) -> None:
         """Fill in what only the publisher knows."""

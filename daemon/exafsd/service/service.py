@@ -6,12 +6,13 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
 
+from exafsd.archive.journal import Journal
 from exafsd.contract.messages import Status
 from exafsd.contract.vocabulary import Problem
 from exafsd.documents.inbox import Arrival, Inbox
 from exafsd.documents.items import Began, Ended, Trouble
+from exafsd.documents.proxy import ProxySource
 from exafsd.pipeline import Outcome, Pipeline
 from exafsd.publishing import Publisher
 from exafsd.publishing.outcomes import text
@@ -31,26 +32,6 @@ PROBLEMS = 20
 LAST_WORDS = 1 / 8
 
 
-class Source(Protocol):
-    """Something that puts documents into the inbox."""
-
-    def start(self) -> None:
-        """Begin."""
-
-    def stop(self) -> None:
-        """End; nothing is put afterwards."""
-
-
-class Writer(Protocol):
-    """Something that keeps documents, such as the journal; it never raises."""
-
-    def write(self, name: str, document: Any) -> None:
-        """Keep a document."""
-
-    def close(self) -> None:
-        """Finish."""
-
-
 class Service:
     """Worker loop around a pipeline; `run` returns when stopped."""
 
@@ -62,8 +43,8 @@ class Service:
         publisher: Publisher,
         settings: ServiceSettings,
         heartbeat: float,
-        source: Source | None = None,
-        journal: Writer | None = None,
+        source: ProxySource | None = None,
+        journal: Journal | None = None,
         sinks: Sequence[QueuedSink] = (),
         models: Iterable[str] = (),
         refused_models: dict[str, str] | None = None,

@@ -4,9 +4,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from exafsd.contract.messages import Channel
 from exafsd.contract.recipe import Autobk, PreEdge, Xftf
@@ -19,6 +19,12 @@ Fluorescence = Literal["dilute", "corrected", "thick"]
 SIGNALS = ("i0", "it", "ir", "iff", "mutrans", "mufluor", "murefer")
 
 
+#: names of which the first present counts; one may be given alone
+Names = Annotated[
+    tuple[str, ...], BeforeValidator(lambda key: (key,) if isinstance(key, str) else key)
+]
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -26,7 +32,7 @@ class _Frozen(BaseModel):
 class EnergyColumn(_Frozen):
     """Where the energy is, and how an encoder reading becomes eV."""
 
-    key: tuple[str, ...] = Field(description="data key; of several names the first present counts")
+    key: Names = Field(description="data key; of several names the first present counts")
     unit: EnergyUnit | None = Field(
         default=None,
         description="null: the unit in the descriptor or file, and eV where there is none",
@@ -41,11 +47,6 @@ class EnergyColumn(_Frozen):
     )
     pulses_per_degree: float = Field(default=360000.0, gt=0, description="for the unit pulses")
 
-    @field_validator("key", mode="before")
-    @classmethod
-    def _one_or_many(cls, key: Any) -> Any:
-        return (key,) if isinstance(key, str) else key
-
 
 class Adapter(_Frozen):
     """Names of a beamline. Data keys are tried as given, metadata also as dotted paths.
@@ -55,28 +56,26 @@ class Adapter(_Frozen):
     """
 
     energy: EnergyColumn = Field(description="where the energy is; a name alone is its key")
-    i0: tuple[str, ...] = Field(default=(), description="before the sample")
-    it: tuple[str, ...] = Field(default=(), description="behind the sample")
-    ir: tuple[str, ...] = Field(default=(), description="behind the reference foil")
-    iff: tuple[str, ...] = Field(default=(), description="fluorescence elements, summed")
-    mutrans: tuple[str, ...] = Field(default=(), description="ready-made mu in transmission")
-    mufluor: tuple[str, ...] = Field(default=(), description="ready-made mu in fluorescence")
-    murefer: tuple[str, ...] = Field(default=(), description="ready-made mu of the reference foil")
-    element: tuple[str, ...] = Field(
+    i0: Names = Field(default=(), description="before the sample")
+    it: Names = Field(default=(), description="behind the sample")
+    ir: Names = Field(default=(), description="behind the reference foil")
+    iff: Names = Field(default=(), description="fluorescence elements, summed")
+    mutrans: Names = Field(default=(), description="ready-made mu in transmission")
+    mufluor: Names = Field(default=(), description="ready-made mu in fluorescence")
+    murefer: Names = Field(default=(), description="ready-made mu of the reference foil")
+    element: Names = Field(
         default=("element", "exafsd.element", "XDI.Element.symbol"),
         description="metadata key of the absorber, for example Cu; guessed where there is none",
     )
-    edge: tuple[str, ...] = Field(
+    edge: Names = Field(
         default=("edge", "exafsd.edge", "XDI.Element.edge"),
         description="metadata key of the edge, for example K; guessed where there is none",
     )
-    sample: tuple[str, ...] = Field(
+    sample: Names = Field(
         default=("sample", "sample_name", "XDI.Sample.name"),
         description="metadata key of the sample, copied onto results",
     )
-    context: tuple[str, ...] = Field(
-        default=(), description="data or metadata keys copied onto results"
-    )
+    context: Names = Field(default=(), description="data or metadata keys copied onto results")
     truth: dict[str, str] = Field(
         default_factory=dict, description="name to key of known parameters (simulated beamline)"
     )
@@ -100,14 +99,6 @@ class Adapter(_Frozen):
         default_factory=dict,
         description="signal name to s by which it lags behind the energy; needs times of points",
     )
-
-    @field_validator(
-        "i0", "it", "ir", "iff", "mutrans", "mufluor", "murefer",
-        "element", "edge", "sample", "context", mode="before",
-    )  # fmt: skip
-    @classmethod
-    def _one_or_many(cls, key: Any) -> Any:
-        return (key,) if isinstance(key, str) else key
 
     @field_validator("saturation", "low_flux", "dark", "gain", "delay")
     @classmethod

@@ -12,7 +12,7 @@ from exafsd.contract.vocabulary import Reason
 from exafsd.documents.corrections import Corrections, corrections
 from exafsd.documents.files.hdf5 import is_hdf5, read_hdf5
 from exafsd.documents.files.table import Contents, Table, columns_by_role
-from exafsd.documents.files.text import is_text, is_xdi, read_columns, read_xdi_file
+from exafsd.documents.files.text import XDI, is_text, read_columns, read_xdi_file
 from exafsd.settings.analysis import Adapter, Analysis
 from exafsd.spectra import Edge, Floats, Run, SpectrumError, Sweep
 
@@ -30,7 +30,7 @@ class FileReader(NamedTuple):
     """
 
     name: str
-    recognises: Callable[[bytes], bool]
+    recognises: Callable[[bytes], object]
     read: Callable[[Path, bytes, Adapter], Contents]
 
 
@@ -38,7 +38,7 @@ class FileReader(NamedTuple):
 #: own.
 READERS: tuple[FileReader, ...] = (
     FileReader("HDF5", is_hdf5, read_hdf5),
-    FileReader("XDI", is_xdi, read_xdi_file),
+    FileReader("XDI", XDI.match, read_xdi_file),
     FileReader("columns of numbers", is_text, read_columns),
 )
 

@@ -18,11 +18,6 @@ from exafsd.spectra import Floats, SpectrumError
 XDI = re.compile(rb"\s*#\s*XDI/", re.IGNORECASE)
 
 
-def is_xdi(content: bytes) -> bool:
-    """Whether the first line says so."""
-    return XDI.match(content) is not None
-
-
 def is_text(content: bytes) -> bool:
     """Whether it may be a table in text."""
     return b"\0" not in content[:4096]
