@@ -113,7 +113,8 @@ def spoil_card(folder):
 
 def spoil_field(folder):
     card = json.loads((folder / "card.json").read_text())
-    (folder / "card.json").write_text(json.dumps({**card, "surprise": 1}))
+    card["recipe"]["surprise"] = 1  # elsewhere a later version may say more
+    (folder / "card.json").write_text(json.dumps(card))
     return "surprise"
 
 

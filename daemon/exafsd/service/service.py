@@ -225,7 +225,7 @@ class Service:
                 rejected=self._rejections.total(),
                 rate=(outcomes - told) / max(now - before, 1e-3),
                 rejections=dict(self._rejections),
-                drops={problem.value: count for problem, count in drops.items()},
+                drops={str(problem): count for problem, count in drops.items()},
                 queues=queues,
                 lag=self._lag,
                 audit=self._pipeline.audit_metrics(),

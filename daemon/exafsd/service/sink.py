@@ -18,13 +18,13 @@ from exafsd.settings.analysis import Analysis
 class Sink(Protocol):
     """Takes results. No method raises."""
 
-    def run_began(self, start: RunStart, analysis: Analysis) -> None:
+    def run_began(self, start: RunStart, analysis: Analysis, /) -> None:
         """Begin the results of a run."""
 
-    def write(self, message: Result | Rejected, arrays: Mapping[str, NDArray[Any]]) -> None:
+    def write(self, message: Result | Rejected, arrays: Mapping[str, NDArray[Any]], /) -> None:
         """Take an outcome."""
 
-    def run_ended(self, stop: RunStop) -> None:
+    def run_ended(self, stop: RunStop, /) -> None:
         """End the results of a run."""
 
 
