@@ -8,6 +8,7 @@ STEPS ?=
 DATA ?= ../shared/data
 SPECTRA ?= 360000
 BASE ?= HEAD
+FIT ?=
 
 # Two environments: the daemon alone, which never has TensorFlow, and everything for development.
 DAEMON := .venv-daemon
@@ -73,7 +74,7 @@ $(DEV)/.bench: $(DEV)/.stamp
 	@touch $@
 
 golden: $(DEV)/.stamp
-	$(DEV)/bin/python tests/golden/golden_record.py compare $(BASE)
+	$(DEV)/bin/python tests/golden/golden_record.py compare $(BASE) $(FIT)
 
 bench: $(DEV)/.bench
 	$(DEV)/bin/python tests/bench/bench.py

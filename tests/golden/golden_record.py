@@ -70,17 +70,22 @@ def lines(checkout: Path, data: Path, journal: Path) -> dict[str, list[Line]]:
     return outcomes
 
 
-def _run(checkout: Path, *arguments: str) -> Iterator[Line]:
+def _python(checkout: Path, *arguments: str) -> str:
+    """Output of Python with the code of a checkout."""
     paths = [str(checkout / part) for part in ("daemon", "training", "export")]
     done = subprocess.run(
-        [sys.executable, "-m", "exafsd.cli", *arguments],
+        [sys.executable, *arguments],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
     if done.returncode not in (0, 1):  # 1: some spectrum gave no result
-        raise RuntimeError(f"{arguments[0]} failed:\n{done.stderr[-2000:]}")
-    for text in done.stdout.splitlines():
+        raise RuntimeError(f"{arguments} failed:\n{done.stderr[-2000:]}")
+    return done.stdout
+
+
+def _run(checkout: Path, *arguments: str) -> Iterator[Line]:
+    for text in _python(checkout, "-m", "exafsd.cli", *arguments).splitlines():
         line = json.loads(text)
         yield {name: value for name, value in line.items() if name not in VOLATILE}
 
@@ -160,7 +165,15 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.11g}") if isinstance(value, float) else value
 
 
-def _compare(base: str, data: Path) -> int:
+def _fits(checkout: Path) -> str:
+    """Digest of a short seeded training by the code of a checkout."""
+    script = checkout / "tests" / "golden" / "short_fit.py"
+    if not script.is_file():
+        return f"{script.name} is not in {checkout.name}"
+    return _python(checkout, str(script)).splitlines()[-1]
+
+
+def _compare(base: str, data: Path, fit: bool) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         journal = write_journal(folder / "runs", data)
@@ -169,6 +182,7 @@ def _compare(base: str, data: Path) -> int:
         subprocess.run([*git, "add", "--quiet", "--detach", str(checkout), base], check=True)
         try:
             old = lines(checkout, data, journal)
+            trained = [_fits(checkout), _fits(ROOT)] if fit else []
         finally:
             subprocess.run([*git, "remove", "--force", str(checkout)], check=True)
         new = lines(ROOT, data, journal)
@@ -176,7 +190,10 @@ def _compare(base: str, data: Path) -> int:
     print("\n".join(wrong[:50]))
     count = sum(map(len, old.values()))
     print(f"{count} outcomes of {len(old)} files and runs: {len(wrong) or 'no'} differences")
-    return 1 if wrong else 0
+    if fit:
+        equal = "equal" if trained[0] == trained[1] else f"different: {', '.join(trained)}"
+        print(f"short trainings are {equal}")
+    return 1 if wrong or len(set(trained)) > 1 else 0
 
 
 def _record(data: Path) -> int:
@@ -194,9 +211,11 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path, default=DATA, help="folder of measured spectra")
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("record")
-    actions.add_parser("compare").add_argument("base", help="commit to compare with")
+    comparison = actions.add_parser("compare")
+    comparison.add_argument("base", help="commit to compare with")
+    comparison.add_argument("--fit", action="store_true", help="a short training as well (90 s)")
     chosen = parser.parse_args()
     data_folder = chosen.data.resolve()
     if chosen.action == "record":
         sys.exit(_record(data_folder))
-    sys.exit(_compare(chosen.base, data_folder))
+    sys.exit(_compare(chosen.base, data_folder, chosen.fit))
