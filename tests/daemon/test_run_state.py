@@ -50,6 +50,14 @@ def state():
     return first.save(uid).dump(0.0)
 
 
+def test_a_run_is_forgotten_at_its_end(tmp_path):
+    one = session([tmp_path])
+    first = told(one.replay(list(SHAPES["array"](SWEEPS, METADATA, tmp_path))))
+    assert one._pipeline._memories == one._counts == one._router._runs == one._router._owner == {}
+    again = told(one.replay(list(SHAPES["array"](SWEEPS, METADATA, tmp_path))))
+    assert [line[2:] for line in again] == [line[2:] for line in first]  # arrays, bit for bit
+
+
 def test_a_deadline_counts_on_the_clock_of_the_process_that_goes_on(tmp_path):
     """A sweep whose file is late gets the rest of its patience, however the clocks differ."""
     documents = list(SHAPES["resource"](SWEEPS[:2], METADATA, tmp_path))
