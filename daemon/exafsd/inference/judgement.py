@@ -110,10 +110,10 @@ class Judge:
         noise, end = spectrum.epsilon_k, spectrum.k_data[1]
         if noisy_end is not None:
             end, r_factor = noisy_end, None  # the R-factor is that of all the data
-        # what is withheld says so itself
-        if believed and prediction is not None and noise is not None:  # noqa: SIM102
-            if fits_poorly(self._card, prediction.ood, r_factor, noise, end):
-                flags.append(Flag.POOR_FIT)
+        if not believed or prediction is None or noise is None:  # what is withheld says so itself
+            return tuple(flags)
+        if fits_poorly(self._card, prediction.ood, r_factor, noise, end):
+            flags.append(Flag.POOR_FIT)
         return tuple(flags)
 
     def _edge_flags(self, spectrum: ReducedSpectrum, long: bool) -> list[Flag]:
