@@ -254,7 +254,7 @@ def _scored(readings: Sequence[Reading], scores: dict[int, float]) -> list[Candi
 
 
 def answer(cases: Sequence[tuple[Sequence[Reading], Polished | None]]) -> list[Answer]:
-    """Choose, judge and refine; one answer for the readings of each spectrum, in order.
+    """Choose, refine and judge; one answer for the readings of each spectrum, in order.
 
     Parameters
     ----------
