@@ -144,7 +144,7 @@ from synthetic import METADATA, sweep_columns
 
 path, settings = Path("hutch.txt"), load()
 session = wiring.make_session(settings, wiring.make_pipeline(settings))
-sink = LastResult(path)
+sink, told = LastResult(path, lambda *words: told.append(words)), []
 for event in session.replay(SHAPES["array"]([sweep_columns()], METADATA, None)):
     deliver(event, sink)
 assert path.read_text().startswith(("R = ", "run "))
@@ -155,7 +155,10 @@ for document in SHAPES["array"]([sweep_columns()], METADATA, None):
     inbox.put(*document)
 service.stop()
 service.run()
-assert path.is_file()
+assert path.is_file() and told == []
+broken = LastResult(Path("no/such/folder"), lambda *words: told.append(words))
+broken._show("nothing")
+assert "no/such/folder" in told[0][1] and broken.lost.total() == 1
 """,
     "docs/howto/connect.md": "assert len(started) == 1",
     "docs/howto/coordination.md": "assert started[0]['exafsd'] == {'fluorescence': 'dilute'}",
