@@ -1,5 +1,6 @@
 """A run that is saved in the middle and loaded in another process goes on undisturbed."""
 
+import io
 import pickle
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -8,7 +9,10 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 
-from exafsd.service.run_state import HEAD, RunState, StateError
+from exafsd.archive.journal import Journal
+from exafsd.documents.assembler import describe
+from exafsd.service.run_state import HEAD, RunState, StateError, _OwnClasses
+from exafsd.worker_process import Worker
 from resuming import resumed, session, told
 from simulated.shapes import SHAPES
 from synthetic import METADATA, sweep_columns
@@ -40,7 +44,7 @@ def test_a_run_goes_on_in_another_process(shape, batch, elsewhere, tmp_path):
         assert told(events) + rest == undisturbed, f"cut after {cut} of {len(documents)} documents"
 
 
-def state():
+def saved():
     first = session()
     for document in SHAPES["array"](SWEEPS[:2], METADATA, None):
         if document[0] == "start":
@@ -66,8 +70,8 @@ def test_a_deadline_counts_on_the_clock_of_the_process_that_goes_on(tmp_path):
     first = session([tmp_path])
     for document in documents[:-1]:
         list(first.feed(*document))
-    saved = first.save(documents[0][1]["uid"]).dump(time.monotonic())
-    later = RunState.load(saved, time.monotonic() + 1e6)
+    data = first.save(documents[0][1]["uid"]).dump(time.monotonic())
+    later = RunState.load(data, time.monotonic() + 1e6)
     (stream,) = later.assembler._streams.values()
     waits = [row.deadline - (time.monotonic() + 1e6) for row in stream.external._waiting]
     assert waits and all(0 < wait <= 5.0 for wait in waits)
@@ -75,14 +79,14 @@ def test_a_deadline_counts_on_the_clock_of_the_process_that_goes_on(tmp_path):
 
 @pytest.mark.parametrize("place", [len(HEAD) + 1, len(HEAD) + 100, -1])
 def test_a_damaged_state_is_refused(place):
-    data = bytearray(state())
+    data = bytearray(saved())
     data[place] ^= 1
     with pytest.raises(StateError, match="checksum"):
         RunState.load(bytes(data), 0.0)
 
 
 def test_a_state_of_another_version_and_half_a_state_are_refused():
-    data = state()
+    data = saved()
     with pytest.raises(StateError, match="another version"):
         RunState.load(data.replace(b"run-state/1", b"run-state/2"), 0.0)
     with pytest.raises(StateError, match="checksum"):
@@ -92,16 +96,42 @@ def test_a_state_of_another_version_and_half_a_state_are_refused():
 
 
 class Harm:
+    """Something that a call makes when it is loaded."""
+
+    def __init__(self, call, *arguments):
+        self.call = call, arguments
+
     def __reduce__(self):
-        return print, ("harm",)
+        return self.call
 
 
-def test_nothing_but_a_state_is_made_of_bytes(capsys):
-    good = RunState.load(state(), 0.0)
-    good.counts["result"] = Harm()
-    with pytest.raises(StateError, match=r"builtins\.print has no place"):
-        RunState.load(good.dump(0.0), 0.0)
-    assert capsys.readouterr().out == ""
-    good.counts["result"] = pickle.loads
-    with pytest.raises(StateError, match="has no place"):
-        RunState.load(good.dump(0.0), 0.0)
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (print, r"builtins\.print"),
+        (pickle.loads, r"_pickle\.loads"),
+        # classes of our own that do something: start a process, make a folder
+        (Worker, r"exafsd\.worker_process\.Worker"),
+        (Journal, r"exafsd\.archive\.journal\.Journal"),
+        # a function of a module whose classes are allowed
+        (describe, r"exafsd\.documents\.assembler\.describe"),
+    ],
+)
+def test_nothing_but_a_state_is_made_of_bytes(call, named):
+    state = RunState.load(saved(), 0.0)
+    state.counts["result"] = Harm(call, "harm")
+    with pytest.raises(StateError, match=f"{named} has no place"):
+        RunState.load(state.dump(0.0), 0.0)
+
+
+def test_no_class_is_reached_through_a_module_that_imports_it():
+    """A dotted name would lead from an allowed module to whatever that imports."""
+    unpickler = _OwnClasses(io.BytesIO(b""))
+    unpickler.proto = 5
+    for module, name in (
+        ("exafsd.documents.assembler", "Path"),
+        ("exafsd.documents.assembler", "assets.h5py.File"),
+        ("exafsd.spectra", "Analysis"),
+    ):
+        with pytest.raises((pickle.UnpicklingError, AttributeError)):
+            unpickler.find_class(module, name)

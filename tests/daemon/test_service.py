@@ -135,6 +135,25 @@ def test_trouble_is_told_in_the_status(daemon):
     assert {"exafsd", "numpy", "xraylarch"} <= set(status["versions"])
 
 
+@pytest.mark.expects_error_log
+def test_an_error_of_ours_is_told_and_the_next_sweep_is_analysed(daemon, monkeypatch):
+    one = daemon(reduction={"channels": ["transmission"]})
+    take, rows = one.service._session._router.feed, []
+
+    def broken_once(name, document, received):
+        if name == "event":
+            rows.append(document)
+            if len(rows) == 1:
+                raise RuntimeError("a slip of ours")
+        return take(name, document, received)
+
+    monkeypatch.setattr(one.service._session._router, "feed", broken_once)
+    stop = one.measure(shapes.array_events(SWEEPS[:2], METADATA))
+    assert (stop["results"], stop["rejected"]) == (1, 0)
+    status = one.until(lambda m: m.header.get("problems")).header
+    assert "a slip of ours" in " ".join(status["problems"]) and status["drops"]["internal"] == 1
+
+
 def deep(depth):
     return {"a": deep(depth - 1)} if depth else 1
 

@@ -28,7 +28,7 @@ from golden_runs import write_journal
 ROOT = Path(__file__).parent.parent.parent
 DATA = ROOT.parent / "shared" / "data"
 RECORD = Path(__file__).parent / "record.json.gz"
-#: fields that depend on when something ran, and a version that every commit may change
+#: fields that depend on when something ran, and on how many messages came before
 VOLATILE = frozenset({"time", "timing_ms", "publisher", "seq"})
 #: values of an array that the record keeps
 DIGEST = 32

@@ -6,6 +6,7 @@ of exafsd that has written it, and whatever is not as it was written is refused.
 
 import io
 import pickle
+import re
 import zlib
 from collections import Counter
 from dataclasses import dataclass
@@ -21,11 +22,18 @@ from exafsd.spectra import Sweep
 HEAD = f"exafsd.run-state/1 {__version__}\n".encode()
 #: bytes of the checksum that follows it
 CHECKSUM = 4
-#: what a state may hold besides numpy's arrays and plain classes of exafsd
-PLAIN = {
+#: numpy's arrays and plain containers, which a state may hold
+PLAIN = ALLOWED | {
     ("collections", "deque"), ("collections", "Counter"), ("collections", "defaultdict"),
     ("pathlib", "PosixPath"), ("pathlib", "WindowsPath"),
 }  # fmt: skip
+#: Modules whose own classes it may hold. A class of any other, such as one that starts a process
+#: or opens a file, must not be made of bytes.
+OWN = re.compile(
+    r"exafsd\.(spectra|settings\.analysis|contract\.(recipe|vocabulary|s02)|service\.run_state"
+    r"|documents\.(assembler|binding|block|context|corrections|external|joiner|numbering|splitter"
+    r"|stream)|reduction\.(average|calibration|foil|memory|rebin|series))"
+)
 
 
 class StateError(ValueError):
@@ -81,8 +89,7 @@ class RunState:
         head, body = data[: len(HEAD)], data[len(HEAD) + CHECKSUM :]
         checksum = int.from_bytes(data[len(HEAD) : len(HEAD) + CHECKSUM], "little")
         if head != HEAD:
-            first = head.partition(b"\n")[0]
-            raise StateError(f"it begins with {first!r}, not with {HEAD!r}: another version's")
+            raise StateError(f"it begins with {head!r}, not with {HEAD!r}: another version's")
         if zlib.crc32(body) != checksum:
             raise StateError("its checksum is wrong: it is damaged or incomplete")
         try:
@@ -95,10 +102,9 @@ class RunState:
 
 class _OwnClasses(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        """Classes of exafsd, numpy's arrays and plain containers; nothing that could do harm."""
-        if (module, name) in ALLOWED | PLAIN:
-            return super().find_class(module, name)
-        named = super().find_class(module, name) if module.startswith("exafsd.") else None
-        if isinstance(named, type):
+        """Classes that a state is made of; nothing that could do harm."""
+        plain = (module, name) in PLAIN
+        named = super().find_class(module, name) if plain or OWN.fullmatch(module) else None
+        if plain or (isinstance(named, type) and named.__module__ == module):
             return named
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a state")

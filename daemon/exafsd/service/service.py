@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from exafsd.archive.journal import Journal
 from exafsd.contract.messages import Status
@@ -159,14 +159,16 @@ class Service:
             self._journal.write(arrival.name, arrival.document)
         self._handle_all(self._session.feed(*arrival))
 
-    def _handle_all(self, events: Iterable[Event]) -> None:
-        """Handle events; whatever goes wrong with one is told, and the next is handled."""
-        for event in events:
+    def _handle_all(self, events: Iterator[Event]) -> None:
+        """Handle events; whatever goes wrong in making or handling one is told, and we go on."""
+        while True:
             try:
-                self._handle(event)
+                self._handle(next(events))
+            except StopIteration:
+                return
             except Exception as error:
-                log.exception("internal error event=%s", type(event).__name__)
-                what = text(f"{type(event).__name__}: {type(error).__name__}: {error}")
+                log.exception("internal error")
+                what = text(f"{type(error).__name__}: {error}")
                 self._problem(Trouble(Problem.INTERNAL, f"please report it: {what}"))
 
     def _handle(self, event: Event) -> None:
