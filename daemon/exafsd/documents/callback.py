@@ -1,9 +1,9 @@
 """Source inside a RunEngine's own process: ``RE.subscribe(callback)``."""
 
 from collections.abc import Mapping
-from copy import copy
 from typing import Any
 
+from exafsd.codec import plain
 from exafsd.documents.inbox import Inbox
 
 
@@ -17,5 +17,5 @@ class Callback:
         self._inbox = inbox
 
     def __call__(self, name: str, document: Mapping[str, Any]) -> None:
-        """Take a document; a shallow copy, since the RunEngine adds keys to its own."""
-        self._inbox.put(name, copy(document))
+        """Take a copy of a document, since the RunEngine adds keys to its own."""
+        self._inbox.put(name, plain(document))

@@ -12,6 +12,8 @@ from exafsd.documents.items import Trouble
 
 #: s after which a busy worker looks for frames again, so that they have a time and a place
 PUMPED = 0.005
+#: bytes of frames that may wait: a few large ones must not fill the memory
+MOST_BYTES = 1 << 30
 
 
 class Arrival(NamedTuple):
@@ -60,6 +62,7 @@ class Inbox:
         self._size = size
         self._source: FrameSource | None = None
         self._pumped = 0.0
+        self._bytes = 0  # of the frames that wait
         self.drops: Counter[Problem] = Counter()
 
     def __len__(self) -> int:
@@ -100,7 +103,10 @@ class Inbox:
             item = self._queue.get(timeout=timeout) if timeout > 0 else self._queue.get_nowait()
         except queue.Empty:
             return None
-        return self._decoded(item) if isinstance(item, _Frame) else item
+        if not isinstance(item, _Frame):
+            return item
+        self._bytes -= len(item.frame)
+        return self._decoded(item)
 
     def empty(self) -> tuple[int, list[Trouble]]:
         """Take all there is, unread: how many documents, and the troubles among them."""
@@ -108,12 +114,16 @@ class Inbox:
         with suppress(queue.Empty):
             while True:
                 items.append(self._queue.get_nowait())
+        self._bytes = 0
         problems = [item for item in items if isinstance(item, Trouble)]
         return len(items) - len(problems), problems
 
     def _put(self, item: Arrival | _Frame) -> None:
-        if self._queue.qsize() < self._size:
+        size = len(item.frame) if isinstance(item, _Frame) else 0
+        if self._queue.qsize() < self._size and self._bytes + size <= MOST_BYTES:
             self._queue.put(item)
+            if size:
+                self._bytes += size
         else:
             self.drops[Problem.INBOX_FULL] += 1
 
