@@ -64,7 +64,7 @@ VALUES = {
     "rows of nothing": (np.empty((3, 0)), None),
     "surrogate": ("a\ud800b", "a\\ud800b"),
     "circle": (circle(), ["..."]),
-    "deep": (eval("[" * 150 + "]" * 150), None),  # noqa: S307
+    "deep": (eval("[" * 150 + "]" * 150), None),
     "tuple": ((1, (2, 3)), [1, [2, 3]]),
     "keys": ({(1, 2): 3, None: 4, 5: 6}, {"(1, 2)": 3, None: 4, 5: 6}),
     "chain": (collections.ChainMap({"a": 1}), {"a": 1}),

@@ -1,4 +1,4 @@
-"""A real RunEngine with whatever people put into metadata: no scan stops, every spectrum is read."""
+"""A real RunEngine with whatever people put into metadata: no scan stops, all is read."""
 
 import time
 

@@ -6,14 +6,20 @@ import re
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import Any
 
 from bokeh.application import Application
 from bokeh.application.handlers.function import FunctionHandler
 from bokeh.document import Document
-from bokeh.server.server import Server
+from bokeh.server.server import BaseServer
+from bokeh.server.tornado import BokehTornado
+from bokeh.server.util import bind_sockets
 from jinja2 import Template
-from tornado.web import HTTPError, RequestHandler
+from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, split_host_and_port
+from tornado.ioloop import IOLoop
+from tornado.web import HTTPError, OutputTransform, RequestHandler
 
 from exafsd.client import Message
 from exafsd.dashboard.export import as_csv, as_hdf5
@@ -22,22 +28,89 @@ from exafsd.dashboard.state import State
 from exafsd.dashboard.viewer import Viewer
 
 PAGE = Path(__file__).parent / "page.html"
-LOOPBACK = ("127.0.0.1", "localhost")
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+ANY = ("0.0.0.0", "::", "")  # noqa: S104 asked for by the user
 #: s after which a page that was closed is forgotten
 FORGET = 15_000
+#: What a page may load and run: only what this server sends, so that nothing off the wire would run
+#: even where it became HTML. Bokeh starts a page by a script inside it, which therefore has a nonce,
+#: a word that is new in each answer. Bokeh writes styles from its scripts, and icons as data URLs;
+#: nothing here needs eval, as there is no CustomJS.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'nonce-{}'; style-src 'self' 'unsafe-inline';"
+    " img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; form-action 'none';"
+    " frame-ancestors 'none'"
+)
+HEADERS = {
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",  # no script of ours in foreign pages either
+}
 
 
-def origins(host: str, port: int, more: Sequence[str] = ()) -> list[str]:
-    """HOST:PORT under which browsers may ask for the page; others are refused.
+def host_name(host: str) -> str:
+    """Name or address in ``HOST``, ``HOST:PORT`` or ``[ADDRESS]:PORT``, as names are compared."""
+    return split_host_and_port(host.lower())[0].strip("[]").rstrip(".")
 
-    Bound to all interfaces the names of this machine count, and those given as `more`.
+
+class Policy(OutputTransform):
+    """Gives every answer its headers, errors and refused web sockets too."""
+
+    def __init__(self, request: HTTPServerRequest) -> None:
+        # Bokeh hands a request's headers to the document that it opens, which needs the nonce
+        self._nonce = request.headers["Nonce"] = token_urlsafe()
+
+    def transform_first_chunk(  # noqa: D102 tornado's
+        self, status_code: int, headers: HTTPHeaders, chunk: bytes, finishing: bool
+    ) -> tuple[int, HTTPHeaders, bytes]:
+        headers.update(HEADERS, **{"Content-Security-Policy": POLICY.format(self._nonce)})
+        return status_code, headers, chunk
+
+
+class Refused(RequestHandler):
+    """Answer to a request under a foreign name, or of a foreign page."""
+
+    def prepare(self) -> None:  # noqa: D102 tornado's
+        raise HTTPError(403, reason="Not a name of this page, see exafsd dashboard --name")
+
+
+class Site(BokehTornado):
+    """Bokeh's application, for requests under its own names and by its own pages.
+
+    A foreign page can have its name point to this machine, and would then read as if it were ours:
+    so the name is asked for on every path. A web socket is open to pages of all origins: so it is
+    asked which page made the request.
+
+    Parameters
+    ----------
+    applications, options
+        As for Bokeh.
+    host
+        Interface that it listens on.
+    names
+        ``NAME`` or ``NAME:PORT`` as in a browser's address.
     """
-    names = {*LOOPBACK, *more}
-    if host == "0.0.0.0":  # noqa: S104 asked for by the user
-        names |= {socket.gethostname(), socket.getfqdn()}
-    elif host not in LOOPBACK:
-        names.add(host)
-    return sorted(f"{name}:{port}" for name in names)
+
+    def __init__(
+        self, applications: dict[str, Application], host: str, names: Sequence[str], **options: Any
+    ) -> None:
+        # any origin for Bokeh, as foreign ones do not come so far
+        more: Any = {"extra_websocket_origins": ["*"], "transforms": [Policy], **options}
+        super().__init__(applications, **more)
+        machine = [socket.gethostname(), socket.getfqdn()] if host in ANY else [host]
+        self._names = {*LOOPBACK, *map(host_name, [*machine, *names])}
+        #: of pages whose requests come through a proxy, under another name
+        self._origins = {name.lower() for name in names}
+
+    def find_handler(self, request: HTTPServerRequest, **options: Any) -> Any:  # noqa: D102
+        connection: Any = request.connection
+        here = connection.stream.socket.getsockname()[0]
+        host = request.headers.get("Host", "").lower()
+        origin = request.headers.get("Origin", host).lower().split("://")[-1]
+        if host_name(host) in self._names | {here} and origin in self._origins | {host}:
+            return super().find_handler(request, **options)
+        return self.get_handler_delegate(request, Refused)
 
 
 class Dashboard:
@@ -50,7 +123,7 @@ class Dashboard:
     host, port
         Where browsers find the page; port 0 takes a free one.
     names
-        Further host names of this machine, for the check of a browser's origin.
+        Further names under which browsers find it, see `Site`.
     """
 
     def __init__(
@@ -65,29 +138,31 @@ class Dashboard:
         self.state = State()
         self._address = address
         self._template = Template(PAGE.read_text(), autoescape=False)
-        port = port or _free(host)
-        allowed = origins(host, port, names)
-        handler = FunctionHandler(self._open)
-        self._server = Server(
-            {"/": Application(handler)},
-            port=port,
-            address=host,
-            allow_websocket_origin=allowed,
+        site = Site(
+            {"/": Application(FunctionHandler(self._open))},
+            host,
+            names,
             extra_patterns=[
                 (f"/export/run.{ending}", Export,
-                 {"state": self.state, "make": make, "ending": ending, "allowed": allowed})
+                 {"state": self.state, "make": make, "ending": ending})
                 for ending, make in (("csv", as_csv), ("h5", as_hdf5))
             ],
             check_unused_sessions_milliseconds=FORGET // 3,
             unused_session_lifetime_milliseconds=FORGET,
         )  # fmt: skip
+        web = HTTPServer(site)
+        sockets, port = bind_sockets(host, port)
+        web.add_sockets(sockets)
+        self._server = BaseServer(IOLoop.current(), site, web)
         self._receiver = Receiver(self.state, address, answers, keys)
         #: where the page is
-        self.url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}/"  # noqa: S104
+        self.url = f"http://{LOOPBACK[0] if host in ANY else f'[{host}]' if ':' in host else host}:{port}/"
 
     def _open(self, document: Document) -> None:
         document.title = "exafsd"
         document.template = self._template
+        context: Any = document.session_context
+        document.template_variables["nonce"] = context.request.headers.get("Nonce")
         Viewer(document, self.state, self._address)
 
     def run(self) -> None:
@@ -101,13 +176,6 @@ class Dashboard:
             self._receiver.stop()
 
 
-def _free(host: str) -> int:
-    """Return a port that nobody uses now; Bokeh wants to know it for the check of origins."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return probe.getsockname()[1]
-
-
 class Export(RequestHandler):
     """Download of a run."""
 
@@ -116,14 +184,11 @@ class Export(RequestHandler):
         state: State,
         make: Callable[[Sequence[Message]], bytes],
         ending: str,
-        allowed: Sequence[str],
     ) -> None:
-        self._state, self._make, self._ending, self._allowed = state, make, ending, allowed
+        self._state, self._make, self._ending = state, make, ending
 
     async def get(self) -> None:
         """Answer with the file, made in a thread so that pages go on."""
-        if self.request.host not in self._allowed:  # a foreign name that was made to point here
-            raise HTTPError(403)
         uid = self.get_query_argument("run")
         messages = await asyncio.to_thread(self._state.outcomes, uid)
         if not messages:
@@ -135,5 +200,4 @@ class Export(RequestHandler):
         self.set_header(
             "Content-Disposition", f'attachment; filename="exafsd-{name}.{self._ending}"'
         )
-        self.set_header("X-Content-Type-Options", "nosniff")
         self.finish(content)

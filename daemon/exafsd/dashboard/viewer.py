@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import numpy as np
 from bokeh.document import Document
-from bokeh.models import CustomJS, Div, InlineStyleSheet, Select, Toggle
+from bokeh.models import Div, InlineStyleSheet, Select, Toggle
 
 from exafsd.dashboard import words
 from exafsd.dashboard.figures import MARK_COLUMNS, PALETTES, TREND_COLUMNS, Spectra, Trends
@@ -112,10 +112,7 @@ class Viewer:
         for name in ("run", "channel", "shell", "against", "beside"):
             self._pickers[name].on_change("value", self._changed)
         self._light.on_change("active", self._themed)
-        self._light.js_on_change("active", CustomJS(code="exafsd.theme(this.active)"))
         self._pause.on_change("active", self._paused)
-        self._document.js_on_event("connection_lost", CustomJS(code="exafsd.lost()"))
-        self._document.js_on_event("client_reconnected", CustomJS(code="exafsd.back()"))
 
     def _changed(self, attr: str, old: str, new: str) -> None:
         self.tick(chosen=True)  # also while it is paused: who chooses wants to see
