@@ -156,10 +156,8 @@ def _plain(value: Any, parents: tuple[int, ...]) -> Any:
 def _of_array(array: NDArray[Any]) -> Any:
     """Arrays of dates, objects and the like as lists; odd ones as text."""
     if isinstance(array, np.ma.MaskedArray):  # what is masked is no number
-        masked: list[Any] = array.tolist()
-        return (
-            np.asarray(array.astype(float).filled(np.nan)) if array.dtype.kind in "iuf" else masked
-        )
+        number = array.dtype.kind in "iuf"
+        return np.where(array.mask, np.nan, array.data) if number else array.tolist()
     if array.size and array.dtype.kind in "mM":
         return array.astype(str)
     if array.size and array.dtype.kind in "OV" and array.size < MOST_ITEMS:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exafsd.documents.binding import HC
+from exafsd.documents.energy import HC
 from exafsd.documents.items import Began, Ended, Trouble
 from exafsd.documents.router import Router
 from exafsd.documents.splitter import TurningSplitter

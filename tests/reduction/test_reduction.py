@@ -332,7 +332,7 @@ def test_groups_of_an_hdf5_file_are_never_mixed(tmp_path):
     with h5py.File(rows, "w") as file:
         file["energy"] = np.stack([energy] * 3)
         file["I0"], file["It"] = np.stack([columns["I0"]] * 2), np.stack([columns["It"]] * 3)
-    with pytest.raises(SpectrumError, match="numbers of rows"):
+    with pytest.raises(SpectrumError, match="which of them are sweeps"):
         sweeps_of_file(rows, adapter())
     apart = tmp_path / "apart.h5"  # as NeXus likes it: one group per detector
     with h5py.File(apart, "w") as file:

@@ -7,6 +7,8 @@ from pathlib import Path
 from rich.console import Console
 
 from exafsd.commands.terminal import ResultTable, outcome_as_json, progress, tell
+from exafsd.contract.vocabulary import Problem
+from exafsd.documents.items import Trouble
 from exafsd.pipeline import Outcome
 from exafsd.service.wiring import make_pipeline, make_session
 from exafsd.settings import Settings
@@ -29,6 +31,9 @@ def analyze_files(
                 for event in session.file(path, settings.analysis, given):
                     if isinstance(event, Outcome):
                         good &= _report(event, path, None if as_lines else table)
+                    elif isinstance(event, Trouble):
+                        good &= event.reason is not Problem.ASSET_REFUSED
+                        tell(event.detail)
             except SpectrumError as error:
                 good = False
                 if as_lines:

@@ -60,6 +60,12 @@ class Flag(Code):
     """What was noticed about a spectrum (`quality`); it is published all the same."""
 
     POINTS_DROPPED = "points_dropped", "a few bad points were left out"
+    PADDED = (
+        "padded",
+        "the empty end of its arrays was cut off",
+        "the arrays end with points that are NaN or zero in every column: they are longer than the"
+        " sweep, and were cut",
+    )
     ENERGY_UNSORTED = (
         "energy_unsorted",
         "the points came out of order",
@@ -241,7 +247,8 @@ class Reason(Code):
     )
     AMBIGUOUS_COLUMNS = (
         "ambiguous_columns",
-        "(`exafsd analyze`) HDF5 columns come twice, and nobody can say which belong together",
+        "(`exafsd analyze`) names and columns of a file do not match, or come twice: nobody can say"
+        " which belong together",
     )
     INTERNAL = (
         "internal",

@@ -1,30 +1,16 @@
 """Which data keys of a stream are energy, signals, context and truth, by the run's adapter."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from exafsd.documents.energy import EnergyScale, energy_scale
 from exafsd.settings.analysis import Adapter
 from exafsd.spectra import Floats
 
-#: h c in eV angstrom (CODATA 2018, exact since the 2019 SI).
-HC = 12398.419843320026
-#: spellings of units in descriptors
-UNITS = {
-    "ev": "eV",
-    "kev": "keV",
-    "deg": "deg",
-    "degree": "deg",
-    "degrees": "deg",
-    "mdeg": "mdeg",
-    "rad": "rad",
-    "counts": "pulses",
-    "pulses": "pulses",
-}
 #: readings before and after a run, never a spectrum
 BASELINE = "baseline"
 
@@ -51,73 +37,6 @@ def first(document: Mapping[str, Any], paths: tuple[str, ...]) -> Any:
 
 
 @dataclass(frozen=True)
-class EnergyScale:
-    """From a monochromator reading to eV."""
-
-    unit: str
-    d_spacing: float = math.nan
-    angle_offset: float = 0.0
-    pulses_per_degree: float = 1.0
-
-    def __call__(self, reading: Floats) -> Floats:
-        """Energy in eV of readings of any shape."""
-        if self.unit == "eV":
-            return reading
-        if self.unit == "keV":
-            return reading * 1e3
-        degrees = {
-            "deg": 1.0,
-            "mdeg": 1e-3,
-            "rad": np.degrees(1.0),
-            "pulses": 1.0 / self.pulses_per_degree,
-        }[self.unit]
-        theta = np.radians(reading * degrees - self.angle_offset)
-        with np.errstate(divide="ignore"):
-            return HC / (2 * self.d_spacing * np.abs(np.sin(theta)))  # Bragg
-
-
-def energy_scale(
-    adapter: Adapter, data_key: Mapping[str, Any], start: Mapping[str, Any]
-) -> EnergyScale:
-    """Energy scale of a run.
-
-    Raises
-    ------
-    ValueError
-        If the unit is unknown, or an angle has no d-spacing or offset in the metadata.
-    """
-    column = adapter.energy
-    unit = column.unit
-    if unit is None:
-        told = str(data_key.get("units") or "eV")
-        unit = UNITS.get(told.lower())
-        if unit is None:
-            raise ValueError(
-                f"the energy column has the unit {told!r}, which is not one of"
-                f" {sorted(set(UNITS.values()))}; set adapter.energy.unit"
-            )
-    if unit in ("eV", "keV"):
-        return EnergyScale(unit)
-    return EnergyScale(
-        unit,
-        d_spacing=_number(column.d_spacing, start, "d_spacing"),
-        angle_offset=_number(column.angle_offset, start, "angle_offset"),
-        pulses_per_degree=column.pulses_per_degree,
-    )
-
-
-def _number(setting: float | str | None, start: Mapping[str, Any], name: str) -> float:
-    value = lookup(start, setting) if isinstance(setting, str) else setting
-    try:
-        return float(value)  # type: ignore[arg-type]  # None is answered below
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"the energy is an angle, but adapter.energy.{name} = {setting!r} gives no number"
-            " in the run's metadata"
-        ) from None
-
-
-@dataclass(frozen=True)
 class Binding:
     """What one stream contributes. Keys of `columns`: ``energy``, signals, ``iff#1``, ..."""
 
@@ -126,7 +45,7 @@ class Binding:
     context: tuple[str, ...]
     truth: Mapping[str, str]
     units: Mapping[str, str | None]
-    scale: EnergyScale = EnergyScale("eV")
+    scale: EnergyScale = field(default_factory=lambda: EnergyScale("eV"))
     #: energy axis that stands in the configuration instead of in events, as read
     axis: Floats | None = None
     #: whether a row is a whole sweep: energy or a signal is an array
@@ -173,7 +92,9 @@ def bind(adapter: Adapter, descriptor: Mapping[str, Any], start: Mapping[str, An
     scale, problem = EnergyScale("eV"), None
     if "energy" in columns or axis is not None:
         try:
-            scale = energy_scale(adapter, energy_key, start)
+            scale = energy_scale(
+                adapter.energy, energy_key.get("units"), lambda key: lookup(start, key)
+            )
         except ValueError as error:
             problem = str(error)
     return Binding(

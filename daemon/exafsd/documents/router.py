@@ -57,6 +57,7 @@ class Router:
     ) -> None:
         self._analysis = analysis
         self._clock = clock
+        self.roots = asset_roots
         self._options = {"roots": asset_roots, "patience": asset_patience, "turn": turn}
         self._runs: OrderedDict[str, RunAssembler] = OrderedDict()
         self._owner: dict[str, str] = {}  # descriptor or resource uid -> run uid

@@ -97,8 +97,8 @@ class Session:
         SpectrumError
             If the file holds no spectrum; the text names it.
         """
-        run, sweeps = read_file(path, analysis, edge)
-        yield from self._take([Began(run), *sweeps, Ended(run, "success")])
+        run, sweeps, troubles = read_file(path, analysis, edge, self._router.roots)
+        yield from self._take([Began(run), *troubles, *sweeps, Ended(run, "success")])
 
     def flush(self) -> Iterator[Event]:
         """Process the sweeps that are there."""

@@ -1,5 +1,7 @@
-"""HDF5 whose datasets are named as in the adapter: one row, or rows of sweeps."""
+"""HDF5 whose datasets are named as in the adapter: one sweep, or stacks of sweeps."""
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +9,15 @@ import h5py
 import numpy as np
 
 from exafsd.contract.vocabulary import Reason
-from exafsd.documents.files.table import Contents, Table, columns_by_role
-from exafsd.settings.analysis import Adapter
+from exafsd.documents.files.table import Contents, File, Table, columns_by_role
 from exafsd.spectra import SpectrumError
 
 #: what HDF5 files begin with
 MAGIC = b"\x89HDF\r\n\x1a\n"
+#: groups in each other, and bytes of a dataset; a spectrum needs neither
+DEEPEST, LARGEST = 32, 1 << 28
+#: scalars of a file that say what was measured
+NAMES = {"element": "element", "edge": "edge", "sample_name": "sample"}
 
 
 def is_hdf5(content: bytes) -> bool:
@@ -20,55 +25,148 @@ def is_hdf5(content: bytes) -> bool:
     return content.startswith(MAGIC)
 
 
-def read_hdf5(path: Path, content: bytes, adapter: Adapter) -> Contents:
+def read_hdf5(file: File) -> Contents:
     """Tables and header of an HDF5 file.
 
     A group with energy and a signal is a table of its own. Where no group is, datasets of the whole
-    file are taken together, as long as no name comes twice.
+    file are taken together, as long as no name comes twice. Links are followed, external ones to
+    files in the same folder, below it or below `File.roots`.
     """
-    groups: dict[str, Table] = {}
+    path = file.path
+    groups: dict[str, _Group] = {}
     header: dict[str, Any] = {}
-
-    def visit(name: str, node: Any) -> None:
-        if not isinstance(node, h5py.Dataset):
-            return
-        parent, _, last = name.rpartition("/")
-        if last in ("element", "edge", "sample_name") and node.shape == ():
-            header.setdefault("sample" if last == "sample_name" else last, _string(node[()]))
-        elif node.ndim in (1, 2) and node.dtype.kind in "iuf":
-            table = groups.setdefault(parent, Table({}, {}))
-            table.columns[last] = np.asarray(node[()], float)
-            if "units" in node.attrs:
-                table.units[last] = _string(node.attrs["units"])
-
+    walk = _Walk((path.parent, *file.roots))
     try:
-        with h5py.File(path, "r") as file:
-            header |= {k: _string(v) for k, v in file.attrs.items() if k in ("element", "edge")}
-            header["metadata"] = {k: v for k, v in file.attrs.items() if np.ndim(v) == 0}
-            file.visititems(visit)
+        with h5py.File(path, "r") as opened:
+            attributes: dict[str, Any] = dict(opened.attrs)
+            for parent, last, data in walk.datasets(opened, "", path.parent, ()):
+                if last in NAMES and data.shape == ():
+                    header.setdefault(NAMES[last], _string(data[()]))
+                elif data.ndim in (1, 2) and data.dtype.kind in "iuf":
+                    groups.setdefault(parent, _Group()).add(last, data)
     except Exception as error:  # h5py raises whatever a broken file makes it hit
         raise SpectrumError(
             Reason.UNREADABLE,
             f"{path} is not a readable HDF5 file: {type(error).__name__}: {error}",
         ) from None
-    named = [columns_by_role(table.columns, adapter) for table in groups.values()]
-    whole = [t for t, r in zip(groups.values(), named, strict=True) if "energy" in r and len(r) > 1]
-    return Contents(whole or [_together(groups, path)], **header)
+    header |= {k: _string(v) for k, v in attributes.items() if k in ("element", "edge")}
+    header["metadata"] = {k: v for k, v in attributes.items() if np.ndim(v) == 0}
+    whole: dict[frozenset[Any], Table] = {}  # by the datasets that are energy and signals
+    for group in groups.values():
+        roles = columns_by_role(group.table.columns, file.adapter)
+        if "energy" in roles and len(roles) > 1:
+            names = [name for spelt in roles.values() for name in spelt]
+            whole.setdefault(frozenset(group.origin[name] for name in names), group.table)
+    if not whole and walk.unread:
+        raise SpectrumError(Reason.UNREADABLE, f"{path}: {'; '.join(walk.unread)}")
+    tables = list(whole.values()) or [_together(list(groups.values()), path)]
+    return Contents(tables, unread=walk.unread, **header)
 
 
-def _together(groups: dict[str, Table], path: Path) -> Table:
+class _Group:
+    """Datasets of a group, and which objects they are: links may lead to one several times."""
+
+    def __init__(self) -> None:
+        self.table = Table({}, {})
+        self.origin: dict[str, tuple[int, int]] = {}
+
+    def add(self, name: str, data: Any) -> None:
+        """Read a dataset."""
+        self.table.columns[name] = np.asarray(data[()], float)
+        self.origin[name] = _identity(data)
+        if "units" in data.attrs:
+            self.table.units[name] = _string(data.attrs["units"])
+
+
+class _Walk:
+    """The datasets of a file and of those it links to; `unread`: what was left out, and why."""
+
+    def __init__(self, roots: tuple[Path, ...]) -> None:
+        self._roots = [root.resolve() for root in roots]
+        self.unread: list[str] = []
+
+    def datasets(
+        self, group: Any, name: str, folder: Path, parents: tuple[Any, ...]
+    ) -> Iterator[tuple[str, str, Any]]:
+        """Name of the group, name in it, and dataset; depth first, in the order of the names."""
+        parents = (*parents, _identity(group))
+        for key in sorted(group, key=_by_number):
+            inner = f"{name}/{key}"
+            link = group.get(key, getlink=True)
+            if isinstance(link, h5py.ExternalLink):
+                target = (folder / str(link.filename)).resolve()
+                if self._may_open(target, inner):
+                    with h5py.File(target, "r") as other:
+                        node = other.get(link.path)
+                        yield from self._below(node, name, key, target.parent, parents)
+            else:
+                yield from self._below(group.get(key), name, key, folder, parents)
+
+    def _below(
+        self, node: Any, name: str, key: str, folder: Path, parents: tuple[Any, ...]
+    ) -> Iterator[tuple[str, str, Any]]:
+        if node is None:
+            self.unread.append(f"{name}/{key} is a link that leads nowhere")
+        elif isinstance(node, h5py.Dataset):
+            if self._may_read(node, f"{name}/{key}"):
+                yield name, key, node
+        elif (
+            isinstance(node, h5py.Group)
+            and len(parents) < DEEPEST
+            and _identity(node) not in parents  # links may lead in a circle
+        ):
+            yield from self.datasets(node, f"{name}/{key}", folder, parents)
+
+    def _may_open(self, target: Path, name: str) -> bool:
+        """Whether an external link may be followed."""
+        if not any(target.is_relative_to(root) for root in self._roots):
+            where = "outside of the file's folder and of source.asset_roots"
+            self.unread.append(f"{name} leads to {target}, {where}")
+        elif not target.is_file():
+            self.unread.append(f"{name} leads to {target}, which is not there")
+        elif not h5py.is_hdf5(target):
+            self.unread.append(f"{name} leads to {target}, which is not HDF5")
+        else:
+            return True
+        return False
+
+    def _may_read(self, data: Any, name: str) -> bool:
+        """Whether a dataset is in its own file and of a size that a spectrum may have."""
+        if data.external or data.is_virtual:
+            self.unread.append(f"{name} has its values in other files, which are not followed")
+        elif data.size is not None and data.size * data.dtype.itemsize > LARGEST:
+            self.unread.append(f"{name} has the shape {data.shape}: too large for a spectrum")
+        else:
+            return True
+        return False
+
+
+def _identity(node: Any) -> tuple[int, int]:
+    """File and place in it, by which an object is the same however it is reached."""
+    info: Any = h5py.h5o.get_info(node.id)  # type: ignore[attr-defined]  # not in the stubs
+    return info.fileno, info.addr
+
+
+def _by_number(name: str) -> list[tuple[int, str]]:
+    """Sort key by which scan 2.1 comes before 10.1."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+
+
+def _together(groups: list[_Group], path: Path) -> Table:
     """Columns of the whole file, as long as no name comes twice."""
-    together = Table({}, {})
-    for table in groups.values():
-        if twice := together.columns.keys() & table.columns.keys():
+    together = _Group()
+    for group in groups:
+        names = group.origin.keys() & together.origin.keys()
+        if twice := [name for name in names if group.origin[name] != together.origin[name]]:
             raise SpectrumError(
                 Reason.AMBIGUOUS_COLUMNS,
                 f"{path}: {', '.join(sorted(twice))} come in several groups, none of which has both"
                 " energy and a signal; nobody can say which belong together",
             )
-        together.columns.update(table.columns)
-        together.units.update(table.units)
-    return together
+        together.origin |= group.origin
+        together.table.columns.update(group.table.columns)
+        together.table.units.update(group.table.units)
+    return together.table
 
 
 def _string(value: Any) -> str:

@@ -2,36 +2,46 @@
 
 import hashlib
 import re
+import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from exafsd.contract.vocabulary import Reason
+from exafsd.contract.vocabulary import Flag, Problem, Reason
 from exafsd.documents.corrections import Corrections, corrections
+from exafsd.documents.direction import direction
+from exafsd.documents.energy import energy_scale
 from exafsd.documents.files.hdf5 import is_hdf5, read_hdf5
-from exafsd.documents.files.table import Contents, Table, columns_by_role
+from exafsd.documents.files.table import Contents, File, Table, columns_by_role
 from exafsd.documents.files.text import XDI, is_text, read_columns, read_xdi_file
+from exafsd.documents.items import Trouble
+from exafsd.documents.padding import without_padding
+from exafsd.documents.splitter import MIN_LEG, TurningSplitter
 from exafsd.settings.analysis import Adapter, Analysis
 from exafsd.spectra import Edge, Floats, Run, SpectrumError, Sweep
 
-#: labels Larch gives to columns without a name
+#: labels of columns without a name
 UNNAMED = re.compile(r"^col_?\d+$")
 #: stream name of sweeps that came from a file
 STREAM = "file"
+#: points that a leg must have more of to be a sweep of its own, where a file has several
+FEWEST = 40
 
 
 class FileReader(NamedTuple):
     """A format: what it is called, whether a file's content is of it, and how it is read.
 
-    `read` is given path, content and adapter; it raises `SpectrumError` where the file holds no
-    table of numbers.
+    `read` raises `SpectrumError` where the file holds no table of numbers.
     """
 
     name: str
     recognises: Callable[[bytes], object]
-    read: Callable[[Path, bytes, Adapter], Contents]
+    read: Callable[[File], Contents]
 
 
 #: Formats in the order they are tried; a new one is a line here, before what would take it for its
@@ -41,10 +51,35 @@ READERS: tuple[FileReader, ...] = (
     FileReader("XDI", XDI.match, read_xdi_file),
     FileReader("columns of numbers", is_text, read_columns),
 )
+#: how files begin that are something else, what they are, and what to do
+OTHERS = (
+    (rb"PK\x03\x04", "a zip archive or spreadsheet", "unpack it, or save its table as CSV"),
+    (rb"%PDF", "a PDF document", "it holds no numbers to read"),
+    (rb"(?:II\*\0|MM\0\*|\x89PNG|\xff\xd8\xff)", "an image", "it holds no spectrum"),
+    (rb"\s*[{\[]\s*[\[{\"]", "JSON", "save its table as CSV or XDI"),
+    (rb"\s*<(?:\?xml|!doctype|html)", "XML or HTML", "save its table as CSV or XDI"),
+)
+ATHENA = re.compile(rb"Athena project file|LARIX|_____header\d", re.IGNORECASE)
+#: eV by which the energy must come back before another sweep begins, as `source.turn`
+TURN = 20.0
+#: eV by which sweeps over the same range may begin or end apart
+SAME_RANGE = 10.0
+#: a sweep of less than this share of another's range was cut short
+PARTIAL = 0.9
 
 
-def read_file(path: Path, analysis: Analysis, edge: Edge | None = None) -> tuple[Run, list[Sweep]]:
-    """Run and sweeps of a file.
+class FileRun(NamedTuple):
+    """A file as a run of its sweeps, and what in it was not read."""
+
+    run: Run
+    sweeps: list[Sweep]
+    troubles: list[Trouble]
+
+
+def read_file(
+    path: Path, analysis: Analysis, edge: Edge | None = None, roots: tuple[Path, ...] = ()
+) -> FileRun:
+    """Sweeps of a file.
 
     Parameters
     ----------
@@ -54,21 +89,26 @@ def read_file(path: Path, analysis: Analysis, edge: Edge | None = None) -> tuple
         Its adapter names the columns, and the energy's unit where the file has none.
     edge
         Element and edge; None takes them from the file, or guesses.
+    roots
+        Folders besides the file's own into which links in it may lead.
 
     Raises
     ------
     SpectrumError
-        ``unreadable``, ``missing_column`` or ``bad_settings``, with the file's name.
+        ``unreadable``, ``missing_column``, ``ambiguous_columns``, ``shape_mismatch``,
+        ``energy_unit`` or ``bad_settings``, with the file's name.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is no regular file")
         content = path.read_bytes()
     except OSError as error:
         raise SpectrumError(Reason.UNREADABLE, f"{path}: {error.strerror or error}") from None
+    _refuse_others(path, content)
     reader = next((reader for reader in READERS if reader.recognises(content)), None)
     if reader is None:
         raise SpectrumError(Reason.UNREADABLE, f"{path} is binary, but not HDF5")
-    adapter = analysis.adapter
-    contents = reader.read(path, content, adapter)
+    contents = reader.read(File(path, content, analysis.adapter, roots))
     given = edge or Edge.of(contents.element, contents.edge)
     run = Run(
         uid=hashlib.sha256(content).hexdigest()[:32],
@@ -76,93 +116,184 @@ def read_file(path: Path, analysis: Analysis, edge: Edge | None = None) -> tuple
         sample=contents.sample or path.name,
         analysis=analysis,
     )
-    try:
-        counts = corrections(adapter, lambda key: _lookup(contents.metadata, key))
-    except SpectrumError as error:
-        raise SpectrumError(error.reason, f"{path}: {error.detail}") from None
+    troubles = [Trouble(Problem.ASSET_REFUSED, f"{path}: {text}") for text in contents.unread]
     sweeps: list[Sweep] = []
+    errors: list[SpectrumError] = []
     for table in contents.tables:
-        sweeps += _sweeps(run, len(sweeps), *_named(table, adapter, counts, path), path)
-    return run, sweeps
+        try:
+            energy, signals = _named(table, contents, analysis.adapter)
+            for row in _rows(energy, signals):
+                for leg in _legs(*without_padding(*row)):
+                    sweeps.append(_sweep(run, len(sweeps) + 1, *leg))
+        except SpectrumError as error:
+            errors.append(SpectrumError(error.reason, f"{path}: {error.detail}"))
+    if errors and (not sweeps or any(e.reason is not Reason.MISSING_COLUMN for e in errors)):
+        raise errors[0]
+    troubles += [Trouble(Problem.NO_SPECTRUM, error.detail) for error in errors]
+    return FileRun(run, _with_partial(sweeps), troubles)
+
+
+def _refuse_others(path: Path, content: bytes) -> None:
+    """Name what is no spectrum for what it is."""
+    begin = content[:4096]
+    if content.startswith(b"\x1f\x8b"):
+        with suppress(zlib.error):
+            begin = zlib.decompressobj(wbits=31).decompress(content, 4096)
+    if ATHENA.search(begin):
+        raise SpectrumError(
+            Reason.UNREADABLE,
+            f"{path} is an Athena or Larix project of several spectra: save each group's mu(E) as"
+            " columns there (File, Save current group as), and give exafsd these files",
+        )
+    if content.startswith(b"\x1f\x8b"):
+        raise SpectrumError(Reason.UNREADABLE, f"{path} is compressed: unpack it with gunzip")
+    for pattern, what, todo in OTHERS:
+        if re.match(pattern, begin, re.IGNORECASE):
+            raise SpectrumError(Reason.UNREADABLE, f"{path} is {what}: {todo}")
 
 
 def _lookup(metadata: Mapping[str, Any], key: str) -> Any:
     """Item of a file's metadata: ``detector.i0_dark`` or ``XDI.Detector.i0_dark`` in XDI."""
-    found: Any = {name.lower(): value for name, value in metadata.items()}
-    if key.lower() in found:
-        return found[key.lower()]
+    value: Any = {name.lower(): item for name, item in metadata.items()}
+    if key.lower() in value:
+        return value[key.lower()]
     for part in key.lower().removeprefix("xdi.").split("."):
-        if not isinstance(found, Mapping):
+        if not isinstance(value, Mapping):
             return None
-        found = {str(name).lower(): value for name, value in found.items()}.get(part)
-    return found
+        value = {str(name).lower(): item for name, item in value.items()}.get(part)
+    return value
 
 
-def _sweeps(
-    run: Run, before: int, energy: Floats, signals: dict[str, Floats], path: Path
-) -> list[Sweep]:
-    """Sweeps of one table: columns of one row hold for all rows of the others."""
-    arrays = {"energy": energy, **signals}
-    counts = {name: len(np.atleast_2d(array)) for name, array in arrays.items()}
-    rows = max(counts.values())
-    if any(count not in (1, rows) for count in counts.values()):
+def _rows(energy: Floats, signals: dict[str, Floats]) -> list[tuple[Floats, dict[str, Floats]]]:
+    """Energy and signals of each sweep of a table, whose columns may be stacks of sweeps.
+
+    Raises
+    ------
+    SpectrumError
+        ``shape_mismatch``, where nobody can say which axis is which.
+    """
+    arrays = {name: _squeezed(array) for name, array in {"energy": energy, **signals}.items()}
+    stacks = {name: array.shape for name, array in arrays.items() if array.ndim > 1}
+    if not stacks:
+        return [(arrays.pop("energy"), arrays)]
+    shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+    if len(set(stacks.values())) > 1 or any(name not in stacks for name in signals):
+        text = f"the columns have the shapes {shapes}: which of them are sweeps, and which points?"
+        raise SpectrumError(Reason.SHAPE_MISMATCH, text)
+    upright = _points_first(arrays["energy"], next(iter(stacks.values())))
+    if upright is None:
         raise SpectrumError(
-            Reason.SHAPE_MISMATCH, f"{path}: the columns have different numbers of rows: {counts}"
+            Reason.SHAPE_MISMATCH,
+            f"the columns have the shapes {shapes}, and the energy does not say which axis is that"
+            " of the points; store each sweep as a row, with an energy of as many points",
         )
+    rows = {n: a.T if upright and a.ndim > 1 else a for n, a in arrays.items()}
+    count = len(rows[next(iter(stacks))])
+    table = [{n: a[i] if a.ndim > 1 else a for n, a in rows.items()} for i in range(count)]
+    return [(row.pop("energy"), row) for row in table]
+
+
+def _squeezed(array: Floats) -> Floats:
+    """Column without axes of length one."""
+    return array.reshape(-1) if array.size == max(array.shape, default=0) else array
+
+
+def _points_first(energy: Floats, shape: tuple[int, ...]) -> bool | None:
+    """Whether the points of a stack are its first axis; None where the energy does not say."""
+    if energy.ndim == 1:
+        fits = [len(energy) == n for n in shape]
+        return None if fits[0] == fits[1] else fits[0]
+    down, across = (float(np.median(np.ptp(energy, axis=axis))) for axis in (0, 1))
+    return None if not max(down, across) > 10 * min(down, across) else down > across
+
+
+def _legs(
+    energy: Floats, signals: dict[str, Floats], flags: tuple[Flag, ...]
+) -> list[tuple[Floats, dict[str, Floats], tuple[Flag, ...]]]:
+    """Sweeps of a table in which the energy goes to and fro, or begins again, as in a stream."""
+    whole = [(energy, signals, flags)]
+    if any(array.shape != energy.shape for array in signals.values()) or energy.size < 2 * MIN_LEG:
+        return whole
+    splitter = TurningSplitter(TURN)
+    segments = splitter.push({"energy": energy, **signals}) + splitter.finish()
+    legs = [dict(segment.columns) for segment in segments]
+    if sum(len(leg["energy"]) > FEWEST for leg in legs) < 2:
+        return whole  # a table that is not sorted is one spectrum
+    return [(leg.pop("energy"), leg, flags) for leg in legs]
+
+
+def _sweep(
+    run: Run, number: int, energy: Floats, signals: dict[str, Floats], flags: tuple[Flag, ...]
+) -> Sweep:
+    return Sweep(run, STREAM, number, energy, signals, direction=direction(energy), flags=flags)
+
+
+def _with_partial(sweeps: list[Sweep]) -> list[Sweep]:
+    """Sweeps, with a flag where another one goes over the same range and farther."""
+    ranges = [_range(sweep.energy) for sweep in sweeps]
     return [
-        _sweep(
-            run,
-            before + i + 1,
-            _row(energy, i),
-            {name: _row(array, i) for name, array in signals.items()},
+        replace(sweep, flags=(*sweep.flags, Flag.PARTIAL))
+        if any(
+            other[0] - SAME_RANGE <= own[0]
+            and own[1] <= other[1] + SAME_RANGE
+            and own[1] - own[0] < PARTIAL * (other[1] - other[0])
+            for other in ranges
         )
-        for i in range(rows)
+        else sweep
+        for own, sweep in zip(ranges, sweeps, strict=True)
     ]
 
 
-def _row(array: Floats, i: int) -> Floats:
-    """Row of a table, or the one row that holds for all."""
-    table = np.atleast_2d(array)
-    return table[i if len(table) > 1 else 0]
+def _range(energy: Floats) -> tuple[float, float]:
+    finite = energy[np.isfinite(energy)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
 
 
-def _sweep(run: Run, number: int, energy: Floats, signals: dict[str, Floats]) -> Sweep:
-    direction = "up" if energy.size and energy[-1] >= energy[0] else "down"
-    return Sweep(run, STREAM, number, energy, signals, direction=direction)
-
-
-def _named(
-    table: Table, adapter: Adapter, corrections: Corrections, path: Path
-) -> tuple[Floats, dict[str, Floats]]:
+def _named(table: Table, contents: Contents, adapter: Adapter) -> tuple[Floats, dict[str, Floats]]:
     """Energy in eV and signals by role; two columns without names are energy and mu."""
-    columns = table.columns
+    columns, units = table.columns, table.units
     roles = columns_by_role(columns, adapter)
     if "energy" not in roles and len(columns) == 2 and all(map(UNNAMED.match, columns)):
         energy_name, mu_name = columns
         roles = {"energy": [energy_name], "mutrans": [mu_name]}
+    angle = next((name for name in columns if name.lower() == "angle"), None)
+    if "energy" not in roles and angle and contents.d_spacing is not None:  # as XDI allows
+        roles["energy"] = [angle]
+        units = {angle: "deg", **units}
     if "energy" not in roles or len(roles) < 2:
-        raise SpectrumError(
+        raise _no_spectrum(list(columns), "energy" in roles)
+    find = partial(_lookup, contents.metadata)
+    (name,) = roles.pop("energy")
+    try:
+        scale = energy_scale(adapter.energy, units.get(name), find, contents.d_spacing)
+    except ValueError as error:
+        raise SpectrumError(Reason.ENERGY_UNIT, str(error)) from None
+    counts = corrections(adapter, find)
+    return scale(columns[name]), {
+        role: _counts(role, [columns[name] for name in names], counts)
+        for role, names in roles.items()
+    }
+
+
+def _counts(role: str, readings: list[Floats], corrections: Corrections) -> Floats:
+    """Counts of a signal; the elements of a fluorescence detector are summed."""
+    if len({reading.shape for reading in readings}) > 1:
+        raise SpectrumError(Reason.SHAPE_MISMATCH, "fluorescence elements differ in length")
+    counts = [corrections.counts(role, reading) for reading in readings]
+    return counts[0] if len(counts) == 1 else np.sum(counts, axis=0)
+
+
+def _no_spectrum(names: list[str], has_energy: bool) -> SpectrumError:
+    lower = {name.lower() for name in names}
+    if any(re.match(r"k(_|$)", name) for name in lower) and any("chi" in name for name in lower):
+        return SpectrumError(
             Reason.MISSING_COLUMN,
-            f"{path} has the columns {', '.join(columns) or '(none)'}; none of them is"
-            f" {'energy' if 'energy' not in roles else 'a signal'} by the adapter. Name them"
-            " under [adapter] in a settings file and give it with --config",
+            f"it has the columns {', '.join(names)}: chi(k), which is reduced already. exafsd reads"
+            " mu(E) or the detectors' readings, and reduces them itself",
         )
-    (energy_name,) = roles.pop("energy")
-    unit = adapter.energy.unit or table.units.get(energy_name) or "eV"
-    energy = columns[energy_name]
-    if unit.lower() == "kev":
-        energy = energy * 1e3
-    elif unit.lower() != "ev":
-        raise SpectrumError(
-            Reason.ENERGY_UNIT, f"{path}: the energy is in {unit!r}, not in eV or keV"
-        )
-    shapes = {columns[name].shape for name in roles.get("iff", ())}
-    if len(shapes) > 1:
-        raise SpectrumError(
-            Reason.SHAPE_MISMATCH, f"{path}: fluorescence elements differ in length"
-        )
-    signals: dict[str, Floats] = {}
-    for role, names in roles.items():
-        counts = [corrections.counts(role, columns[name]) for name in names]
-        signals[role] = counts[0] if len(counts) == 1 else np.sum(counts, axis=0)
-    return energy, signals
+    return SpectrumError(
+        Reason.MISSING_COLUMN,
+        f"it has the columns {', '.join(names) or '(none)'}; none of them is"
+        f" {'a signal' if has_energy else 'energy'} by the adapter. Name them under [adapter] in a"
+        " settings file and give it with --config",
+    )

@@ -1,11 +1,24 @@
-"""What a file holds: tables of named columns, and what its header says."""
+"""What a file is and holds: tables of named columns, and what its header says."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from exafsd.documents.energy import unit_of
 from exafsd.settings.analysis import Adapter
 from exafsd.spectra import Floats
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to be read: its bytes, the names of its columns, where links in it may lead."""
+
+    path: Path
+    content: bytes
+    adapter: Adapter
+    roots: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -24,16 +37,36 @@ class Contents:
     element: str = ""
     edge: str = ""
     sample: Any = None
-    #: where dark readings and gains are looked up
+    #: where dark readings, gains and the d-spacing are looked up
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    #: d-spacing of the monochromator crystal, angstrom, for energies that are angles
+    d_spacing: float | None = None
+    #: what is in the file and was not read, and why
+    unread: Sequence[str] = ()
+
+
+def name_and_unit(cell: str) -> tuple[str, str]:
+    """Name and unit of a column, ``Energy (eV)`` or ``Energy/eV``; without a unit it is empty."""
+    cell = cell.strip(" \t\"'").rstrip("*")
+    bracketed = re.fullmatch(r"(.+?)(\s*)[(\[]([^()\[\]]*)[)\]]", cell)
+    if bracketed and (bracketed[2] or unit_of(bracketed[3])):
+        return bracketed[1], bracketed[3]
+    name, slash, unit = cell.rpartition("/")
+    return (name.strip(), unit.strip()) if slash and unit_of(unit) else (cell, "")
 
 
 def columns_by_role(names: Iterable[str], adapter: Adapter) -> dict[str, list[str]]:
     """Column names by role, spelt as in the file; `iff` may have several."""
-    lower = {name.lower(): name for name in reversed(list(names))}
-    found: dict[str, list[str]] = {}
-    for role, wanted in {"energy": adapter.energy.key, **adapter.signals}.items():
-        present = [lower[name.lower()] for name in wanted if name.lower() in lower]
+    spelt = {_comparable(name): name for name in reversed(list(names))}
+    roles: dict[str, list[str]] = {}
+    for role, keys in {"energy": adapter.energy.key, **adapter.signals}.items():
+        alike = (_comparable(key) for key in keys)
+        present = list(dict.fromkeys(spelt[key] for key in alike if key in spelt))
         if present:
-            found[role] = present if role == "iff" else present[:1]
-    return found
+            roles[role] = present if role == "iff" else present[:1]
+    return roles
+
+
+def _comparable(name: str) -> str:
+    """Name without case, signs and unit."""
+    return re.sub(r"\W+", "_", name_and_unit(name)[0].lower()).strip("_")
