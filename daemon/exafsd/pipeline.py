@@ -7,7 +7,7 @@ matrix product, and the network reads a batch for little more than one spectrum.
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 #: combinations of settings and edge whose models are remembered
 REMEMBERED = 256
+#: why the reference channel gives nothing where there is no foil, or no detector behind it
+NO_FOIL = (Reason.NO_EDGE, Reason.IR_ZERO, Reason.UNKNOWN_ELEMENT)
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,10 @@ class Pipeline:
             outcomes_of.append(own)
         for (i, j), outcome in zip(places, self._guarded(cases, room), strict=True):
             outcomes_of[i][j] = outcome
-        return outcomes_of
+        return [
+            list(_without_foil(outcomes, self.memory(sweep.run.uid)))
+            for sweep, outcomes in zip(sweeps, outcomes_of, strict=True)
+        ]
 
     def reject(self, sweep: Sweep, reason: Reason, detail: str) -> Iterator[Outcome]:
         """One rejection for each channel and edge, without looking at the data."""
@@ -309,6 +314,24 @@ def _rejected(case: _Case, error: SpectrumError) -> Outcome:
 
 def _rejection(spectrum: RejectedSpectrum) -> Outcome:
     return Outcome(outcomes.rejection(spectrum), {}, spectrum.id.sweep.received)
+
+
+def _without_foil(outcomes: list[Outcome], memory: RunMemory) -> Iterator[Outcome]:
+    """Outcomes; that a run has no reference foil is one of the first sweep alone."""
+    for outcome in outcomes:
+        message = outcome.message
+        if (
+            message.kind == "rejected"
+            and message.channel == "reference"
+            and message.reason in NO_FOIL
+        ):
+            if memory.no_foil:
+                continue
+            memory.no_foil = True
+            detail = f"no foil's edge is to be seen, which is said once per run: {message.detail}"
+            message = message.model_copy(update={"reason": Reason.NO_FOIL, "detail": detail})
+            outcome = replace(outcome, message=message)
+        yield outcome
 
 
 def _internal(sweep: Sweep, error: Exception) -> SpectrumError:

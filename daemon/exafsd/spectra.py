@@ -76,6 +76,10 @@ class Sweep:
     assembled_ms: float | None = None
     #: whether it was cut out of an encoder's stream, whose energies differ sweep by sweep
     flown: bool = False
+    #: 2 and more where points of a sweep that is published were measured again
+    revision: int = 1
+    #: name of the sample where a column has it; None: the run's
+    sample: Any = None
     #: set where the assembler already knows that this sweep gives nothing
     broken: SpectrumError | None = None
 

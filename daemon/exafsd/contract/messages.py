@@ -201,6 +201,11 @@ class Identity(BaseMessage):
     stream: str = Field(description="name of the stream that the sweep is from")
     channel: Channel = Field(description="how mu was measured")
     sweep: int = Field(description="number in its stream, from 1")
+    revision: int = Field(
+        default=1,
+        description="2 and more: points of a sweep that was published were measured again, as after"
+        " a pause; of one id the highest counts",
+    )
     direction: Direction | None = Field(description="of the energy")
     averaged: Averaged
     sample: Any = Field(description="as the run has it")

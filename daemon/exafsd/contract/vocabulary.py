@@ -227,6 +227,10 @@ class Reason(Code):
         "no_edge",
         "the edge is outside the scan, or there is no step above the scatter at E0",
     )
+    NO_FOIL = (
+        "no_foil",
+        "the reference channel shows no edge: no foil in the beam? Said once per run",
+    )
     LARCH_FAILED = "larch_failed", "Larch gave up; the detail has its own words"
     ASSET_MISSING = (
         "asset_missing",

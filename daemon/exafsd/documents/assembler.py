@@ -19,6 +19,9 @@ from exafsd.documents.stream import Setting, Stream
 from exafsd.settings.analysis import Adapter, Analysis
 from exafsd.spectra import Edge, Run, SpectrumError, Sweep
 
+#: descriptors, resources and places in files that a run may have open; more cannot be a scan's
+MAX_DESCRIPTORS, MAX_RESOURCES, MAX_DATA = 1000, 100_000, 100_000
+
 
 class RunAssembler:
     """Cuts one run into sweeps. Every method yields what its document completes."""
@@ -35,7 +38,7 @@ class RunAssembler:
         self._roots = roots
         self._patience = patience
         self._streams: dict[str, Stream] = {}  # by name
-        self._described: dict[str, Stream] = {}  # by descriptor uid
+        self._described: dict[str, tuple[Stream, Binding]] = {}  # by descriptor uid
         self._join: tuple[Joiner, Stream] | None = None
         self._resources: dict[str, Mapping[str, Any]] = {}
         self._data: dict[str, tuple[str, Mapping[str, Any]]] = {}  # datum id -> resource, datum
@@ -89,20 +92,24 @@ class RunAssembler:
         for stream in self._streams.values():
             stream.external.postpone(later)
 
-    def descriptor(self, document: Mapping[str, Any]) -> Iterator[str]:
-        """Bind a stream; yields what is wrong with it."""
+    def descriptor(self, document: Mapping[str, Any]) -> Iterator[Sweep | Trouble]:
+        """Bind a stream; yields what is wrong with it, and what was held under its last one."""
+        if len(self._described) >= MAX_DESCRIPTORS:
+            raise ValueError(f"the run has more than {MAX_DESCRIPTORS} descriptors")
         binding = bind(self.run.analysis.adapter, document, self._start)
-        broken = None
         if binding.problem is not None:
-            broken = SpectrumError(Reason.ENERGY_UNIT, binding.problem)
-            yield binding.problem
+            yield Trouble(Problem.BAD_DOCUMENT, f"run {self.run.uid}: {binding.problem}")
         stream = self._streams.get(binding.stream)
         if stream is None:
-            stream = Stream(binding, self._setting, broken)
-            self._streams[binding.stream] = stream
+            stream = self._streams[binding.stream] = Stream(binding, self._setting)
             self._joined(stream)
-        stream.binding = binding  # a stream that is described anew goes on
-        self._described[str(document["uid"])] = stream
+        self._described[str(document["uid"])] = stream, binding
+        yield from self._bound(stream, binding)
+
+    def _bound(self, stream: Stream, binding: Binding) -> Iterator[Sweep | Trouble]:
+        """Have a stream read events by a binding; it goes on when it is described anew."""
+        if stream.binding is not binding:
+            yield from self._rows(stream, stream.bind(binding))
 
     def _joined(self, stream: Stream) -> None:
         """Add a stream that has only energy or only signals to the run's join.
@@ -123,8 +130,10 @@ class RunAssembler:
         delays[stream.gap_role] = next(iter(delays.values()), 0.0)
         self._join[0].add_stream(binding.stream, [*binding.columns, stream.gap_role], delays)
 
-    def resource(self, document: Mapping[str, Any]) -> Iterator[str]:
+    def resource(self, document: Mapping[str, Any]) -> Iterator[Sweep | Trouble]:
         """Remember a file."""
+        if len(self._resources) >= MAX_RESOURCES:
+            raise ValueError(f"the run has more than {MAX_RESOURCES} resources")
         self._resources[str(document["uid"])] = document
         return iter(())
 
@@ -134,7 +143,12 @@ class RunAssembler:
         self, document: Mapping[str, Any], received: float | None, now: float
     ) -> Iterator[Sweep | Trouble]:
         """Remember a place in a file."""
-        self._data[str(document["datum_id"])] = (str(document["resource"]), document)
+        return self._remember(str(document["datum_id"]), document)
+
+    def _remember(self, datum_id: str, datum: Mapping[str, Any]) -> Iterator[Sweep | Trouble]:
+        self._data[datum_id] = (str(datum["resource"]), datum)
+        if len(self._data) > MAX_DATA:  # the oldest is of an event that has not come
+            del self._data[next(iter(self._data))]
         return iter(())
 
     def datum_page(
@@ -145,14 +159,15 @@ class RunAssembler:
         if any(len(values) != len(document["datum_id"]) for values in columns):
             raise ValueError("the columns of a datum_page differ in length")
         for datum in unpack_datum_page(document):  # type: ignore[arg-type]  # any mapping will do
-            self._data[str(datum["datum_id"])] = (str(datum["resource"]), datum)
+            self._remember(str(datum["datum_id"]), datum)
         return iter(())
 
     def event(
         self, document: Mapping[str, Any], received: float | None, now: float
     ) -> Iterator[Sweep | Trouble]:
         """One row."""
-        stream = self._described[str(document["descriptor"])]
+        stream, binding = self._described[str(document["descriptor"])]
+        yield from self._bound(stream, binding)
         filled = document.get("filled")
         external = filled and [key for key in stream.binding.keys if filled.get(key) is False]
         if external:
@@ -169,7 +184,8 @@ class RunAssembler:
         self, document: Mapping[str, Any], received: float | None, now: float
     ) -> Iterator[Sweep | Trouble]:
         """Many rows."""
-        stream = self._described[str(document["descriptor"])]
+        stream, binding = self._described[str(document["descriptor"])]
+        yield from self._bound(stream, binding)
         filled = document.get("filled") or {}
         if any(False in list(filled.get(key, ())) for key in stream.binding.keys):
             for row in _rows_of_page(document):
@@ -185,7 +201,8 @@ class RunAssembler:
         self, document: Mapping[str, Any], received: float | None, now: float
     ) -> Iterator[Sweep | Trouble]:
         """Rows that have been written to a file."""
-        stream = self._described[str(document["descriptor"])]
+        stream, binding = self._described[str(document["descriptor"])]
+        yield from self._bound(stream, binding)
         uid = str(document["stream_resource"])
         resource = self._resources.get(uid)
         if resource is None:
@@ -267,12 +284,19 @@ class RunAssembler:
         """Blocks of rows to sweeps, through the join where energy and signals are apart."""
         where = f"run {self.run.uid}, stream {stream.binding.stream!r}"
         for arrived in blocks:
-            block, problem = stream.numbering.take(arrived, where, stream.binding.rowwise)
-            if problem is not None:
-                yield problem
-            if block is None:
+            rows = stream.numbering.take(arrived, where, arrived.binding.rowwise)
+            if rows.trouble is not None:
+                yield rows.trouble
+            if rows.again is not None:
+                sweeps, changed = stream.amend(rows.again)
+                yield from self._out(sweeps)
+                if not sweeps and not changed:
+                    first, last = rows.again.seq[[0, -1]]
+                    text = f"{where}: events {first} to {last} came again and were skipped"
+                    yield Trouble(Problem.REPEATED, text)
+            if rows.new is None:
                 continue
-            binding = stream.binding
+            block, binding = rows.new, arrived.binding
             self._setting.context.remember(binding, block)
             if binding.has_energy and binding.has_signals:
                 yield from self._out(stream.accept(block))

@@ -100,7 +100,7 @@ def bind(adapter: Adapter, descriptor: Mapping[str, Any], start: Mapping[str, An
     return Binding(
         stream=stream,
         columns=columns,
-        context=tuple(name for name in adapter.context if name in keys),
+        context=tuple(name for name in (*adapter.context, *adapter.sample) if name in keys),
         truth={name: key for name, key in adapter.truth.items() if key in keys},
         units={name: _unit(keys[name]) for name in adapter.context if name in keys},
         scale=scale,

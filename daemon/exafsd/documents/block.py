@@ -15,9 +15,11 @@ from exafsd.spectra import Floats
 class Block:
     """Rows of a stream: data key to sequence of values; sequence numbers and times, (n,).
 
+    A stream may be described anew in mid-run, so rows have the binding that they came under.
     Times are in s and NaN where they are not known.
     """
 
+    binding: Binding
     columns: Mapping[str, Any]
     seq: NDArray[np.int64]
     time: Floats
@@ -35,7 +37,7 @@ class Block:
         """Block of one event."""
         data = event["data"]
         columns = {key: [data[key]] for key in binding.keys if key in data and key not in without}
-        return cls(columns, numbers([event["seq_num"]]), np.array([_time(event)]))
+        return cls(binding, columns, numbers([event["seq_num"]]), np.array([_time(event)]))
 
     @classmethod
     def of_events(
@@ -48,6 +50,7 @@ class Block:
             key: [(e.get("timestamps") or {}).get(key, e["time"]) for e in events] for key in keys
         }
         return cls(
+            binding,
             columns,
             numbers([e["seq_num"] for e in events]),
             np.array([_time(e) for e in events]),
@@ -73,11 +76,11 @@ class Block:
         if len(set(lengths.values())) > 1:
             raise ValueError(f"the columns of a page differ in length: {lengths}")
         times = np.asarray(page["time"], dtype=float)
-        return cls(columns, numbers(page["seq_num"]), times, stamps, received)
+        return cls(binding, columns, numbers(page["seq_num"]), times, stamps, received)
 
-    def only(self, rows: NDArray[np.bool_]) -> "Block":
-        """Block of some of the rows."""
-        chosen = np.flatnonzero(rows).tolist()
+    def only(self, rows: NDArray[Any]) -> "Block":
+        """Block of some of the rows, by their places or a mask."""
+        chosen = np.arange(len(self.seq))[rows].tolist()
         return replace(
             self,
             columns={key: [values[i] for i in chosen] for key, values in self.columns.items()},

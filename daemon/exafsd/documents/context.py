@@ -44,13 +44,26 @@ class Context:
                 found[key] = {"value": _plain(row[key]), "unit": binding.units.get(key)}
                 found[key]["time"] = when
             elif key in self._slow:
-                kept = self._slow[key]
-                at = len(kept) if when is None else bisect_right(kept, when, key=itemgetter(0))
-                time, value, unit = kept[max(at - 1, 0)]
+                time, value, unit = self._latest(key, when)
                 found[key] = {"value": _plain(value), "unit": unit, "time": time}
             elif (value := lookup(self._start, key)) is not None:
                 found[key] = {"value": _plain(value), "unit": None, "time": None}
         return found
+
+    def sample_of(self, row: Mapping[str, Any], when: float | None) -> Any:
+        """Name of the sample, where a row or a slow stream has it; else None."""
+        for key in self._adapter.sample:
+            if key in row:
+                return _plain(row[key])
+            if key in self._slow:
+                return _plain(self._latest(key, when)[1])
+        return None
+
+    def _latest(self, key: str, when: float | None) -> tuple[float, Any, str | None]:
+        """Latest reading of a slow signal before a time; the first where there is none."""
+        kept = self._slow[key]
+        at = len(kept) if when is None else bisect_right(kept, when, key=itemgetter(0))
+        return kept[max(at - 1, 0)]
 
     def truth_of(self, row: Mapping[str, Any]) -> dict[str, float] | None:
         """Known parameters, where a simulation tells them."""
@@ -65,4 +78,7 @@ class Context:
 
 
 def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+    """Value as a plain one; some devices write scalars as arrays of one."""
+    if isinstance(value, (np.generic, np.ndarray)) and value.size == 1:
+        return value.item()
+    return value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else value

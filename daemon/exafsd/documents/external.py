@@ -46,6 +46,7 @@ class External:
         self._announced: dict[str, list[Fetch]] = {}
         self._noted: dict[int, Mapping[str, Any]] = {}
         self._row = 0  # next row of an announced stream
+        self._first = 1  # number of its first row
         self._deadline = 0.0
         self._received: float | None = None
 
@@ -83,8 +84,10 @@ class External:
         """Take a stream_datum: rows of `key` that a file has or will have."""
         indices, seq = document["indices"], document["seq_nums"]
         begin, count = int(indices["start"]), int(indices["stop"]) - int(indices["start"])
+        if not self._announced:
+            self._first = min(1, int(seq["start"]))  # some count from 0
         # rows are counted through the run; indices begin anew in every file
-        row = int(seq["start"]) - 1
+        row = int(seq["start"]) - self._first
         if count < 1 or row < 0 or int(seq["stop"]) - int(seq["start"]) != count:
             raise ValueError(f"indices {dict(indices)} and seq_nums {dict(seq)} do not agree")
         fetch = replace(file, start=row, stop=row + count, offset=begin - row)
@@ -135,7 +138,7 @@ class External:
         self, binding: Binding, parts: Mapping[str, Fetch], stop: int, late: bool, final: bool
     ) -> Block | None:
         start = self._row
-        seq = range(start + 1, stop + 1)  # row 0 has the sequence number 1
+        seq = range(start + self._first, stop + self._first)
         internal = binding.keys - set(parts)
         if internal and not final and seq[-1] not in self._noted and not late:
             return None  # context of these rows comes in an event that is still on its way
@@ -146,7 +149,7 @@ class External:
             if None not in values:
                 columns[key] = values
         times = np.array([event.get("time") for event in noted], dtype=float)
-        block = Block(columns, np.array(seq), times, received=self._received)
+        block = Block(binding, columns, np.array(seq), times, received=self._received)
         ranges = {key: replace(fetch, start=start, stop=stop) for key, fetch in parts.items()}
         filled = _filled(block, ranges, late)
         if filled is None:  # looked at again later

@@ -1,6 +1,6 @@
-"""Sequence numbers of a stream's rows: what came again, what is missing."""
+"""Sequence numbers of a stream's rows: what is new, what came again, what is missing."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,45 +14,65 @@ LARGEST_GAP = 1_000_000
 REMEMBERED_ROWS = 10_000
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a block that are new and that came again, and what is wrong with their numbers."""
+
+    new: Block | None = None
+    again: Block | None = None
+    trouble: Trouble | None = None
+
+
 class Numbering:
-    """Rows of one stream in the order of their numbers, which begin at 1."""
+    """Rows of one stream in the order of their numbers, which begin at 1, or at 0."""
 
     def __init__(self) -> None:
-        self._next = 1
+        self._first = self._next = 1
         self._missing: set[int] = set()
         self.rows = 0
 
-    def take(self, block: Block, where: str, rowwise: bool) -> tuple[Block | None, Trouble | None]:
-        """Return the rows of a block that are new, and what is wrong with their numbers.
+    def take(self, block: Block, where: str, rowwise: bool) -> Rows:
+        """Sort out the rows of a block; of a number that comes twice the later row counts.
 
         `where` names run and stream in a problem's text; `rowwise`: each row is a sweep.
         """
-        seq, expected = block.seq, self._next
-        if len(seq) == 0:
-            return None, None
-        low, high = int(seq.min()), int(seq.max())
-        if high > expected + LARGEST_GAP or low < 1:
-            text = f"{where}: events {seq[0]} to {seq[-1]} cannot be; they were skipped"
-            return None, Trouble(Problem.BAD_DOCUMENT, text)
-        if rowwise and len(seq) == 1 and low in self._missing:
-            self._missing.discard(low)  # late, but never seen: a sweep of its own
-            self.rows += 1
-            return block, None
-        problem = None
-        if low < expected:
-            text = f"{where}: events up to {expected - 1} came again and were skipped"
-            problem = Trouble(Problem.REPEATED, text)
-            if high < expected:
-                return None, problem
-            block = block.only(seq >= expected)
-            seq = block.seq
+        if len(block.seq) == 0:
+            return Rows()
+        low, high = int(block.seq.min()), int(block.seq.max())
+        if self.rows == 0 and low == 0:
+            self._first = self._next = 0
+        expected = self._next
+        if high > expected + LARGEST_GAP or low < self._first:
+            text = f"{where}: events {block.seq[0]} to {block.seq[-1]} cannot be; they were skipped"
+            return Rows(trouble=Trouble(Problem.BAD_DOCUMENT, text))
+        if (block.seq[1:] <= block.seq[:-1]).any():
+            _, from_end = np.unique(block.seq[::-1], return_index=True)
+            block = block.only(len(block.seq) - 1 - from_end)
+        if low >= expected:
+            new, trouble = self._new(block, where, rowwise)
+            return Rows(new, None, trouble)
+        # late, but never seen: a sweep of its own
+        late = np.array([rowwise and int(n) in self._missing for n in block.seq])
+        self._missing.difference_update(block.seq[late].tolist())
+        self.rows += int(late.sum())
+        ahead = block.seq >= expected
+        again = block.only(~late & ~ahead) if not (late | ahead).all() else None
+        new, trouble = None, None
+        if ahead.any():
+            new, trouble = self._new(block.only(ahead), where, rowwise)
+        if late.any():
+            new = block.only(late | ahead)
+        return Rows(new, again, trouble)
+
+    def _new(self, block: Block, where: str, rowwise: bool) -> tuple[Block, Trouble | None]:
+        """Count new rows, which ascend; flag and tell where rows before them are missing."""
+        expected, seq = self._next, block.seq
+        high = int(seq[-1])
         self.rows += len(seq)
         self._next = high + 1
-        if high + 1 - expected == len(seq) and (seq[1:] > seq[:-1]).all():
-            return block, problem
-        absent = high + 1 - expected - len(np.unique(seq))
+        absent = high + 1 - expected - len(seq)
         if absent == 0:
-            return block, problem
+            return block, None
         steps = np.diff(seq, prepend=expected - 1)
         at = int(np.argmax(steps > 1))
         lost_from = int(seq[at] - steps[at]) + 1
@@ -60,4 +80,4 @@ class Numbering:
             self._missing |= set(np.setdiff1d(np.arange(expected, high), seq).tolist())
         text = f"{where}: {absent} events from {lost_from} on are missing"
         gap = Trouble(Problem.GAP, f"{text}; replay the run from the archive")
-        return replace(block, gap=steps > 1), problem or gap
+        return replace(block, gap=steps > 1), gap

@@ -156,8 +156,7 @@ class Router:
                 yield self._close(uid)
         else:
             self._owner[str(document["uid"])] = uid
-            for text in getattr(run, name)(document):
-                yield Trouble(Problem.BAD_DOCUMENT, f"run {uid}: {text}")
+            yield from getattr(run, name)(document)
 
     def _start(self, document: Mapping[str, Any]) -> Iterator[Item]:
         uid = document.get("uid")

@@ -72,6 +72,16 @@ class TurningSplitter:
         self._kept += len(energy)
         return self._look(*self._smoother.push(energy))
 
+    def replace(self, columns: Columns) -> bool:
+        """Put points in the place of those of the open sweep; whether anything has changed.
+
+        Where the energy turned is not looked at again.
+        """
+        if not self._kept:
+            return False
+        self._chunks = [joined := self._joined()]
+        return put(joined, columns)
+
     def finish(self) -> list[Segment]:
         """Return what is left at the end of a run."""
         done = self._look(*self._smoother.finish())
@@ -102,12 +112,34 @@ class TurningSplitter:
             self._values, self._needs = [values], [needs]
 
     def _take(self, count: int) -> dict[str, NDArray[Any]]:
-        joined = dict(self._chunks[0])
-        if len(self._chunks) > 1:
-            joined = {n: np.concatenate([chunk[n] for chunk in self._chunks]) for n in joined}
+        joined = self._joined()
         self._kept -= count
         self._chunks = [{n: a[count:] for n, a in joined.items()}] if self._kept else []
         return {name: array[:count] for name, array in joined.items()}
+
+    def _joined(self) -> dict[str, NDArray[Any]]:
+        if len(self._chunks) == 1:
+            return dict(self._chunks[0])
+        return {n: np.concatenate([chunk[n] for chunk in self._chunks]) for n in self._chunks[0]}
+
+
+def put(points: dict[str, NDArray[Any]], columns: Columns) -> bool:
+    """Put columns in the place of the points with their ``seq``, which ascends.
+
+    Returns whether a point is other than it was.
+    """
+    at = np.searchsorted(points["seq"], columns["seq"])
+    at[at == len(points["seq"])] = 0
+    there = points["seq"][at] == columns["seq"]
+    changed = False
+    for name in points if there.any() else ():
+        before, after = points[name][at[there]], columns[name][there]
+        if before.dtype == object or np.array_equal(before, after, equal_nan=True):
+            continue
+        points[name] = points[name].copy()  # what came may be read-only
+        points[name][at[there]] = after
+        changed = True
+    return changed
 
 
 class _Smoother:

@@ -1,7 +1,8 @@
 """One stream of a run: rows in, sweeps out."""
 
 import time
-from collections import deque
+import zlib
+from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +19,8 @@ from exafsd.documents.direction import direction, span_of
 from exafsd.documents.external import External
 from exafsd.documents.joiner import Joiner
 from exafsd.documents.numbering import Numbering
-from exafsd.documents.splitter import Segment, TurningSplitter
+from exafsd.documents.padding import without_padding
+from exafsd.documents.splitter import Segment, TurningSplitter, put
 from exafsd.spectra import Floats, Run, SpectrumError, Sweep
 
 #: scalar events gathered before they are looked at: numpy's overhead is that of some ten events
@@ -34,7 +36,11 @@ COMPARED = 8
 #: which begins at the start of the scan, and its users would wait too long
 HELD_SECONDS = 10.0
 #: columns of points that are no reading: bookkeeping of the stream itself
-_NO_SIGNAL = ("time", "gap", "row:")
+_NO_SIGNAL = ("time", "seq", "gap", "row:")
+#: sweeps cut from points that may still be revised, and rows whose readings are told apart
+REVISED_SWEEPS, REVISED_ROWS = 2, 10_000
+#: values of an array that tell one measurement from another
+TELLING = 64
 
 
 @dataclass(frozen=True)
@@ -52,24 +58,34 @@ class Setting:
     refused: SpectrumError | None = None
 
 
+@dataclass
+class _Cut:
+    """A sweep that was cut from points, in case some of them are measured again."""
+
+    number: int
+    columns: dict[str, NDArray[Any]]
+    partial: bool
+    revision: int = 1
+    changed: bool = False
+
+
 class Stream:
     """State of one stream: rows held back, rows that wait for files, the open sweep.
 
-    `broken`: why none of its sweeps can be analysed; `joined`: its points come from a joiner.
+    `joined`: its points come from a joiner.
     """
 
     def __init__(
         self,
         binding: Binding,
         setting: Setting,
-        broken: SpectrumError | None = None,
         joined: bool = False,
     ) -> None:
         self.binding = binding
         self.external = External()
         self.numbering = Numbering()
         self._setting = setting
-        self._broken = setting.refused or broken
+        self._broken = setting.refused or _unusable(binding)
         self._splitter = TurningSplitter(setting.turn)
         self._aligner: Joiner | None = None
         self._late = False  # whether some signal lags behind, and nothing can be done
@@ -81,6 +97,8 @@ class Stream:
         self._first: Sweep | None = None  # waits for the second, see HELD_SECONDS
         self._turned = False
         self._joined = joined
+        self._cuts: deque[_Cut] = deque(maxlen=REVISED_SWEEPS)
+        self._rows: OrderedDict[int, tuple[int, int]] = OrderedDict()  # number: digest, revision
         self._name = binding.stream
 
     def __getstate__(self) -> dict[str, Any]:
@@ -101,7 +119,15 @@ class Stream:
         most = HELD_TOGETHER if together else HELD_EVENTS
         self._held.append(event)
         self._held_at = received
-        return self.flush() if self.binding.rowwise or len(self._held) >= most else []
+        alone = self.binding.rowwise or not self.binding.columns  # context is wanted at once
+        return self.flush() if alone or len(self._held) >= most else []
+
+    def bind(self, binding: Binding) -> list[Block]:
+        """Go on under another descriptor; return the events held under the last one."""
+        held = self.flush()
+        self.binding = binding
+        self._broken = self._broken or _unusable(binding)
+        return held
 
     def _check(self, event: Mapping[str, Any]) -> None:
         """Refuse an event that would spoil those held beside it."""
@@ -111,7 +137,7 @@ class Stream:
         for key in self.binding.columns.values():
             if key not in event["data"]:
                 raise ValueError(f"event {event['seq_num']} has no {key!r}")
-            float(event["data"][key])
+            _scalar(event["data"][key])
 
     def flush(self) -> list[Block]:
         """Give out held events."""
@@ -126,29 +152,71 @@ class Stream:
         """Rows with energy and signals: each an array and so a sweep, or points of one."""
         if block.error is not None:
             error = SpectrumError(Reason.ASSET_MISSING, block.error)
-            rows = range(len(block.seq)) if self.binding.rowwise else range(1)
+            rows = range(len(block.seq)) if block.binding.rowwise else range(1)
             return [self._broken_sweep(block, i, error) for i in rows]
-        if self.binding.rowwise:
+        if block.binding.rowwise:
             return [self._row_sweep(block, i) for i in range(len(block.seq))]
+        revised = self._revised()
         points = self._aligned(self.points(block))
-        return [] if points is None else self.cut(points, self._name, block.received)
+        cut = [] if points is None else self.cut(points, self._name, block.received)
+        return revised + cut
+
+    def amend(self, block: Block) -> tuple[list[Sweep], bool]:
+        """Take rows that came again, as after a pause: the later reading counts.
+
+        Of a row that is a sweep, a revision follows if it is another reading. Points replace those
+        of the open sweep, or of one of the latest, which is then given out once more.
+
+        Returns
+        -------
+        sweeps, changed
+            Revisions; whether anything is other than it was.
+        """
+        if block.error is not None or self._aligner is not None or self._joined:
+            return [], False
+        if block.binding.rowwise:
+            sweeps = [self._row_sweep(block, i, again=True) for i in range(len(block.seq))]
+            return [sweep for sweep in sweeps if sweep.revision > 1], False
+        points = self.points(block)
+        changed = self._splitter.replace(points)
+        for cut in self._cuts:
+            cut.changed |= put(cut.columns, points)
+            changed |= cut.changed
+        return [], changed
+
+    def _revised(self) -> list[Sweep]:
+        """Sweeps whose points were measured again, once more."""
+        done: list[Sweep] = []
+        for cut in self._cuts:
+            if not cut.changed:
+                continue
+            cut.changed = False
+            if cut.number == 1 and self._first is not None:  # it has not been given out
+                self._first = self._segment_sweep(cut)
+            else:
+                cut.revision += 1
+                done.append(self._segment_sweep(cut))
+        return done
 
     def points(self, block: Block, stamps: bool = False) -> dict[str, NDArray[Any]]:
         """Columns of scalar rows by role; `stamps`: times of the reading, not of the event."""
         columns: dict[str, NDArray[Any]] = {}
-        for role, key in self.binding.columns.items():
+        binding, count = block.binding, len(block.seq)
+        for role, key in binding.columns.items():
             if key not in block.columns:
                 raise ValueError(f"events of stream {self._name!r} have no {key!r}")
-            columns[role] = self._column(role, block.columns[key])
-        if self.binding.axis is not None:
+            readings = self._column(binding, role, block.columns[key])
+            columns[role] = readings if readings.shape == (count,) else readings.reshape(count)
+        if binding.axis is not None:
             raise ValueError(f"stream {self._name!r} has an energy axis but scalar signals")
-        key = next(iter(self.binding.columns.values()))
+        key = next(iter(binding.columns.values()))
         times = block.stamps[key] if stamps and key in block.stamps else block.time
         columns["time"] = np.asarray(times, dtype=float)
         gap = np.zeros(len(block.seq)) if block.gap is None else block.gap.astype(float)
         columns[self.gap_role if stamps else "gap"] = gap
         if not stamps:
-            for key in (*self.binding.context, *self.binding.truth.values()):
+            columns["seq"] = block.seq
+            for key in (*binding.context, *binding.truth.values()):
                 told = block.columns[key] if key in block.columns else [None] * len(gap)
                 columns[f"row:{key}"] = np.asarray(told, dtype=object)
         return columns
@@ -163,11 +231,11 @@ class Stream:
         told = {role: self._setting.delays.get(_signal(role), 0.0) for role in self.binding.columns}
         return {role: delay for role, delay in told.items() if delay and role != "energy"}
 
-    def _column(self, role: str, values: Any) -> NDArray[Any]:
+    def _column(self, binding: Binding, role: str, values: Any) -> NDArray[Any]:
         """Energies in eV, or counts, of readings."""
         readings = np.asarray(values, dtype=float)
         if role == "energy":
-            return self.binding.scale(readings)
+            return binding.scale(readings)
         return self._setting.corrections.counts(_signal(role), readings)
 
     def _aligned(self, points: dict[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]] | None:
@@ -193,9 +261,10 @@ class Stream:
 
     def finish(self, whole: bool) -> list[Sweep]:
         """Return what is open at the end of a run; `whole` is false after an abort."""
+        revised = self._revised()
         rest = None if self._aligner is None else self._aligner.finish()
         sweeps = [] if rest is None else self.cut(rest, self._name, self._received)
-        return sweeps + self._sweeps(self._splitter.finish(), ended=True, whole=whole)
+        return revised + sweeps + self._sweeps(self._splitter.finish(), ended=True, whole=whole)
 
     def _sweeps(
         self, segments: list[Segment], ended: bool = False, whole: bool = True
@@ -210,27 +279,31 @@ class Stream:
             if first is not None:
                 if self._spans[0] < PARTIAL * span:
                     first = replace(first, flags=(Flag.PARTIAL, *first.flags))
+                    self._cuts[-1].partial = True
                 at = self._received  # the document that completed it is the one that frees it
                 done.append(replace(first, received=at, assembled_ms=_elapsed(at)))
             self._spans.append(span)
-            sweep = self._segment_sweep(segment.columns, partial)
+            self._number += 1
+            self._cuts.append(cut := _Cut(self._number, segment.columns, partial))
+            sweep = self._segment_sweep(cut)
             if self._number == 1 and segment.turned and not _slow(segment.columns["time"]):
                 self._first = sweep
             else:
                 done.append(sweep)
         return done
 
-    def _segment_sweep(self, columns: Mapping[str, NDArray[Any]], partial: bool) -> Sweep:
+    def _segment_sweep(self, cut: _Cut) -> Sweep:
+        columns = cut.columns
         times = columns["time"]
         middle = len(times) // 2
         row = {
             n.removeprefix("row:"): a[middle] for n, a in columns.items() if n.startswith("row:")
         }
         gap = any(array.any() for name, array in columns.items() if name.startswith("gap"))
-        flags = {Flag.PARTIAL: partial, Flag.GAP: gap, Flag.DELAY_IGNORED: self._late}
-        self._number += 1
+        flags = {Flag.PARTIAL: cut.partial, Flag.GAP: gap, Flag.DELAY_IGNORED: self._late}
         return self._sweep(
-            number=self._number,
+            number=cut.number,
+            revision=cut.revision,
             columns={n: a for n, a in columns.items() if not n.startswith(_NO_SIGNAL)},
             row={key: value for key, value in row.items() if value is not None},
             acquired=(_finite(times[0]), _finite(times[-1])),
@@ -239,29 +312,46 @@ class Stream:
             flown=self._turned or self._joined,
         )
 
-    def _row_sweep(self, block: Block, i: int) -> Sweep:
+    def _row_sweep(self, block: Block, i: int, again: bool = False) -> Sweep:
+        binding = block.binding
         row = {key: values[i] for key, values in block.columns.items()}
         columns: dict[str, NDArray[Any]] = {}
         broken = None
         key = ""
         try:
-            for role, key in self.binding.columns.items():
+            for role, key in binding.columns.items():
                 if key not in row:
                     raise _missing(key)
-                columns[role] = self._column(role, row[key]).ravel()
+                columns[role] = self._column(binding, role, row[key]).ravel()
         except (TypeError, ValueError) as error:
             broken = error if isinstance(error, SpectrumError) else _not_numbers(key, error)
-        if self.binding.axis is not None:
-            columns["energy"] = self._column("energy", self.binding.axis)
+        if binding.axis is not None:
+            columns["energy"] = self._column(binding, "energy", binding.axis)
+        number = int(block.seq[i])
+        energy, columns, flags = without_padding(columns.pop("energy", np.empty(0)), columns)
         return self._sweep(
-            number=int(block.seq[i]),
-            columns=columns,
+            number=number,
+            columns={"energy": energy, **columns},
             row=row,
             acquired=(None, _finite(block.time[i])),
             received=block.received,
-            flags=(Flag.DELAY_IGNORED,) if self.delays() else (),
+            flags=(*flags, Flag.DELAY_IGNORED) if self.delays() else flags,
+            revision=self._revision(number, {"energy": energy, **columns}, again),
             broken=broken,
         )
+
+    def _revision(self, number: int, columns: Mapping[str, NDArray[Any]], again: bool) -> int:
+        """Revision of a row; 1 of one that only came twice, with the same readings."""
+        telling = (a[:: max(1, a.size // TELLING)].tobytes() for a in columns.values())
+        digest = zlib.crc32(b"".join(telling))
+        before, revision = self._rows.get(number, (digest, 1))
+        if again and digest == before:
+            return 1
+        revision += again
+        self._rows[number] = digest, revision
+        if len(self._rows) > REVISED_ROWS:
+            self._rows.popitem(last=False)
+        return revision
 
     def _broken_sweep(self, block: Block, i: int, error: SpectrumError) -> Sweep:
         return self._sweep(
@@ -282,6 +372,7 @@ class Stream:
         received: float | None,
         flags: tuple[Flag, ...] = (),
         flown: bool = False,
+        revision: int = 1,
         broken: SpectrumError | None = None,
     ) -> Sweep:
         energy = columns.pop("energy", np.empty(0))
@@ -300,8 +391,20 @@ class Stream:
             received=received,
             assembled_ms=_elapsed(received),
             flown=flown,
+            revision=revision,
+            sample=context.sample_of(row, acquired[1]),
             broken=self._broken or broken,
         )
+
+
+def _unusable(binding: Binding) -> SpectrumError | None:
+    """Why no sweep under a descriptor can be analysed."""
+    return None if binding.problem is None else SpectrumError(Reason.ENERGY_UNIT, binding.problem)
+
+
+def _scalar(value: Any) -> float:
+    """Reading of a point; some devices write scalars as arrays of one."""
+    return float(value) if isinstance(value, (int, float)) else np.asarray(value, float).item()
 
 
 def _elapsed(received: float | None) -> float | None:

@@ -41,7 +41,8 @@ def identity(
         "sweep": sweep.number,
         "direction": sweep.direction,
         "averaged": Averaged(n=n, first=first, last=last),
-        "sample": plain(sweep.run.sample),
+        "sample": plain(sweep.run.sample if sweep.sample is None else sweep.sample),
+        "revision": sweep.revision,
         "context": {
             text(name): ContextValue(
                 value=plain(item.get("value")),

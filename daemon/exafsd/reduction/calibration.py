@@ -127,6 +127,11 @@ class Tracker:
         drift.restart(number, match)
         return self._told(drift, Flag.ENERGY_JUMP)
 
+    def held(self, direction: Direction | None) -> Tracked:
+        """Shift of the latest sweep of a direction, for one that is published once more."""
+        drift = self._drifts.get(direction)
+        return Tracked(None) if drift is None else self._told(drift)
+
     def _match(self, foil: tuple[Floats, Floats] | None, whole: bool) -> Match | None:
         if foil is None:
             return None

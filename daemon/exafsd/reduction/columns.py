@@ -13,6 +13,8 @@ CHANNELS: dict[Channel, tuple[tuple[str, ...], ...]] = {
     "fluorescence": (("i0", "iff"), ("mufluor",)),
     "reference": (("it", "ir"), ("murefer",)),
 }
+#: the detector that a channel alone has
+OWN: dict[Channel, str] = {"transmission": "it", "fluorescence": "iff", "reference": "ir"}
 #: X-ray absorption edges lie between Al K below and U K above, eV; below 200 it is keV or an angle
 LOWEST_ENERGY, HIGHEST_ENERGY = 200.0, 150_000.0
 #: Mean distance in eV by which sorting may move the points before a sweep counts as out of order.
@@ -22,18 +24,25 @@ MAX_JITTER = 1.0
 ZERO = {"i0": Reason.I0_ZERO, "it": Reason.IT_ZERO, "ir": Reason.IR_ZERO}
 #: flags of sweeps that decide nothing for others of their run: no grid, no average, no foil
 INCOMPLETE = frozenset({Flag.PARTIAL, Flag.GAP, Flag.ENERGY_UNSORTED})
+#: share of the points at which a signal is negative where its amplifier inverts
+INVERTED = 0.98
 #: energies closer than this are one point, eV
 SAME_ENERGY = 1e-3
 
 
 def channels_of(sweep: Sweep, wanted: tuple[Channel, ...]) -> list[Channel]:
-    """Channels that the sweep's signals allow; the first wanted where nothing can be told."""
-    found: list[Channel] = [
+    """Channels that the sweep's signals allow; the first wanted where nothing can be told.
+
+    A channel that has its own detector and lacks i0 is among them, to be rejected for that.
+    """
+    signals = sweep.signals
+    chosen: list[Channel] = [
         channel
         for channel in wanted
-        if any(all(name in sweep.signals for name in names) for names in CHANNELS[channel])
+        if any(all(name in signals for name in names) for names in CHANNELS[channel])
+        or (OWN[channel] in signals and "i0" not in signals and channel != "reference")
     ]
-    return found or [wanted[0]]
+    return chosen or [wanted[0]]
 
 
 def absorption(
@@ -70,7 +79,7 @@ def absorption(
             " (reduction.min_points)",
         )
     flags: list[Flag] = [*sweep.flags]
-    signals = {name: sweep.signals[name] for name in names}
+    signals = _upright({name: sweep.signals[name] for name in names})
     good = _good_points(energy, signals)
     bad = energy.size - int(np.count_nonzero(good))
     if bad > settings.max_bad_share * energy.size:
@@ -90,15 +99,24 @@ def absorption(
     return _ordered(energy, _mu(channel, list(signals.values())), flags)
 
 
+def _upright(signals: dict[str, Floats]) -> dict[str, Floats]:
+    """Counts of amplifiers that invert: of two that are negative the ratio is as good."""
+    if len(signals) == 2 and all(np.mean(v < 0) > INVERTED for v in signals.values()):
+        return {name: -values for name, values in signals.items()}
+    return signals
+
+
 def _signals(sweep: Sweep, channel: Channel) -> tuple[str, ...]:
     for names in CHANNELS[channel]:
         if all(name in sweep.signals for name in names):
             return names
     have = sorted(sweep.signals) or ["none"]
+    needed = CHANNELS[channel][0]
+    missing = [name for name in needed if name not in sweep.signals]
     raise SpectrumError(
         Reason.MISSING_COLUMN,
-        f"{channel} needs {' and '.join(CHANNELS[channel][0])}; the columns found are"
-        f" {', '.join(have)}. Name them under [adapter]",
+        f"{channel} needs {' and '.join(needed)}, and {' and '.join(missing)} is missing; the"
+        f" columns are {', '.join(have)}. Name them under [adapter]",
     )
 
 
@@ -114,6 +132,12 @@ def _good_points(energy: Floats, signals: dict[str, Floats]) -> np.ndarray:
 
 def _too_many_bad(energy: Floats, signals: dict[str, Floats], bad: int) -> SpectrumError:
     for name, values in signals.items():
+        if name in ZERO and np.mean(values < 0) > 0.5:
+            return SpectrumError(
+                ZERO[name],
+                f"{name} is negative at {int((values < 0).sum())} of {values.size} points: if its"
+                f" amplifier inverts, set adapter.gain.{name} = -1; or is the dark offset wrong?",
+            )
         if name in ZERO and np.mean(values <= 0) > 0.5:
             return SpectrumError(
                 ZERO[name],

@@ -12,6 +12,9 @@ from exafsd.spectra import Edge, SpectrumError
 #: monochromators are off by a few. Neighbouring K edges are 300 eV and more apart, L2 and L3
 #: of one element 15 eV and more.
 EDGE_TOLERANCE = 30.0
+#: eV below and above a tabulated edge where E0 is likely: farther off, the monochromator would
+#: have to be off by more than any oxidation state makes up for
+LIKELY = (-15.0, 20.0)
 #: Edges that EXAFS is measured at.
 USUAL_EDGES = ("K", "L3", "L2", "L1")
 
@@ -52,18 +55,43 @@ def energy_or_zero(element: str, edge: str) -> float:
         return 0.0
 
 
-def guess(e0: float) -> Edge:
-    """Most likely edge at a measured E0 in eV.
+def guess(e0: float, edge: str = "") -> Edge:
+    """The edge at a measured E0 in eV, where only one can be meant; `edge`: K, L3, ... if known.
 
     Raises
     ------
     SpectrumError
-        ``unknown_element`` if no edge is near.
+        ``unknown_element`` if no edge is near, or several are.
     """
-    element, edge = xraydb.guess_edge(e0, edges=list(USUAL_EDGES))
-    if element is None or edge is None or abs(edge_energy(element, edge) - e0) > EDGE_TOLERANCE:
+    near = {
+        named: e0 - energy
+        for named, energy in _all_edges()
+        if abs(e0 - energy) <= EDGE_TOLERANCE and edge in ("", named.edge)
+    }
+    likely = [named for named, off in near.items() if LIKELY[0] <= off <= LIKELY[1]]
+    if len(likely) == 1 or len(near) == 1:
+        return (likely or list(near))[0]
+    if not near:
         raise SpectrumError(
             Reason.UNKNOWN_ELEMENT,
             f"no element is named and none has an edge near {e0:.0f} eV; give element and edge",
         )
-    return Edge(element, edge)
+    names = " or ".join(
+        f"{named.element} {named.edge} ({e0 - off:.0f} eV)" for named, off in near.items()
+    )
+    raise SpectrumError(
+        Reason.UNKNOWN_ELEMENT,
+        f"no element is named, and the edge at {e0:.0f} eV may be {names}; give element and edge",
+    )
+
+
+@lru_cache(maxsize=1)
+def _all_edges() -> list[tuple[Edge, float]]:
+    """Edges of all elements and their tabulated energies in eV; those measured most come first."""
+    elements = [xraydb.atomic_symbol(number) for number in range(1, 93)]
+    return [
+        (Edge(element, edge), energy)
+        for edge in USUAL_EDGES
+        for element in elements
+        if (energy := energy_or_zero(element, edge))
+    ]

@@ -183,7 +183,8 @@ def _position(slope: Derivative, energy: Floats, mu: Floats, rough: float) -> fl
     """E0 of an edge near `rough`, eV: that of `find_e0`, and the derivative's vertex there."""
     about = slice(*np.searchsorted(energy, [rough - 4 * LASTING, rough + 4 * LASTING]))
     e0 = find_e0(energy[about], mu[about])
-    width = max(FINE_WIDTH, float(np.max(np.diff(energy[np.abs(energy - e0) < WIDTH]))))
+    steps = np.diff(energy[np.abs(energy - e0) < WIDTH])
+    width = max(FINE_WIDTH, float(np.max(steps, initial=0.0)))
     grid = e0 + width * np.linspace(-1, 1, 41)
     steep = slope(grid, width)
     best = int(np.clip(steep.argmax(), 1, len(grid) - 2))

@@ -74,6 +74,11 @@ class RunMemory:
     averages: dict[tuple[str, Channel, Edge, Direction | None], RunningAverage] = field(
         default_factory=dict[tuple[str, Channel, Edge, Direction | None], RunningAverage]
     )
+    #: edge of the sample by stream, where it was guessed, and of the foil behind it
+    guessed: dict[str, Edge] = field(default_factory=dict[str, Edge])
+    foils: dict[str, Edge] = field(default_factory=dict[str, Edge])
+    #: whether it has been published that there is no foil
+    no_foil: bool = False
     settled: dict[tuple[Channel, Edge, Recipe], Settled] = field(
         default_factory=dict[tuple[Channel, Edge, Recipe], Settled]
     )

@@ -1,6 +1,7 @@
 """A sweep to spectra that can be reduced: mu(E), foil, rebinning, glitches, averages."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Literal
 
@@ -14,6 +15,7 @@ from exafsd.reduction.calibration import Tracked, Tracker
 from exafsd.reduction.columns import INCOMPLETE, absorption, channels_of
 from exafsd.reduction.deglitch import deglitch
 from exafsd.reduction.e0 import find_e0
+from exafsd.reduction.foil import Reference
 from exafsd.reduction.memory import RunMemory
 from exafsd.reduction.rebin import (
     POINTS_PER_BIN,
@@ -49,7 +51,8 @@ def spectra(sweep: Sweep, memory: RunMemory) -> list[Spectrum | Rejected]:
     for channel in channels_of(sweep, settings.channels):
         for spectrum in _of_channel(memory, measured, channel, foil):
             mean = None
-            if settings.average.n > 1 and isinstance(spectrum, Spectrum):
+            first = sweep.revision == 1  # a sweep is in an average once
+            if settings.average.n > 1 and isinstance(spectrum, Spectrum) and first:
                 mean = _average(memory, spectrum)
             if mean is None or settings.average.singles:
                 prepared.append(spectrum)
@@ -102,6 +105,8 @@ def _follow_foil(memory: RunMemory, measured: _Measured, sweep: Sweep) -> Tracke
         named = [edges.energy_or_zero(edge.element, edge.edge) for edge in sweep.run.edges]
         near = tuple(position for position in named if position)
         tracker = memory.trackers[sweep.stream] = Tracker(settings.calibration, near)
+    if sweep.revision > 1:
+        return tracker.held(sweep.direction)
     try:
         energy, mu, quality = measured("reference")
     except SpectrumError:
@@ -125,10 +130,16 @@ def _of_channel(
     if foil.shift is not None:
         energy = energy + foil.shift.value
     quality += foil.flags
+    if channel == "reference" and len(named) == 1:
+        named = (_foil_edge(memory, sweep, named[0], energy, mu),)
     for edge in named:
         id_ = SpectrumId(sweep, channel, edge)
         try:
             edge, guessed = _resolve(edge, energy, mu)
+            if channel == "reference" and edge not in sweep.run.edges:
+                guessed = guessed or ("element", "edge")
+            if guessed and channel != "reference":
+                memory.guessed.setdefault(sweep.stream, edge)
             id_ = SpectrumId(sweep, channel, edge, guessed)
             position = edges.edge_energy(edge.element, edge.edge)
             part = _part(energy, position, named)
@@ -136,6 +147,23 @@ def _of_channel(
             yield _deglitched(_rebinned(memory, spectrum, position), position)
         except SpectrumError as error:
             yield _reject(id_, error, quality)
+
+
+def _foil_edge(memory: RunMemory, sweep: Sweep, edge: Edge, energy: Floats, mu: Floats) -> Edge:
+    """Edge of the reference channel: the run's own, unless the foil is plainly of another."""
+    own = edge if edge.element else memory.guessed.get(sweep.stream, edge)
+    position = edges.energy_or_zero(own.element, own.edge)
+    if sweep.stream not in memory.foils and position:
+        foil = Reference.of(
+            energy, mu, (position,), sweep.run.analysis.reduction.calibration.window
+        )
+        if foil is None:
+            return own
+        memory.foils[sweep.stream] = own
+        if abs(foil.e0 - position) > edges.EDGE_TOLERANCE:
+            with suppress(SpectrumError):
+                memory.foils[sweep.stream] = edges.guess(foil.e0)
+    return memory.foils.get(sweep.stream, own)
 
 
 def _rebinned(memory: RunMemory, spectrum: Spectrum, position: float) -> Spectrum:
@@ -235,7 +263,8 @@ def _resolve(edge: Edge, energy: Floats, mu: Floats) -> tuple[Edge, tuple[str, .
                 " element and the energy unit",
             )
         return inside[0], ("edge",)
-    return edges.guess(find_e0(energy, mu)), ("element", "edge")
+    guessed = edges.guess(find_e0(energy, mu), edge.edge)
+    return guessed, ("element",) if edge.edge else ("element", "edge")
 
 
 def _part(energy: Floats, position: float, named: tuple[Edge, ...]) -> slice:

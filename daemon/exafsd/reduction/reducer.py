@@ -195,7 +195,8 @@ class Reducer:
         except SpectrumError as error:
             return error
         limit = settings.quality.outlier
-        if limit is not None and not BAD_FLAGS.intersection(flags):
+        once = job.spectrum.id.sweep.revision == 1  # a sweep is in its series once
+        if limit is not None and once and not BAD_FLAGS.intersection(flags):
             kind = job.spectrum.id.sweep.direction, job.spectrum.averaged is not None
             usual = settled.usual.get(kind)
             if usual is None:

@@ -31,7 +31,7 @@ PLAIN = ALLOWED | {
 #: or opens a file, must not be made of bytes.
 OWN = re.compile(
     r"exafsd\.(spectra|settings\.analysis|contract\.(recipe|vocabulary|s02)|service\.run_state"
-    r"|documents\.(assembler|binding|block|context|corrections|external|joiner|numbering|splitter"
+    r"|documents\.(assembler|binding|block|context|corrections|energy|external|joiner|numbering|splitter"
     r"|stream)|reduction\.(average|calibration|foil|memory|rebin|series))"
 )
 
