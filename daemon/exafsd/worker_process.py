@@ -18,6 +18,8 @@ from typing import Any
 RESTARTS = 3
 #: the live spectra come first
 NICENESS = 10
+#: s that a killed process may take to be gone
+ENDED = 1.0
 #: what goes wrong where a worker, or who has started it, is gone
 GONE = (OSError, EOFError, pickle.UnpicklingError)
 
@@ -65,7 +67,8 @@ class Worker:
     def bury(self) -> None:
         """End it, without waiting for what it works on."""
         self.kill()
-        self.wait()
+        with suppress(subprocess.TimeoutExpired):  # of what a file system that hangs holds on to
+            self.wait(ENDED)
         self.finish()
 
     def close_answers(self) -> None:

@@ -1,6 +1,7 @@
 """The page in a real browser, behind a real daemon that is fed sweep by sweep."""
 
 import csv
+import http.server
 import io
 import os
 import re
@@ -306,6 +307,74 @@ def test_several_viewers_and_foreign_pages(site, page, browser):
             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
         )
         assert b" 403 " in raw.recv(200)
+
+
+@pytest.fixture
+def foreign(site):
+    """URL of a page of another origin, which frames ours and opens its web socket."""
+    own = site.url.split("//")[1]
+    content = f"""<script>
+      const one = new WebSocket("ws://{own}ws", ["bokeh", "x"])
+      one.onopen = () => document.title = "open"; one.onerror = () => document.title = "refused"
+    </script><iframe src="{site.url}"></iframe>"""
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(content.encode())
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+def test_no_other_page_frames_ours_or_opens_its_socket(site, browser, foreign):
+    with browser.new_page() as other:
+        said = []
+        other.on("console", lambda message: said.append(message.text))
+        other.goto(foreign)
+        other.wait_for_function("document.title")
+        assert other.title() == "refused"
+        until(lambda: any("frame-ancestors" in text for text in said) or other.wait_for_timeout(50))
+        (frame,) = other.frames[1:]
+        assert frame.url.startswith("chrome-error:")
+
+
+def test_a_foreign_name_that_points_here_sees_nothing(site, browser):
+    rules = "--host-resolver-rules=MAP evil.example 127.0.0.1"
+    rebound = browser.browser_type.launch(
+        executable_path=CHROMIUM, args=["--no-sandbox", rules]
+    )  # fmt: skip
+    page = rebound.new_page()
+    answer = page.goto(site.url.replace("127.0.0.1", "evil.example"))
+    assert answer.status == 403
+    assert "exafsd dashboard --name" in page.inner_text("body")
+    rebound.close()
+
+
+def test_what_became_html_would_not_run_and_pictures_are_saved(site, browser):
+    with browser.new_page(viewport={"width": 1600, "height": 1400}) as one:
+        said = []
+        one.on("console", lambda message: said.append(message.text))
+        one.goto(site.url)
+        one.wait_for_function("window.Bokeh && Bokeh.documents.length == 1")
+        one.evaluate("html => { document.body.insertAdjacentHTML('beforeend', html) }", HOSTILE)
+        one.evaluate("html => document.body.append("
+                     "document.createRange().createContextualFragment(html))", HOSTILE)  # fmt: skip
+        until(lambda: sum("inline" in text for text in said) >= 3 or one.wait_for_timeout(50))
+        assert one.evaluate("window.hacked") is None
+        plot = one.locator(".cellbox").first
+        plot.hover()
+        one.on("dialog", lambda dialog: dialog.accept("plot"))  # asks for a file name
+        with one.expect_download() as download:
+            plot.get_by_title("Save").click()
+        assert download.value.path().read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_daemon_that_dies_is_missed_and_its_return_noticed(site, page):

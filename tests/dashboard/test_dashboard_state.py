@@ -10,15 +10,18 @@ import tracemalloc
 import h5py
 import numpy as np
 import pytest
+from bokeh.document import Document
+from bokeh.models import Div
 from hypothesis import given
 from hypothesis import strategies as st
 
 from exafsd.client import Event
 from exafsd.contract.frames import decode, encode
 from exafsd.dashboard import words
-from exafsd.dashboard.export import as_csv, as_hdf5
-from exafsd.dashboard.server import origins
+from exafsd.dashboard.export import FORMULA, as_csv, as_hdf5
+from exafsd.dashboard.server import host_name
 from exafsd.dashboard.state import SILENT, Key, State, point_of
+from exafsd.dashboard.viewer import Viewer
 from messages import ARRAYS, SHELL, rejected, result, run_start, run_stop, status, value
 
 KEY = Key("run", "primary", "transmission", "Cu", "K")
@@ -228,11 +231,49 @@ def test_hdf5_has_numbers_spectra_and_messages():
         assert len(file["message"]) == 3
 
 
-def test_only_own_names_may_ask():
-    assert origins("127.0.0.1", 5100) == ["127.0.0.1:5100", "localhost:5100"]
-    assert "beamline7:80" in origins("beamline7", 80)
-    assert "page.example:80" in origins("0.0.0.0", 80, ["page.example"])
-    assert not any("*" in origin for origin in origins("0.0.0.0", 80))
+@pytest.mark.parametrize(
+    ("text", "runs"),
+    [
+        *((sign + "1", True) for sign in "=+-@|＝＋－＠"),
+        *((before + "=1", True) for before in " \t\r\n\u3000\xa0\u2003\u200b\ufeff\0"),
+        ("\t1", True), ("\r1", True), ("\n1", True), (" \u3000 ＋1", True), ("-5", True),
+        ("", False), ("Cu=1", False), ("a\n=1", False), (" 1", False), ("'=1", False),
+        ("5-3", False), ("°C", False), ("%", False), ("µ", False),
+    ],
+)  # fmt: skip
+def test_text_that_a_spreadsheet_would_run_is_quoted(text, runs):
+    message = sent(result(1, context={"note": {"value": text, "unit": ""}}))
+    header, row = csv.reader(io.StringIO(as_csv([message]).decode(), newline=""))
+    assert row[header.index("context_note")] == f"'{text}" * runs + text * (not runs)
+    assert bool(FORMULA.match(text)) == runs
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(10**9), 10**9))
+def test_a_number_stays_a_number(number):
+    message = sent(result(1, context={"note": {"value": number, "unit": ""}}))
+    (row,) = csv.DictReader(io.StringIO(as_csv([message]).decode(), newline=""))
+    assert float(row["context_note"]) == number
+    assert row["context_note"] == repr(number)
+
+
+def test_texts_of_the_page_are_not_read_as_tex():
+    document = Document()
+    Viewer(document, State(), "tcp://127.0.0.1:5580")
+    texts = list(document.select({"type": Div}))
+    assert len(texts) > 5
+    assert all(text.disable_math for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("LocalHost:5100", "localhost"), ("localhost.:1", "localhost"), ("localhost", "localhost"),
+        ("[::1]:5100", "::1"), ("[::1]", "::1"), ("", ""), (":5100", ":5100"),
+        ("evil.example:80@localhost", "evil.example:80@localhost"),
+    ],
+)  # fmt: skip
+def test_names_are_compared_without_port_and_case(host, name):
+    assert host_name(host) == name
 
 
 def test_wrong_keys_and_a_port_in_use_are_said():

@@ -227,10 +227,10 @@ def test_hot_metal_is_shown_as_the_network_reads_it(bundle, polisher, feff_cache
 
 def test_another_equation_is_refused(bundle, tmp_path, card):
     with pytest.raises(ValueError, match="output"):
-        Equation(bundle.folder / "pinn.onnx", card)
+        Equation((bundle.folder / "pinn.onnx").read_bytes(), card)
     with pytest.raises(ValueError, match="parameters"):
         Equation(
-            bundle.folder / "equation.onnx",
+            (bundle.folder / "equation.onnx").read_bytes(),
             card.model_copy(update={"parameters": card.parameters[:-1]}),
         )
     (tmp_path / "cu-k-fcc").mkdir()

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import msgpack
 
-from exafsd.codec import CodecError, dumps, loads
+from exafsd.codec import dumps, loads
 from exafsd.contract.vocabulary import Problem
 
 Document = tuple[str, dict[str, Any]]
@@ -82,10 +82,8 @@ class Journal:
             target = self._target(document, name)
             target.append(record, sync=self._fsync == "always")
             self._learn(name, document, target)
-            if name == "stop":
+            if name == "stop" and target.uid:
                 self._end(target)
-        except (CodecError, RecursionError) as error:
-            self._fail(Problem.UNSERIALISABLE, f"a {name!s:.20} document was refused: {error}")
         except OSError as error:
             self._fail(Problem.DISK, f"the journal in {self._folder} cannot be written: {error}")
         except _OrphansFullError:

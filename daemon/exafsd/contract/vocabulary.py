@@ -291,6 +291,11 @@ class Problem(Code):
         "the energies of a stream cannot be turned into eV: its sweeps are rejected",
     )
     ASSET_REFUSED = "asset_refused", "an external file is outside `source.asset_roots`"
+    ASSET_READER = (
+        "asset_reader",
+        "the process that reads external files did not answer, and was started anew; its file is"
+        " left alone for a while",
+    )
     AUDIT = (
         "audit",
         "the compiled reduction and Larch disagree on a spectrum, or agree again, or Larch could"

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +14,9 @@ from exafsd.client import Message, rows
 from exafsd.contract.frames import ARRAY_UNITS, stacked
 from exafsd.contract.messages import MESSAGE_SCHEMA
 
-#: a spreadsheet would take text that begins so for a formula
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+#: Text that begins so is a formula to one spreadsheet or another. They skip white space (also the
+#: ideographic one) and what nobody sees before it, and read full-width signs as the others.
+FORMULA = re.compile(r"[\t\r\n]|[\s\x00-\x1f\u200b-\u200f\u2060\ufeff]*[=+\-@|＝＋－＠]")
 
 
 def as_csv(messages: Sequence[Message]) -> bytes:
@@ -29,9 +31,8 @@ def as_csv(messages: Sequence[Message]) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith(FORMULA):
-        return f"'{value}"
-    return value
+    """Cell that a spreadsheet takes for the text that it is; a number stays a number."""
+    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
 
 
 def _columns(table: list[dict[str, Any]]) -> dict[str, None]:

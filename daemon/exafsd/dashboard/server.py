@@ -32,14 +32,14 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 ANY = ("0.0.0.0", "::", "")  # noqa: S104 asked for by the user
 #: s after which a page that was closed is forgotten
 FORGET = 15_000
-#: What a page may load and run: only what this server sends, so that nothing off the wire would run
-#: even where it became HTML. Bokeh starts a page by a script inside it, which therefore has a nonce,
-#: a word that is new in each answer. Bokeh writes styles from its scripts, and icons as data URLs;
-#: nothing here needs eval, as there is no CustomJS.
+#: What the page may load and run: only what this server sends, so that a name off the wire would
+#: not run even where it became HTML. Scripts inside the page (ours, and those by which Bokeh starts
+#: it) have a nonce, a word that is new in each answer. Bokeh compiles its CustomJS, which is
+#: 'unsafe-eval', writes styles from its scripts, and has icons as data URLs.
 POLICY = (
-    "default-src 'self'; script-src 'self' 'nonce-{}'; style-src 'self' 'unsafe-inline';"
-    " img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; form-action 'none';"
-    " frame-ancestors 'none'"
+    "default-src 'self'; script-src 'self' 'unsafe-eval' 'nonce-{}';"
+    " style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; object-src 'none';"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = {
     "X-Frame-Options": "DENY",
@@ -107,7 +107,7 @@ class Site(BokehTornado):
         connection: Any = request.connection
         here = connection.stream.socket.getsockname()[0]
         host = request.headers.get("Host", "").lower()
-        origin = request.headers.get("Origin", host).lower().split("://")[-1]
+        origin = request.headers.get("Origin", f"//{host}").lower().partition("//")[2]
         if host_name(host) in self._names | {here} and origin in self._origins | {host}:
             return super().find_handler(request, **options)
         return self.get_handler_delegate(request, Refused)
@@ -155,8 +155,9 @@ class Dashboard:
         web.add_sockets(sockets)
         self._server = BaseServer(IOLoop.current(), site, web)
         self._receiver = Receiver(self.state, address, answers, keys)
+        shown = LOOPBACK[0] if host in ANY else host
         #: where the page is
-        self.url = f"http://{LOOPBACK[0] if host in ANY else f'[{host}]' if ':' in host else host}:{port}/"
+        self.url = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/"
 
     def _open(self, document: Document) -> None:
         document.title = "exafsd"

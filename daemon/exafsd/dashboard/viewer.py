@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import numpy as np
 from bokeh.document import Document
-from bokeh.models import Div, InlineStyleSheet, Select, Toggle
+from bokeh.models import CustomJS, Div, InlineStyleSheet, Select, Toggle
 
 from exafsd.dashboard import words
 from exafsd.dashboard.figures import MARK_COLUMNS, PALETTES, TREND_COLUMNS, Spectra, Trends
@@ -97,9 +97,11 @@ class Viewer:
         self._light = Toggle(name="theme", label="Light", stylesheets=[sheet], width=84)
         text_sheet = InlineStyleSheet(css=TEXTS)
         self._texts = {
-            name: Div(name=name, stylesheets=[text_sheet], sizing_mode="stretch_width", margin=0)
+            # a name could be TeX with a link that is a script
+            name: Div(name=name, stylesheets=[text_sheet], sizing_mode="stretch_width", margin=0,
+                      disable_math=True)
             for name in ("alert", "readout", "remarks", "legend", "health", "export")
-        }
+        }  # fmt: skip
         self._wire()
         self._repaint()
         for root in (*self._pickers.values(), self._pause, self._light, *self._texts.values(),
@@ -112,7 +114,10 @@ class Viewer:
         for name in ("run", "channel", "shell", "against", "beside"):
             self._pickers[name].on_change("value", self._changed)
         self._light.on_change("active", self._themed)
+        self._light.js_on_change("active", CustomJS(code="exafsd.theme(this.active)"))
         self._pause.on_change("active", self._paused)
+        self._document.js_on_event("connection_lost", CustomJS(code="exafsd.lost()"))
+        self._document.js_on_event("client_reconnected", CustomJS(code="exafsd.back()"))
 
     def _changed(self, attr: str, old: str, new: str) -> None:
         self.tick(chosen=True)  # also while it is paused: who chooses wants to see

@@ -8,6 +8,8 @@ from event_model import unpack_datum_page, unpack_event_page
 
 from exafsd.contract.vocabulary import Problem, Reason
 from exafsd.documents import assets
+from exafsd.documents.asset_files import AssetError
+from exafsd.documents.asset_reader import READER
 from exafsd.documents.binding import Binding, bind, first, lookup
 from exafsd.documents.block import Block
 from exafsd.documents.context import Context
@@ -35,14 +37,13 @@ class RunAssembler:
         turn: float,
     ) -> None:
         self._start = start
-        self._roots = roots
         self._patience = patience
         self._streams: dict[str, Stream] = {}  # by name
         self._described: dict[str, tuple[Stream, Binding]] = {}  # by descriptor uid
         self._join: tuple[Joiner, Stream] | None = None
         self._resources: dict[str, Mapping[str, Any]] = {}
         self._data: dict[str, tuple[str, Mapping[str, Any]]] = {}  # datum id -> resource, datum
-        self._refused: set[str] = set()  # stream_resources that will not be read
+        self._refused: set[str] = set()  # what has been told of files that will not be read
         self._stop: Mapping[str, Any] | None = None
         self._given_up = False
         self._gave_sweeps = False
@@ -64,6 +65,7 @@ class RunAssembler:
             corrections=counts,
             delays=adapter.delay,
             turn=turn,
+            roots=roots,
             refused=self.refused,
         )
 
@@ -134,6 +136,7 @@ class RunAssembler:
         """Remember a file."""
         if len(self._resources) >= MAX_RESOURCES:
             raise ValueError(f"the run has more than {MAX_RESOURCES} resources")
+        READER.start()
         self._resources[str(document["uid"])] = document
         return iter(())
 
@@ -216,8 +219,8 @@ class RunAssembler:
         if key not in stream.binding.keys:
             return
         try:
-            file = Fetch(*assets.stream_dataset(resource, self._roots))
-        except (assets.AssetError, KeyError, TypeError, ValueError) as error:
+            file = Fetch(*assets.stream_dataset(resource))
+        except (AssetError, KeyError, TypeError, ValueError) as error:
             file = Fetch(error=str(error))
             if uid not in self._refused:
                 self._refused.add(uid)
@@ -284,6 +287,9 @@ class RunAssembler:
         """Blocks of rows to sweeps, through the join where energy and signals are apart."""
         where = f"run {self.run.uid}, stream {stream.binding.stream!r}"
         for arrived in blocks:
+            if arrived.outside and arrived.error not in self._refused:
+                self._refused.add(str(arrived.error))
+                yield Trouble(Problem.ASSET_REFUSED, f"run {self.run.uid}, {arrived.error}")
             rows = stream.numbering.take(arrived, where, arrived.binding.rowwise)
             if rows.trouble is not None:
                 yield rows.trouble
@@ -318,9 +324,8 @@ class RunAssembler:
         if resource is None:
             return Fetch(error=f"resource {uid} was never sent")
         try:
-            path, dataset, begin, end = assets.datum_rows(resource, datum, self._roots)
-            return Fetch(path, dataset, begin, end)
-        except (assets.AssetError, KeyError, TypeError, ValueError) as error:
+            return Fetch(*assets.datum_rows(resource, datum))
+        except (AssetError, KeyError, TypeError, ValueError) as error:
             return Fetch(error=str(error))
 
 

@@ -1,68 +1,31 @@
-"""External HDF5 files: read a block of rows, only below the allowed folders, late files too."""
+"""Where the data of a run are that are not in its documents: file, dataset and rows."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-import h5py
-import numpy as np
-from numpy.typing import NDArray
+from exafsd.documents.asset_files import TABLES, AssetError
 
 
-class AssetError(ValueError):
-    """A file that will never give this data: refused, of an unknown kind, or broken."""
-
-
-class NotYet(Exception):
-    """A file or rows that are not there yet; no error, the writer may still be at work."""
-
-
-def asset_path(uri: str, roots: tuple[Path, ...]) -> Path:
-    """Path of a ``file:`` URI or plain path, links resolved.
+def asset_path(uri: str) -> Path:
+    """Path of a ``file:`` URI or plain path.
 
     Raises
     ------
     AssetError
-        If it is on another host's scheme or not below one of `roots`.
+        If it is on another host's scheme.
     """
     parsed = urlparse(uri)
     if parsed.scheme not in ("", "file"):
         raise AssetError(f"{uri}: only file URIs can be opened")
-    path = Path(unquote(parsed.path)).resolve()
-    if not any(path.is_relative_to(root.resolve()) for root in roots):
-        raise AssetError(
-            f"{path} is not below source.asset_roots; add its folder there if it is to be read"
-        )
-    return path
-
-
-def read_rows(path: Path, dataset: str, start: int, stop: int) -> NDArray[Any]:
-    """Rows start ... stop - 1 of a dataset, (stop - start, ...).
-
-    Raises
-    ------
-    NotYet
-        If the file, the dataset or the rows are not there yet.
-    """
-    try:
-        with h5py.File(path, "r", swmr=True, locking=False) as file:
-            data = file[dataset]
-            if not isinstance(data, h5py.Dataset):
-                raise AssetError(f"{path}: {dataset} is not a dataset")
-            if data.shape[0] < stop:
-                raise NotYet(f"{path}: {dataset} has {data.shape[0]} of {stop} rows")
-            return np.asarray(data[start:stop])
-    except KeyError:
-        raise NotYet(f"{path} has no dataset {dataset}") from None
-    except OSError as error:
-        raise NotYet(f"{path} cannot be opened: {error}") from None
+    return Path(unquote(parsed.path))
 
 
 def datum_rows(
-    resource: Mapping[str, Any], datum: Mapping[str, Any], roots: tuple[Path, ...]
-) -> tuple[Path, str, int, int]:
-    """File, dataset and rows of a resource/datum pair.
+    resource: Mapping[str, Any], datum: Mapping[str, Any]
+) -> tuple[Path, str, int, int, str]:
+    """File, dataset, rows and spec of a resource/datum pair; the spec is empty for HDF5.
 
     Raises
     ------
@@ -73,7 +36,9 @@ def datum_rows(
     kwargs: Mapping[str, Any] = resource.get("resource_kwargs") or {}
     where: Mapping[str, Any] = datum.get("datum_kwargs") or {}
     folder, name = str(resource.get("root", "")), str(resource["resource_path"])
-    path = asset_path(str(Path(folder) / name), roots)
+    path = asset_path(str(Path(folder) / name))
+    if spec in TABLES:
+        return path, "", 0, 1, str(spec)
     if spec == "XAFS_HDF5":
         start, count = int(where["index"]), 1
         dataset = str(kwargs["dataset"])
@@ -83,13 +48,13 @@ def datum_rows(
         dataset = str(kwargs.get("dataset", "/entry/data/data"))
     else:
         raise AssetError(
-            f"resource spec {spec!r} is not known; exafsd reads XAFS_HDF5 and AD_HDF5,"
-            " and any stream_resource of type application/x-hdf5"
+            f"resource spec {spec!r} is not known; exafsd reads XAFS_HDF5, AD_HDF5,"
+            f" {', '.join(TABLES)}, and any stream_resource of type application/x-hdf5"
         )
-    return path, dataset, start, start + count
+    return path, dataset, start, start + count, ""
 
 
-def stream_dataset(resource: Mapping[str, Any], roots: tuple[Path, ...]) -> tuple[Path, str]:
+def stream_dataset(resource: Mapping[str, Any]) -> tuple[Path, str]:
     """File and dataset of a stream_resource.
 
     Raises
@@ -102,4 +67,4 @@ def stream_dataset(resource: Mapping[str, Any], roots: tuple[Path, ...]) -> tupl
             f"stream_resource of type {resource.get('mimetype')!r}: only application/x-hdf5"
         )
     parameters: Mapping[str, Any] = resource.get("parameters") or {}
-    return asset_path(str(resource["uri"]), roots), str(parameters["dataset"])
+    return asset_path(str(resource["uri"])), str(parameters["dataset"])

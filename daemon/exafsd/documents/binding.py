@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,8 @@ class Binding:
     axis: Floats | None = None
     #: whether a row is a whole sweep: energy or a signal is an array
     rowwise: bool = False
+    #: data keys whose value is a whole table in a file; columns of it are named KEY/COLUMN
+    tables: frozenset[str] = frozenset()
     #: why the energy cannot be turned into eV
     problem: str | None = None
 
@@ -66,7 +69,8 @@ class Binding:
     @cached_property
     def keys(self) -> frozenset[str]:
         """Data keys that must have arrived before a row is complete."""
-        return frozenset((*self.columns.values(), *self.context, *self.truth.values()))
+        columns = (_data_key(name, self.tables) for name in self.columns.values())
+        return frozenset((*columns, *self.context, *self.truth.values()))
 
 
 def bind(adapter: Adapter, descriptor: Mapping[str, Any], start: Mapping[str, Any]) -> Binding:
@@ -75,16 +79,22 @@ def bind(adapter: Adapter, descriptor: Mapping[str, Any], start: Mapping[str, An
     stream = str(descriptor.get("name") or "primary")
     columns: dict[str, str] = {}
     axis = None
+    bases = {
+        name.partition("/")[0]
+        for name in (*adapter.energy.key, *chain(*adapter.signals.values()))
+        if "/" in name and name not in keys
+    }
+    tables = frozenset(key for key in bases if "external" in keys.get(key, ()))
     energy_key: Mapping[str, Any] = {}
     if stream != BASELINE:
         for name in adapter.energy.key:
-            if name in keys:
-                columns["energy"], energy_key = name, keys[name]
+            if _data_key(name, tables) in keys:
+                columns["energy"], energy_key = name, keys[_data_key(name, tables)]
                 break
         else:
             axis, energy_key = _configured(descriptor, adapter.energy.key)
         for role, names in adapter.signals.items():
-            present = [name for name in names if name in keys]
+            present = _present(names, keys, tables, start)
             if role == "iff":  # elements of a detector are summed, the others alternatives
                 columns |= {f"iff#{i}": name for i, name in enumerate(present)}
             elif present:
@@ -93,7 +103,9 @@ def bind(adapter: Adapter, descriptor: Mapping[str, Any], start: Mapping[str, An
     if "energy" in columns or axis is not None:
         try:
             scale = energy_scale(
-                adapter.energy, energy_key.get("units"), lambda key: lookup(start, key)
+                adapter.energy,
+                adapter.energy.units.get(columns.get("energy", ""), energy_key.get("units")),
+                lambda key: lookup(start, key),
             )
         except ValueError as error:
             problem = str(error)
@@ -106,8 +118,34 @@ def bind(adapter: Adapter, descriptor: Mapping[str, Any], start: Mapping[str, An
         scale=scale,
         axis=axis,
         problem=problem,
-        rowwise=axis is not None or _is_array(energy_key),
+        rowwise=axis is not None or (_is_array(energy_key) and not tables),
+        tables=tables,
     )
+
+
+def _data_key(name: str, tables: frozenset[str]) -> str:
+    """Data key of a column, which may be one of a table: KEY/COLUMN."""
+    key = name.partition("/")[0]
+    return key if key in tables else name
+
+
+def _present(
+    names: tuple[str, ...],
+    keys: Mapping[str, Any],
+    tables: frozenset[str],
+    start: Mapping[str, Any],
+) -> list[str]:
+    """Names of columns that a stream has; of ``@KEY`` those that the metadata list at KEY."""
+    present: list[str] = []
+    for name in names:
+        listed = lookup(start, name[1:]) if name.startswith("@") else None
+        if isinstance(listed, (list, tuple)):
+            present += [str(one) for one in listed if str(one) in keys]
+            if present:
+                return present  # the others are what it was before the metadata listed them
+        elif _data_key(name, tables) in keys:
+            present.append(name)
+    return present
 
 
 def _unit(data_key: Mapping[str, Any]) -> str | None:

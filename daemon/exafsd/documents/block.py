@@ -29,6 +29,8 @@ class Block:
     gap: NDArray[np.bool_] | None = None
     #: set where the rows could not be read
     error: str | None = None
+    #: whether that is because a file is outside of `source.asset_roots`
+    outside: bool = False
 
     @classmethod
     def of_event(

@@ -1,13 +1,21 @@
 """Dark readings and gains of a run: what makes counts of a detector's readings."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from exafsd.contract.vocabulary import Reason
 from exafsd.settings.analysis import Adapter
 from exafsd.spectra import Floats, SpectrumError
+
+
+#: before the key of a gain's exponent
+EXPONENT = "10**"
+#: a metadata key, which may hold an exponent and have a number for where it is missing
+EXPRESSION = re.compile(r"(?:10\*\*)?(?P<key>[^|]+)(?:\|(?P<default>[-+.\deE]+))?")
 
 
 @dataclass(frozen=True)
@@ -40,11 +48,18 @@ def corrections(adapter: Adapter, find: Callable[[str], Any]) -> Corrections:
 
 
 def _correction(kind: str, name: str, told: float | str, find: Callable[[str], Any]) -> float:
-    value = find(told) if isinstance(told, str) else told
-    try:
+    value: Any = told
+    number = math.nan
+    if isinstance(told, str):
+        words = EXPRESSION.fullmatch(told)
+        value = find(told)
+        if value is None and words is not None:
+            value = find(words["key"])
+            value = words["default"] if value is None else value
+    with suppress(TypeError, ValueError, OverflowError):
         number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
+        if isinstance(told, str) and told.startswith(EXPONENT):
+            number = 10.0**number
     if not math.isfinite(number) or (kind == "gain" and number == 0):
         raise SpectrumError(
             Reason.BAD_SETTINGS,

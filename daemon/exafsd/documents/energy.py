@@ -94,7 +94,7 @@ def energy_scale(
         unit,
         d_spacing=_number(crystal, find, "d_spacing"),
         angle_offset=_number(column.angle_offset, find, "angle_offset"),
-        pulses_per_degree=column.pulses_per_degree,
+        pulses_per_degree=_number(column.pulses_per_degree, find, "pulses_per_degree"),
     )
 
 

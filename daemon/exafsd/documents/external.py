@@ -9,22 +9,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exafsd.documents import assets
+from exafsd.documents.asset_files import Request, Rows
+from exafsd.documents.asset_reader import READER
 from exafsd.documents.binding import Binding
 from exafsd.documents.block import Block
 
-#: rows read from a file at once
+#: rows read from files at once
 BLOCK_ROWS = 4096
+#: events whose arrays have not been announced that are remembered
+NOTED = 100_000
 
 
 @dataclass(frozen=True)
 class Fetch:
-    """Rows start ... stop - 1, which stand in the file at + offset, or why there will be none."""
+    """Rows start ... stop - 1, which stand in the file at + offset, or why there will be none.
+
+    A file that is one table has a `spec` instead of a dataset.
+    """
 
     path: Path | None = None
     dataset: str = ""
     start: int = 0
     stop: int = 0
+    spec: str = ""
     offset: int = 0
     error: str | None = None
 
@@ -39,9 +46,15 @@ class _Waiting:
 
 
 class External:
-    """Rows of one stream that wait for files: of resource and datum, and of stream_datum."""
+    """Rows of one stream that wait for files: of resource and datum, and of stream_datum.
 
-    def __init__(self) -> None:
+    `roots`: folders below which files may be read.
+    """
+
+    def __init__(self, roots: tuple[Path, ...]) -> None:
+        self._roots = tuple(map(str, roots))
+        self._most = BLOCK_ROWS
+        self._points = 0  # of tables that have been read
         self._waiting: deque[_Waiting] = deque()
         self._announced: dict[str, list[Fetch]] = {}
         self._noted: dict[int, Mapping[str, Any]] = {}
@@ -98,6 +111,8 @@ class External:
     def note(self, event: Mapping[str, Any]) -> None:
         """Take the internal part of a row whose arrays are in files."""
         self._noted[int(event["seq_num"])] = event
+        if len(self._noted) > NOTED:
+            del self._noted[next(iter(self._noted))]
 
     def _available(self, binding: Binding) -> int:
         """Rows announced for every column."""
@@ -113,7 +128,7 @@ class External:
         blocks = []
         while self._waiting:
             head = self._waiting[0]
-            block = _filled(head.block, head.fetches, late=now >= head.deadline)
+            block = self._filled(head.block, head.fetches, late=now >= head.deadline)
             if block is None:
                 break
             blocks.append(block)
@@ -125,8 +140,11 @@ class External:
             parts = {key: fetches[0] for key, fetches in self._announced.items()}
             self._row = max(self._row, *(fetch.start for fetch in parts.values()))
             end = min(fetch.stop for fetch in parts.values())
-            until = min(end, self._row + BLOCK_ROWS)
+            until = min(end, self._row + self._most)
+            most = self._most
             block = self._announced_block(binding, parts, until, now >= self._deadline, final)
+            if block is None and self._most < most:
+                continue  # such rows are read fewer at once
             if block is None:
                 break
             blocks.append(block)
@@ -151,27 +169,52 @@ class External:
         times = np.array([event.get("time") for event in noted], dtype=float)
         block = Block(binding, columns, np.array(seq), times, received=self._received)
         ranges = {key: replace(fetch, start=start, stop=stop) for key, fetch in parts.items()}
-        filled = _filled(block, ranges, late)
+        filled = self._filled(block, ranges, late)
         if filled is None:  # looked at again later
             self._noted |= {n: event for n, event in zip(seq, noted, strict=True) if event}
         return filled
 
+    def _filled(self, block: Block, fetches: Mapping[str, Fetch], late: bool) -> Block | None:
+        """Block with its external columns read; None while they may still come."""
+        for key, fetch in fetches.items():
+            if fetch.error is not None or fetch.path is None:
+                return replace(block, error=f"{key}: {fetch.error}")
+        answers = READER.read([self._request(fetch) for fetch in fetches.values()])
+        columns, table = dict(block.columns), None
+        for key, answer in zip(fetches, answers, strict=True):
+            if answer.kind == "fewer" and self._announced:
+                self._most = answer.value
+                return None
+            if answer.kind == "not_yet" and not late:
+                return None
+            if answer.kind != "rows":
+                text = f"{key}: {answer.text or 'too many rows'}"
+                return replace(block, error=text, outside=answer.kind == "outside")
+            if isinstance(answer.value, Rows):
+                table = answer.value
+                columns |= {f"{key}/{name}": values for name, values in table.columns.items()}
+            else:
+                columns[key] = _unit_axis(answer.value)
+        return (
+            replace(block, columns=columns)
+            if table is None
+            else self._points_of(block, columns, table)
+        )
 
-def _filled(block: Block, fetches: Mapping[str, Fetch], late: bool) -> Block | None:
-    """Block with its external columns read; None while they may still come."""
-    columns = dict(block.columns)
-    for key, fetch in fetches.items():
-        if fetch.error is not None or fetch.path is None:
-            return replace(block, error=f"{key}: {fetch.error}")
-        try:
-            first, last = fetch.start + fetch.offset, fetch.stop + fetch.offset
-            rows = assets.read_rows(fetch.path, fetch.dataset, first, last)
-        except assets.NotYet as reason:
-            return replace(block, error=f"{key}: {reason}") if late else None
-        except Exception as reason:  # h5py raises whatever a broken file makes it hit
-            return replace(block, error=f"{key}: {type(reason).__name__}: {reason}")
-        columns[key] = _unit_axis(rows)
-    return replace(block, columns=columns)
+    def _request(self, fetch: Fetch) -> Request:
+        first, last = fetch.start + fetch.offset, fetch.stop + fetch.offset
+        return Request(str(fetch.path), self._roots, fetch.dataset, first, last, fetch.spec)
+
+    def _points_of(self, block: Block, columns: Mapping[str, Any], table: Rows) -> Block:
+        """Points of a table as rows of the stream, with what else the event had at each."""
+        count = len(table.time)
+        seq = np.arange(self._points, self._points + count) + 1
+        self._points += count
+        repeated = {
+            key: values if key.partition("/")[0] in block.binding.tables else list(values) * count
+            for key, values in columns.items()
+        }
+        return replace(block, columns=repeated, seq=seq, time=table.time, stamps={})
 
 
 def _unit_axis(rows: NDArray[Any]) -> NDArray[Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from exafsd.contract.vocabulary import Problem
 from exafsd.documents.assembler import RunAssembler
+from exafsd.documents.asset_reader import READER
 from exafsd.documents.items import Began, Ended, Item, Trouble
 from exafsd.settings.analysis import Analysis
 
@@ -83,6 +84,8 @@ class Router:
 
     def feed(self, name: Any, document: Any, received: float | None = None) -> Iterator[Item]:
         """Take a document; yield what it completes."""
+        while READER.troubles:
+            yield Trouble(Problem.ASSET_READER, READER.troubles.popleft())
         try:
             yield from self._dispatch(name, document, received)
         except Exception as error:  # whatever is in a document, the next one is still read
@@ -92,6 +95,8 @@ class Router:
 
     def poll(self) -> Iterator[Item]:
         """Look again for external files that were late."""
+        while READER.troubles:
+            yield Trouble(Problem.ASSET_READER, READER.troubles.popleft())
         now = self._clock()
         for uid, run in list(self._runs.items()):
             if run.waiting:

@@ -5,6 +5,7 @@ import zlib
 from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,8 @@ class Setting:
     delays: Mapping[str, float]
     #: eV that the energy must come back by at a turn
     turn: float
+    #: folders below which external files may be read
+    roots: tuple[Path, ...] = ()
     #: why no sweep of this run can be analysed
     refused: SpectrumError | None = None
 
@@ -82,7 +85,7 @@ class Stream:
         joined: bool = False,
     ) -> None:
         self.binding = binding
-        self.external = External()
+        self.external = External(setting.roots)
         self.numbering = Numbering()
         self._setting = setting
         self._broken = setting.refused or _unusable(binding)

@@ -1,7 +1,5 @@
 """The network as ONNX through onnxruntime: one thread, no spinning."""
 
-from pathlib import Path
-
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
@@ -13,24 +11,28 @@ from exafsd.spectra import Prediction
 Rows = NDArray[np.float32]
 
 
-def session(path: Path) -> onnxruntime.InferenceSession:
+def session(graph: bytes) -> onnxruntime.InferenceSession:
     """Session of a graph that leaves the other core to the reduction."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     # spinning threads slow their neighbours more than they win here
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # else it guesses, and its own format may name weights in other files by other means
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def checked_session(
-    path: Path, card: Card, outputs: tuple[str, ...], counted: str
+    graph: bytes, card: Card, outputs: tuple[str, ...], counted: str
 ) -> onnxruntime.InferenceSession:
     """Session of a graph that is the one its card describes.
 
     Parameters
     ----------
+    graph
+        Content of its file.
     outputs
         Names it must give.
     counted
@@ -41,7 +43,7 @@ def checked_session(
     ValueError
         If it is another graph.
     """
-    made = session(path)
+    made = session(graph)
     told = made.get_modelmeta().custom_metadata_map
     if told.get("card_schema") != CARD_SCHEMA or told.get("bundle") != card.name:
         said = f"{told.get('bundle')!r} of {told.get('card_schema')!r}"
@@ -70,8 +72,8 @@ class _Graph:
     #: the output whose last axis is the card's parameters
     counted: str
 
-    def __init__(self, path: Path, card: Card) -> None:
-        self._session = checked_session(path, card, self.outputs, self.counted)
+    def __init__(self, graph: bytes, card: Card) -> None:
+        self._session = checked_session(graph, card, self.outputs, self.counted)
 
 
 class Predictor(_Graph):

@@ -1,6 +1,8 @@
 """Model bundles: found, checked and refused with a reason, chosen by element and edge."""
 
+import hashlib
 import logging
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -8,12 +10,16 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from exafsd.contract.card import CARD_FILE, EQUATION_FILE, PINN_FILE, Card, file_sha256
+from exafsd.contract.card import CARD_FILE, EQUATION_FILE, PINN_FILE, Card
 from exafsd.inference.predictor import Equation, Predictor
 from exafsd.inference.readout import Readout
 from exafsd.spectra import Edge
 
 log = logging.getLogger(__name__)
+#: In every graph that keeps weights in another file, whatever tensor they belong to: the key under
+#: which onnxruntime looks up which file, after its length as protobuf writes it, 8, or 8 with zeros
+#: after it. (Given a graph as bytes, onnxruntime would look for the file in the current folder.)
+OUTSIDE = re.compile(rb"[\x08\x00]location")
 
 
 class BundleError(ValueError):
@@ -36,12 +42,18 @@ def shipped_folder() -> Path:
 
 
 def read_card(folder: Path) -> Card:
-    """Card of a bundle, its files checked against their hashes.
+    """Card of a bundle, its files checked, see `read_bundle`."""
+    return read_bundle(folder)[0]
+
+
+def read_bundle(folder: Path) -> tuple[Card, dict[str, bytes]]:
+    """Card of a bundle, and its graphs, each read once: what runs is what was checked.
 
     Raises
     ------
     BundleError
-        If the card is missing or invalid, or a graph is missing or differs from its hash.
+        If the card is missing or invalid, or a graph is missing, differs from its hash, or has
+        weights in another file, of which there is no hash.
     """
     path = folder / CARD_FILE
     if not path.is_file():
@@ -50,16 +62,23 @@ def read_card(folder: Path) -> Card:
         card = Card.model_validate_json(path.read_text())
     except (ValidationError, OSError, UnicodeDecodeError) as error:
         raise BundleError(f"{path} is not a valid card: {error}") from None
+    graphs: dict[str, bytes] = {}
     for name in (PINN_FILE, EQUATION_FILE):
         graph = folder / name
         if not graph.is_file():
             raise BundleError(f"{folder}: {name} is missing")
-        if file_sha256(graph) != card.sha256[name]:
+        graphs[name] = graph.read_bytes()
+        if hashlib.sha256(graphs[name]).hexdigest() != card.sha256[name]:
             raise BundleError(
                 f"{graph} does not have the SHA-256 of its card: it was changed or damaged;"
                 " export the bundle again"
             )
-    return card
+        if OUTSIDE.search(graphs[name]):
+            raise BundleError(
+                f"{graph} has weights in another file (ONNX external data), which the SHA-256 of"
+                " its card does not cover: save it with its weights inside, and write the card anew"
+            )
+    return card, graphs
 
 
 def load_bundle(folder: Path) -> Bundle:
@@ -70,15 +89,15 @@ def load_bundle(folder: Path) -> Bundle:
     BundleError
         If it must not be used.
     """
-    card = read_card(folder)
-    graph = folder / PINN_FILE
+    card, graphs = read_bundle(folder)
+    name = PINN_FILE
     try:
-        predictor = Predictor(graph, card)
-        graph = folder / EQUATION_FILE
-        equation = Equation(graph, card)
+        predictor = Predictor(graphs[name], card)
+        name = EQUATION_FILE
+        equation = Equation(graphs[name], card)
         Readout(card)
     except Exception as error:  # onnxruntime raises its own kinds on bad graphs
-        raise BundleError(f"{graph} cannot be run: {error}") from None
+        raise BundleError(f"{folder / name} cannot be run: {error}") from None
     return Bundle(folder, card, predictor, equation)
 
 

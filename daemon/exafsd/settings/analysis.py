@@ -45,14 +45,20 @@ class EnergyColumn(_Frozen):
         default=0.0,
         description="degrees taken off the encoder's angle, or the metadata key that has it",
     )
-    pulses_per_degree: float = Field(default=360000.0, gt=0, description="for the unit pulses")
+    units: dict[str, EnergyUnit] = Field(
+        default_factory=dict, description="key to its unit, where the descriptor has none"
+    )
+    pulses_per_degree: float | str = Field(
+        default=360000.0, description="for the unit pulses, or the metadata key that has it"
+    )
 
 
 class Adapter(_Frozen):
     """Names of a beamline. Data keys are tried as given, metadata also as dotted paths.
 
     A name may be one string or a list of alternatives of which the first present counts;
-    `iff` is different: all elements present are summed.
+    `iff` is different: all elements present are summed. ``KEY/COLUMN`` is a column of a table in
+    an external file, ``@KEY`` stands for the names that the metadata list at KEY.
     """
 
     energy: EnergyColumn = Field(description="where the energy is; a name alone is its key")
@@ -89,11 +95,13 @@ class Adapter(_Frozen):
     )
     dark: dict[str, float | str] = Field(
         default_factory=dict,
-        description="signal name to the reading without beam, taken off it; or its metadata key",
+        description="signal name to the reading without beam, taken off it; or its metadata key,"
+        " KEY|0 where a missing one is to count as 0",
     )
     gain: dict[str, float | str] = Field(
         default_factory=dict,
-        description="signal name to its amplifier's gain, divided out; or its metadata key",
+        description="signal name to its amplifier's gain, divided out; or its metadata key,"
+        " 10**KEY where it is an exponent",
     )
     delay: dict[str, float] = Field(
         default_factory=dict,
@@ -128,29 +136,68 @@ PRESETS: dict[str, dict[str, Any]] = {
         "context": ["temperature"],
         "truth": {n: f"truth_{n}" for n in ("r", "sigma2", "n_s02", "e0", "c3")},
     },
-    # NSLS-II BMM: step scans; metadata under XDI, dead-time corrected fluorescence columns
+    # NSLS-II BMM, step scans. github.com/NSLS-II-BMM/profile_collection at 7e70f246, startup/BMM:
+    # keys in xafs.py and user_ns/detectors.py (ion chambers, their gains and darks already in the
+    # record), metadata in metadata.py. Of the Xspress3, xafs.py lists the dead-time corrected
+    # elements of the edge in XDI._dtc; DTC1-4 are those of the analog detector before it (ml.py).
     "bmm": {
         "energy": {"key": ["dcm_energy"], "unit": "eV"},
         "i0": ["I0"],
         "it": ["It"],
         "ir": ["Ir"],
-        "iff": ["DTC1", "DTC2", "DTC3", "DTC4"],
+        "iff": ["@XDI._dtc", "DTC1", "DTC2", "DTC3", "DTC4"],
         "element": ["XDI.Element.symbol"],
         "edge": ["XDI.Element.edge"],
         "sample": ["XDI.Sample.name"],
-        "context": ["XDI.Sample.temperature"],
+        # Linkam stage in degrees C; Lakeshore, in K
+        "context": ["XDI.Sample.temperature", "temperature_a", "temperature_b"],
     },
-    # NSLS-II ISS and QAS: fly scans, analog pizza box and encoder, 360000 pulses a degree
+    # NSLS-II ISS. Fly scans: analog pizza box and encoder in files, one stream each (profile
+    # NSLS-II-ISS/profile_collection at 511303e8: 33-apb.py, 30-detectors.py, 60-plan_metadata.py).
+    # NSLS-II-ISS/xas at 4a9818c3 reads them (db_io.py, xray.py): counts are 360,000 a degree and
+    # negative, angle_offset is taken off their absolute value, d is 3.1356 angstrom whatever
+    # mono_d_spacing says, ch1_offset to ch4_offset are in mV. The gains (10**ch1_amp_gain) only
+    # add a constant to mu or scale it, and are left out. Step scans have the means of the box.
     "iss": {
         "energy": {
-            "key": ["hhm_energy", "mono1_energy", "pb9_enc1", "pb1_enc1"],
-            "d_spacing": "mono_d_spacing",
+            "key": ["hhm_energy", "pb9_enc1/encoder", "pb9_enc1"],
+            "units": {"hhm_energy": "eV", "pb9_enc1/encoder": "pulses", "pb9_enc1": "pulses"},
+            "d_spacing": 3.1356,
             "angle_offset": "angle_offset",
         },
-        "i0": ["apb_ave_ch1", "i0"],
-        "it": ["apb_ave_ch2", "it"],
-        "ir": ["apb_ave_ch3", "ir"],
-        "iff": ["apb_ave_ch4", "iff"],
+        "i0": ["apb_stream/i0", "apb_ave_ch1_mean", "apb_ave_ch1"],
+        "it": ["apb_stream/it", "apb_ave_ch2_mean", "apb_ave_ch2"],
+        "ir": ["apb_stream/ir", "apb_ave_ch3_mean", "apb_ave_ch3"],
+        "iff": ["apb_stream/iff", "apb_ave_ch4_mean", "apb_ave_ch4"],
+        "dark": {
+            "i0": "ch1_offset|0",
+            "it": "ch2_offset|0",
+            "ir": "ch3_offset|0",
+            "iff": "ch4_offset|0",
+        },
+        "sample": ["sample_name", "name"],
+    },
+    # NSLS-II QAS, alike (NSLS2/qas-profile-collection at 6e39f8a5: 10-detectors.py, 29-apb.py,
+    # 85-apb_plans.py; NSLS-II-QAS/xas at 6661f43e: db_io.py, xray.py). Its encoder has 26222.222
+    # counts a degree, and its hc of 12400 with d of 3.1356 is hc itself with d of 3.1352.
+    "qas": {
+        "energy": {
+            "key": ["mono1_energy", "pb1_enc1/encoder", "pb1_enc1"],
+            "units": {"mono1_energy": "eV", "pb1_enc1/encoder": "pulses", "pb1_enc1": "pulses"},
+            "d_spacing": 3.1352004,
+            "angle_offset": "angle_offset",
+            "pulses_per_degree": 26222.222,
+        },
+        "i0": ["apb_stream/i0", "apb_stream_c/i0", "apb_ave_ch1_mean", "apb_ave_c_ch1_mean"],
+        "it": ["apb_stream/it", "apb_stream_c/it", "apb_ave_ch2_mean", "apb_ave_c_ch2_mean"],
+        "ir": ["apb_stream/ir", "apb_stream_c/ir", "apb_ave_ch3_mean", "apb_ave_c_ch3_mean"],
+        "iff": ["apb_stream/iff", "apb_stream_c/iff", "apb_ave_ch4_mean", "apb_ave_c_ch4_mean"],
+        "dark": {
+            "i0": "ch1_offset|0",
+            "it": "ch2_offset|0",
+            "ir": "ch3_offset|0",
+            "iff": "ch4_offset|0",
+        },
         "sample": ["sample_name", "name"],
     },
     # ophyd-async with a PandA: positions and averaged amplifiers captured to one HDF5 file
