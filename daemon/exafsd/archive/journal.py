@@ -303,7 +303,7 @@ def _records(path: Path, report: Callable[[str], None] | None = None) -> Iterato
                 length, end = unpacker.tell() - end, unpacker.tell()
                 name, document = loads(content.read(length))
                 yield name, document
-        except (msgpack.OutOfData, CodecError, ValueError, TypeError) as error:
+        except (msgpack.OutOfData, ValueError, TypeError) as error:
             if report:
                 report(f"{path.name} is incomplete after byte {end} of {size}: {error!r}")
 

@@ -11,7 +11,6 @@ from exafsd.contract.vocabulary import Reason
 from exafsd.settings.analysis import Adapter
 from exafsd.spectra import Floats, SpectrumError
 
-
 #: before the key of a gain's exponent
 EXPONENT = "10**"
 #: a metadata key, which may hold an exponent and have a number for where it is missing
@@ -57,7 +56,7 @@ def _correction(kind: str, name: str, told: float | str, find: Callable[[str], A
             value = find(words["key"])
             value = words["default"] if value is None else value
     with suppress(TypeError, ValueError, OverflowError):
-        number = float(value)
+        number = float(value)  # type: ignore[arg-type]  # what is no number is told below
         if isinstance(told, str) and told.startswith(EXPONENT):
             number = 10.0**number
     if not math.isfinite(number) or (kind == "gain" and number == 0):
