@@ -6,7 +6,7 @@ from exafsd.client.keys import ClientKeys
 from exafsd.client.recovery import Event
 from exafsd.client.subscriber import DEFAULT_ADDRESS, AsyncSubscriber, Subscriber
 from exafsd.client.tables import rows, to_pandas, to_xarray
-from exafsd.contract.frames import FrameError, Message
+from exafsd.contract.frames import FrameError, Message, latest
 
 __all__ = [
     "DEFAULT_ADDRESS",
@@ -20,6 +20,7 @@ __all__ = [
     "Message",
     "NoAnswer",
     "Subscriber",
+    "latest",
     "rows",
     "to_pandas",
     "to_xarray",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exafsd.contract.columns import PLAIN, SHELL, Row, fields, part, parts, shell_rows
-from exafsd.contract.frames import ARRAY_UNITS, Message, stacked
+from exafsd.contract.frames import ARRAY_UNITS, Message, latest, stacked
 
 if TYPE_CHECKING:
     import pandas  # pyright: ignore[reportMissingTypeStubs]
@@ -40,11 +40,11 @@ def _common(header: dict[str, Any]) -> Row:
 def rows(messages: Iterable[Message]) -> list[Row]:
     """Results and rejections as flat rows: one per shell, one where there are no shells.
 
-    Parameters of the network keep their names (``r``, ``r_std``, in angstrom), those of the polish
+    Of a sweep that was published again only the latest revision counts. Parameters of the network keep their names (``r``, ``r_std``, in angstrom), those of the polish
     begin with ``polish_``; ``e0_shift`` is of the shell's phase.
     """
     table: list[Row] = []
-    for message in messages:
+    for message in latest(messages):
         if message.header["kind"] in ("result", "rejected"):
             common = _common(message.header)
             table += [common | shell for shell in shell_rows(message.header)]
@@ -80,7 +80,7 @@ def to_xarray(messages: Iterable[Message]) -> "xarray.Dataset":
         If xarray is not installed.
     """
     xr = _needed("xarray", "to_xarray")
-    results = [message for message in messages if message.header["kind"] == "result"]
+    results = [message for message in latest(messages) if message.header["kind"] == "result"]
     common = [_common(message.header) for message in results]
     found: dict[str, Any] = {
         name: ("spectrum", [row.get(name) for row in common])

@@ -1,7 +1,7 @@
 """A message as ZeroMQ frames: topic, JSON header, one raw buffer per array."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,6 +97,21 @@ def decode(frames: Sequence[bytes], headers_only: bool = False) -> Message:
     except (ValueError, KeyError, TypeError) as error:
         raise FrameError(f"the arrays do not fit their header: {error}") from None
     return Message(topic, header, arrays)
+
+
+def latest(messages: Iterable[Message]) -> list[Message]:
+    """Messages without outcomes of which there is a higher revision under the same id."""
+    every = list(messages)
+    highest: dict[str, int] = {}
+    for message in every:
+        id_, revision = message.header.get("id", ""), message.header.get("revision", 1)
+        highest[id_] = max(revision, highest.get(id_, 1))
+    return [
+        message
+        for message in every
+        if message.header.get("revision", 1) == highest[message.header.get("id", "")]
+        or "id" not in message.header
+    ]
 
 
 def stacked(messages: Sequence[Message], name: str) -> NDArray[Any] | None:

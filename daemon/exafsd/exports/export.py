@@ -4,6 +4,7 @@ from pathlib import Path
 
 from exafsd.archive.catalog import open_catalog
 from exafsd.archive.results import find_result_run, messages
+from exafsd.contract.frames import latest
 
 
 def export(catalog: str, uid: str, path: Path) -> str:
@@ -34,7 +35,7 @@ def export(catalog: str, uid: str, path: Path) -> str:
     try:
         run = find_result_run(opened, uid)
         start = run.metadata["start"]
-        outcomes = list(messages(run))
+        outcomes = latest(messages(run))
     finally:
         opened.context.close()
     made = f"results of run {start['original_run_uid']}, analysed by exafsd"

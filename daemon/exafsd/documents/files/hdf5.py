@@ -68,7 +68,7 @@ class _Group:
 
     def __init__(self) -> None:
         self.table = Table({}, {})
-        self.origin: dict[str, tuple[int, int]] = {}
+        self.origin: dict[str, tuple[str, int]] = {}
 
     def add(self, name: str, data: Any) -> None:
         """Read a dataset."""
@@ -141,10 +141,10 @@ class _Walk:
         return False
 
 
-def _identity(node: Any) -> tuple[int, int]:
+def _identity(node: Any) -> tuple[str, int]:
     """File and place in it, by which an object is the same however it is reached."""
     info: Any = h5py.h5o.get_info(node.id)  # type: ignore[attr-defined]  # not in the stubs
-    return info.fileno, info.addr
+    return str(Path(node.file.filename).resolve()), info.addr
 
 
 def _by_number(name: str) -> list[tuple[int, str]]:

@@ -11,6 +11,10 @@ from exafsd.settings.analysis import Adapter
 from exafsd.spectra import Floats
 
 
+#: units of detectors' readings; other words in brackets belong to the name, as in ln(I0/It)
+UNIT = re.compile(r"[munpµ]?[AVs]|[kM]?Hz|cps|c/s|cts|a\.?u\.?|arb\.?.*|K|°?C|%", re.IGNORECASE)
+
+
 @dataclass(frozen=True)
 class File:
     """A file to be read: its bytes, the names of its columns, where links in it may lead."""
@@ -48,9 +52,11 @@ class Contents:
 def name_and_unit(cell: str) -> tuple[str, str]:
     """Name and unit of a column, ``Energy (eV)`` or ``Energy/eV``; without a unit it is empty."""
     cell = cell.strip(" \t\"'").rstrip("*")
-    bracketed = re.fullmatch(r"(.+?)(\s*)[(\[]([^()\[\]]*)[)\]]", cell)
-    if bracketed and (bracketed[2] or unit_of(bracketed[3])):
-        return bracketed[1], bracketed[3]
+    bracketed = re.fullmatch(r"(.+?)(\s*)([(\[])([^()\[\]]*)[)\]]", cell)
+    if bracketed:
+        name, blank, bracket, unit = bracketed.groups()
+        if blank or bracket == "[" or unit_of(unit) or UNIT.fullmatch(unit):
+            return name, unit
     name, slash, unit = cell.rpartition("/")
     return (name.strip(), unit.strip()) if slash and unit_of(unit) else (cell, "")
 

@@ -155,10 +155,13 @@ def _row(line: str, block: _Block, path: Path) -> list[str] | None:
     Inside a table a cell may be no number, as where a counter has overflowed.
     """
     cells = _cells(line, path)
-    numbers = sum(not math.isnan(_number(cell)) for cell in cells)
+    are = [cell.lower() == "nan" or not math.isnan(_number(cell)) for cell in cells]
+    numbers = sum(are)
     if block.rows and len(cells) == len(block.rows[-1]):
         return cells if 2 * numbers >= len(cells) else None
-    return cells if 2 * numbers > len(cells) and not math.isnan(_number(cells[0])) else None
+    if block.rows and re.match(r"[-+.*\d]", line):
+        return cells  # cut off, or run together: its point is lost, and not silently
+    return cells if 2 * numbers > len(cells) and are[0] else None
 
 
 def _cells(line: str, path: Path) -> list[str]:
