@@ -4,8 +4,8 @@ import copy
 
 import numpy as np
 import pytest
-from test_documents import SWEEPS, feed, problems_of, sweeps_of
 
+from documents_in import SWEEPS, feed, problems_of, sweeps_of
 from exafsd.documents.corrections import corrections
 from exafsd.settings.analysis import Analysis, adapter
 from exafsd.spectra import SpectrumError

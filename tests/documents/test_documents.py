@@ -1,6 +1,5 @@
 """Documents in, sweeps out: shapes, chunking, names, units, context, trouble."""
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -8,45 +7,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from documents_in import SWEEPS, feed, make_router, problems_of, sweeps_of
 from exafsd.documents.energy import HC
-from exafsd.documents.items import Began, Ended, Trouble
-from exafsd.documents.router import Router
+from exafsd.documents.items import Began, Ended
 from exafsd.documents.splitter import TurningSplitter
 from exafsd.settings.analysis import Analysis, adapter
-from exafsd.spectra import Sweep
 from simulated import shapes
 from simulated.hostile import corpus
-from synthetic import METADATA, sweep_columns
-
-SWEEPS = [sweep_columns(i, points=120) for i in range(4)]
-
-
-def make_router(roots=(), analysis=None, patience=0.2):
-    return Router(
-        analysis or Analysis(),
-        clock=time.monotonic,
-        asset_roots=tuple(roots),
-        asset_patience=patience,
-    )
-
-
-def feed(documents, **options):
-    router = make_router(**options)
-    items = []
-    for name, document in documents:
-        items += router.feed(name, document)
-    while router.waiting:
-        items += router.poll()
-        time.sleep(0.01)
-    return items + list(router.close())
-
-
-def sweeps_of(items):
-    return [item for item in items if isinstance(item, Sweep)]
-
-
-def problems_of(items):
-    return [item for item in items if isinstance(item, Trouble)]
+from synthetic import METADATA
 
 
 @pytest.mark.parametrize(

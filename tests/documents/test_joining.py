@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_documents import SWEEPS, feed, problems_of, sweeps_of
 
+from documents_in import SWEEPS, feed, problems_of, sweeps_of
 from exafsd.documents.joiner import READINGS, Joiner
 from simulated import shapes
 from synthetic import METADATA

@@ -6,8 +6,8 @@ import h5py
 import msgpack
 import numpy as np
 import pytest
-from test_documents import SWEEPS, feed, problems_of, sweeps_of
 
+from documents_in import SWEEPS, feed, problems_of, sweeps_of
 from exafsd import codec
 from exafsd.documents.items import Ended
 from simulated import shapes

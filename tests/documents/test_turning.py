@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_documents import feed, make_router, sweeps_of
 
+from documents_in import feed, make_router, sweeps_of
 from exafsd.documents.splitter import BLOCK, TurningSplitter
 from exafsd.spectra import Sweep
 from simulated import shapes

@@ -40,8 +40,9 @@ def _common(header: dict[str, Any]) -> Row:
 def rows(messages: Iterable[Message]) -> list[Row]:
     """Results and rejections as flat rows: one per shell, one where there are no shells.
 
-    Of a sweep that was published again only the latest revision counts. Parameters of the network keep their names (``r``, ``r_std``, in angstrom), those of the polish
-    begin with ``polish_``; ``e0_shift`` is of the shell's phase.
+    Of a sweep that was published again only the latest revision counts. Parameters of the network
+    keep their names (``r``, ``r_std``, in angstrom), those of the polish begin with ``polish_``;
+    ``e0_shift`` is of the shell's phase.
     """
     table: list[Row] = []
     for message in latest(messages):

@@ -300,6 +300,8 @@ class RunAssembler:
                     first, last = rows.again.seq[[0, -1]]
                     text = f"{where}: events {first} to {last} came again and were skipped"
                     yield Trouble(Problem.REPEATED, text)
+            else:
+                yield from self._out(stream.revised())
             if rows.new is None:
                 continue
             block, binding = rows.new, arrived.binding

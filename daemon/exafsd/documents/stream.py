@@ -159,10 +159,8 @@ class Stream:
             return [self._broken_sweep(block, i, error) for i in rows]
         if block.binding.rowwise:
             return [self._row_sweep(block, i) for i in range(len(block.seq))]
-        revised = self._revised()
         points = self._aligned(self.points(block))
-        cut = [] if points is None else self.cut(points, self._name, block.received)
-        return revised + cut
+        return [] if points is None else self.cut(points, self._name, block.received)
 
     def amend(self, block: Block) -> tuple[list[Sweep], bool]:
         """Take rows that came again, as after a pause: the later reading counts.
@@ -187,8 +185,8 @@ class Stream:
             changed |= cut.changed
         return [], changed
 
-    def _revised(self) -> list[Sweep]:
-        """Sweeps whose points were measured again, once more."""
+    def revised(self) -> list[Sweep]:
+        """Sweeps whose points were measured again, once more; when all of these have come."""
         done: list[Sweep] = []
         for cut in self._cuts:
             if not cut.changed:
@@ -264,7 +262,7 @@ class Stream:
 
     def finish(self, whole: bool) -> list[Sweep]:
         """Return what is open at the end of a run; `whole` is false after an abort."""
-        revised = self._revised()
+        revised = self.revised()
         rest = None if self._aligner is None else self._aligner.finish()
         sweeps = [] if rest is None else self.cut(rest, self._name, self._received)
         return revised + sweeps + self._sweeps(self._splitter.finish(), ended=True, whole=whole)

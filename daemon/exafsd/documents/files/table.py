@@ -10,7 +10,6 @@ from exafsd.documents.energy import unit_of
 from exafsd.settings.analysis import Adapter
 from exafsd.spectra import Floats
 
-
 #: units of detectors' readings; other words in brackets belong to the name, as in ln(I0/It)
 UNIT = re.compile(r"[munpµ]?[AVs]|[kM]?Hz|cps|c/s|cts|a\.?u\.?|arb\.?.*|K|°?C|%", re.IGNORECASE)
 
