@@ -136,7 +136,7 @@ def test_iss_and_qas_fly_scans(preset, device, spec, pulses, d, wrapped, tmp_pat
     assert abs(sweep.energy.min() - ENERGY[0]) < 1 and abs(sweep.energy.max() - ENERGY[-1]) < 1
     for name, column in (("i0", I0), ("it", IT), ("ir", IR)):
         expected = np.interp(sweep.energy, ENERGY, column)
-        np.testing.assert_allclose(sweep.signals[name], expected, rtol=0.02)
+        np.testing.assert_allclose(sweep.signals[name], expected, rtol=0.05)
     assert sweep.run.sample == "Cu scan"
 
 

@@ -14,7 +14,7 @@ from exafsd.spectra import Edge, SpectrumError
 EDGE_TOLERANCE = 30.0
 #: eV below and above a tabulated edge where E0 is likely: farther off, the monochromator would
 #: have to be off by more than any oxidation state makes up for
-LIKELY = (-15.0, 20.0)
+LIKELY = (-15.0, 18.0)
 #: Edges that EXAFS is measured at.
 USUAL_EDGES = ("K", "L3", "L2", "L1")
 
@@ -68,6 +68,8 @@ def guess(e0: float, edge: str = "") -> Edge:
         for named, energy in _all_edges()
         if abs(e0 - energy) <= EDGE_TOLERANCE and edge in ("", named.edge)
     }
+    # nobody measures EXAFS at L1 where the same element has L3
+    near = {named: off for named, off in near.items() if named.edge != "L1"} or near
     likely = [named for named, off in near.items() if LIKELY[0] <= off <= LIKELY[1]]
     if len(likely) == 1 or len(near) == 1:
         return (likely or list(near))[0]
