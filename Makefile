@@ -15,7 +15,7 @@ DAEMON := .venv-daemon
 DEV := .venv
 PIP_FLAGS := --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: help demo test golden lint test-wheels tutorial-test docs bench bench-memory train schemas clean
+.PHONY: help demo test golden mutations lint test-wheels tutorial-test docs bench bench-memory train schemas clean
 
 help:
 	@echo "make demo [DEMO_SECONDS=60 DEMO_RATE=5]  simulated beamline to published results"
@@ -81,6 +81,9 @@ bench: $(DEV)/.bench
 
 bench-memory: $(DEV)/.bench
 	$(DEV)/bin/python tests/bench/bench.py memory --spectra $(SPECTRA)
+
+mutations: $(DEV)/.stamp
+	$(DEV)/bin/python tests/bench/mutations.py
 
 train: $(DEV)/.stamp
 	@for model in $(MODELS); do \

@@ -26,11 +26,11 @@ PLAIN_KINDS = "biufcSU"
 #: dtypes that are read, as numpy spells them; numpy itself takes minutes over some other texts
 DTYPE = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f(?:2|4|8|16)|c(?:8|16|32)|[SU][0-9]{1,7})")
 #: dimensions that numpy's arrays may have
-DIMENSIONS = 32
+DIMENSIONS = 64
 #: bytes of a frame beyond which its items are counted before they are made
 COUNTED = 1 << 16
-#: strings and containers in a frame, and bytes of its other items: together at most some 400 MB
-MOST_ITEMS, MOST_SCALARS = 200_000, 1 << 25
+#: strings and containers in a frame, and bytes of its other items: together at most some 200 MB
+MOST_ITEMS, MOST_SCALARS = 300_000, 1 << 23
 #: nested containers that are sent; what lies deeper is sent as "..."
 DEEPEST = 100
 #: characters of an object that is sent as text
@@ -75,7 +75,10 @@ def dumps(value: Any) -> bytes:
     try:
         return bytes(msgpack.packb(value, default=_encode, strict_types=True) or b"")
     except Exception:  # objects of anybody's making may raise anything
-        return bytes(msgpack.packb(plain(value), default=_encode) or b"")
+        try:
+            return bytes(msgpack.packb(plain(value), default=_encode) or b"")
+        except Exception:
+            return bytes(msgpack.packb(_text(value)) or b"")
 
 
 def plain(value: Any) -> Any:
@@ -157,7 +160,7 @@ def _of_array(array: NDArray[Any]) -> Any:
     """Arrays of dates, objects and the like as lists; odd ones as text."""
     if isinstance(array, np.ma.MaskedArray):  # what is masked is no number
         number = array.dtype.kind in "iuf"
-        return np.where(array.mask, np.nan, array.data) if number else array.tolist()
+        return np.where(array.mask, np.nan, array.data) if number else _plain(array.tolist(), ())
     if array.size and array.dtype.kind in "mM":
         return array.astype(str)
     if array.size and array.dtype.kind in "OV" and array.size < MOST_ITEMS:
@@ -167,7 +170,7 @@ def _of_array(array: NDArray[Any]) -> Any:
 
 def _key(key: Any) -> Any:
     """Key of a dictionary as it may be read again."""
-    if key is None or type(key) in (bool, float, bytes) or isinstance(key, (str, int)):
+    if key is None or isinstance(key, (str, int, float, bytes, np.generic)):
         return _plain(key, ())
     return _text(key)
 

@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -18,6 +19,8 @@ from typing import Any
 RESTARTS = 3
 #: the live spectra come first
 NICENESS = 10
+#: bytes that tell how long an item is, and that a pipe which is ready takes at once (PIPE_BUF)
+SIZE, ATOMIC = 8, 512
 #: s that a killed process may take to be gone
 ENDED = 1.0
 #: what goes wrong where a worker, or who has started it, is gone
@@ -39,6 +42,7 @@ class Worker:
             [sys.executable, "-P", "-c", f"from {module} import {serve}; {serve}()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            bufsize=0,
             env={**os.environ, **single},
             start_new_session=True,  # out of reach of the terminal's Ctrl-C
         )
@@ -47,17 +51,30 @@ class Worker:
         self.pid = process.pid
         self.kill, self.wait = process.kill, process.wait
 
-    def send(self, item: Any) -> None:
-        """Give the process an item; raises one of `GONE` where it has died."""
-        pickle.dump(item, self._to)
-        self._to.flush()
+    def send(self, item: Any, patience: float | None = None) -> None:
+        """Give the process an item; raises one of `GONE` where it is dead, or does not take it."""
+        end = None if patience is None else time.monotonic() + patience
+        left = memoryview(_framed(item))
+        while left:
+            _wait_for([], [self._to], end)
+            # so much goes into a pipe that is ready without waiting; without an end all of it
+            left = left[os.write(self._to.fileno(), left if end is None else left[:ATOMIC]) :]
 
     def receive(self, patience: float | None = None) -> Any:
         """Next answer; raises one of `GONE` where none comes within `patience` s, or ever."""
-        # without patience several answers may have come at once, and be in the buffer already
-        if patience is not None and not select.select([self._back], [], [], patience)[0]:
-            raise TimeoutError(f"no answer within {patience:.0f} s")
-        return pickle.load(self._back)  # noqa: S301  # our own process, by a pipe
+        end = None if patience is None else time.monotonic() + patience
+        size = int.from_bytes(self._exactly(SIZE, end), "little")
+        return pickle.loads(self._exactly(size, end))  # noqa: S301  # our own process, by a pipe
+
+    def _exactly(self, size: int, end: float | None) -> bytearray:
+        data = bytearray()
+        while len(data) < size:
+            _wait_for([self._back], [], end)
+            part = os.read(self._back.fileno(), size - len(data))
+            if not part:
+                raise EOFError("the process has ended")
+            data += part
+        return data
 
     def finish(self) -> None:
         """Say that no more items come."""
@@ -86,8 +103,25 @@ def serving() -> Iterator[tuple[Callable[[], Any], Callable[[Any], None]]]:
     os.dup2(2, 1)  # libraries print
 
     def answer(item: Any) -> None:
-        pickle.dump(item, answers)
+        answers.write(_framed(item))
         answers.flush()
 
+    def take() -> Any:
+        size = int.from_bytes(sys.stdin.buffer.read(SIZE), "little")
+        return pickle.loads(sys.stdin.buffer.read(size))  # noqa: S301  # our parent's, by a pipe
+
     with suppress(EOFError, BrokenPipeError, pickle.UnpicklingError):
-        yield lambda: pickle.load(sys.stdin.buffer), answer  # noqa: S301  # our parent's, by a pipe
+        yield take, answer
+
+
+def _framed(item: Any) -> bytes:
+    data = pickle.dumps(item, pickle.HIGHEST_PROTOCOL)
+    return len(data).to_bytes(SIZE, "little") + data
+
+
+def _wait_for(readers: list[Any], writers: list[Any], end: float | None) -> None:
+    """Wait until a pipe is ready; raises TimeoutError at time.monotonic() `end`."""
+    if end is not None and not any(
+        select.select(readers, writers, [], max(end - time.monotonic(), 0.0))
+    ):
+        raise TimeoutError("the process does not answer")

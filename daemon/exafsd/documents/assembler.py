@@ -1,6 +1,6 @@
 """One run's documents to sweeps, by direct dispatch on the document name."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,8 @@ class RunAssembler:
         if stream is None:
             stream = self._streams[binding.stream] = Stream(binding, self._setting)
             self._joined(stream)
+            if binding.problem is not None and self._join is not None:
+                self._join[1].refuse(binding)
         self._described[str(document["uid"])] = stream, binding
         yield from self._bound(stream, binding)
 
@@ -283,36 +285,55 @@ class RunAssembler:
                 " an XAFS scan, name its columns under [adapter]",
             )
 
-    def _rows(self, stream: Stream, blocks: list[Block]) -> Iterator[Sweep | Trouble]:
-        """Blocks of rows to sweeps, through the join where energy and signals are apart."""
+    def _rows(self, stream: Stream, blocks: Iterable[Block]) -> Iterator[Sweep | Trouble]:
+        """Blocks of rows to sweeps; what goes wrong with one is told, and the next is read."""
+        for block in blocks:
+            try:
+                yield from self._block(stream, block)
+            except Exception as error:  # whatever is in a document, the next one is still read
+                where = f"run {self.run.uid}, stream {stream.binding.stream!r}"
+                text = f"{where}: {type(error).__name__}: {error}; the rows were skipped"
+                yield Trouble(Problem.BAD_DOCUMENT, text)
+
+    def _block(self, stream: Stream, arrived: Block) -> Iterator[Sweep | Trouble]:
+        """Rows to sweeps, through the join where energy and signals are apart."""
         where = f"run {self.run.uid}, stream {stream.binding.stream!r}"
-        for arrived in blocks:
-            if arrived.outside and arrived.error not in self._refused:
-                self._refused.add(str(arrived.error))
-                yield Trouble(Problem.ASSET_REFUSED, f"run {self.run.uid}, {arrived.error}")
-            rows = stream.numbering.take(arrived, where, arrived.binding.rowwise)
-            if rows.trouble is not None:
-                yield rows.trouble
-            if rows.again is not None:
-                sweeps, changed = stream.amend(rows.again)
-                yield from self._out(sweeps)
-                if not sweeps and not changed:
-                    first, last = rows.again.seq[[0, -1]]
-                    text = f"{where}: events {first} to {last} came again and were skipped"
-                    yield Trouble(Problem.REPEATED, text)
-            else:
-                yield from self._out(stream.revised())
-            if rows.new is None:
-                continue
-            block, binding = rows.new, arrived.binding
-            self._setting.context.remember(binding, block)
-            if binding.has_energy and binding.has_signals:
-                yield from self._out(stream.accept(block))
-            elif self._join is not None and (binding.has_energy or binding.has_signals):
-                joiner, target = self._join
-                points = joiner.push(binding.stream, stream.points(block, stamps=True))
-                if points is not None and joiner.base is not None:
-                    yield from self._out(target.cut(points, joiner.base, block.received))
+        if arrived.outside and arrived.error not in self._refused:
+            self._refused.add(str(arrived.error))
+            yield Trouble(Problem.ASSET_REFUSED, f"run {self.run.uid}, {arrived.error}")
+        rows = stream.numbering.take(arrived, where, arrived.binding.rowwise)
+        if rows.trouble is not None:
+            yield rows.trouble
+        if rows.again is not None:
+            self._setting.context.remember(arrived.binding, rows.again)
+            yield from self._again(stream, rows.again, where)
+        else:
+            yield from self._out(stream.revised())
+        if rows.new is None:
+            return
+        block, binding = rows.new, arrived.binding
+        self._setting.context.remember(binding, block)
+        if binding.has_energy and binding.has_signals:
+            yield from self._out(stream.accept(block))
+        elif self._join is not None and (binding.has_energy or binding.has_signals):
+            joiner, target = self._join
+            if block.error is not None:
+                yield from self._out(target.accept(block))
+                return
+            points = joiner.push(binding.stream, stream.points(block, stamps=True))
+            if points is not None and joiner.base is not None:
+                yield from self._out(target.cut(points, joiner.base, block.received))
+
+    def _again(self, stream: Stream, block: Block, where: str) -> Iterator[Sweep | Trouble]:
+        """Rows that came again: the later reading counts, where that is possible."""
+        if not block.binding.columns:
+            return
+        sweeps, changed = stream.amend(block)
+        yield from self._out(sweeps)
+        if not sweeps and not changed:
+            first, last = block.seq[[0, -1]]
+            text = f"{where}: events {first} to {last} came again, or too late, and were skipped"
+            yield Trouble(Problem.REPEATED, text)
 
     def _out(self, sweeps: list[Sweep]) -> list[Sweep]:
         self._gave_sweeps |= bool(sweeps)

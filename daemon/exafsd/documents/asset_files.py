@@ -171,6 +171,9 @@ def _pizza_box(path: Path) -> Rows:
     _check_table(path)
     values = np.fromfile(path, "<i4")
     table = values[: len(values) // 10 * 10].reshape(-1, 10)
+    table = table[table[:, 8] > 1]  # rows that were never filled
+    if not len(table):
+        raise NotYet(f"{path} has no rows yet")
     times = table[:, 8] + table[:, 9] * TICK
     back = np.flatnonzero(np.diff(times) < 0)  # what follows is of an earlier scan
     end = int(back[0]) + 1 if back.size else len(times)
@@ -186,6 +189,8 @@ def _pizza_encoder(path: Path) -> Rows:
     _check_table(path)
     table = np.loadtxt(path, usecols=(0, 1, 2), ndmin=2)
     table = table[table[:, 0] > 1]  # rows that were never filled
+    if not len(table):
+        raise NotYet(f"{path} has no rows yet")
     counts = np.where(table[:, 2] > 0, table[:, 2] - WRAP, table[:, 2])
     return Rows(table[:, 0] + table[:, 1] * 1e-9, {"encoder": counts})
 

@@ -29,6 +29,7 @@ class AssetReader:
         self._lock = threading.Lock()
         self._worker: Worker | None = None
         self._ready = False
+        self._began = 0.0
         self._left_alone: dict[str, float] = {}  # path to time.monotonic() until when
         self._resting = 0.0
         self._failed = 0.0
@@ -53,11 +54,7 @@ class AssetReader:
                 text = f"{requests[0].path} could not be read: the file system does not answer"
                 return [Answer("not_yet", text=text)] * len(requests)
             try:
-                worker = self._started()
-                if not self._ready:
-                    self._ready = worker.receive(START) == "ready"
-                worker.send(requests)
-                return worker.receive(PATIENCE)
+                return self._asked(requests)
             except GONE as error:
                 self._bury()
                 now = time.monotonic()
@@ -71,6 +68,34 @@ class AssetReader:
                 self.troubles.append(f"{text}; the process that reads files is started anew")
                 return [Answer("not_yet", text=text)] * len(requests)
 
+    def _asked(self, requests: list[Request]) -> list[Answer]:
+        """Ask the process, once more where it has died meanwhile for some other reason."""
+        for last in (False, True):
+            worker = self._started()
+            if not self._ready and not self._has_started(worker):
+                text = "the process that reads external files is starting"
+                return [Answer("not_yet", text=text)] * len(requests)
+            try:
+                worker.send(requests, PATIENCE)
+                return worker.receive(PATIENCE)
+            except TimeoutError:
+                raise
+            except GONE as error:
+                if last:
+                    raise
+                self._bury()
+                self.troubles.append(f"the process that reads external files has died: {error}")
+        raise AssertionError  # the second turn returns or raises
+
+    def _has_started(self, worker: Worker) -> bool:
+        """Whether the process is ready; raises TimeoutError if it is not for too long."""
+        try:
+            self._ready = worker.receive(PATIENCE) == "ready"
+        except TimeoutError:
+            if time.monotonic() - self._began > START:
+                raise
+        return self._ready
+
     def close(self) -> None:
         """End the process."""
         with self._lock:
@@ -79,6 +104,7 @@ class AssetReader:
     def _started(self) -> Worker:
         if self._worker is None:
             self._worker, self._ready = Worker("exafsd.documents.asset_files"), False
+            self._began = time.monotonic()
         return self._worker
 
     def _bury(self) -> None:

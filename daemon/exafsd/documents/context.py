@@ -33,6 +33,8 @@ class Context:
                 unit, values = binding.units.get(key), block.columns[key][-REMEMBERED:]
                 times = np.nan_to_num(block.time[-REMEMBERED:]).tolist()
                 kept += [(t, value, unit) for t, value in zip(times, values, strict=True)]
+                if len(kept) > len(values) and kept[-len(values) - 1][0] > kept[-len(values)][0]:
+                    kept.sort(key=itemgetter(0))  # two streams may have one signal
                 if len(kept) > 2 * REMEMBERED:
                     del kept[:-REMEMBERED]
 

@@ -1,7 +1,8 @@
 """Rows of a stream whose values are in files: waited for, read in order, given up in time."""
 
+import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from exafsd.documents.block import Block
 
 #: rows read from files at once
 BLOCK_ROWS = 4096
+#: s of reading after which others have their turn
+AT_ONCE = 0.5
 #: events whose arrays have not been announced that are remembered
 NOTED = 100_000
 
@@ -76,6 +79,10 @@ class External:
         """Whether rows of this stream come by stream_datum."""
         return bool(self._announced)
 
+    def keep(self, keys: frozenset[str]) -> None:
+        """Go on under another descriptor, which has these data keys."""
+        self._announced = {key: part for key, part in self._announced.items() if key in keys}
+
     def pending(self, binding: Binding) -> bool:
         """Whether rows wait for a file."""
         return bool(self._waiting) or self._available(binding) > self._row
@@ -101,6 +108,10 @@ class External:
             self._first = min(1, int(seq["start"]))  # some count from 0
         # rows are counted through the run; indices begin anew in every file
         row = int(seq["start"]) - self._first
+        if 0 <= row < self._row:
+            raise ValueError(
+                f"rows {dict(seq)} came again; the first reading of a row in a file counts"
+            )
         if count < 1 or row < 0 or int(seq["stop"]) - int(seq["start"]) != count:
             raise ValueError(f"indices {dict(indices)} and seq_nums {dict(seq)} do not agree")
         fetch = replace(file, start=row, stop=row + count, offset=begin - row)
@@ -120,37 +131,37 @@ class External:
             return 0
         return min(fetches[-1].stop for fetches in self._announced.values())
 
-    def fetch(self, binding: Binding, now: float, final: bool) -> list[Block]:
+    def fetch(self, binding: Binding, now: float, final: bool) -> Iterator[Block]:
         """Read what has become readable, in order; give up on what is past its deadline.
 
-        `final`: the run has stopped, so that no more events will bring context.
+        `final`: the run has stopped, so that no more events will bring context. Not everything is
+        read at once: a large file must not keep others waiting.
         """
-        blocks = []
-        while self._waiting:
+        end = time.monotonic() + AT_ONCE
+        while self._waiting and time.monotonic() < end:
             head = self._waiting[0]
             block = self._filled(head.block, head.fetches, late=now >= head.deadline)
             if block is None:
                 break
-            blocks.append(block)
             self._waiting.popleft()
-        while self._available(binding) > self._row:
+            yield block
+        while self._available(binding) > self._row and time.monotonic() < end:
             for fetches in self._announced.values():  # forget what is read, or a run's memory grows
                 while len(fetches) > 1 and fetches[0].stop <= self._row:
                     fetches.pop(0)
             parts = {key: fetches[0] for key, fetches in self._announced.items()}
             self._row = max(self._row, *(fetch.start for fetch in parts.values()))
-            end = min(fetch.stop for fetch in parts.values())
-            until = min(end, self._row + self._most)
+            last = min(fetch.stop for fetch in parts.values())
+            until = min(last, self._row + self._most)
             most = self._most
             block = self._announced_block(binding, parts, until, now >= self._deadline, final)
             if block is None and self._most < most:
                 continue  # such rows are read fewer at once
             if block is None:
                 break
-            blocks.append(block)
             # of a part that cannot be read one block is rejected: its size is only a claim
-            self._row = until if block.error is None else end
-        return blocks
+            self._row = until if block.error is None else last
+            yield block
 
     def _announced_block(
         self, binding: Binding, parts: Mapping[str, Fetch], stop: int, late: bool, final: bool
@@ -189,6 +200,9 @@ class External:
                 return None
             if answer.kind != "rows":
                 text = f"{key}: {answer.text or 'too many rows'}"
+                if block.binding.tables:  # whose points have numbers of their own
+                    self._points += 1
+                    block = replace(block, seq=np.array([self._points]))
                 return replace(block, error=text, outside=answer.kind == "outside")
             if isinstance(answer.value, Rows):
                 table = answer.value

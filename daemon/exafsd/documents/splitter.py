@@ -120,7 +120,16 @@ class TurningSplitter:
     def _joined(self) -> dict[str, NDArray[Any]]:
         if len(self._chunks) == 1:
             return dict(self._chunks[0])
-        return {n: np.concatenate([chunk[n] for chunk in self._chunks]) for n in self._chunks[0]}
+        # a stream that was described anew may have other columns
+        names = dict.fromkeys(name for chunk in self._chunks for name in chunk)
+        return {name: np.concatenate([_column(c, name) for c in self._chunks]) for name in names}
+
+
+def _column(chunk: Columns, name: str) -> NDArray[Any]:
+    """Column of a chunk, empty where it has none."""
+    if name in chunk:
+        return chunk[name]
+    return np.full(len(chunk["energy"]), None if name.startswith("row:") else np.nan)
 
 
 def put(points: dict[str, NDArray[Any]], columns: Columns) -> bool:
@@ -133,12 +142,15 @@ def put(points: dict[str, NDArray[Any]], columns: Columns) -> bool:
     there = points["seq"][at] == columns["seq"]
     changed = False
     for name in points if there.any() else ():
+        if name == "gap" or name not in columns:
+            continue
         before, after = points[name][at[there]], columns[name][there]
-        if before.dtype == object or np.array_equal(before, after, equal_nan=True):
+        known = before.dtype == object  # context alone is no other reading
+        if not known and np.array_equal(before, after, equal_nan=True):
             continue
         points[name] = points[name].copy()  # what came may be read-only
         points[name][at[there]] = after
-        changed = True
+        changed |= not known
     return changed
 
 

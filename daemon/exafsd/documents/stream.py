@@ -40,8 +40,6 @@ HELD_SECONDS = 10.0
 _NO_SIGNAL = ("time", "seq", "gap", "row:")
 #: sweeps cut from points that may still be revised, and rows whose readings are told apart
 REVISED_SWEEPS, REVISED_ROWS = 2, 10_000
-#: values of an array that tell one measurement from another
-TELLING = 64
 
 
 @dataclass(frozen=True)
@@ -129,8 +127,17 @@ class Stream:
         """Go on under another descriptor; return the events held under the last one."""
         held = self.flush()
         self.binding = binding
-        self._broken = self._broken or _unusable(binding)
+        self.external.keep(binding.keys)
+        self.refuse(binding)
         return held
+
+    def refuse(self, binding: Binding) -> None:
+        """Note that sweeps cannot be analysed if a binding is unusable.
+
+        Where a row is a sweep that holds for its rows alone, else for what is cut from here on.
+        """
+        unusable = self._setting.refused or _unusable(binding)
+        self._broken = unusable if binding.rowwise else self._broken or unusable
 
     def _check(self, event: Mapping[str, Any]) -> None:
         """Refuse an event that would spoil those held beside it."""
@@ -156,6 +163,7 @@ class Stream:
         if block.error is not None:
             error = SpectrumError(Reason.ASSET_MISSING, block.error)
             rows = range(len(block.seq)) if block.binding.rowwise else range(1)
+            self._rows |= {int(number): (-1, 1) for number in block.seq[: len(rows)]}
             return [self._broken_sweep(block, i, error) for i in rows]
         if block.binding.rowwise:
             return [self._row_sweep(block, i) for i in range(len(block.seq))]
@@ -316,23 +324,28 @@ class Stream:
     def _row_sweep(self, block: Block, i: int, again: bool = False) -> Sweep:
         binding = block.binding
         row = {key: values[i] for key, values in block.columns.items()}
-        columns: dict[str, NDArray[Any]] = {}
+        readings: dict[str, NDArray[Any]] = {}
         broken = None
         key = ""
         try:
             for role, key in binding.columns.items():
                 if key not in row:
                     raise _missing(key)
-                columns[role] = self._column(binding, role, row[key]).ravel()
+                readings[role] = np.asarray(row[key], float).ravel()
         except (TypeError, ValueError) as error:
             broken = error if isinstance(error, SpectrumError) else _not_numbers(key, error)
         if binding.axis is not None:
-            columns["energy"] = self._column(binding, "energy", binding.axis)
+            readings["energy"] = binding.axis
+        # before dark readings are taken off zeros
+        raw, readings, flags = without_padding(readings.pop("energy", np.empty(0)), readings)
+        readings["energy"] = raw
+        columns = {role: self._column(binding, role, array) for role, array in readings.items()}
         number = int(block.seq[i])
-        energy, columns, flags = without_padding(columns.pop("energy", np.empty(0)), columns)
+        energy = columns.pop("energy", np.empty(0))
         return self._sweep(
             number=number,
             columns={"energy": energy, **columns},
+            binding=binding,
             row=row,
             acquired=(None, _finite(block.time[i])),
             received=block.received,
@@ -343,8 +356,9 @@ class Stream:
 
     def _revision(self, number: int, columns: Mapping[str, NDArray[Any]], again: bool) -> int:
         """Revision of a row; 1 of one that only came twice, with the same readings."""
-        telling = (a[:: max(1, a.size // TELLING)].tobytes() for a in columns.values())
-        digest = zlib.crc32(b"".join(telling))
+        digest = 0
+        for column in columns.values():
+            digest = zlib.crc32(np.ascontiguousarray(column).view("u1"), digest)
         before, revision = self._rows.get(number, (digest, 1))
         if again and digest == before:
             return 1
@@ -375,6 +389,7 @@ class Stream:
         flown: bool = False,
         revision: int = 1,
         broken: SpectrumError | None = None,
+        binding: Binding | None = None,
     ) -> Sweep:
         energy = columns.pop("energy", np.empty(0))
         context = self._setting.context
@@ -386,7 +401,7 @@ class Stream:
             signals=_summed(columns),
             direction=direction(energy),
             acquired=acquired,
-            context=context.of(row, self.binding, acquired[1]),
+            context=context.of(row, binding or self.binding, acquired[1]),
             truth=context.truth_of(row),
             flags=flags,
             received=received,

@@ -73,6 +73,16 @@ class RunningAverage:
         self._sum = self._sum + member.mu
         return self._mean(spectrum) if len(self._members) > 1 else None
 
+    def amend(self, spectrum: Spectrum) -> None:
+        """Put a spectrum that was measured again in the place of the earlier one."""
+        numbers = [member.number for member in self._members]
+        if spectrum.id.sweep.number not in numbers:
+            return
+        at, member = numbers.index(spectrum.id.sweep.number), self._member(spectrum)
+        if member is not None and INCOMPLETE.isdisjoint(spectrum.quality):
+            self._sum = self._sum + member.mu - self._members[at].mu
+            self._members[at] = member
+
     def _member(self, spectrum: Spectrum) -> _Member | None:
         """Spectrum on the average's grid; None where it covers another range."""
         grid, energy = self._energy, spectrum.energy

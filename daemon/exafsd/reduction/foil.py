@@ -24,6 +24,8 @@ SLACK = 5.0
 BEYOND = 10.0
 #: an edge that lasts: means over this many eV before and after it are compared; a glitch is shorter
 LASTING = 15.0
+#: points about the edge without which it cannot be told where it is
+FEWEST = 12
 #: the edge of the foil is looked for this near to a named edge first, eV
 NEAR = 100.0
 #: rise at a foil's edge in units of the usual one elsewhere in the scan, below which it is none
@@ -90,7 +92,7 @@ class Reference:
         """
         slope = Derivative(energy, mu)
         rough = _rise(slope, energy, near)
-        if rough is None:
+        if rough is None or np.count_nonzero(np.abs(energy - rough) < 4 * LASTING) < FEWEST:
             return None
         e0 = _position(slope, energy, mu, rough)
         low = max(e0 + window[0], energy[0] + WIDTH + SLACK)

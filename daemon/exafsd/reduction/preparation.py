@@ -51,8 +51,7 @@ def spectra(sweep: Sweep, memory: RunMemory) -> list[Spectrum | Rejected]:
     for channel in channels_of(sweep, settings.channels):
         for spectrum in _of_channel(memory, measured, channel, foil):
             mean = None
-            first = sweep.revision == 1  # a sweep is in an average once
-            if settings.average.n > 1 and isinstance(spectrum, Spectrum) and first:
+            if settings.average.n > 1 and isinstance(spectrum, Spectrum):
                 mean = _average(memory, spectrum)
             if mean is None or settings.average.singles:
                 prepared.append(spectrum)
@@ -233,6 +232,9 @@ def _average(memory: RunMemory, spectrum: Spectrum) -> Spectrum | None:
     average = memory.averages.get(key)
     if average is None:
         average = memory.averages[key] = RunningAverage(settings)
+    if sweep.revision > 1:  # a sweep is in an average once
+        average.amend(spectrum)
+        return None
     return average.add(spectrum)
 
 
