@@ -67,15 +67,17 @@ def changed(document, rng):
         elif what == 2 and isinstance(inner, dict):
             other = list(inner)[rng.integers(len(inner))]
             inner[path[-1]], inner[other] = inner[other], inner[path[-1]]
-        elif (
-            what == 3 and getattr(inner[path[-1]], "dtype", None) == float and inner[path[-1]].size
-        ):
+        elif what == 3 and _is_column(inner[path[-1]]):
             array = inner[path[-1]].ravel()
             array[rng.integers(array.size, size=5)] = rng.choice([np.nan, np.inf, 0, -1, 1e300])
             inner[path[-1]] = array
         else:
             inner[path[-1]] = copy.deepcopy(JUNK[rng.integers(len(JUNK))])
     return copied
+
+
+def _is_column(value):
+    return isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.size > 0
 
 
 def cost(documents, position, replacement, folder):

@@ -2,7 +2,6 @@
 
 import logging
 import struct
-import time
 import tracemalloc
 
 import msgpack
@@ -87,15 +86,13 @@ BOMBS = {
 def test_a_frame_that_would_grow_is_refused_at_once(name):
     bomb = BOMBS[name]
     tracemalloc.start()
-    started = time.process_time()
     try:
         with pytest.raises(codec.CodecError):
             codec.loads(bomb)
-        seconds, (_, peak) = time.process_time() - started, tracemalloc.get_traced_memory()
+        _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak < max(10 * len(bomb), 32 * MEGA)
-    assert seconds < 3  # a hundred times more without the limits
 
 
 @pytest.mark.parametrize(

@@ -143,17 +143,21 @@ def test_that_there_is_no_foil_is_said_once():
     assert [m.kind for m in third] == ["result", "result"]
 
 
+def steps(outcomes):
+    return [[m.edge_step.value for m in own] for own in outcomes]
+
+
 def test_a_revision_is_published_under_its_id_and_counts_once():
     analysis = transmission(average=Average(n=2), calibration=Calibration(source="foil"))
     sweeps = [a_sweep(number=n, behind=8979.0, seed=n) for n in (1, 2, 3)]
     again = a_sweep(number=2, behind=8979.0, seed=7, revision=2)
     plain = outcomes(*sweeps, analysis=analysis)
+    better = outcomes(sweeps[0], replace(again, revision=1), sweeps[2], analysis=analysis)
     revised = outcomes(*sweeps[:2], again, sweeps[2], analysis=analysis)
     (one,) = revised.pop(2)
     assert (one.id, one.revision) == (plain[1][0].id, 2)
-    assert [[m.edge_step for m in own] for own in revised] == [
-        [m.edge_step for m in own] for own in plain
-    ]
+    assert steps(revised[:2]) == steps(plain[:2])
+    np.testing.assert_allclose(steps(revised[2:]), steps(better[2:]))  # the average has it, too
     messages = [Message("", m.model_dump(), {}) for m in (*revised[1], one, *revised[2])]
     kept = [(m.header["id"], m.header["revision"]) for m in latest(messages)]
     assert (one.id, 2) in kept and (one.id, 1) not in kept

@@ -82,7 +82,7 @@ class Journal:
             target = self._target(document, name)
             target.append(record, sync=self._fsync == "always")
             self._learn(name, document, target)
-            if name == "stop" and target.uid:
+            if name == "stop" and not isinstance(target, _Orphans):
                 self._end(target)
         except OSError as error:
             self._fail(Problem.DISK, f"the journal in {self._folder} cannot be written: {error}")

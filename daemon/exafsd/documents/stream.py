@@ -358,7 +358,7 @@ class Stream:
         """Revision of a row; 1 of one that only came twice, with the same readings."""
         digest = 0
         for column in columns.values():
-            digest = zlib.crc32(np.ascontiguousarray(column).view("u1"), digest)
+            digest = zlib.crc32(np.ascontiguousarray(column).tobytes(), digest)
         before, revision = self._rows.get(number, (digest, 1))
         if again and digest == before:
             return 1

@@ -424,8 +424,11 @@ class Analysis(_Frozen):
     @cached_property
     def canonical(self) -> bytes:
         """These settings as the JSON that is hashed."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return text.encode()
+        settings = self.model_dump(mode="json")
+        energy = settings["adapter"]["energy"]
+        if not energy["units"]:  # settings that do without it keep the hash they had before it
+            del energy["units"]
+        return json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()
 
     @cached_property
     def sha256(self) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from exafsd.spectra import SpectrumError
 MAGIC = b"\x89HDF\r\n\x1a\n"
 #: groups in each other, and bytes of a dataset; a spectrum needs neither
 DEEPEST, LARGEST = 32, 1 << 28
+#: links that may follow each other
+LINKS = 16
 #: scalars of a file that say what was measured
 NAMES = {"element": "element", "edge": "edge", "sample_name": "sample"}
 
@@ -35,15 +38,17 @@ def read_hdf5(file: File) -> Contents:
     path = file.path
     groups: dict[str, _Group] = {}
     header: dict[str, Any] = {}
-    walk = _Walk((path.parent, *file.roots))
     try:
-        with h5py.File(path, "r") as opened:
+        with ExitStack() as stack:
+            walk = _Walk((path.parent, *file.roots), stack)
+            opened = stack.enter_context(h5py.File(path, "r"))
             attributes: dict[str, Any] = dict(opened.attrs)
-            for parent, last, data in walk.datasets(opened, "", path.parent, ()):
+            for parent, last, data in walk.datasets(opened, "", path.parent, 0):
                 if last in NAMES and data.shape == ():
                     header.setdefault(NAMES[last], _string(data[()]))
                 elif data.ndim in (1, 2) and data.dtype.kind in "iuf":
-                    groups.setdefault(parent, _Group()).add(last, data)
+                    wanted = bool(columns_by_role([last], file.adapter))
+                    groups.setdefault(parent, _Group()).add(last, data, wanted)
     except Exception as error:  # h5py raises whatever a broken file makes it hit
         raise SpectrumError(
             Reason.UNREADABLE,
@@ -70,52 +75,67 @@ class _Group:
         self.table = Table({}, {})
         self.origin: dict[str, tuple[str, int]] = {}
 
-    def add(self, name: str, data: Any) -> None:
-        """Read a dataset."""
-        self.table.columns[name] = np.asarray(data[()], float)
+    def add(self, name: str, data: Any, wanted: bool) -> None:
+        """Read a dataset, if it is wanted; else note its name."""
+        self.table.columns[name] = np.asarray(data[()], float) if wanted else np.empty(0)
         self.origin[name] = _identity(data)
-        if "units" in data.attrs:
-            self.table.units[name] = _string(data.attrs["units"])
+        for key in data.attrs:
+            if key.lower() in ("units", "unit"):
+                self.table.units[name] = _string(data.attrs[key])
 
 
 class _Walk:
     """The datasets of a file and of those it links to; `unread`: what was left out, and why."""
 
-    def __init__(self, roots: tuple[Path, ...]) -> None:
+    def __init__(self, roots: tuple[Path, ...], stack: ExitStack) -> None:
         self._roots = [root.resolve() for root in roots]
+        self._stack = stack  # of files that are open
+        self._visited: set[tuple[str, int]] = set()
         self.unread: list[str] = []
 
     def datasets(
-        self, group: Any, name: str, folder: Path, parents: tuple[Any, ...]
+        self, group: Any, name: str, folder: Path, depth: int
     ) -> Iterator[tuple[str, str, Any]]:
-        """Name of the group, name in it, and dataset; depth first, in the order of the names."""
-        parents = (*parents, _identity(group))
+        """Name of the group, name in it, and dataset; each group once, in the names' order."""
+        if _identity(group) in self._visited or depth > DEEPEST:
+            return
+        self._visited.add(_identity(group))
         for key in sorted(group, key=_by_number):
             inner = f"{name}/{key}"
-            link = group.get(key, getlink=True)
-            if isinstance(link, h5py.ExternalLink):
-                target = (folder / str(link.filename)).resolve()
-                if self._may_open(target, inner):
-                    with h5py.File(target, "r") as other:
-                        node = other.get(link.path)
-                        yield from self._below(node, name, key, target.parent, parents)
-            else:
-                yield from self._below(group.get(key), name, key, folder, parents)
-
-    def _below(
-        self, node: Any, name: str, key: str, folder: Path, parents: tuple[Any, ...]
-    ) -> Iterator[tuple[str, str, Any]]:
-        if node is None:
-            self.unread.append(f"{name}/{key} is a link that leads nowhere")
-        elif isinstance(node, h5py.Dataset):
-            if self._may_read(node, f"{name}/{key}"):
+            node, place = self._member(group, key, folder, inner, LINKS)
+            if isinstance(node, h5py.Group):
+                yield from self.datasets(node, inner, place, depth + 1)
+            elif isinstance(node, h5py.Dataset) and self._may_read(node, inner):
                 yield name, key, node
-        elif (
-            isinstance(node, h5py.Group)
-            and len(parents) < DEEPEST
-            and _identity(node) not in parents  # links may lead in a circle
-        ):
-            yield from self.datasets(node, f"{name}/{key}", folder, parents)
+
+    def _member(
+        self, group: Any, key: str, folder: Path, name: str, links: int
+    ) -> tuple[Any, Path]:
+        """Object of a name in a group and the folder of its file; None where links lead nowhere."""
+        link = group.get(key, getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            target = (folder / str(link.filename)).resolve()
+            if not self._may_open(target, name):
+                return None, folder
+            try:
+                group = self._stack.enter_context(h5py.File(target, "r"))
+            except OSError as error:
+                self.unread.append(f"{name} leads to {target}, which cannot be read: {error}")
+                return None, folder
+            folder, path = target.parent, str(link.path)
+        elif isinstance(link, h5py.SoftLink):
+            path = str(link.path)
+        else:
+            return group.get(key), folder
+        node = group.file if path.startswith("/") else group
+        for part in filter(None, path.split("/")):
+            if links == 0 or not isinstance(node, h5py.Group) or part not in node:
+                self.unread.append(f"{name} is a link that leads nowhere")
+                return None, folder
+            node, folder = self._member(node, part, folder, name, links - 1)
+            if node is None:
+                return None, folder
+        return node, folder
 
     def _may_open(self, target: Path, name: str) -> bool:
         """Whether an external link may be followed."""

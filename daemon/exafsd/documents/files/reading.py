@@ -18,7 +18,7 @@ from exafsd.documents.direction import direction
 from exafsd.documents.energy import energy_scale
 from exafsd.documents.files.hdf5 import is_hdf5, read_hdf5
 from exafsd.documents.files.table import Contents, File, Table, columns_by_role
-from exafsd.documents.files.text import XDI, is_text, read_columns, read_xdi_file
+from exafsd.documents.files.text import is_text, is_xdi, read_columns, read_xdi_file
 from exafsd.documents.items import Trouble
 from exafsd.documents.padding import without_padding
 from exafsd.documents.splitter import MIN_LEG, TurningSplitter
@@ -48,7 +48,7 @@ class FileReader(NamedTuple):
 #: own.
 READERS: tuple[FileReader, ...] = (
     FileReader("HDF5", is_hdf5, read_hdf5),
-    FileReader("XDI", XDI.match, read_xdi_file),
+    FileReader("XDI", is_xdi, read_xdi_file),
     FileReader("columns of numbers", is_text, read_columns),
 )
 #: how files begin that are something else, what they are, and what to do
@@ -203,8 +203,16 @@ def _points_first(energy: Floats, shape: tuple[int, ...]) -> bool | None:
     if energy.ndim == 1:
         fits = [len(energy) == n for n in shape]
         return None if fits[0] == fits[1] else fits[0]
-    down, across = (float(np.median(np.ptp(energy, axis=axis))) for axis in (0, 1))
-    return None if not max(down, across) > 10 * min(down, across) else down > across
+    down, across = (_ordered(energy, axis) for axis in (0, 1))
+    return None if down == across else down
+
+
+def _ordered(energy: Floats, axis: int) -> bool:
+    """Whether energies go one way along an axis, as they do from point to point."""
+    if energy.shape[axis] < MIN_LEG:
+        return False
+    signs = np.sign(np.diff(energy, axis=axis))
+    return bool((np.abs(signs.mean(axis=axis)) > 0.9).all())
 
 
 def _legs(

@@ -10,8 +10,11 @@ from exafsd.documents.energy import unit_of
 from exafsd.settings.analysis import Adapter
 from exafsd.spectra import Floats
 
-#: units of detectors' readings; other words in brackets belong to the name, as in ln(I0/It)
-UNIT = re.compile(r"[munpµ]?[AVs]|[kM]?Hz|cps|c/s|cts|a\.?u\.?|arb\.?.*|K|°?C|%", re.IGNORECASE)
+#: units of detectors' readings; other words in brackets belong to the name, as in mu (ref)
+UNIT = re.compile(
+    r"[munpµ]?[AVs]|amp(ere)?s?|volts?|[kM]?Hz|cps|c/s|cts|a\.?u\.?|arb\.?.*|K|°?C|%|-|1|",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -51,27 +54,25 @@ class Contents:
 def name_and_unit(cell: str) -> tuple[str, str]:
     """Name and unit of a column, ``Energy (eV)`` or ``Energy/eV``; without a unit it is empty."""
     cell = cell.strip(" \t\"'").rstrip("*")
-    bracketed = re.fullmatch(r"(.+?)(\s*)([(\[])([^()\[\]]*)[)\]]", cell)
-    if bracketed:
-        name, blank, bracket, unit = bracketed.groups()
-        if blank or bracket == "[" or unit_of(unit) or UNIT.fullmatch(unit):
-            return name, unit
+    bracketed = re.fullmatch(r"([^(\[]+)[(\[]([^()\[\]]*)[)\]]", cell)
+    if bracketed and (unit_of(bracketed[2]) or UNIT.fullmatch(bracketed[2])):
+        return bracketed[1].rstrip(), bracketed[2]
     name, slash, unit = cell.rpartition("/")
     return (name.strip(), unit.strip()) if slash and unit_of(unit) else (cell, "")
 
 
 def columns_by_role(names: Iterable[str], adapter: Adapter) -> dict[str, list[str]]:
     """Column names by role, spelt as in the file; `iff` may have several."""
-    spelt = {_comparable(name): name for name in reversed(list(names))}
+    spelt = {comparable(name): name for name in reversed(list(names))}
     roles: dict[str, list[str]] = {}
     for role, keys in {"energy": adapter.energy.key, **adapter.signals}.items():
-        alike = (_comparable(key) for key in keys)
+        alike = (comparable(key) for key in keys)
         present = list(dict.fromkeys(spelt[key] for key in alike if key in spelt))
         if present:
             roles[role] = present if role == "iff" else present[:1]
     return roles
 
 
-def _comparable(name: str) -> str:
+def comparable(name: str) -> str:
     """Name without case, signs and unit."""
     return re.sub(r"\W+", "_", name_and_unit(name)[0].lower()).strip("_")

@@ -1,9 +1,11 @@
 """Tables in text: XDI, SPEC, CSV and plain columns, one table in a file or several."""
 
+import csv
 import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,28 @@ import numpy as np
 from larch.io.xafs_beamlines import GenericBeamlineData, guess_beamline
 
 from exafsd.contract.vocabulary import Reason
-from exafsd.documents.files.table import Contents, File, Table, columns_by_role, name_and_unit
+from exafsd.documents.energy import unit_of
+from exafsd.documents.files.table import (
+    Contents,
+    File,
+    Table,
+    columns_by_role,
+    comparable,
+    name_and_unit,
+)
 from exafsd.settings.analysis import Adapter
 from exafsd.spectra import SpectrumError
 
 #: first line of an XDI file
 XDI = re.compile(rb"(?:\xef\xbb\xbf)?\s*#\s*XDI/", re.IGNORECASE)
 #: signs that a line of a header begins with
-COMMENT = tuple("#;!%*<")
+COMMENT = tuple("#;!%*<@")
+#: characters of a line of a header that may name columns
+LONGEST_LINE = 4096
+#: what is a unit and no name of a column
+BARE_UNITS = {"ev", "kev", "deg", "degree", "degrees", "mdeg", "rad"}
+#: columns that XDI may number
+MOST_COLUMNS = 4096
 #: fewer rows of numbers than that are part of a header, where there is a longer table
 FEWEST_ROWS = 8
 #: share of rows that may have another number of cells: cut off, or run into each other
@@ -28,6 +44,11 @@ ODD_ROWS = 0.02
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?")
 #: Fortran's double precision
 DOUBLE = re.compile(r"([+-]?[\d.]+)[dD]([+-]?\d+)")
+#: units of a d-spacing in angstrom
+LENGTHS = {
+    "": 1.0, "a": 1.0, "\u00e5": 1.0, "\u212b": 1.0, "ang": 1.0, "angstrom": 1.0,
+    "nm": 10.0, "nanometer": 10.0, "nanometre": 10.0, "pm": 0.01,
+}  # fmt: skip
 #: begins a scan in a SPEC file, and names its columns
 SPEC_SCAN, SPEC_LABELS = "#S ", "#L "
 
@@ -38,12 +59,20 @@ class _Block:
 
     header: list[str] = field(default_factory=list[str])
     rows: list[list[str]] = field(default_factory=list[list[str]])
+    delimiter: str = " "
     lines: list[str] = field(default_factory=list[str])
 
     @property
     def width(self) -> int:
         """Cells that most rows have."""
         return Counter(map(len, self.rows)).most_common(1)[0][0]
+
+
+def is_xdi(content: bytes) -> object:
+    """Whether a file begins as XDI does, in whatever encoding."""
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        content = content[:64].decode("utf-16", "ignore").encode()
+    return XDI.match(content)
 
 
 def is_text(content: bytes) -> bool:
@@ -63,14 +92,15 @@ def read_xdi_file(file: File) -> Contents:
     """
     blocks = _blocks(file)
     metadata = _xdi_header(blocks[0].header)
-    columns: Mapping[str, str] = metadata.get("column", {})
-    numbered = {int(n): words.split(maxsplit=1) for n, words in columns.items() if n.isdigit()}
-    numbered = {n: words for n, words in numbered.items() if words}
-    names = [numbered.get(n + 1, [f"col{n + 1}"])[0] for n in range(max(numbered, default=0))]
-    # beamlines add the channel's name to the unit: eV || 13BMA:E:Energy
-    units = {words[0]: words[1].partition("||")[0] for words in numbered.values() if words[1:]}
+    names, units = _xdi_columns(metadata)
     tables: list[Table] = []
     for block in blocks:
+        own = _xdi_header(block.header)
+        if own.get("element", {}) not in ({}, metadata.get("element", {})):
+            text = f"{file.path} holds spectra of several elements: give each a file of its own"
+            raise SpectrumError(Reason.AMBIGUOUS_COLUMNS, text)
+        if "column" in own:
+            names, units = _xdi_columns(own)
         labels = _label_line(block, file.adapter)
         if names and labels and _contradict(names, labels, file.adapter):
             raise _mismatch(file.path, block, [*names, "and, in the line of labels,", *labels])
@@ -97,13 +127,24 @@ def _xdi_header(header: list[str]) -> dict[str, dict[str, str]]:
     return families
 
 
+def _xdi_columns(metadata: Mapping[str, Mapping[str, str]]) -> tuple[list[str], dict[str, str]]:
+    """Names of the numbered columns, and units by name."""
+    numbered = {
+        int(n): words.split(maxsplit=1)
+        for n, words in metadata.get("column", {}).items()
+        if words and re.fullmatch(r"[0-9]{1,4}", n) and 0 < int(n) <= MOST_COLUMNS
+    }
+    names = [numbered.get(n + 1, [f"col{n + 1}"])[0] for n in range(max(numbered, default=0))]
+    # beamlines add the channel's name to the unit: eV || 13BMA:E:Energy
+    return names, {w[0]: w[1].partition("||")[0] for w in numbered.values() if w[1:]}
+
+
 def _length(text: str) -> float | None:
-    """Angstrom of ``3.1356``, ``3.1356 Å`` or ``0.31356 nm``; None where that is no length."""
-    item = re.match(r"([\d.]+)\s*(nm|nanomet\w+)?", text)
-    try:
-        return None if item is None else float(item[1]) * (10.0 if item[2] else 1.0)
-    except ValueError:
-        return None
+    """Angstrom of ``3.1356``, ``3.1356 Å`` or ``0.31356 nm``; None where that is no d-spacing."""
+    item = re.fullmatch(r"(\d*\.?\d+(?:[eE][+-]?\d+)?)\s*[(\[]?([^\W\d]*)[)\]]?", text.strip())
+    scale = LENGTHS.get(item[2].lower().removesuffix("s")) if item else None
+    length = float(item[1]) * scale if item and scale else 0.0
+    return length if 0.3 < length < 100 else None
 
 
 def _contradict(names: list[str], labels: list[str], adapter: Adapter) -> bool:
@@ -120,15 +161,19 @@ def _blocks(file: File) -> list[_Block]:
     """Tables of a file as rows of cells, each with the lines above it."""
     blocks = [_Block()]
     above: list[str] = []  # since the last row
+    continued = False  # a line of SPEC that ends so goes on, and is no row
     for line in _lines(file.content):
-        row = None if line.startswith(COMMENT) else _row(line, blocks[-1], file.path)
+        row, delimiter = None, " "
+        if not continued and not line.startswith(COMMENT):
+            row, delimiter = _row(line, blocks[-1], file.path)
+        continued = line.endswith("\\")
         if row is None:
             above.append(line)
             continue
-        if blocks[-1].rows and _begins_a_table(above, blocks[-1], file.adapter):
+        if blocks[-1].rows and _begins_a_table(above, row, blocks[-1], file.adapter):
             blocks.append(_Block())
         if not blocks[-1].rows:
-            blocks[-1].header = above
+            blocks[-1].header, blocks[-1].delimiter = above, delimiter
         above = []
         blocks[-1].rows.append(row)
         blocks[-1].lines.append(line)
@@ -149,23 +194,27 @@ def _lines(content: bytes) -> Iterator[str]:
     )
 
 
-def _row(line: str, block: _Block, path: Path) -> list[str] | None:
-    """Cells of a row of numbers; None where the line is no such row.
+def _row(line: str, block: _Block, path: Path) -> tuple[list[str] | None, str]:
+    """Cells of a row of numbers and what separates them; None where the line is no such row.
 
     Inside a table a cell may be no number, as where a counter has overflowed.
     """
-    cells = _cells(line, path)
+    cells, delimiter = _cells(line, path)
+    return (cells if _is_row(cells, line, block) else None), delimiter
+
+
+def _is_row(cells: list[str], line: str, block: _Block) -> bool:
     are = [cell.lower() == "nan" or not math.isnan(_number(cell)) for cell in cells]
     numbers = sum(are)
     if block.rows and len(cells) == len(block.rows[-1]):
-        return cells if 2 * numbers >= len(cells) else None
+        return 2 * numbers >= len(cells)
     if block.rows and re.match(r"[-+.*\d]", line):
-        return cells  # cut off, or run together: its point is lost, and not silently
-    return cells if 2 * numbers > len(cells) and are[0] else None
+        return True  # cut off, or run together: its point is lost, and not silently
+    return 2 * numbers > len(cells) and (are[0] or cells[0][:1].isdigit())  # a time may come first
 
 
-def _cells(line: str, path: Path) -> list[str]:
-    """Cells of a row, separated by semicolons, tabs, commas or blanks."""
+def _cells(line: str, path: Path) -> tuple[list[str], str]:
+    """Cells of a row, separated by semicolons, tabs, commas or blanks, and by which of these."""
     words = line.split()
     if len(words) > 1 and all(map(DECIMAL_COMMA.fullmatch, words)):
         raise SpectrumError(
@@ -175,13 +224,27 @@ def _cells(line: str, path: Path) -> list[str]:
         )
     for delimiter in ";\t,":
         if delimiter in line:
-            cells = [cell.strip().strip("\"'") for cell in line.split(delimiter)]
+            cells = _separated(line, delimiter)
             if delimiter != "," and any(map(DECIMAL_COMMA.fullmatch, cells)):
+                if any("." in cell for cell in cells):
+                    raise SpectrumError(
+                        Reason.AMBIGUOUS_COLUMNS,
+                        f"{path}: {line[:60]!r} has numbers with points and with commas: which is"
+                        " the decimal point?",
+                    )
                 cells = [cell.replace(",", ".") for cell in cells]
-            if any(len(cell.split()) > 1 for cell in cells):
+            inner = [cell.split() for cell in cells]
+            if any(len(c) > 1 and not math.isnan(sum(map(_number, c))) for c in inner):
                 break  # blanks separate as well
-            return cells[:-1] if cells[-1] == "" else cells
-    return re.split(r"[\s,;]+", line.strip(" \t,;"))
+            return cells, delimiter
+    return re.split(r"[\s,;]+", line.strip(" \t,;")), " "
+
+
+def _separated(line: str, delimiter: str) -> list[str]:
+    """Cells between delimiters, which may be quoted; without an empty one at the end."""
+    (cells,) = csv.reader([line.replace("\0", "")], delimiter=delimiter, skipinitialspace=True)
+    cells = [cell.strip(" \t'") for cell in cells]
+    return cells[:-1] if cells[-1:] == [""] else cells
 
 
 def _number(cell: str) -> float:
@@ -192,14 +255,23 @@ def _number(cell: str) -> float:
         return math.nan
 
 
-def _begins_a_table(above: list[str], block: _Block, adapter: Adapter) -> bool:
-    """Whether lines between rows begin another table: a scan of SPEC, or names of columns."""
-    return any(
-        line.startswith((SPEC_SCAN, SPEC_LABELS))
-        or line in block.header[-1:]
-        or any(_is_labels(names, adapter) for names in _splits(line))
-        for line in above
-    )
+def _begins_a_table(above: list[str], row: list[str], block: _Block, adapter: Adapter) -> bool:
+    """Whether lines between rows begin another table: a scan of SPEC, or names of columns.
+
+    The same names again, as at the head of a page, do so only where the first column begins anew.
+    """
+    if any(line.startswith((SPEC_SCAN, SPEC_LABELS)) for line in above):
+        return True
+    known = _label_line(block, adapter)
+    last = [_number(cells[0]) for cells in block.rows[-2:]]
+    goes_on = len(last) == 2 and (last[1] - last[0]) * (_number(row[0]) - last[1]) >= 0
+    for line in above:
+        fitting = [n for n in _splits(line, block.delimiter) if len(n) == len(row)]
+        if any(_is_labels(names, adapter) and names != known for names in fitting):
+            return True
+        if fitting and not goes_on and re.search(r"[^\W\d_]", line):
+            return True
+    return False
 
 
 def _tables_only(blocks: list[_Block], path: Path) -> list[_Block]:
@@ -213,6 +285,8 @@ def _tables_only(blocks: list[_Block], path: Path) -> list[_Block]:
             continue
         block.header = [*header, *block.header]
         header = []
+        if block.rows[0][0] == str(len(block.rows) - 1):  # says how many rows follow
+            del block.rows[0]
         tables.append(block)
     if longest < 2 or max(block.width for block in tables) < 2:
         raise SpectrumError(Reason.UNREADABLE, f"{path} holds no table of numbers")
@@ -233,10 +307,11 @@ def _table(block: _Block, file: File, names: list[str] | None = None) -> Table:
     rows = [row if len(row) == width else ["nan"] * width for row in block.rows]
     numbers = np.array([[_number(cell) for cell in row] for row in rows]).T
     labels = names or _labels(block, file)
-    if len(labels) != width:
+    if len(labels) != width or any(label.lower() in BARE_UNITS for label in labels):
         raise _mismatch(file.path, block, labels)
     named = [name_and_unit(label) for label in labels]
-    repeated = [name for name, count in Counter(name for name, _ in named).items() if count > 1]
+    counts = Counter(comparable(name) for name, _ in named)
+    repeated = [name for name, _ in named if counts[comparable(name)] > 1]
     if any(columns_by_role([name], file.adapter) for name in repeated):
         raise SpectrumError(
             Reason.AMBIGUOUS_COLUMNS,
@@ -246,7 +321,13 @@ def _table(block: _Block, file: File, names: list[str] | None = None) -> Table:
         name if name not in repeated else f"{name}_col{i + 1}": numbers[i]
         for i, (name, _) in enumerate(named)
     }
-    return Table(columns, {name: unit for name, unit in named if unit})
+    units = {name: unit for name, unit in named if unit}
+    for line in block.header[-2:]:  # a line of units below that of names
+        for words in _splits(line, block.delimiter):
+            if len(words) == width and unit_of(words[0]):
+                below = zip(named, words, strict=True)
+                units = {name: word for (name, _), word in below} | units
+    return Table(columns, units)
 
 
 def _labels(block: _Block, file: File) -> list[str]:
@@ -261,9 +342,11 @@ def _labels(block: _Block, file: File) -> list[str]:
     header = [line for line in block.header if re.search(r"[^\W_]", line)]
     beamline: Any = guess_beamline(header)
     if beamline is not GenericBeamlineData:
-        return [str(label) for label in beamline(header).get_array_labels()]
+        with suppress(Exception):  # Larch's classes raise whatever a header makes them hit
+            return [str(label) for label in beamline(header).get_array_labels()]
     if header:
-        fitting = [names for names in _splits(header[-1]) if len(names) == block.width]
+        splits = _splits(header[-1], block.delimiter)
+        fitting = [names for names in splits if len(names) == block.width]
         if fitting:
             return fitting[0]
     # two columns without any words are energy and mu; beside words nobody can say
@@ -278,9 +361,11 @@ def _label_line(block: _Block, adapter: Adapter) -> list[str]:
     counts.
     """
     for line in reversed(block.header):
-        splits = [names for names in _splits(line) if _is_labels(names, adapter)]
+        splits = [n for n in _splits(line, block.delimiter) if _is_labels(n, adapter)]
         if splits:
-            return next((names for names in splits if len(names) == block.width), splits[-1])
+            return next((names for names in splits if len(names) == block.width), splits[0])
+        if line.startswith((SPEC_SCAN, SPEC_LABELS)):
+            return []  # what is above is of another scan
     return []
 
 
@@ -290,17 +375,23 @@ def _is_labels(names: list[str], adapter: Adapter) -> bool:
     return "energy" in roles and len(roles) > 1
 
 
-def _splits(line: str) -> Iterator[list[str]]:
-    """Ways to split a line into names: at delimiters, at wide blanks, not before units, at all."""
+def _splits(line: str, delimiter: str) -> list[list[str]]:
+    """Ways to split a line into names: as the rows are, else at wide blanks or at all.
+
+    A unit in brackets is never a name of its own. SPEC has two blanks between names.
+    """
+    if len(line) > LONGEST_LINE:
+        return []
+    spec = line.startswith(SPEC_LABELS)
     line = re.sub(r"^(?:#[LC]\s|[#;!%*<C]+\s)?[#;!%*<\s]*", "", line).strip()
-    for delimiter in ";\t,":
-        if delimiter in line:
-            cells = [cell.strip() for cell in line.split(delimiter)]
-            yield cells[:-1] if cells[-1] == "" else cells
+    if delimiter != " " and delimiter in line:
+        return [_separated(line, delimiter)]
     words = line.replace(",", " ").replace(";", " ")
-    yield re.split(r"\s{2,}|\t", words)
-    yield re.findall(r"[^\s(\[]\S*(?:\s+[(\[][^)\]]*[)\]])?", words)
-    yield words.split()
+    wide = re.split(r"\s{2,}|\t", words)
+    single = re.findall(r"[^\s(\[]\S*(?:\s+[(\[][^)\]]*[)\]])?", words)
+    if spec and len(wide) > 1:
+        return [wide]
+    return [single, wide] if len(wide) > 1 else [single]
 
 
 def _mismatch(path: Path, block: _Block, labels: list[str]) -> SpectrumError:
