@@ -74,6 +74,7 @@ assert sweep.broken is None and np.array_equal(sweep.energy, energy)
 """,
     # a file of the new format is analysed, and the others still are
     "docs/developer/add-a-file-format.md": """
+from pathlib import Path
 from exafsd.inference.registry import Registry
 from exafsd.pipeline import Outcome
 from exafsd.service.wiring import make_pipeline, make_session
