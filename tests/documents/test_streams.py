@@ -116,6 +116,25 @@ def test_a_sweep_that_is_out_is_given_out_again_as_a_revision():
     assert problems_of(items) == []
 
 
+@pytest.mark.parametrize("apart", [True, False])
+def test_where_the_later_reading_cannot_count_the_sweep_is_flagged(apart):
+    plan = Plan()
+    names = [["energy"], ["I0", "It"]] if apart else [["energy", "I0", "It"]]
+    streams = [
+        plan.stream({n: KEYS[n] for n in part}, name=f"s{i}") for i, part in enumerate(names)
+    ]
+    rows = [*range(1, 61), *range(50, 121)]
+    for place, seq in enumerate(rows):
+        values = {"energy": ENERGY[seq - 1], "I0": I0[seq - 1], "It": IT[seq - 1]}
+        for stream, part in zip(streams, names, strict=True):
+            data = {name: float(values[name]) for name in part}
+            plan.event(stream, seq, data, at=1e9 + 0.1 * place)
+    delayed = adapter() if apart else adapter(delay={"it": 0.01})
+    items = feed(plan.stopped(), analysis=Analysis(adapter=delayed))
+    assert any(Flag.REMEASURED in sweep.flags for sweep in sweeps_of(items))
+    assert Problem.REPEATED in {problem.reason for problem in problems_of(items)}
+
+
 def test_what_only_came_twice_is_told_and_nothing_is_given_out_again():
     plan = Plan()
     stream = plan.stream()

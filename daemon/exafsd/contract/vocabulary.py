@@ -133,6 +133,13 @@ class Flag(Code):
         " times the usual distance: a disturbed sweep, or the first of a change. Three alike are a"
         " change, and the series goes on from them",
     )
+    REMEASURED = (
+        "remeasured",
+        "points were measured again; the earlier readings are in it",
+        "points were measured again under their numbers, as after a pause, and could not take the"
+        " place of the earlier ones: streams are joined on their times, or `adapter.delay` is set."
+        " Leave the sweep out, or replay the run without the delay",
+    )
     PARTIAL = (
         "partial",
         "the sweep is not complete",

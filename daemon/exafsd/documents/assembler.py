@@ -328,6 +328,8 @@ class RunAssembler:
         """Rows that came again: the later reading counts, where that is possible."""
         if not block.binding.columns:
             return
+        if self._join is not None:
+            self._join[1].stale = True
         sweeps, changed = stream.amend(block)
         yield from self._out(sweeps)
         if not sweeps and not changed:

@@ -98,6 +98,8 @@ class Stream:
         self._first: Sweep | None = None  # waits for the second, see HELD_SECONDS
         self._turned = False
         self._joined = joined
+        #: whether points came again that could not take the place of the earlier ones
+        self.stale = False
         self._cuts: deque[_Cut] = deque(maxlen=REVISED_SWEEPS)
         self._rows: OrderedDict[int, tuple[int, int]] = OrderedDict()  # number: digest, revision
         self._name = binding.stream
@@ -181,7 +183,10 @@ class Stream:
         sweeps, changed
             Revisions; whether anything is other than it was.
         """
-        if block.error is not None or self._aligner is not None or self._joined:
+        if block.error is not None:
+            return [], False
+        if self._aligner is not None:
+            self.stale = True
             return [], False
         if block.binding.rowwise:
             sweeps = [self._row_sweep(block, i, again=True) for i in range(len(block.seq))]
@@ -309,7 +314,13 @@ class Stream:
             n.removeprefix("row:"): a[middle] for n, a in columns.items() if n.startswith("row:")
         }
         gap = any(array.any() for name, array in columns.items() if name.startswith("gap"))
-        flags = {Flag.PARTIAL: cut.partial, Flag.GAP: gap, Flag.DELAY_IGNORED: self._late}
+        stale, self.stale = self.stale, False
+        flags = {
+            Flag.REMEASURED: stale,
+            Flag.PARTIAL: cut.partial,
+            Flag.GAP: gap,
+            Flag.DELAY_IGNORED: self._late,
+        }
         return self._sweep(
             number=cut.number,
             revision=cut.revision,
