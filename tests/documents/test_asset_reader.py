@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from documents_in import SWEEPS, feed, problems_of, sweeps_of
+from documents_in import SWEEPS, feed, make_router, problems_of, sweeps_of
 from exafsd.contract.vocabulary import Problem, Reason
 from exafsd.documents import asset_files
 from exafsd.documents.asset_files import Request, read_all
@@ -185,6 +185,19 @@ def test_a_reader_that_died_is_told_and_no_row_is_lost(root):
         READER._resting = 0.0
     assert [sweep.broken for sweep in sweeps_of(items)] == [None] * len(SWEEPS)
     assert {problem.reason for problem in problems_of(items)} == {Problem.ASSET_READER}
+
+
+def test_a_run_that_is_given_up_loses_no_row_however_long_reading_takes(root, monkeypatch):
+    monkeypatch.setattr("exafsd.documents.external.AT_ONCE", 0.0)  # one look reads nothing
+    monkeypatch.setattr("exafsd.documents.external.BLOCK_ROWS", 1)
+    router = make_router(roots=[root], patience=60)
+    READER.start()
+    items = []
+    for name, document in shapes.stream_assets(SWEEPS, METADATA, root):
+        items += router.feed(name, document) if name != "stop" else []
+    monkeypatch.setattr("exafsd.documents.external.AT_ONCE", 1e-4)  # a row or two at a look
+    items += router.close()
+    assert [sweep.number for sweep in sweeps_of(items)] == [1, 2, 3, 4]
 
 
 def test_a_file_outside_is_told_once_and_its_sweeps_are_rejected(root, tmp_path):

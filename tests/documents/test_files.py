@@ -143,6 +143,18 @@ def test_comments_inside_a_table_are_comments(tmp_path):
     expect(read(tmp_path / "a.dat", "# energy i0 it ir\n" + "\n".join(text)), ALL)
 
 
+def test_a_comment_that_ends_with_a_backslash_costs_no_row(tmp_path):
+    text = "# energy i0 it ir\n# saved in C:\\data\\\n" + lines()
+    expect(read(tmp_path / "a.dat", text), ALL)
+
+
+def test_spectra_of_a_multichannel_analyser_in_spec_are_no_rows(tmp_path):
+    rows = lines().splitlines()
+    mca = "\n@A 1 2 3 4\\\n 5 6 7 8\\\n 9 10 11 12\n"
+    text = "#F a\n#S 1 ascan\n#L energy  I0  It  Ir\n" + mca.join(rows) + "\n"
+    expect(read(tmp_path / "a.spec", text), ALL)
+
+
 def scan(number, rows, labels="energy  I0  It  Ir"):
     return f"#S {number}  ascan\n#D today\n#N 4\n#L {labels}\n{lines(rows)}\n\n"
 

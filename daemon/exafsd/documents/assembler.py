@@ -248,9 +248,14 @@ class RunAssembler:
     def abandon(self) -> Iterator[Sweep | Trouble]:
         """End a run that will get no more documents."""
         for stream in self._streams.values():
-            yield from self._rows(
-                stream, stream.external.fetch(stream.binding, float("inf"), final=True)
-            )
+            while (
+                stream.pending
+            ):  # a part at a time; past the deadline each gives its rows or says why
+                before = stream.external.left
+                blocks = stream.external.fetch(stream.binding, float("inf"), final=True)
+                yield from self._rows(stream, blocks)
+                if stream.external.left == before:
+                    break
         self._given_up = True
         yield from self._finish()
 

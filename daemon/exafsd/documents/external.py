@@ -75,6 +75,11 @@ class External:
             row.block = replace(row.block, received=None)
 
     @property
+    def left(self) -> tuple[int, int]:
+        """How far it has come: rows that wait, and the next row of an announced stream."""
+        return len(self._waiting), self._row
+
+    @property
     def announced(self) -> bool:
         """Whether rows of this stream come by stream_datum."""
         return bool(self._announced)

@@ -122,6 +122,13 @@ class Adapter(_Frozen):
         return {name: getattr(self, name) for name in SIGNALS if getattr(self, name)}
 
 
+#: metadata keys of the analog pizza box's offsets, mV
+PIZZA_BOX_OFFSETS = {
+    "i0": "ch1_offset|0",
+    "it": "ch2_offset|0",
+    "ir": "ch3_offset|0",
+    "iff": "ch4_offset|0",
+}
 #: Beamline names known to exafsd; `[adapter] preset = ...` starts from one of them.
 PRESETS: dict[str, dict[str, Any]] = {
     "generic": {
@@ -169,12 +176,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "it": ["apb_stream/it", "apb_ave_ch2_mean", "apb_ave_ch2"],
         "ir": ["apb_stream/ir", "apb_ave_ch3_mean", "apb_ave_ch3"],
         "iff": ["apb_stream/iff", "apb_ave_ch4_mean", "apb_ave_ch4"],
-        "dark": {
-            "i0": "ch1_offset|0",
-            "it": "ch2_offset|0",
-            "ir": "ch3_offset|0",
-            "iff": "ch4_offset|0",
-        },
+        "dark": PIZZA_BOX_OFFSETS,
         "sample": ["sample_name", "name"],
     },
     # NSLS-II QAS, alike (NSLS2/qas-profile-collection at 6e39f8a5: 10-detectors.py, 29-apb.py,
@@ -192,12 +194,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "it": ["apb_stream/it", "apb_stream_c/it", "apb_ave_ch2_mean", "apb_ave_c_ch2_mean"],
         "ir": ["apb_stream/ir", "apb_stream_c/ir", "apb_ave_ch3_mean", "apb_ave_c_ch3_mean"],
         "iff": ["apb_stream/iff", "apb_stream_c/iff", "apb_ave_ch4_mean", "apb_ave_c_ch4_mean"],
-        "dark": {
-            "i0": "ch1_offset|0",
-            "it": "ch2_offset|0",
-            "ir": "ch3_offset|0",
-            "iff": "ch4_offset|0",
-        },
+        "dark": PIZZA_BOX_OFFSETS,
         "sample": ["sample_name", "name"],
     },
     # ophyd-async with a PandA: positions and averaged amplifiers captured to one HDF5 file

@@ -161,12 +161,12 @@ def _blocks(file: File) -> list[_Block]:
     """Tables of a file as rows of cells, each with the lines above it."""
     blocks = [_Block()]
     above: list[str] = []  # since the last row
-    continued = False  # a line of SPEC that ends so goes on, and is no row
+    continued = False  # spectra in SPEC (@A) go on in the next line, which is no row
     for line in _lines(file.content):
         row, delimiter = None, " "
         if not continued and not line.startswith(COMMENT):
             row, delimiter = _row(line, blocks[-1], file.path)
-        continued = line.endswith("\\")
+        continued = line.endswith("\\") and (continued or line.startswith("@"))
         if row is None:
             above.append(line)
             continue
