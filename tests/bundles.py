@@ -13,6 +13,7 @@ from exafsd.contract.card import (
     CARD_SCHEMA,
     EQUATION_FILE,
     PINN_FILE,
+    REFINEMENT_FILE,
     KGrid,
     Parameter,
     Prior,
@@ -25,10 +26,11 @@ OPSET = 18
 
 
 def copper(**changes: Any) -> Card:
-    """Card of the shipped copper bundle with changes; its mask begins at k = 0."""
+    """Card of the shipped copper bundle with changes: no refinement; its mask begins at k = 0."""
     card = read_card(shipped_folder() / "cu-k-fcc")
     grid = KGrid(k_min=0.0, k_max_trained=card.k_grid.k_max_trained)
-    return card.model_copy(update={"k_grid": grid, **changes})
+    older = {"refinement": None, "edge_position": None}
+    return card.model_copy(update={"k_grid": grid, **older, **changes})
 
 
 def structure(formula: str, space_group: str | None = None) -> Structure:
@@ -83,12 +85,12 @@ def shipped_as(folder: Path, name: str, phase: Structure | None = None) -> Path:
     """Write a copy of the shipped copper bundle under another name, and of another phase."""
     home = folder / name
     home.mkdir(parents=True)
-    for graph in (PINN_FILE, EQUATION_FILE):
+    card = read_card(shipped_folder() / "cu-k-fcc")
+    for graph in card.sha256:
         model = onnx.load(shipped_folder() / "cu-k-fcc" / graph)
         del model.metadata_props[:]
         _name(model, name)
         onnx.save(model, home / graph)
-    card = read_card(shipped_folder() / "cu-k-fcc")
     changes: dict[str, Any] = {"name": name}
     if phase is not None:
         parameters = [p.model_copy(update={"phase": phase.phase}) for p in card.parameters]
@@ -98,7 +100,8 @@ def shipped_as(folder: Path, name: str, phase: Structure | None = None) -> Path:
 
 
 def _write_card(card: Card, home: Path) -> None:
-    sha256 = {name: file_sha256(home / name) for name in (PINN_FILE, EQUATION_FILE)}
+    names = [PINN_FILE, EQUATION_FILE] + ([REFINEMENT_FILE] if card.refinement else [])
+    sha256 = {name: file_sha256(home / name) for name in names}
     told = card.model_copy(update={"sha256": sha256, "accuracy": []})
     (home / CARD_FILE).write_text(told.model_dump_json(by_alias=True))
 

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from exafsd.contract.grid import K_GRID
 from exafsd.contract.messages import Calibrated, Candidate, ModelRef, Rejected, Result, Trust, Value
-from exafsd.contract.vocabulary import Reason
+from exafsd.contract.vocabulary import DOUBTS, Flag, Reason
 from exafsd.inference.amplitude import UNREAD, recipe_sha256, with_numbers
 from exafsd.inference.candidates import MOST
+from exafsd.inference.judgement import Judgement
+from exafsd.inference.placement import Placement
 from exafsd.inference.reading import Answer, Model, Reader, Reading, answer, read, readers
 from exafsd.inference.refinement.polish import OFF, SHED, Polished
 from exafsd.inference.refinement.polish_message import best_of, polish_message
@@ -53,12 +55,14 @@ class Outcome:
 class _Panel:
     """Who may read the spectra of an edge under some settings.
 
-    `reason` says why nobody may. `unasked` are models beyond those that can be asked.
+    `reason` says why nobody may. `unasked` are models beyond those that can be asked. `placement`
+    places E0; None where the settings have another policy.
     """
 
     readers: tuple[Reader, ...]
     reason: str | None
     unasked: tuple[str, ...] = ()
+    placement: Placement | None = None
 
 
 @dataclass(frozen=True)
@@ -174,7 +178,10 @@ class Pipeline:
         if names[:-MOST]:
             log.warning("models not asked, more than %d fit: %s", MOST, ", ".join(names[:-MOST]))
         models = [self._models[name] for name in names[-MOST:]]
-        return _Panel(readers(models, reduction), reason, tuple(names[:-MOST]))
+        placement = None
+        if reduction.e0_policy == "model":
+            placement = Placement([model.bundle.card for model in models])
+        return _Panel(readers(models, reduction), reason, tuple(names[:-MOST]), placement)
 
     def _guarded(self, cases: list[_Case], room: bool) -> list[Outcome]:
         """Outcomes of all; where something unforeseen fails, one by one."""
@@ -214,11 +221,13 @@ class Pipeline:
         jobs: list[Job] = []
         places: dict[tuple[int, int], int] = {}  # case and recipe to place among the jobs
         for i, case in enumerate(cases):
+            placement, spectrum = case.panel.placement, case.spectrum
+            e0 = placement(spectrum.energy, spectrum.mu) if placement else None
             for reader in case.panel.readers:
                 for recipe in (reader.shown_by, reader.read_by):
                     if (i, id(recipe)) not in places:
                         places[i, id(recipe)] = len(jobs)
-                        jobs.append(Job(case.spectrum, recipe, case.memory))
+                        jobs.append(Job(spectrum, recipe, case.memory, e0))
         reduced = self._reducer.reduce(jobs)
         for i, case in enumerate(cases):
             unread: list[Reading] = []
@@ -249,13 +258,10 @@ class Pipeline:
                 )
                 polish = polish_message(card, best.polished)
                 shown_best = best_of(best.polished)
+        quality = shown.quality + amplitude.quality + judgement.flags
         unasked = [Candidate(model=name, score=None) for name in case.panel.unasked]
         message = Result(
-            **outcomes.identity(
-                spectrum.id,
-                shown.quality + amplitude.quality + judgement.flags,
-                spectrum.averaged,
-            ),
+            **outcomes.identity(spectrum.id, quality, spectrum.averaged),
             e0=shown.e0,
             e0_policy=analysis.reduction.e0_policy,
             energy_shift=_shift(spectrum),
@@ -273,11 +279,7 @@ class Pipeline:
             r_factor=reading.r_factor,
             polish=polish,
             best=shown_best,
-            trust=Trust(
-                score=judgement.score,
-                in_domain=amplitude.shells is not None,
-                reason=judgement.reason,
-            ),
+            trust=_trust(judgement, quality, amplitude.shells is not None),
         )
         received = spectrum.id.sweep.received
         if received is not None:
@@ -286,6 +288,14 @@ class Pipeline:
         arrays = _arrays(best)
         sent = ((name, arrays.get(name)) for name in self._arrays)
         return Outcome(message, {n: a for n, a in sent if a is not None}, received)
+
+
+def _trust(judgement: Judgement, quality: Sequence[Flag], read: bool) -> Trust:
+    doubts = [flag.words for flag in quality if flag in DOUBTS] if read else []
+    state = "withheld" if not read else "flagged" if doubts else "trusted"
+    return Trust(
+        score=judgement.score, in_domain=read, state=state, doubts=doubts, reason=judgement.reason
+    )
 
 
 #: place of an outcome that is not there yet

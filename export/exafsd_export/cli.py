@@ -31,3 +31,18 @@ def bundle(
     for name, difference in make_bundle(model, out, spectra or []).items():
         typer.echo(f"{name}: ONNX differs from TensorFlow by {difference:.1e} of its scale")
     typer.echo(f"{out}: written")
+
+
+@app.command()
+def refinement(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle that has none.")],
+    config: Annotated[str, typer.Option(help="TOML file, or name, that it was trained by.")],
+    work: Annotated[Path, typer.Option(help="Folder for the run of FEFF.")] = Path("feff"),
+) -> None:
+    """Give an older bundle the graph and the facts that the refinement needs; no training."""
+    from exafsd_export.bundle import add_refinement
+    from exafsd_training.zoo import configurations
+
+    for name, difference in add_refinement(bundle, configurations.load(config), work).items():
+        typer.echo(f"{name}: ONNX differs from TensorFlow by {difference:.1e} of its scale")
+    typer.echo(f"{bundle}: written")

@@ -11,6 +11,7 @@ import tensorflow as tf
 from exafsd.contract import K_SIZE
 from exafsd_training.model.network import Pinn
 from exafsd_training.theory.equation import Equation
+from exafsd_training.theory.refinement import RefinementGraph
 
 #: The highest opset that tf2onnx writes; nothing here needs a later one.
 OPSET = 18
@@ -75,3 +76,17 @@ def equation_function(
         return {"chi": value, "jacobian": jacobian}
 
     return module, chi
+
+
+def refinement_function(
+    graph: RefinementGraph,
+) -> tuple[tf.Module, tf.types.experimental.PolymorphicFunction]:
+    """Groups of paths and the Jacobian as ``refinement.onnx`` computes them."""
+    module = tf.Module()
+    module.graph = graph
+
+    @tf.function(input_signature=[tf.TensorSpec((None, graph.size), tf.float32, name="theta")])
+    def waves(theta: tf.Tensor) -> dict[str, tf.Tensor]:
+        return graph(theta)
+
+    return module, waves

@@ -150,6 +150,35 @@ def evaluate(
 
 
 @app.command()
+def edge(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle, as exported.")],
+    files: Annotated[list[Path], typer.Argument(help="Measured mu(E) of the material, XDI.")],
+) -> None:
+    """Find where a material has E0 and FEFF's zero of energy; kept in the bundle's card."""
+    from exafsd_training.studies.edge_position import place_edge
+
+    place_edge(bundle, files)
+
+
+@app.command()
+def independent(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle, as exported.")],
+    config: Annotated[str, typer.Option(help="TOML file, or name, that it was trained by.")],
+    data: Annotated[Path, typer.Option(help="Folder with the configuration's measured spectra.")],
+    spectra: Annotated[int, typer.Option(min=10, help="Single spectra.")] = 300,
+    series: Annotated[int, typer.Option(min=2, help="Temperature series.")] = 32,
+    work: Annotated[Path, typer.Option(help="Folder for FEFF's runs.")] = Path("feff"),
+) -> None:
+    """Judge network and refinement by a simulator unlike training's; kept in the bundle's card."""
+    from exafsd_training.studies.independent import judge_bundle
+    from exafsd_training.zoo import configurations
+
+    chosen = configurations.load(config)
+    files = [data / one.file for one in chosen.measured if one.kind == "mu"]
+    judge_bundle(bundle, chosen, files, work, spectra, series)
+
+
+@app.command()
 def coverage(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
     spectra: Annotated[int, typer.Option(min=200, help="Simulated for each cell.")] = 2000,

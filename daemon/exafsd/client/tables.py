@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 #: fields of a header that a table has as columns, beside context and truth
 COLUMNS = (
     *PLAIN, "acquired", "averaged", "edge_step", "edge_step_std", "energy_shift",
-    "energy_shift_std", "quality", "model", "trust", "in_domain", "reason", "polish",
+    "energy_shift_std", "quality", "model", "trust", "in_domain", "trust_state", "doubts", "reason",
+    "polish",
 )  # fmt: skip
 #: arrays on the grid in k, on that in R, and on the energies of the sweep
 ON_K, ON_R = ("chi_k2", "chi_k2_pred"), ("chir_mag", "chir_mag_pred")

@@ -46,9 +46,11 @@ COLUMNS = {
     "R/Å": 9,
     "σ²/Å²": 10,
     "true R σ²": 12,
-    "trust": 5,
+    "trust": 6,
     "remarks": 6,
 }
+#: states of trust, before the score
+SIGNS = {"trusted": "✓", "flagged": "⚑", "withheld": "△"}
 #: channels as the table shows them
 SHORT = {"transmission": "trans", "fluorescence": "fluor", "reference": "ref"}
 #: s without a status after which the daemon is said to be away
@@ -113,7 +115,8 @@ def _row(header: dict[str, Any], where: str) -> list[str]:
     if header["guessed"]:
         remarks.append(f"guessed {', '.join(header['guessed'])}")
     score = header["trust"]["score"]
-    trust = "" if score is None else f"{score:.2f}"
+    trust = SIGNS.get(header["trust"].get("state", ""), "")
+    trust += "" if score is None else f" {score:.2f}"
     if not header["shells"]:
         remarks.insert(0, str(header["trust"]["reason"]))
         e0 = f"{header['e0']:.1f}"

@@ -12,6 +12,8 @@ from exafsd.contract.recipe import FitWindow, Recipe
 CARD_SCHEMA = "exafsd.card/1"
 #: Names of the two graphs and the card inside a bundle folder.
 PINN_FILE, EQUATION_FILE, CARD_FILE = "pinn.onnx", "equation.onnx", "card.json"
+#: The graph of the refinement, which older bundles do not have.
+REFINEMENT_FILE = "refinement.onnx"
 
 ParameterName = Literal["e0_shift", "n_s02", "r", "sigma2", "c3", "expansion", "fraction"]
 
@@ -112,6 +114,27 @@ class AccuracyRow(_Frozen):
     whole_stderr: float | None = None
 
 
+class IndependentRow(_Frozen):
+    """How one answer does on simulated spectra that have nothing in common with training's.
+
+    `bias`, `rms` and `std` are in the parameter's unit, of N S0^2 relative to the truth.
+    """
+
+    answer: Literal["network", "polish"]
+    parameter: Literal["r", "sigma2", "n_s02"] = Field(description="of the nearest shell")
+    spectra: int
+    coverage_90: float = Field(description="share of 90 % intervals that hold the truth")
+    bias: float
+    rms: float
+    std: float = Field(description="median of what was said")
+    slope_ratio: float | None = Field(
+        default=None, description="mean of slope read over slope put in, of temperature series"
+    )
+    change_error: float | None = Field(
+        default=None, description="mean error of the change over a whole series"
+    )
+
+
 class Calibration(_Frozen):
     """What the uncertainty and the out-of-domain score were checked against."""
 
@@ -164,6 +187,66 @@ class NearEdge(_Frozen):
     )
 
 
+class EdgePosition(_Frozen):
+    """Where the material's zero of energy lies, from where mu has risen by half the edge step."""
+
+    e0: float = Field(description="Larch's E0 of measured spectra, eV")
+    zero: float = Field(description="FEFF's zero of energy as fitted to them, eV")
+    zero_std: float = Field(gt=0, description="what it may be off by in another spectrum, eV")
+    source: str = Field(description="the measured spectra")
+
+
+class FarSigma2(_Frozen):
+    """sigma2 of a farther shell: its logarithm over that of the nearest shell's sigma2.
+
+    ln(sigma2 / sigma2 of the nearest) = level + slope ln(sigma2 of the nearest / 0.008), give or
+    take `std`.
+    """
+
+    id: str
+    level: float
+    slope: float
+    std: float = Field(gt=0)
+
+
+class TheoryErrors(_Frozen):
+    """Standard deviations of FEFF's errors: of amplitude, relative, and of phase, rad.
+
+    `constant` in k, `smooth` in waves of 13 1/angstrom and longer, `low` at low k only. `floor` is
+    the share of the signal's sum of squares that is misfit of any other kind.
+    """
+
+    constant: tuple[float, float]
+    smooth: tuple[float, float]
+    low: tuple[float, float]
+    floor: float
+
+
+class Refinement(_Frozen):
+    """What the refinement holds to be likely, and the grid of ``refinement.onnx``.
+
+    The graph gives chi at `size` points of k from `k_min` in steps of `k_step`, 1/angstrom, as
+    complex sums over groups of paths that share FEFF's errors, the nearest shell first.
+    """
+
+    k_min: float
+    k_step: float
+    size: int
+    anharmonicity: tuple[float, float] = Field(
+        description="mean and standard deviation of a in C3 = a (sigma^4 - 2/3 sigma_0^4),"
+        " 1/angstrom"
+    )
+    zero_point: float = Field(description="sigma_0^2 of the nearest shell, angstrom^2")
+    far_sigma2: tuple[FarSigma2, ...] = ()
+    r_std: float = Field(
+        default=0.02, description="of a farther R about the nearest shell's strain, angstrom"
+    )
+    expansion_std: float = Field(
+        default=0.003, description="of all other distances about it, relative"
+    )
+    theory: TheoryErrors
+
+
 class Thresholds(_Frozen):
     """Limits beyond which a result is withheld or flagged."""
 
@@ -211,9 +294,19 @@ class Card(_Frozen):
     training: Training
     accuracy: list[AccuracyRow]
     calibration: Calibration
+    independent: list[IndependentRow] = Field(
+        default_factory=list[IndependentRow],
+        description="``exafsd-train independent``; empty where that was not run",
+    )
     thresholds: Thresholds
     software: dict[str, str]
-    sha256: dict[Literal["pinn.onnx", "equation.onnx"], str]
+    edge_position: EdgePosition | None = Field(
+        default=None, description="null where no measured spectrum is known"
+    )
+    refinement: Refinement | None = Field(
+        default=None, description="null in older cards: the fit is that of the nearest shells alone"
+    )
+    sha256: dict[Literal["pinn.onnx", "equation.onnx", "refinement.onnx"], str]
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -225,8 +318,9 @@ class Card(_Frozen):
                 raise ValueError(f"parameter {parameter.id}: unknown phase {parameter.phase}")
         if len({parameter.id for parameter in self.parameters}) != len(self.parameters):
             raise ValueError("parameter ids are not unique")
-        if set(self.sha256) != {PINN_FILE, EQUATION_FILE}:
-            raise ValueError(f"sha256 must name {PINN_FILE} and {EQUATION_FILE}")
+        files = {PINN_FILE, EQUATION_FILE} | ({REFINEMENT_FILE} if self.refinement else set())
+        if set(self.sha256) != files:
+            raise ValueError(f"sha256 must name {', '.join(sorted(files))}")
         return self
 
 

@@ -29,7 +29,7 @@ PLAIN = (
 )  # fmt: skip
 #: columns of a catalog that are text, and numbers with their units; null becomes empty, or NaN
 TEXT = ("id", "kind", "stream", "channel", "element", "edge", "direction", "quality", "guessed",
-        "reason", "detail", "model", "best")  # fmt: skip
+        "reason", "detail", "model", "best", "trust_state", "doubts")  # fmt: skip
 NUMBERS = {"epsilon_k": "", "r_factor": "", "e0": "eV", "trust": "", "k_first": "1/angstrom",
            "k_last": "1/angstrom", "published": "s", "acquired_start": "s", "acquired_mid": "s",
            "acquired_end": "s"}  # fmt: skip
@@ -65,6 +65,8 @@ def fields(header: Header) -> Row:
         "model": part(header, "model").get("name"),
         "trust": trust.get("score"),
         "in_domain": trust.get("in_domain", False),
+        "trust_state": trust.get("state"),
+        "doubts": "; ".join(parts(trust, "doubts")),
         "reason": header.get("reason") or trust.get("reason"),
         "detail": header.get("detail"),
         "polish": part(header, "polish").get("status"),

@@ -33,9 +33,12 @@ class Value(_Part):
 
 
 class FitValue(Value):
-    """A polished number, with feffit's misfit-scaled error bar as well."""
+    """A refined number; `std` is all that it may be off by, noise and theory together."""
 
-    std_feffit: float | None = None
+    std_noise: float | None = Field(default=None, description="what the measured noise does to it")
+    std_feffit: float | None = Field(
+        default=None, description="scaled by the misfit, as feffit has it for the reference fit"
+    )
 
 
 class Calibrated(Value):
@@ -159,6 +162,13 @@ class Trust(_Part):
 
     score: float | None = Field(description="1 is typical of the training data, 0 is far from it")
     in_domain: bool
+    state: Literal["trusted", "flagged", "withheld"] = Field(
+        default="withheld",
+        description="flagged: there are parameters, and doubts about them; withheld: there are none",
+    )
+    doubts: list[str] = Field(
+        default_factory=list[str], description="why the parameters are flagged, in words"
+    )
     reason: str | None = Field(description="why the parameters are withheld, in words")
 
 
@@ -228,7 +238,9 @@ class Result(Identity):
 
     kind: Literal["result"] = "result"
     e0: float = Field(description="eV")
-    e0_policy: Literal["run", "auto", "fixed", "foil"] = Field(description="how E0 was chosen")
+    e0_policy: Literal["run", "auto", "fixed", "foil", "model"] = Field(
+        description="how E0 was chosen"
+    )
     energy_shift: Calibrated | None = Field(
         default=None, description="eV added to the energies because of the reference foil"
     )

@@ -175,6 +175,13 @@ class Flag(Code):
         " nanoparticles. Edge step, pre-edge line, energy scale, resolution and heat are allowed"
         " for",
     )
+    E0_OFF = (
+        "e0_off",
+        "E0 is not where this material has it: another phase beside it?",
+        "what is read as E0 is more than 2 eV (or its own error bar) from where measured spectra of"
+        " the model's material have it, counted from the middle of the edge: R may be off by"
+        " 0.01 Å and more. Beyond 4 eV parameters are withheld",
+    )
     NOISY_END = (
         "noisy_end",
         "mostly noise at high k; read without it",
@@ -200,6 +207,13 @@ class Flag(Code):
         "the scan ends too early in k",
         "the data end below `reduction.k_max_min`; parameters are withheld",
     )
+
+
+#: flags that say that the parameters may be wrong, and not only less sure than usual
+DOUBTS = frozenset({
+    Flag.POOR_FIT, Flag.EDGE_SHAPE, Flag.EDGE_MOVED, Flag.E0_OFF, Flag.OUTLIER, Flag.GLITCHY,
+    Flag.REMEASURED,
+})  # fmt: skip
 
 
 class Reason(Code):

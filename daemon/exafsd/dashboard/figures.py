@@ -24,12 +24,12 @@ PALETTES = {
     "dark": {
         "ink": "#E8EAED", "muted": "#A9B1BC", "line": "#3A424D", "panel": "#171C23",
         "measured": "#56B4E9", "predicted": "#E69F00", "truth": "#F0E442", "context": "#A9B1BC",
-        "rejected": "#FF7A33", "withheld": "#CC79A7",
+        "rejected": "#FF7A33", "withheld": "#CC79A7", "flagged": "#F0C244",
     },
     "light": {
         "ink": "#16191D", "muted": "#4E5661", "line": "#D5D9DF", "panel": "#FFFFFF",
         "measured": "#0072B2", "predicted": "#D55E00", "truth": "#007A59", "context": "#6B7280",
-        "rejected": "#B34700", "withheld": "#9A4D78",
+        "rejected": "#B34700", "withheld": "#9A4D78", "flagged": "#8A5A00",
     },
 }  # fmt: skip
 TOOLS = "pan,wheel_zoom,box_zoom,reset,save"
@@ -37,7 +37,11 @@ FONT = "system-ui, 'DejaVu Sans', sans-serif"
 #: columns that a trend of one parameter needs
 TREND_COLUMNS = (
     "sweep", "minutes", "beside",
-    *(f"{p}{part}" for p in PARAMETERS for part in ("", "_std", "_low", "_high", "_true")),
+    *(
+        f"{p}{part}"
+        for p in PARAMETERS
+        for part in ("", "_std", "_low", "_high", "_true", "_trusted", "_flagged")
+    ),
 )  # fmt: skip
 MARK_COLUMNS = ("sweep", "minutes", "y", "kind", "reason", "color", "marker")
 
@@ -113,7 +117,10 @@ class Trends:
             axis, f"{parameter}_low", f"{parameter}_high", source=source, fill_alpha=0.3
         )
         line = plot.line(axis, parameter, source=source, line_width=1.5)
-        dots = plot.scatter(axis, parameter, source=source, size=5, line_color=None)
+        dots = plot.scatter(axis, f"{parameter}_trusted", source=source, size=5, line_color=None)
+        rings = plot.scatter(
+            axis, f"{parameter}_flagged", source=source, size=6, fill_color=None, line_width=1.5
+        )
         true = plot.line(axis, f"{parameter}_true", source=source, line_width=2.0, line_dash=[6, 4])
         plot.y_range.renderers = [band, line, true]
         plot.extra_y_ranges = {"marks": Range1d(start=0.0, end=1.0)}
@@ -130,7 +137,7 @@ class Trends:
             ("truth", f"@{parameter}_true{digits}"),
         ]
         plot.add_tools(
-            HoverTool(renderers=[dots], attachment="vertical", tooltips=told),
+            HoverTool(renderers=[dots, rings], attachment="vertical", tooltips=told),
             HoverTool(
                 renderers=[marks],
                 attachment="vertical",
@@ -138,8 +145,8 @@ class Trends:
             ),
         )
         self._painted += [(band, "measured"), (line, "measured"), (dots, "measured"),
-                          (true, "truth")]  # fmt: skip
-        self._glyphs += [r.glyph for r in (band, line, dots, true, marks)]
+                          (rings, "flagged"), (true, "truth")]  # fmt: skip
+        self._glyphs += [r.glyph for r in (band, line, dots, rings, true, marks)]
         return plot
 
     def _add_context(self, plot: Any) -> None:

@@ -55,7 +55,7 @@ class Point:
     id: str
     sweep: int
     at: float | None  # s since 1970, middle of the sweep
-    kind: Literal["value", "withheld", "rejected"]
+    kind: Literal["value", "flagged", "withheld", "rejected"]
     reason: str
     shells: dict[str, dict[str, Reading]]
     context: dict[str, float]
@@ -293,6 +293,8 @@ def point_of(header: dict[str, Any]) -> Point:
     shells = {} if rejected else shells_of(header)
     if rejected:
         kind, reason = "rejected", f"{header['reason']}: {header['detail']}"
+    elif shells and header["trust"].get("state") == "flagged":
+        kind, reason = "flagged", "; ".join(header["trust"]["doubts"])
     elif shells:
         kind, reason = "value", ""
     else:

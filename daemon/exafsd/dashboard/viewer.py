@@ -264,6 +264,8 @@ class Viewer:
                 parts = (value, std, value - spread, value + spread)
                 for part, number in zip(("", "_std", "_low", "_high"), parts, strict=True):
                     column[name + part][i] = number
+                shown = "_flagged" if point.kind == "flagged" else "_trusted"
+                column[name + shown][i] = value
                 column[f"{name}_true"][i] = point.truth.get(name, NAN) if first else NAN
             if values:
                 self._last = point
@@ -272,7 +274,7 @@ class Viewer:
                 for name, (value, _) in self._last.shells[shell].items():
                     if name in PARAMETERS:
                         column[f"{name}_low"][i] = column[f"{name}_high"][i] = value
-            if point.kind != "value":
+            if point.kind in ("rejected", "withheld"):
                 told = (
                     point.sweep,
                     at / 60.0,

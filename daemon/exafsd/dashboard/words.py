@@ -87,9 +87,12 @@ def readout(point: Point | None, header: dict[str, Any] | None) -> str:
     shell, values = next(iter(point.shells.items()))
     shown = ["r", "sigma2", "n" if "n" in values else "n_s02"]
     cells = "".join(_cell(name, values[name]) for name in shown)
+    colour, state = ("warn", "⚑ flagged") if point.kind == "flagged" else ("good", "✓ trusted")
+    why = f'<span class="why">{escape(text(point.reason, 200))}</span>' if point.reason else ""
     return (
         f'<div class="big">{cells}<span class="cell"><span class="name">trust, shell '
-        f'{escape(text(shell, 20))}</span><span class="good">✓ trusted{told}</span></span></div>'
+        f'{escape(text(shell, 20))}</span><span class="{colour}">{state}{told}</span></span>{why}'
+        "</div>"
     )
 
 

@@ -14,11 +14,16 @@ from exafsd.contract.grid import K_GRID
 from exafsd.contract.vocabulary import Flag
 from exafsd.inference.near_edge import Comparison
 from exafsd.inference.predictor import Rows
+from exafsd.reduction.edge_middle import edge_middle
 from exafsd.reduction.edges import edge_energy
 from exafsd.spectra import Floats, Prediction, ReducedSpectrum
 
 #: data ends whose limits are kept
 REMEMBERED = 256
+#: eV between what is read as E0 and the material's that are flagged, and that are too much: 4 eV
+#: are 0.02 to 0.03 angstrom in R, and every mixture that was tried is beyond one of them before its
+#: R is 0.01 angstrom off
+E0_FLAGGED, E0_WITHHELD = 2.0, 4.0
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,17 @@ class Judge:
         self._edge = edge_energy(card.absorber, card.edge)
         usual = card.thresholds.near_edge
         self._near_edge = Comparison(usual, self._edge) if usual else None
+        names = [parameter.name for parameter in card.parameters]
+        single = len(card.structures) == 1 and "e0_shift" in names
+        self._e0 = names.index("e0_shift") if single else None
+
+    def e0_shift(self, spectrum: ReducedSpectrum) -> float | None:
+        """Where the material has its zero of energy, eV from a spectrum's E0; None if unknown."""
+        position = self._card.edge_position
+        if position is None:
+            return None
+        middle = edge_middle(spectrum.energy, spectrum.norm, self._edge)
+        return None if middle is None else middle + position.zero - spectrum.e0
 
     def unfit(self, spectrum: ReducedSpectrum, k_max_min: float) -> str | None:
         """Why a spectrum must not be given to the model; None if it may.
@@ -68,7 +84,7 @@ class Judge:
         """Trust in a reading."""
         return trust_score(self._card, prediction.ood)
 
-    def distrust(self, prediction: Prediction) -> str | None:
+    def distrust(self, spectrum: ReducedSpectrum, prediction: Prediction) -> str | None:
         """Why the parameters are withheld; None if they may be believed."""
         if not (np.isfinite(prediction.theta).all() and np.isfinite(prediction.theta_cov).all()):
             return "the network's answer is not finite"
@@ -77,6 +93,12 @@ class Judge:
             return (
                 f"out of the model's domain: the spectrum does not fit {self._card.name}"
                 f" (score {prediction.ood:.3g}, limit {limit:.3g})"
+            )
+        off, sure = self._e0_off(spectrum, prediction)
+        if off > max(E0_WITHHELD, 2 * sure):
+            return (
+                f"E0 is {off:.1f} eV from where {self._card.name} has it: another phase beside it,"
+                " or another material"
             )
         return None
 
@@ -107,6 +129,9 @@ class Judge:
         flags = self._edge_flags(spectrum, prediction is not None)
         if noisy_end is not None:
             flags.append(Flag.NOISY_END)
+        off, sure = self._e0_off(spectrum, prediction) if prediction else (0.0, 0.0)
+        if believed and off > max(E0_FLAGGED, sure):
+            flags.append(Flag.E0_OFF)
         noise, end = spectrum.epsilon_k, spectrum.k_data[1]
         if noisy_end is not None:
             end, r_factor = noisy_end, None  # the R-factor is that of all the data
@@ -115,6 +140,14 @@ class Judge:
         if fits_poorly(self._card, prediction.ood, r_factor, noise, end):
             flags.append(Flag.POOR_FIT)
         return tuple(flags)
+
+    def _e0_off(self, spectrum: ReducedSpectrum, prediction: Prediction) -> tuple[float, float]:
+        """How far what is read as E0 is from the material's, and its standard deviation, eV."""
+        usual = self.e0_shift(spectrum)
+        if usual is None or self._e0 is None:
+            return 0.0, 0.0
+        variance = prediction.theta_cov[self._e0, self._e0]
+        return abs(float(prediction.theta[self._e0]) - usual), float(max(variance, 0.0)) ** 0.5
 
     def _edge_flags(self, spectrum: ReducedSpectrum, long: bool) -> list[Flag]:
         """`long`: XANES scans have too little beyond the edge for a good normalisation."""

@@ -121,3 +121,28 @@ class Equation(_Graph):
         """
         chi, jacobian = self._session.run(list(self.outputs), {"theta": theta.astype(np.float32)})
         return np.asarray(chi), np.asarray(jacobian)
+
+
+class Waves(_Graph):
+    """Runs ``refinement.onnx`` of one bundle."""
+
+    outputs = ("real", "imag", "jacobian")
+    counted = "jacobian"
+
+    def __call__(self, theta: NDArray[np.floating]) -> tuple[Rows, Rows, Rows]:
+        """Complex chi(k) of groups of paths, and the derivatives of their sum.
+
+        Parameters
+        ----------
+        theta
+            (b, p).
+
+        Returns
+        -------
+        real, imag, jacobian
+            (b, m, g), (b, m, g) and (b, m, p) float32 on the grid of the card's refinement; chi is
+            the sum of `imag`.
+        """
+        found = self._session.run(list(self.outputs), {"theta": theta.astype(np.float32)})
+        real, imag, jacobian = (np.asarray(array) for array in found)
+        return real, imag, jacobian

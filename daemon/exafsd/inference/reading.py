@@ -17,6 +17,8 @@ from exafsd.inference.judgement import AMBIGUOUS, Judge, Judgement, noise_begins
 from exafsd.inference.predictor import Rows
 from exafsd.inference.readout import Readout
 from exafsd.inference.refinement.polish import Polished, Polisher
+from exafsd.inference.refinement.refiner import Refiner
+from exafsd.inference.refinement.variables import Variables
 from exafsd.inference.registry import Bundle
 from exafsd.reduction.transform import fit_weight, fit_window, grid_transform, misfit
 from exafsd.settings.analysis import Reduction
@@ -33,10 +35,14 @@ NOT_CUT = 0.5
 
 @dataclass(frozen=True)
 class Model:
-    """A bundle at work; `fit` is the window of all its phases."""
+    """A bundle at work; `fit` is the window of all its phases.
+
+    `refiner` is None for an older bundle, whose polish is the fit of the nearest shells alone.
+    """
 
     bundle: Bundle
     polisher: Polisher
+    refiner: Refiner | None
     readout: Readout
     judge: Judge
     fit: FitWindow
@@ -46,8 +52,11 @@ class Model:
         """Put a bundle to work."""
         card = bundle.card
         polisher = Polisher(card, bundle.equation, fit_weight)
+        refiner = None
+        if bundle.waves is not None and Variables.of(card) is not None:
+            refiner = Refiner(card, bundle.waves, fit_weight)
         window = candidates.common_window(card.fit)
-        return cls(bundle, polisher, Readout(card), Judge(card), window)
+        return cls(bundle, polisher, refiner, Readout(card), Judge(card), window)
 
 
 @dataclass(frozen=True)
@@ -174,7 +183,7 @@ def _read(model: Model, group: Sequence[Reading]) -> Iterable[Reading]:
         r_factor, usual, common = (float(factor[i]) for factor in factors)
         yield replace(
             one,
-            reason=model.judge.distrust(prediction),
+            reason=model.judge.distrust(one.read, prediction),
             prediction=prediction,
             trust=model.judge.score(prediction),
             r_factor=r_factor if np.isfinite(r_factor) else None,
@@ -317,7 +326,10 @@ def _polish(model: Model, group: Sequence[Reading]) -> list[Polished]:
     data, _ = rows_to_grid(np.stack([one.read.chi for one in group]), 0.0, k_end)
     noise = [one.read.epsilon_k for one in group]
     try:
-        return list(model.polisher(data, predictions, k_end, noise))
+        if model.refiner is None:
+            return list(model.polisher(data, predictions, k_end, noise))
+        zeros = [model.judge.e0_shift(one.read) for one in group]
+        return model.refiner(data, predictions, k_end, noise, zeros)
     except Exception:  # whatever it is, the network's answer is there and must not be lost
         log.exception("polish failed model=%s", model.bundle.card.name)
         return [Polished("failed")] * len(group)

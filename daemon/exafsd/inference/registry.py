@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from exafsd.contract.card import CARD_FILE, EQUATION_FILE, PINN_FILE, Card
-from exafsd.inference.predictor import Equation, Predictor
+from exafsd.contract.card import CARD_FILE, EQUATION_FILE, PINN_FILE, REFINEMENT_FILE, Card
+from exafsd.inference.predictor import Equation, Predictor, Waves
 from exafsd.inference.readout import Readout
 from exafsd.spectra import Edge
 
@@ -34,6 +34,8 @@ class Bundle:
     card: Card
     predictor: Predictor
     equation: Equation
+    #: None in an older bundle
+    waves: Waves | None = None
 
 
 def shipped_folder() -> Path:
@@ -63,7 +65,7 @@ def read_bundle(folder: Path) -> tuple[Card, dict[str, bytes]]:
     except (ValidationError, OSError, UnicodeDecodeError) as error:
         raise BundleError(f"{path} is not a valid card: {error}") from None
     graphs: dict[str, bytes] = {}
-    for name in (PINN_FILE, EQUATION_FILE):
+    for name in card.sha256:
         graph = folder / name
         if not graph.is_file():
             raise BundleError(f"{folder}: {name} is missing")
@@ -95,10 +97,12 @@ def load_bundle(folder: Path) -> Bundle:
         predictor = Predictor(graphs[name], card)
         name = EQUATION_FILE
         equation = Equation(graphs[name], card)
+        name = REFINEMENT_FILE
+        waves = Waves(graphs[name], card) if name in graphs else None
         Readout(card)
     except Exception as error:  # onnxruntime raises its own kinds on bad graphs
         raise BundleError(f"{folder / name} cannot be run: {error}") from None
-    return Bundle(folder, card, predictor, equation)
+    return Bundle(folder, card, predictor, equation, waves)
 
 
 def bundle_folders(roots: Iterable[Path]) -> list[Path]:

@@ -34,11 +34,16 @@ PENDING = SpectrumError(Reason.INTERNAL, "the spectrum was not reduced; please r
 
 @dataclass(frozen=True)
 class Job:
-    """A spectrum that is to be reduced by a recipe, and what its run remembers."""
+    """A spectrum that is to be reduced by a recipe, and what its run remembers.
+
+    `e0` is where the materials it may be of have it, eV, for the policy ``model``; None where that
+    is not known.
+    """
 
     spectrum: Spectrum
     recipe: Recipe
     memory: RunMemory
+    e0: float | None = None
 
 
 class Reducer:
@@ -165,6 +170,8 @@ class Reducer:
                     Reason.BAD_SETTINGS, "e0_policy is fixed, but reduction.e0 is not set"
                 )
             return settings.e0
+        if settings.e0_policy == "model" and job.e0 is not None:
+            return job.e0
         if settled.e0 is not None and settings.e0_policy != "auto":
             return settled.e0
         return find_e0(job.spectrum.energy, job.spectrum.mu)
@@ -176,6 +183,7 @@ class Reducer:
             energy = job.spectrum.energy
             if (
                 job.spectrum.id.analysis.reduction.e0_policy == "auto"
+                or (job.e0 is not None and job.e0 != plan.e0)
                 or not _same(energy, plan.energy)
                 or not settled.frozen_for(job.spectrum, job.recipe)
             ):

@@ -13,7 +13,7 @@ from exafsd.contract.recipe import Autobk, PreEdge, Xftf
 from exafsd.contract.s02 import S02, EdgeName
 
 EnergyUnit = Literal["eV", "keV", "deg", "mdeg", "rad", "pulses"]
-E0Policy = Literal["run", "auto", "fixed", "foil"]
+E0Policy = Literal["run", "auto", "fixed", "foil", "model"]
 Fluorescence = Literal["dilute", "corrected", "thick"]
 #: detector readings, and ready-made mu
 SIGNALS = ("i0", "it", "ir", "iff", "mutrans", "mufluor", "murefer")
@@ -312,7 +312,9 @@ class Reduction(_Frozen):
     e0_policy: E0Policy = Field(
         default="run",
         description="run: the first good spectrum decides; auto: each; fixed: the e0 below;"
-        " foil: as run, on the energy scale that the reference foil holds",
+        " foil: as run, on the energy scale that the reference foil holds; model: where measured"
+        " spectra of the model's material have it, by the near edge, and as run where no model of"
+        " the edge knows that",
     )
     e0: float | None = Field(default=None, description="eV, for the policy fixed")
     rebin: Rebin = Rebin()

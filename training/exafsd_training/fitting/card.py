@@ -6,7 +6,7 @@ import platform
 from pathlib import Path
 
 from exafsd._version import __version__
-from exafsd.contract import EQUATION_FILE, PINN_FILE, Card, Recipe
+from exafsd.contract import EQUATION_FILE, PINN_FILE, REFINEMENT_FILE, Card, Recipe
 from exafsd.contract.card import (
     AccuracyRow,
     Calibration,
@@ -20,6 +20,7 @@ from exafsd.contract.card import (
 from exafsd_training.fitting.calibrate import simulated_scores
 from exafsd_training.fitting.model_folder import Model
 from exafsd_training.simulation.simulate import K_END, K_MIN
+from exafsd_training.theory.refinement import refinement_of
 
 #: Table of `exafsd_training.studies.evaluation` in the model folder.
 ACCURACY = "accuracy.json"
@@ -104,6 +105,7 @@ def make_card(model: Model, folder: Path, hashes: dict[str, str]) -> Card:
             if near_edge.exists()
             else None,
         ),
+        refinement=refinement_of(par) if REFINEMENT_FILE in hashes else None,
         software={"exafsd": __version__, "python": platform.python_version()} | _versions(),
         sha256=hashes,
     )

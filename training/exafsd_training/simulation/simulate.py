@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from exafsd.contract import K_GRID, K_SIZE
+from exafsd.inference.refinement.theory import error_shapes
 from exafsd_training.simulation.theory_bias import theory_bias
 from exafsd_training.theory.equation import PathSum
 from exafsd_training.theory.parametrisation import (
@@ -32,15 +33,8 @@ K_MIN = 2.5
 K_END = (7.5, 20.0)
 #: Farthest paths of the simulated truth, angstrom; the network's own equation ends nearer.
 REFF_MAX = 7.0
-#: What FEFF's errors are made of (8, 401): a constant, waves of periods 40, 20 and 13 1/angstrom,
-#: and what happens at low k only.
-ERROR_SHAPES = np.array(
-    [
-        np.ones(K_SIZE),
-        *(f(np.pi * j * K_GRID / 20) for j in (1, 2, 3) for f in (np.cos, np.sin)),
-        np.exp(-((K_GRID / 3.2) ** 2)),
-    ]
-)
+#: What FEFF's errors are made of, (8, 401).
+ERROR_SHAPES = error_shapes(K_GRID)
 #: Their sizes: of each of the first seven, and of the last; amplitude (relative) and phase (rad).
 SMOOTH, LOW = (0.01, 0.015), (0.4, 0.6)
 #: How far paths are off their ties: amplitude and sigma2 relatively, deltar relative to reff.

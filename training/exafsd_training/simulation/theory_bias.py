@@ -6,16 +6,14 @@ other values. So it learns the truth plus what such a fit adds to it: one Gauss-
 feffit's own objective, from the truth, for the difference that FEFF's errors make.
 """
 
-from dataclasses import replace
-
 import numpy as np
 import tensorflow as tf
 
 from exafsd.inference.refinement.polish import objective
 from exafsd.reduction.transform import fit_weight
 from exafsd_training.theory.equation import Equation
-from exafsd_training.theory.parametrisation import Parametrisation, Ties
-from exafsd_training.theory.paths import Floats, PathTable
+from exafsd_training.theory.parametrisation import Parametrisation
+from exafsd_training.theory.paths import Floats
 
 #: Ends of the data, 1/angstrom, for which it is computed; between them it is interpolated.
 DATA_ENDS = (8.0, 9.5, 11.0, 12.5, 14.5)
@@ -68,10 +66,4 @@ def at_end(bias: Floats, end: float) -> Floats:
 
 def _in_window(par: Parametrisation) -> Parametrisation:
     """The same parameters with nothing but the single scattering of the fit's shells."""
-    kept = [i for shell in par.fitted for i in shell.paths]
-    ties = par.ties
-    return replace(
-        par,
-        table=PathTable(tuple(par.table.paths[i] for i in kept), par.table.momentum),
-        ties=Ties(ties.deltar_0[kept], *(x[:, kept] for x in (ties.deltar, ties.sigma2, ties.c3))),
-    )
+    return par.with_paths([i for shell in par.fitted for i in shell.paths])

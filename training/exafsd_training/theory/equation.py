@@ -103,13 +103,26 @@ class PathSum(tf.Module):
 
 
 class Equation(tf.Module):
-    """theta to chi(k), for the paths and ties of one phase."""
+    """theta to chi(k), for the paths and ties of one phase.
 
-    def __init__(self, parametrisation: Parametrisation, dtype: tf.DType = tf.float32) -> None:
+    Parameters
+    ----------
+    parametrisation
+        What theta means.
+    k
+        (m,) 1/angstrom; by default the contract's grid.
+    """
+
+    def __init__(
+        self,
+        parametrisation: Parametrisation,
+        dtype: tf.DType = tf.float32,
+        k: np.ndarray = K_GRID,
+    ) -> None:
         super().__init__()
         self.paths = PathSum(parametrisation.table, dtype)
         self.dtype = dtype
-        self.k_grid = tf.constant(K_GRID, dtype)
+        self.k_grid = tf.constant(k, dtype)
         ties = parametrisation.ties
         self.deltar, self.sigma2, self.c3 = (
             tf.constant(x, dtype) for x in (ties.deltar, ties.sigma2, ties.c3)
@@ -149,7 +162,12 @@ class Equation(tf.Module):
         return value, outer.jvp(first)
 
     def chi_and_jacobian(self, theta: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Chi (b, 401) and d chi / d theta (b, 401, p), sharing every exponential."""
+        """Chi (b, m) and d chi / d theta (b, m, p), sharing every exponential."""
+        (_, imag), jacobian = self.waves_and_jacobian(theta)
+        return tf.reduce_sum(imag, -1), jacobian
+
+    def waves_and_jacobian(self, theta: tf.Tensor) -> tuple[Pair, tf.Tensor]:
+        """Complex chi of every path, a pair of (b, m, n), and d chi / d theta (b, m, p)."""
         e0, amplitude, deltar, sigma2, c3 = self.path_parameters(theta)
         paths = self.paths
         q = paths.q(self.k_grid, e0)
@@ -185,7 +203,6 @@ class Equation(tf.Module):
         free = tf.cast(q * q > 1.5 * SMALL_ENERGY, self.dtype)
         by_e0 = tf.reduce_sum(by_q, -1) * free * tf.cast(-ETOK / 2, self.dtype) / q
 
-        chi = tf.reduce_sum(full[1], -1)
         unit_vector = np.eye(self.size)
         jacobian = (
             by_deltar @ tf.transpose(self.deltar)
@@ -195,4 +212,4 @@ class Equation(tf.Module):
             + (tf.reduce_sum(unit[1] * paths.split(table)[1], -1) / self.n_0)[..., tf.newaxis]
             * tf.constant(unit_vector[self.n_index], self.dtype)
         )
-        return chi, jacobian
+        return full, jacobian

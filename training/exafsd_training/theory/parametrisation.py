@@ -1,7 +1,7 @@
 """What theta means for one phase: parameters, bounds, and ties of paths to them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -85,6 +85,17 @@ class Parametrisation:
     def prior_std(self) -> Floats:
         """(p,)."""
         return np.array([parameter.prior.std for parameter in self.parameters])
+
+    def with_paths(self, kept: Sequence[int]) -> "Parametrisation":
+        """The same parameters with some of the paths, by place in the table."""
+        paths, ties = list(kept), self.ties
+        return replace(
+            self,
+            table=PathTable(tuple(self.table.paths[i] for i in paths), self.table.momentum),
+            ties=Ties(
+                ties.deltar_0[paths], *(x[:, paths] for x in (ties.deltar, ties.sigma2, ties.c3))
+            ),
+        )
 
     def index(self, id_: str) -> int:
         """Place of a parameter in theta, by id without the phase, for example ``1/r``."""

@@ -58,6 +58,17 @@ class PriorChoice(_Strict):
     source: str = Field(default="", description="where the Einstein temperatures come from")
 
 
+class Judge(_Strict):
+    """What the independent simulator needs to know of the material."""
+
+    amcsd: int | None = Field(
+        default=None, description="another structure of the AMCSD than training's, where there is"
+    )
+    expansion: float = Field(
+        default=1e-5, description="linear thermal expansion at high temperature, 1/K"
+    )
+
+
 class Measured(_Strict):
     """A measured spectrum of the material, for the reference fits and never for training."""
 
@@ -87,6 +98,7 @@ class ModelConfig(_Strict):
     )
     steps: int | None = Field(default=None, ge=1, description="of training, unless told otherwise")
     prior: PriorChoice = PriorChoice()
+    judge: Judge = Judge()
     measured: tuple[Measured, ...] = ()
 
     _folder: Path = PrivateAttr(default=FOLDER)

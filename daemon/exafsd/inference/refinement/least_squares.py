@@ -31,13 +31,14 @@ RIDGE = 1e-10
 class Minimum:
     """Where the fits ended.
 
-    `x` (b, n), `cost` (b,) sum of squares there, `jacobian` (b, m, n) and `hessian` (b, n, n)
-    within `TOLERANCE` of there, `converged` and `bound`: (b,) and (b, n), which variables ended
+    `x` (b, n), `cost` (b,) sum of squares there, `residual` (b, m) as it is there to first order,
+    `jacobian` (b, m, n) and `hessian` (b, n, n) within `TOLERANCE` of there, `converged` and `bound`: (b,) and (b, n), which variables ended
     on a bound.
     """
 
     x: Floats
     cost: Floats
+    residual: Floats
     jacobian: Floats
     hessian: Floats
     converged: NDArray[np.bool_]
@@ -105,6 +106,7 @@ def minimize(
         # the last step is too small to be worth another evaluation
         last = rows[done]
         x[last], converged[last] = moved[done], True
+        residual[last] += np.einsum("bmn,bn->bm", jacobian[last], step[done])
         change = 2 * np.sum(gradient * step, axis=-1) + curved
         cost[last] = np.maximum(cost[last] + change[done], 0.0)
         rows, moved, scale = rows[~done], moved[~done], scale[~done]
@@ -121,7 +123,7 @@ def minimize(
         damping[good[damping[good] < UNDAMPED]] = 0.0
         damping[bad] = np.maximum(10 * damping[bad], DAMPING)
     bound = _on_bound(x, low, high)
-    return Minimum(x, cost, jacobian, _normal(jacobian), converged, bound, evaluations)
+    return Minimum(x, cost, residual, jacobian, _normal(jacobian), converged, bound, evaluations)
 
 
 def _on_bound(x: Floats, low: Floats, high: Floats) -> NDArray[np.bool_]:

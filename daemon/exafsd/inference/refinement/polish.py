@@ -50,15 +50,11 @@ class Objective:
 
 def objective(weigh: Weigh, window: FitWindow, k_end: float) -> Objective:
     """Objective of a window on data that end at `k_end`, 1/angstrom."""
-    weight = weigh(window, k_end)
-    used = np.flatnonzero(weight)
+    rows = chi_rows(weigh, window, k_end)
+    used = np.flatnonzero(rows.any(axis=0))
     inside = slice(int(used[0]), int(used[-1]) + 1)
-    # rounded as in Larch, which leaves out the step at the upper end
-    first, last = (int(0.01 + r / R_STEP) for r in window.r)
-    turn = 2j * np.pi / NFFT * np.outer(np.arange(first, last), np.arange(K_GRID.size)[inside])
-    rows = K_STEP / np.sqrt(np.pi) * np.exp(-turn) * weight[inside]
     # chi(R) is oversampled; these combinations of its points hold all of the sum of squares
-    _, size, along = np.linalg.svd(np.concatenate([rows.real, rows.imag]), full_matrices=False)
+    _, size, along = np.linalg.svd(rows[:, inside], full_matrices=False)
     kept = size > NEGLIGIBLE * size[0]
     matrix = size[kept, None] * along[kept]
     k_max = min(window.k[1], k_end - 0.5)
@@ -66,26 +62,33 @@ def objective(weigh: Weigh, window: FitWindow, k_end: float) -> Objective:
     return Objective(matrix, matrix * K_GRID[inside] ** 2, inside, n_idp)
 
 
+def chi_rows(weigh: Weigh, window: FitWindow, k_end: float) -> Floats:
+    """From k^2 chi (401,) to the real and the imaginary parts of chi(R) in a window, a row each."""
+    # rounded as in Larch, which leaves out the step at the upper end
+    first, last = (int(0.01 + r / R_STEP) for r in window.r)
+    turn = 2j * np.pi / NFFT * np.outer(np.arange(first, last), np.arange(K_GRID.size))
+    rows = K_STEP / np.sqrt(np.pi) * np.exp(-turn) * weigh(window, k_end)
+    return np.concatenate([rows.real, rows.imag])
+
+
 @dataclass(frozen=True)
 class Fit:
     """The n variables of a fit that ended, and what is known of them.
 
-    `value` is (n,), the covariances are (n, n): `noise_cov` propagates the noise of chi(k), NaN
-    where that is not known; `feffit_cov` is scaled by the misfit as feffit does it. `bound` (n,)
-    are the variables that ended on a bound and were held there. `omitted` (n,) is how far the
-    values are off for what the fit leaves out and the network sees; `network_r_factor` is the
-    network's in this window; `plausible` says whether the values are within their priors.
+    `value` is (n,), the covariances are (n, n): `cov` is of all that the values may be off by,
+    `noise_cov` propagates the noise of chi(k), NaN where that is not known, `feffit_cov` is scaled by the misfit as feffit does it. `bound` (n,)
+    are the variables that ended on a bound and were held there. `whole` says that all of the
+    model's paths were fitted, and that `cov` holds FEFF's errors as well as noise.
     """
 
     ids: tuple[str, ...]
     value: Floats
+    cov: Floats
     noise_cov: Floats
     feffit_cov: Floats
     bound: NDArray[np.bool_]
-    omitted: Floats
     r_factor: float
-    network_r_factor: float
-    plausible: bool
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -173,7 +176,6 @@ class Polisher:
     ) -> list[Polished]:
         inside, chi_matrix = goal.inside, goal.chi_matrix
         data = chi_k2[:, inside] @ goal.matrix.T
-        network = np.stack([p.chi_k2_exafs for p in predictions])[:, inside] @ goal.matrix.T
 
         def evaluate(x: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
             chi, jacobian = self._equation(reference.theta(x))
@@ -186,28 +188,24 @@ class Polisher:
         n_var = len(reference.ids)
         freedom = goal.n_idp - n_var
         end = minimize(evaluate, start, begin, (reference.low, reference.high), total, freedom)
-        # how the variables answer to a change of chi(R), and thus to noise and to what is missing
+        # how the variables answer to a change of chi(R), and thus to noise
         unscaled = end.inverse()
-        answer = unscaled @ np.swapaxes(end.jacobian, -1, -2)
-        omitted = np.einsum("bnm,bm->bn", answer, network - data - begin[0])
-        to_noise = answer @ chi_matrix
-        missed = np.sum((network - data) ** 2, axis=-1)
+        to_noise = unscaled @ np.swapaxes(end.jacobian, -1, -2) @ chi_matrix
         polished: list[Polished] = []
         for i, epsilon in enumerate(epsilon_k):
             if not end.converged[i]:
                 polished.append(Polished("failed", goal.n_idp, n_var, None, end.evaluations))
                 continue
             variance = epsilon**2 if epsilon is not None else np.nan
+            noise_cov = variance * to_noise[i] @ to_noise[i].T
             fit = Fit(
                 ids=reference.ids,
                 value=end.x[i],
-                noise_cov=variance * to_noise[i] @ to_noise[i].T,
+                cov=noise_cov,
+                noise_cov=noise_cov,
                 feffit_cov=unscaled[i] * end.cost[i] / freedom,
                 bound=end.bound[i],
-                omitted=omitted[i],
                 r_factor=float(end.cost[i] / total[i]),
-                network_r_factor=float(missed[i] / total[i]),
-                plausible=reference.plausible(end.x[i]),
             )
             status = "at_bound" if end.bound[i].any() else "converged"
             polished.append(Polished(status, goal.n_idp, n_var, fit, end.evaluations))

@@ -9,16 +9,11 @@ from exafsd.contract.messages import Correlation, FitValue, Polish, PolishPhase,
 from exafsd.inference.refinement.polish import Fit, Polished
 from exafsd.inference.refinement.reference_fit import shells_in_window
 
-#: Share of feffit's error bar by which what the reference fit leaves out may move a value
-#: that is still shown: small beside the error bar that is shown with it.
-OMITTED = 0.5
-
 
 def polish_message(card: Card, polished: Polished) -> Polish:
     """The ``polish`` of a result; phases and shells are empty where there is no fit.
 
-    The third cumulant and the shells beyond the window are not in the reference fit: null and
-    absent.
+    Shells beyond the window are left out, and so is the third cumulant where it is not fitted.
     """
     fit = polished.fit
     return Polish(
@@ -35,30 +30,27 @@ def polish_message(card: Card, polished: Polished) -> Polish:
 def best_of(polished: Polished) -> Literal["network", "polish"]:
     """Return which answer to show, where the network's may be believed.
 
-    The polish, if it converged inside its bounds and its priors, fits its window no worse than
-    the network, and nothing that it leaves out and the network sees moves any of its values by
-    more than half an error bar.
+    A refinement that converged inside its bounds: its error bars hold the truth more often than
+    the network's (``exafsd-train independent``). The fit of the nearest shells alone, which older
+    bundles have, is off by more than its error bars say.
     """
     fit = polished.fit
-    if polished.status != "converged" or fit is None or not fit.plausible:
-        return "network"
-    if fit.r_factor > fit.network_r_factor:
-        return "network"
-    bars = np.sqrt(np.diag(fit.feffit_cov))
-    return "polish" if (np.abs(fit.omitted) <= OMITTED * bars).all() else "network"
+    return "polish" if polished.status == "converged" and fit and fit.whole else "network"
 
 
 def _value(fit: Fit, id_: str, scale: float = 1.0) -> FitValue:
     i = fit.ids.index(id_)
-    std, std_feffit = (
-        abs(scale) * float(np.sqrt(cov[i, i])) for cov in (fit.noise_cov, fit.feffit_cov)
-    )
+    bars = {
+        name: abs(scale) * float(np.sqrt(cov[i, i]))
+        for name, cov in (
+            ("std", fit.cov), ("std_noise", fit.noise_cov), ("std_feffit", fit.feffit_cov)
+        )
+    }  # fmt: skip
     if fit.bound[i]:
-        std = std_feffit = np.nan  # it was held, so nothing is known of it
+        bars = dict.fromkeys(bars, np.nan)  # it was held, so nothing is known of it
     return FitValue(
         value=scale * float(fit.value[i]),
-        std=std if np.isfinite(std) else None,
-        std_feffit=std_feffit if np.isfinite(std_feffit) else None,
+        **{name: bar if np.isfinite(bar) else None for name, bar in bars.items()},
     )
 
 
@@ -81,6 +73,7 @@ def _shells(card: Card, fit: Fit) -> list[PolishShell]:
     made = []
     for number in numbers:
         sigma2 = known[number, "sigma2"]
+        c3 = known.get((number, "c3"))
         ratio = (sigma2.degeneracy or 0.0) / (amplitude.degeneracy or 1.0)
         made.append(
             PolishShell(
@@ -88,15 +81,16 @@ def _shells(card: Card, fit: Fit) -> list[PolishShell]:
                 n_s02=_value(fit, amplitude.id, ratio),
                 r=_value(fit, known[number, "r"].id),
                 sigma2=_value(fit, sigma2.id),
+                c3=_value(fit, c3.id) if c3 is not None and c3.id in fit.ids else None,
             )
         )
     return made
 
 
 def _correlation(fit: Fit) -> Correlation:
-    """Correlations as feffit's; variables on a bound are left out."""
+    """Correlations of the fit; variables on a bound are left out."""
     free = np.flatnonzero(~fit.bound)
-    cov = fit.feffit_cov[np.ix_(free, free)]
+    cov = (fit.cov if fit.whole else fit.feffit_cov)[np.ix_(free, free)]
     std = np.sqrt(np.diag(cov))
     matrix = cov / np.outer(std, std)
     return Correlation(parameters=[fit.ids[i] for i in free], matrix=matrix.tolist())

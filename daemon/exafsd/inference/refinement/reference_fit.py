@@ -14,17 +14,14 @@ from exafsd.spectra import Floats
 #: Paths that the reference leaves out are moved this many times farther away, where the mean
 #: free path leaves nothing of them that float32 could hold. Ten times more costs time.
 FAR = 100.0
-#: Standard deviations of a normal prior beyond which a value is no longer plausible.
-PLAUSIBLE = 3.0
 
 
 @dataclass(frozen=True)
 class ReferenceFit:
     """theta = base + basis @ x, with x the variables of the fit.
 
-    `base` is (p,) and `basis` (p, n); `low`, `high`, `least` and `most` are (n,): the bounds of
-    the variables and the range their priors call plausible. `ids` are parameter ids, `first` is
-    the place of each variable's own entry in theta.
+    `base` is (p,) and `basis` (p, n); `low` and `high` are (n,), the bounds of the variables. `ids`
+    are parameter ids, `first` is the place of each variable's own entry in theta.
     """
 
     ids: tuple[str, ...]
@@ -34,8 +31,6 @@ class ReferenceFit:
     basis: Floats
     low: Floats
     high: Floats
-    least: Floats
-    most: Floats
 
     @classmethod
     def of(cls, card: Card) -> "ReferenceFit | None":
@@ -60,9 +55,8 @@ class ReferenceFit:
                 _tie_amplitudes(card, shells, i, base, basis[:, column])
         chosen = [card.parameters[i] for i in free]
         low, high = np.array([p.bounds for p in chosen]).T
-        least, most = np.array([_plausible(p) for p in chosen]).T
         return cls(
-            tuple(p.id for p in chosen), shells, tuple(free), base, basis, low, high, least, most
+            tuple(p.id for p in chosen), shells, tuple(free), base, basis, low, high
         )
 
     def theta(self, x: Floats) -> Floats:
@@ -72,10 +66,6 @@ class ReferenceFit:
     def start(self, theta: Floats) -> Floats:
         """Variables (b, n) of the network's theta (b, p), inside the bounds."""
         return np.clip(theta[:, self.first], self.low, self.high)
-
-    def plausible(self, x: Floats) -> bool:
-        """Whether every variable (n,) is within what its prior allows."""
-        return bool(((x >= self.least) & (x <= self.most)).all())
 
 
 def shells_in_window(card: Card) -> tuple[int, ...]:
@@ -119,10 +109,3 @@ def _tie_amplitudes(
     for i, parameter in enumerate(card.parameters):
         if i != first and parameter.name == "n_s02" and parameter.shell in shells:
             base[i], column[i] = 0.0, (parameter.degeneracy or 0.0) / whole
-
-
-def _plausible(parameter: Parameter) -> tuple[float, float]:
-    """Range in which a value is plausible: of a uniform prior, all of it."""
-    prior = parameter.prior
-    half = prior.std * (3.0**0.5 if prior.kind == "uniform" else PLAUSIBLE)
-    return prior.mean - half, prior.mean + half

@@ -1,0 +1,54 @@
+"""The middle of an edge: where it is, and what does not move it."""
+
+import numpy as np
+import pytest
+from scipy.special import erf
+
+from exafsd.reduction.edge_middle import edge_middle, rise
+
+EDGE = 8979.0
+ENERGY = np.concatenate(
+    [np.arange(-180, -20, 5.0), np.arange(-20, 60, 0.5), np.arange(60, 800, 4.0)]
+)
+
+
+def mu(at=3.0, steps=((1.0, 0.0),)):
+    """An edge in the middle at `at`, eV from the tabulated one, made of rises."""
+    x = ENERGY - at
+    total = sum(share * 0.5 * (1 + erf((x - off) / 1.5)) for share, off in steps)
+    return 0.7 - 2e-4 * ENERGY + 1.3 * total * (1 + 5e-5 * np.maximum(x, 0))
+
+
+def test_it_is_where_mu_has_risen_by_half():
+    for at in (-12.0, 0.0, 3.3, 25.0):
+        assert edge_middle(ENERGY + EDGE, mu(at), EDGE) == pytest.approx(EDGE + at, abs=0.2)
+
+
+def test_scale_and_line_do_not_move_it():
+    once = edge_middle(ENERGY + EDGE, mu(), EDGE)
+    again = edge_middle(ENERGY + EDGE, 40.0 * mu() - 7.0 + 1e-3 * ENERGY, EDGE)
+    assert again == pytest.approx(once, abs=1e-9)
+
+
+def test_noise_moves_it_less_than_a_tenth_of_an_ev():
+    """Of an edge with two equal rises, 6 eV apart, the steepest point is either."""
+    rng = np.random.default_rng(0)
+    double = mu(steps=((0.5, -3.0), (0.5, 3.0)))
+    found = [
+        edge_middle(ENERGY + EDGE, double + 1e-3 * rng.normal(size=len(ENERGY)), EDGE)
+        for _ in range(50)
+    ]
+    assert np.std(found) < 0.1
+
+
+@pytest.mark.parametrize(
+    "part",
+    [ENERGY > -10, ENERGY < 60, (ENERGY < -20) | (ENERGY > 100), np.arange(len(ENERGY)) < 3],
+)
+def test_a_scan_that_does_not_show_it(part):
+    assert edge_middle((ENERGY + EDGE)[part], mu()[part], EDGE) is None
+
+
+def test_a_falling_edge_has_none():
+    assert rise(ENERGY + EDGE, -mu(), EDGE) is None
+    assert edge_middle(ENERGY + EDGE, -mu(), EDGE) is None

@@ -1,0 +1,223 @@
+"""Network and refinement judged by spectra that training's simulator has no part in.
+
+Every spectrum goes the daemon's way: reduced (by Larch itself), read, refined, judged. What is
+counted is how often 90 % intervals hold the truth, how far the values are off, and whether the
+slopes of temperature series are right.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from exafsd.contract import CARD_FILE, Card
+from exafsd.contract.card import IndependentRow
+from exafsd.inference.reading import Model, Reader, Reading, answer, read, readers
+from exafsd.inference.registry import Bundle, load_bundle
+from exafsd.reduction.e0 import find_e0
+from exafsd.reduction.edges import edge_energy
+from exafsd.reduction.engine import by_larch
+from exafsd.settings.analysis import Reduction
+from exafsd.spectra import SpectrumError
+from exafsd_training.fitting.calibrate import Z90
+from exafsd_training.reference.feffit import read_mu
+from exafsd_training.simulation.independent import THEORIES, MeasuredEdge, Simulator
+from exafsd_training.simulation.second_theory import origin
+from exafsd_training.studies.trend import slopes
+from exafsd_training.theory.paths import Floats, read_paths
+from exafsd_training.theory.structures import from_amcsd, run_feff
+from exafsd_training.zoo.configurations import ModelConfig
+
+#: Temperatures of a series, K.
+TEMPERATURES = np.linspace(100.0, 700.0, 13)
+#: Spectra that are read together.
+TOGETHER = 64
+#: What is judged, of the nearest shell.
+JUDGED = ("r", "sigma2", "n_s02")
+WAYS = ("network", "polish")
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What was read of spectra beside the truth: (n, 3) each for `JUDGED`, NaN where nothing was.
+
+    `value` and `std` by who read it.
+    """
+
+    truth: Floats
+    value: dict[str, Floats]
+    std: dict[str, Floats]
+
+
+def simulator(bundle: Bundle, config: ModelConfig, measured: Sequence[Path], work: Path) -> Simulator:
+    """The independent simulator for a bundle's material.
+
+    Parameters
+    ----------
+    bundle
+        Its card must know where the material has its zero of energy.
+    config
+        What the model was trained by.
+    measured
+        Measured mu(E) of the material, XDI, for near edges and backgrounds.
+    work
+        Folder for FEFF's runs.
+
+    Raises
+    ------
+    ValueError
+        If that is not known, or no file shows an edge.
+    """
+    position = bundle.card.edge_position
+    if position is None:
+        raise ValueError("the card has no edge_position; run exafsd-train edge")
+    absorber, edge = config.absorber, config.edge
+    energy = edge_energy(absorber, edge)
+    trained = config.crystal()
+    judge = config.judge
+    crystal = from_amcsd(judge.amcsd) if judge.amcsd else trained
+    own = read_paths(run_feff(trained, absorber, edge, work))
+    return Simulator(
+        crystal,
+        absorber,
+        edge,
+        work,
+        einstein=config.prior.einstein[0],
+        expansion=judge.expansion,
+        anharmonicity=config.prior.anharmonicity,
+        zero=position.zero,
+        origins=[
+            origin(own, read_paths(run_feff(crystal, absorber, edge, work, setup)))
+            for setup in THEORIES
+        ],
+        edges=[MeasuredEdge.of(*read_mu(file), energy) for file in measured],
+        position=energy,
+    )
+
+
+def judge_single(model: Model, made: Simulator, spectra: int, seed: int) -> Readings:
+    """Spectra of as many samples."""
+    rng = np.random.default_rng(seed)
+    measured = [made.measure(rng, made.draw(rng)) for _ in range(spectra)]
+    return _read(model, measured)
+
+
+def judge_series(model: Model, made: Simulator, series: int, seed: int) -> Readings:
+    """Samples that expand as their crystal does, each at every one of `TEMPERATURES`."""
+    rng = np.random.default_rng(seed)
+    measured = [made.measure(rng, made.draw(rng, TEMPERATURES, own=True)) for _ in range(series)]
+    return _read(model, measured)
+
+
+def rows_of(single: Readings, series: Readings) -> list[IndependentRow]:
+    """Coverage, errors and slopes of network and refinement."""
+    rows: list[IndependentRow] = []
+    shape = (-1, len(TEMPERATURES))
+    for way in WAYS:
+        for i, name in enumerate(JUDGED):
+            value, std, truth = single.value[way][:, i], single.std[way][:, i], single.truth[:, i]
+            good = np.isfinite(value) & np.isfinite(std)
+            error = (value - truth)[good]
+            if name == "n_s02":
+                error, std, value = error / truth[good], std / truth, value / truth
+            ratio = change = None
+            if name != "n_s02":
+                found, true = (
+                    slopes(TEMPERATURES, x[:, i].reshape(shape))
+                    for x in (series.value[way], series.truth)
+                )
+                whole = np.isfinite(found)
+                ratio = round(float(np.mean(found[whole] / true[whole])), 3)
+                span = float(np.ptp(TEMPERATURES))
+                change = float(np.mean(found[whole] - true[whole]) * span)
+            rows.append(
+                IndependentRow(
+                    answer=way,
+                    parameter=name,
+                    spectra=int(good.sum()),
+                    coverage_90=round(float(np.mean(np.abs(error) < Z90 * std[good])), 3),
+                    bias=float(f"{np.mean(error):.3g}"),
+                    rms=float(f"{np.sqrt(np.mean(error**2)):.3g}"),
+                    std=float(f"{np.median(std[good]):.3g}"),
+                    slope_ratio=ratio,
+                    change_error=None if change is None else float(f"{change:.3g}"),
+                )
+            )
+    return rows
+
+
+def judge_bundle(
+    folder: Path,
+    config: ModelConfig,
+    measured: Sequence[Path],
+    work: Path,
+    spectra: int = 300,
+    series: int = 32,
+    seed: int = 11,
+) -> list[IndependentRow]:
+    """Judge a bundle; print, and keep in its card."""
+    bundle = load_bundle(folder)
+    model, made = Model.of(bundle), simulator(bundle, config, measured, work)
+    rows = rows_of(
+        judge_single(model, made, spectra, seed), judge_series(model, made, series, seed + 1)
+    )
+    card = Card.model_validate_json((folder / CARD_FILE).read_text())
+    kept = card.model_copy(update={"independent": rows})
+    (folder / CARD_FILE).write_text(kept.model_dump_json(by_alias=True, indent=1) + "\n")
+    Console(width=110).print(as_table(rows, bundle.card.name))
+    return rows
+
+
+def as_table(rows: Sequence[IndependentRow], name: str) -> Table:
+    """For people; N S0^2 relative to the truth."""
+    shown = Table(
+        "answer", "parameter", "spectra", "90 % hold, %", "bias", "rms", "std",
+        "slope / true", "error of the change",
+        title=f"{name}: independent simulation; slopes over {TEMPERATURES[0]:g} to"
+        f" {TEMPERATURES[-1]:g} K",
+    )  # fmt: skip
+    for row in rows:
+        numbers = (row.bias, row.rms, row.std)
+        shown.add_row(
+            row.answer, row.parameter, str(row.spectra), f"{100 * row.coverage_90:.0f}",
+            *[f"{x:.3g}" for x in numbers],
+            "" if row.slope_ratio is None else f"{row.slope_ratio:.3f}",
+            "" if row.change_error is None else f"{row.change_error:.2g}",
+        )  # fmt: skip
+    return shown
+
+
+def _read(model: Model, measured: Sequence[tuple]) -> Readings:
+    """Read spectra as the daemon does; (energy, mu (t, n), truth) each."""
+    (reader,) = readers([model], Reduction())
+    unread, truth = [], []
+    for energy, mus, true in measured:
+        for i, mu in enumerate(mus):
+            unread.append(_reduced(reader, energy, mu))
+            truth.append([getattr(true, name)[i] for name in JUDGED])
+    value = {way: np.full((len(unread), len(JUDGED)), np.nan) for way in WAYS}
+    std = {way: np.full((len(unread), len(JUDGED)), np.nan) for way in WAYS}
+    ids = [parameter.id for parameter in model.bundle.card.parameters]
+    phase = model.bundle.card.structures[0].phase
+    places = [ids.index(f"{phase}/1/{name}") for name in JUDGED]
+    good = [i for i, one in enumerate(unread) if one is not None]
+    for start in range(0, len(good), TOGETHER):
+        some = good[start : start + TOGETHER]
+        answers = answer([([one], None) for one in read([unread[i] for i in some])])
+        for i, one in zip(some, answers, strict=True):
+            prediction, polished = one.reading.prediction, one.polished
+            if prediction is not None:
+                value["network"][i] = prediction.theta[places]
+                std["network"][i] = np.sqrt(np.diag(prediction.theta_cov))[places]
+            if polished is not None and polished.fit is not None:
+                value["polish"][i] = polished.fit.value[places]
+                std["polish"][i] = np.sqrt(np.diag(polished.fit.cov))[places]
+    return Readings(np.array(truth), value, std)
+
+
+def _reduced(reader: Reader, energy: Floats, mu: Floats) -> Reading | None:
+    reduced = by_larch(energy, mu, find_e0(energy, mu), reader.read_by)
+    return None if isinstance(reduced, SpectrumError) else Reading(reader, reduced, reduced, None)
