@@ -257,7 +257,7 @@ class Pipeline:
                     shells, card, spectrum.id.channel, analysis.inference, recipe
                 )
                 polish = polish_message(card, best.polished)
-                shown_best = best_of(best.polished)
+                shown_best = best_of(card, best.polished)
         quality = shown.quality + amplitude.quality + judgement.flags
         unasked = [Candidate(model=name, score=None) for name in case.panel.unasked]
         message = Result(

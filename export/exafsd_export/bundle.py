@@ -31,16 +31,16 @@ from exafsd_training.fitting.card import make_card
 from exafsd_training.fitting.model_folder import Model, load_model
 from exafsd_training.reference.feffit import reduce_file
 from exafsd_training.simulation.corruption import corrupted
+from exafsd_training.simulation.refinement import RefinementGraph, refinement_k, refinement_of
 from exafsd_training.simulation.simulate import K_MIN, direct_pool
 from exafsd_training.theory.equation import Equation
 from exafsd_training.theory.parametrisation import Parametrisation, parametrise
 from exafsd_training.theory.paths import read_paths
-from exafsd_training.theory.refinement import RefinementGraph, refinement_k, refinement_of
 from exafsd_training.theory.structures import run_feff
 from exafsd_training.zoo.configurations import ModelConfig
 
 #: Bundles ship inside a wheel, MB.
-LARGEST = 3.0
+LARGEST = 3.2
 BATCHES = (1, 64)
 #: Largest difference between FEFF's runs on two machines, of the scale of chi, and how far from
 #: the start of the fit it is looked at, 1/angstrom: E0 of -15 eV takes q to below 0.3 there.
@@ -176,7 +176,7 @@ def _from_own_equation(bundle: Bundle, par: Parametrisation) -> float:
     them differs from machine to machine.
     """
     (thetas,) = [one["theta"] for one in _thetas(par)[-1:]]
-    fitted = K_GRID >= refinement_k(par.window)[0] + FEFF_STARTS
+    fitted = refinement_k(par.window)[0] + FEFF_STARTS <= K_GRID
     own = bundle.equation(thetas)[0][:, fitted]
     again = Equation(par).chi(tf.constant(thetas)).numpy()[:, fitted]
     return float(np.abs(own - again).max() / np.abs(own).max())

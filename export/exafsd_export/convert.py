@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from exafsd.contract import K_SIZE
 from exafsd_training.model.network import Pinn
+from exafsd_training.simulation.refinement import RefinementGraph
 from exafsd_training.theory.equation import Equation
-from exafsd_training.theory.refinement import RefinementGraph
 
 #: The highest opset that tf2onnx writes; nothing here needs a later one.
 OPSET = 18

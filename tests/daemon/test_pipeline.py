@@ -1,5 +1,7 @@
 """Spectra through the pipeline: choosing among models, the polish, several phases."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from bundles import copper, parameter, shipped_as, structure, write
 from exafsd.contract import FitWindow
 from exafsd.contract.recipe import Autobk, Recipe
 from exafsd.inference.candidates import MOST
-from exafsd.inference.registry import BundleError, load_bundle
+from exafsd.inference.registry import BundleError, load_bundle, shipped_folder
 from exafsd.testing.heating import cache_folder, feff_paths
 from pipelines import CU, analysis, counted, made, one, pipeline, sweep
 from polishing import Spectrum, reference, simulated
@@ -143,9 +145,10 @@ def test_candidates_change_nothing_in_the_numbers_of_the_chosen(tmp_path, foil, 
             np.testing.assert_allclose(array, alone.arrays[name], rtol=1e-4, atol=1e-5)
 
 
-def test_the_polish_is_feffit(foil, shipped):
+def test_the_polish_of_an_older_bundle_is_feffit(foil, shipped):
     counts = counted(foil)
-    found = one(pipeline(bundles=[shipped]), counts)
+    card = shipped.card.model_copy(update={"refinement": None, "edge_position": None})
+    found = one(pipeline(bundles=[replace(shipped, card=card, waves=None)]), counts)
     first = feff_paths(cache_folder())[0]
     own = Spectrum.of(simulated(counts), shipped)
     larch = reference(own, shipped.card.fit[0], {1: first})
@@ -162,8 +165,19 @@ def test_the_polish_is_feffit(foil, shipped):
         assert value["std_feffit"] == pytest.approx(larch.stderr[name], rel=0.05)
         assert 0 < value["std"] < value["std_feffit"]
     assert polish["r_factor"] == pytest.approx(larch.r_factor, rel=0.01)
-    assert found["best"] in ("network", "polish")
+    assert found["best"] == "network"
     assert found["shells"][0]["r"]["value"] != shell["r"]["value"]  # shells stay the network's
+
+
+def test_the_refinement_is_published_as_the_polish_and_is_the_best(foil, shipped):
+    counts = counted(foil)
+    found = one(pipeline(bundles=[shipped]), counts)
+    (shell,) = found["polish"]["shells"]
+    assert found["best"] == "polish"
+    for name in ("r", "sigma2"):
+        assert abs(shell[name]["value"] - counts.truth[name]) < 3 * shell[name]["std"]
+        assert 0 < shell[name]["std_noise"] < shell[name]["std"]
+    assert shell["c3"]["value"] > 0
 
 
 @pytest.mark.parametrize(
@@ -195,7 +209,7 @@ def test_a_polish_that_breaks_leaves_the_networks_answer(foil, shipped, monkeypa
     def broken(*_):
         raise np.linalg.LinAlgError("on purpose")
 
-    monkeypatch.setattr("exafsd.inference.refinement.polish.Polisher.__call__", broken)
+    monkeypatch.setattr("exafsd.inference.refinement.refiner.Refiner.__call__", broken)
     found = one(pipe, counted(foil))
     assert found["polish"]["status"] == "failed"
     assert found["best"] == "network"
@@ -274,3 +288,23 @@ def test_a_mixture_is_published_only_where_it_fits_better_than_a_pure_phase(tmp_
     found = one(pipeline(mixed, poor), counted(foil))
     assert found["model"]["name"] == "cu-k-mix"
     assert found["trust"]["reason"] is None
+
+
+def test_what_came_first_does_not_decide(foil):
+    """With the policy ``run`` the first sweep does, with ``model`` none."""
+    found = {}
+    for policy in ("run", "model"):
+        how = analysis({"e0_policy": policy}, model="cu-k-fcc")
+        pipe = pipeline(shipped_folder() / "cu-k-fcc")
+        energies = []
+        for first in (None, 6.0):
+            if first is not None:
+                counts = counted(foil, number=3)
+                shifted = replace(counts, energy=counts.energy + first)
+                pipe.process(analysed(sweep(shifted, 1), how))
+            ((outcome,),) = pipe.process_many([analysed(sweep(counted(foil), 2), how)])
+            energies.append(outcome.message.e0)
+            pipe.end("run")
+        found[policy] = abs(energies[1] - energies[0])
+    assert found["run"] > 3.0
+    assert found["model"] == 0.0

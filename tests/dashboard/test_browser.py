@@ -205,8 +205,8 @@ def test_rejected_sweeps_are_marked_and_a_hostile_name_is_only_text(site, page):
     told = site.listener.outcomes(run, "rejected")[0].header
     wait_for(page, "readout", "sweep 3 rejected")
     assert told["reason"] in text(page, "readout")
-    page.wait_for_function("exafsd.model('r').renderers[4].data_source.get_length() == 1")
-    marks = "Array.from(exafsd.model('r').renderers[4].data_source.data."
+    page.wait_for_function("exafsd.model('r').renderers[5].data_source.get_length() == 1")
+    marks = "Array.from(exafsd.model('r').renderers[5].data_source.data."
     assert page.evaluate(f"{marks}kind)") == ["rejected"]
     assert page.evaluate(f"{marks}sweep)") == [3]
     assert told["reason"] in page.evaluate(f"{marks}reason)")[0]

@@ -5,11 +5,8 @@ import pytest
 
 from exafsd.inference.placement import STEP, Placement
 from exafsd.inference.registry import read_card, shipped_folder
-from exafsd.pipeline import Pipeline
 from exafsd.reduction.edge_middle import edge_middle
 from exafsd.reduction.edges import edge_energy
-from pipelines import analysis, counted, pipeline, sweep
-from reducing import analysed
 
 
 def card(name):
@@ -47,23 +44,3 @@ def test_without_a_material_nobody_knows():
     assert Placement([])(*near_edge("cu-k-fcc")) is None
     older = card("cu-k-fcc").model_copy(update={"edge_position": None})
     assert Placement([older])(*near_edge("cu-k-fcc")) is None
-
-
-def test_what_came_first_does_not_decide(foil):
-    """With the policy ``run`` the first sweep does, with ``model`` none."""
-    found = {}
-    for policy in ("run", "model"):
-        how = analysis({"e0_policy": policy}, model="cu-k-fcc")
-        pipe: Pipeline = pipeline(shipped_folder() / "cu-k-fcc")
-        energies = []
-        for first in (None, 6.0):
-            if first is not None:
-                counts = counted(foil, number=3)
-                shifted = type(counts)(**{**vars(counts), "energy": counts.energy + first})
-                pipe.process(analysed(sweep(shifted, 1), how))
-            ((outcome,),) = pipe.process_many([analysed(sweep(counted(foil), 2), how)])
-            energies.append(outcome.message.e0)
-            pipe.end("run")
-        found[policy] = abs(energies[1] - energies[0])
-    assert found["run"] > 3.0
-    assert found["model"] == 0.0

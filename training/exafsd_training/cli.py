@@ -164,7 +164,10 @@ def edge(
 def independent(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle, as exported.")],
     config: Annotated[str, typer.Option(help="TOML file, or name, that it was trained by.")],
-    data: Annotated[Path, typer.Option(help="Folder with the configuration's measured spectra.")],
+    files: Annotated[list[Path] | None, typer.Argument(help="Measured mu(E), XDI.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with the configuration's measured spectra.")
+    ] = None,
     spectra: Annotated[int, typer.Option(min=10, help="Single spectra.")] = 300,
     series: Annotated[int, typer.Option(min=2, help="Temperature series.")] = 32,
     work: Annotated[Path, typer.Option(help="Folder for FEFF's runs.")] = Path("feff"),
@@ -174,8 +177,12 @@ def independent(
     from exafsd_training.zoo import configurations
 
     chosen = configurations.load(config)
-    files = [data / one.file for one in chosen.measured if one.kind == "mu"]
-    judge_bundle(bundle, chosen, files, work, spectra, series)
+    measured = [*(files or [])]
+    if data:
+        measured += [data / one.file for one in chosen.measured if one.kind == "mu"]
+    if not measured:
+        raise typer.BadParameter("give measured spectra of the material, or --data")
+    judge_bundle(bundle, chosen, measured, work, spectra, series)
 
 
 @app.command()

@@ -66,7 +66,7 @@ def fields(header: Header) -> Row:
         "trust": trust.get("score"),
         "in_domain": trust.get("in_domain", False),
         "trust_state": trust.get("state"),
-        "doubts": "; ".join(parts(trust, "doubts")),
+        "doubts": "; ".join(trust.get("doubts") or []),
         "reason": header.get("reason") or trust.get("reason"),
         "detail": header.get("detail"),
         "polish": part(header, "polish").get("status"),

@@ -164,7 +164,7 @@ class Trust(_Part):
     in_domain: bool
     state: Literal["trusted", "flagged", "withheld"] = Field(
         default="withheld",
-        description="flagged: there are parameters, and doubts about them; withheld: there are none",
+        description="flagged: there are doubts about the parameters; withheld: there are none",
     )
     doubts: list[str] = Field(
         default_factory=list[str], description="why the parameters are flagged, in words"

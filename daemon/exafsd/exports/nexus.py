@@ -26,7 +26,8 @@ DEFINITION_URL = (
 )
 #: columns of an outcome that are no plot
 OUTCOME = ("id", "kind", "sweep", "direction", "averaged", "quality", "reason", "detail", "best",
-           "trust", "in_domain", "trust_state", "doubts", "acquired_start", "acquired_end", "published")  # fmt: skip
+           "trust", "in_domain", "trust_state", "doubts", "acquired_start", "acquired_end",
+           "published")  # fmt: skip
 
 
 def write_nexus(path: Path, start: Mapping[str, Any], outcomes: Sequence[Message]) -> None:

@@ -1,4 +1,4 @@
-"""E0 of a spectrum from the near edges of the materials it may be of, so that noise decides nothing.
+"""E0 of a spectrum from the near edges of the materials it may be of, which noise does not move.
 
 Which of two places of a rising edge is the steeper, Larch's rule, is a toss of a coin in CuO: 6 eV
 and a fifth of N. The middle of the edge is one place, and measured spectra of a material say how

@@ -36,7 +36,7 @@ def edge_middle(energy: Floats, mu: Floats, edge: float) -> float | None:
         return None
     total = np.zeros(len(x))
     np.cumsum(0.5 * (y[1:] + y[:-1]) * np.diff(x), out=total[1:])
-    at = NEAR[(NEAR - MEAN / 2 >= x[0]) & (NEAR + MEAN / 2 <= x[-1])]
+    at = NEAR[(x[0] <= NEAR - MEAN / 2) & (x[-1] >= NEAR + MEAN / 2)]
     means = (np.interp(at + MEAN / 2, x, total) - np.interp(at - MEAN / 2, x, total)) / MEAN
     above = np.flatnonzero(means > 0.5)
     if not len(above) or above[0] == 0:
@@ -47,7 +47,7 @@ def edge_middle(energy: Floats, mu: Floats, edge: float) -> float | None:
 
 
 def rise(energy: Floats, mu: Floats, edge: float) -> Floats | None:
-    """mu (n,) without the line below the edge, over the edge step; None where there is none.
+    """Mu (n,) without the line below the edge, over the edge step; None where there is none.
 
     Parameters
     ----------

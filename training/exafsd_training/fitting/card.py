@@ -19,8 +19,8 @@ from exafsd.contract.card import (
 )
 from exafsd_training.fitting.calibrate import simulated_scores
 from exafsd_training.fitting.model_folder import Model
+from exafsd_training.simulation.refinement import refinement_of
 from exafsd_training.simulation.simulate import K_END, K_MIN
-from exafsd_training.theory.refinement import refinement_of
 
 #: Table of `exafsd_training.studies.evaluation` in the model folder.
 ACCURACY = "accuracy.json"

@@ -291,7 +291,7 @@ class Waves:
         self._by_c3 = -4j / 3 * p**3
 
     def __call__(self, deltar: Floats, sigma2: Floats, c3: Floats) -> Floats:
-        """chi (t, 401) for S0^2 = 1; arguments (paths, t) in angstrom, angstrom^2, angstrom^3."""
+        """Chi (t, 401) for S0^2 = 1; arguments (paths, t) in angstrom, angstrom^2, angstrom^3."""
         rows = []
         for by_r, by_sigma2, by_c3 in zip(deltar.T, sigma2.T, c3.T, strict=True):
             turn = (

@@ -52,7 +52,9 @@ class Readings:
     std: dict[str, Floats]
 
 
-def simulator(bundle: Bundle, config: ModelConfig, measured: Sequence[Path], work: Path) -> Simulator:
+def simulator(
+    bundle: Bundle, config: ModelConfig, measured: Sequence[Path], work: Path
+) -> Simulator:
     """The independent simulator for a bundle's material.
 
     Parameters

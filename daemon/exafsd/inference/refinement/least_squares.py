@@ -32,8 +32,8 @@ class Minimum:
     """Where the fits ended.
 
     `x` (b, n), `cost` (b,) sum of squares there, `residual` (b, m) as it is there to first order,
-    `jacobian` (b, m, n) and `hessian` (b, n, n) within `TOLERANCE` of there, `converged` and `bound`: (b,) and (b, n), which variables ended
-    on a bound.
+    `jacobian` (b, m, n) and `hessian` (b, n, n) within `TOLERANCE` of there, `converged` and
+    `bound`: (b,) and (b, n), which variables ended on a bound.
     """
 
     x: Floats

@@ -76,9 +76,10 @@ class Fit:
     """The n variables of a fit that ended, and what is known of them.
 
     `value` is (n,), the covariances are (n, n): `cov` is of all that the values may be off by,
-    `noise_cov` propagates the noise of chi(k), NaN where that is not known, `feffit_cov` is scaled by the misfit as feffit does it. `bound` (n,)
-    are the variables that ended on a bound and were held there. `whole` says that all of the
-    model's paths were fitted, and that `cov` holds FEFF's errors as well as noise.
+    `noise_cov` propagates the noise of chi(k), NaN where that is not known, `feffit_cov` is scaled
+    by the misfit as feffit does it. `bound` (n,) are the variables that ended on a bound and were
+    held there. `whole` says that all of the model's paths were fitted, and that `cov` holds FEFF's
+    errors as well as noise.
     """
 
     ids: tuple[str, ...]

@@ -27,15 +27,16 @@ def polish_message(card: Card, polished: Polished) -> Polish:
     )
 
 
-def best_of(polished: Polished) -> Literal["network", "polish"]:
+def best_of(card: Card, polished: Polished) -> Literal["network", "polish"]:
     """Return which answer to show, where the network's may be believed.
 
-    A refinement that converged inside its bounds: its error bars hold the truth more often than
-    the network's (``exafsd-train independent``). The fit of the nearest shells alone, which older
-    bundles have, is off by more than its error bars say.
+    A refinement that converged inside its bounds, of a model for which its error bars hold the
+    truth better than the network's (``exafsd-train independent``). The fit of the nearest shells
+    alone, which older bundles have, is off by more than its error bars say.
     """
     fit = polished.fit
-    return "polish" if polished.status == "converged" and fit and fit.whole else "network"
+    good = polished.status == "converged" and fit is not None and fit.whole
+    return "polish" if good and card.refinement_holds else "network"
 
 
 def _value(fit: Fit, id_: str, scale: float = 1.0) -> FitValue:

@@ -55,9 +55,7 @@ class ReferenceFit:
                 _tie_amplitudes(card, shells, i, base, basis[:, column])
         chosen = [card.parameters[i] for i in free]
         low, high = np.array([p.bounds for p in chosen]).T
-        return cls(
-            tuple(p.id for p in chosen), shells, tuple(free), base, basis, low, high
-        )
+        return cls(tuple(p.id for p in chosen), shells, tuple(free), base, basis, low, high)
 
     def theta(self, x: Floats) -> Floats:
         """Parameters (b, p) at variables (b, n)."""

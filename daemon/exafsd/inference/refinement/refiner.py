@@ -23,10 +23,10 @@ from exafsd.inference.refinement.polish import (
     Fit,
     Objective,
     Polished,
-    Weigh,
-    objective,
-    chi_rows,
     Status,
+    Weigh,
+    chi_rows,
+    objective,
 )
 from exafsd.inference.refinement.reference_fit import ReferenceFit
 from exafsd.inference.refinement.theory import TheoryCovariance
@@ -81,7 +81,7 @@ class Refiner:
         position = card.edge_position
         self._e0_std = position.zero_std if position else None
         self._like_feffit = ReferenceFit.of(card)
-        self._k = about.k_min + about.k_step * np.arange(about.size)
+        self._k: Floats = about.k_min + about.k_step * np.arange(about.size, dtype=np.float64)
         self._floor = about.theory.floor
 
         def prepared(k_end: float) -> Prepared:
@@ -154,7 +154,7 @@ class Refiner:
 
         def chi_and_slopes(x: Floats) -> tuple[Floats, Floats, Floats]:
             theta, slopes = variables.theta(x)
-            real, imag, jacobian = self._waves(theta)
+            real, imag, jacobian = (np.asarray(x, dtype=np.float64) for x in self._waves(theta))
             return real, imag, (prepared.matrix @ jacobian) @ slopes
 
         real, imag, slopes = chi_and_slopes(start)

@@ -79,7 +79,7 @@ class Variables:
         )
 
     def theta(self, x: Floats) -> tuple[Floats, Floats]:
-        """theta (b, p) at x (b, n), and d theta / d x (b, p, n)."""
+        """Theta (b, p) at x (b, n), and d theta / d x (b, p, n)."""
         theta = np.array(x)
         slopes = np.tile(np.eye(x.shape[1]), (len(x), 1, 1))
         sigma2, strain = x[:, self.sigma2], x[:, self.r] / self._r_eff - 1.0
@@ -98,7 +98,7 @@ class Variables:
         return theta, slopes
 
     def start(self, theta: Floats) -> Floats:
-        """x (b, n) of theta (b, p), inside the bounds."""
+        """X (b, n) of theta (b, p), inside the bounds."""
         x = np.array(theta)
         sigma2, strain = theta[:, self.sigma2], theta[:, self.r] / self._r_eff - 1.0
         skewed = self._skewed(sigma2)

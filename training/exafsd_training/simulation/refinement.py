@@ -25,9 +25,7 @@ from exafsd_training.theory.thermal import DRAWS, draw_temperature, einstein_sig
 K_STEP = 0.1
 #: FEFF's errors. Set so that 90 % intervals hold on spectra of the independent simulator
 #: (`exafsd_training.simulation.independent`) for Fe, Pt and CdS; Cu and ZnS judge it.
-THEORY = TheoryErrors(
-    constant=(0.03, 0.045), smooth=(0.006, 0.045), low=(0.2, 0.8), floor=0.001
-)
+THEORY = TheoryErrors(constant=(0.027, 0.045), smooth=(0.008, 0.045), low=(0.2, 0.8), floor=0.001)
 #: Standard deviation of a beyond the even distribution over its range, of the range's width.
 BEYOND = 0.4
 #: Least share of the nearest shell's signal that a path must have in the fit window.
@@ -58,7 +56,7 @@ def refinement_of(par: Parametrisation) -> Refinement:
 
 
 def refinement_k(window: FitWindow) -> np.ndarray:
-    """k of the graph, 1/angstrom: where the window is not zero, on the contract's grid."""
+    """K of the graph, 1/angstrom: where the window is not zero, on the contract's grid."""
     first = max(np.ceil((window.k[0] - window.dk / 2) / K_STEP), 1.0)
     last = np.floor((window.k[1] + window.dk / 2) / K_STEP)
     return K_STEP * np.arange(first, last + 1)
