@@ -1,0 +1,53 @@
+"""Refinement and the fit of the nearest shells, side by side, in batches of 64 spectra.
+
+Run ``python tests/bench/refinement.py [MODEL ...]``; each number is the least of five.
+"""
+
+import os
+import sys
+import time
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import numpy as np
+
+from exafsd.contract import K_GRID
+from exafsd.inference.reading import Model
+from exafsd.inference.registry import load_bundle, shipped_folder
+from exafsd.spectra import Prediction
+
+BATCH, NOISE, K_END = 64, 3e-4, 14.5
+
+
+def milliseconds(call) -> float:
+    """The least of five, per spectrum."""
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return min(times) / BATCH * 1e3
+
+
+def main() -> None:
+    """Print a line per model."""
+    names = sys.argv[1:] or ["cu-k-fcc", "zn-k-zns", "cd-k-cds", "cu-k-cuo"]
+    for name in names:
+        model = Model.of(load_bundle(shipped_folder() / name))
+        truth = model.refiner._variables.theta(model.refiner._variables.mean[None])[0]
+        chi = model.bundle.equation(truth)[0].astype(float)
+        rng = np.random.default_rng(0)
+        noisy = chi + NOISE * rng.normal(size=(BATCH, K_GRID.size))
+        rows = np.where(K_END >= K_GRID, noisy * K_GRID**2, 0.0)
+        read = [Prediction(truth[0], np.eye(truth.size), K_GRID, chi[0] * K_GRID**2, 0.0)] * BATCH
+        noise, zeros = [NOISE] * BATCH, [float(truth[0, 0])] * BATCH
+        refined = milliseconds(lambda: model.refiner(rows, read, K_END, noise, zeros))  # noqa: B023
+        nearest = milliseconds(lambda: model.polisher(rows, read, K_END, noise))  # noqa: B023
+        sys.stdout.write(
+            f"{name}: refinement {refined:.2f} ms, nearest shells alone {nearest:.2f} ms a spectrum,"
+            f" ratio {refined / nearest:.2f}\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
