@@ -44,7 +44,7 @@ def main() -> None:
         refined = milliseconds(lambda: model.refiner(rows, read, K_END, noise, zeros))  # noqa: B023
         nearest = milliseconds(lambda: model.polisher(rows, read, K_END, noise))  # noqa: B023
         sys.stdout.write(
-            f"{name}: refinement {refined:.2f} ms, nearest shells alone {nearest:.2f} ms a spectrum,"
+            f"{name}: refinement {refined:.2f} ms, nearest shells {nearest:.2f} ms a spectrum,"
             f" ratio {refined / nearest:.2f}\n"
         )
 
