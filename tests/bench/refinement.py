@@ -6,6 +6,7 @@ Run ``python tests/bench/refinement.py [MODEL ...]``; each number is the least o
 import os
 import sys
 import time
+from functools import partial
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from exafsd.contract import K_GRID
 from exafsd.inference.reading import Model
+from exafsd.inference.refinement.variables import Variables
 from exafsd.inference.registry import load_bundle, shipped_folder
 from exafsd.spectra import Prediction
 
@@ -34,15 +36,16 @@ def main() -> None:
     names = sys.argv[1:] or ["cu-k-fcc", "zn-k-zns", "cd-k-cds", "cu-k-cuo"]
     for name in names:
         model = Model.of(load_bundle(shipped_folder() / name))
-        truth = model.refiner._variables.theta(model.refiner._variables.mean[None])[0]
+        variables = Variables.of(model.bundle.card)
+        truth = variables.theta(variables.mean[None])[0]
         chi = model.bundle.equation(truth)[0].astype(float)
         rng = np.random.default_rng(0)
         noisy = chi + NOISE * rng.normal(size=(BATCH, K_GRID.size))
         rows = np.where(K_END >= K_GRID, noisy * K_GRID**2, 0.0)
         read = [Prediction(truth[0], np.eye(truth.size), K_GRID, chi[0] * K_GRID**2, 0.0)] * BATCH
         noise, zeros = [NOISE] * BATCH, [float(truth[0, 0])] * BATCH
-        refined = milliseconds(lambda: model.refiner(rows, read, K_END, noise, zeros))  # noqa: B023
-        nearest = milliseconds(lambda: model.polisher(rows, read, K_END, noise))  # noqa: B023
+        refined = milliseconds(partial(model.refiner, rows, read, K_END, noise, zeros))
+        nearest = milliseconds(partial(model.polisher, rows, read, K_END, noise))
         sys.stdout.write(
             f"{name}: refinement {refined:.2f} ms, nearest shells {nearest:.2f} ms a spectrum,"
             f" ratio {refined / nearest:.2f}\n"

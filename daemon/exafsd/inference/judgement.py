@@ -21,8 +21,7 @@ from exafsd.spectra import Floats, Prediction, ReducedSpectrum
 #: data ends whose limits are kept
 REMEMBERED = 256
 #: eV between what is read as E0 and the material's that are flagged, and that are too much: 4 eV
-#: are 0.02 to 0.03 angstrom in R, and every mixture that was tried is beyond one of them before its
-#: R is 0.01 angstrom off
+#: are 0.02 to 0.03 angstrom in R. Not every mixture shows in E0 (Cu2O with CuO does not)
 E0_FLAGGED, E0_WITHHELD = 2.0, 4.0
 
 

@@ -1,10 +1,11 @@
-"""A second simulator, to judge by: it shares with training's only the file formats.
+"""A second simulator, to judge by, which shares little with training's.
 
 What differs: FEFF with self-consistent potentials, with the core hole or without; another
-structure file where there is one; sigma2 of every path from
-the normal modes of a crystal (`exafsd_training.simulation.lattice`); a third cumulant drawn evenly
-over what the literature has, and beyond it; the crystal's own expansion, none, or contraction; the
-near edge and the background of a measured spectrum of the material; reduction by Larch itself.
+structure file where there is one; sigma2 of every path from the normal modes of a crystal
+(`exafsd_training.simulation.lattice`); a third cumulant drawn evenly over what the literature has,
+and beyond it; the crystal's own expansion, none, or contraction; the near edge and the background
+of a measured spectrum of the material; reduction by Larch itself. What is common: FEFF8L, the law
+by which C3 follows from sigma2, and the Einstein temperature of the nearest bond.
 """
 
 from collections.abc import Sequence
@@ -98,9 +99,10 @@ class MeasuredEdge:
 class Sample:
     """One sample on one beamline, at temperatures (t,) in K.
 
-    `theory` and `lattice` are places in the simulator's lists. `c3` and `sigma2` (t,) are of the
-    nearest shell, `strain` (t,) of all distances, `n_s02` of the nearest shell; `zero` is FEFF's
-    zero of energy from half the edge step, eV.
+    `theory`, `lattice` and `edge` are places in the simulator's lists; `stiffness` multiplies all
+    springs, `static` is in angstrom^2, `anharmonicity` in 1/angstrom; `strain` (t,) is of all paths,
+    `n_s02` of the nearest shell, `noise` of mu per point over the edge step. `zero`, FEFF's zero of
+    energy from half the edge step, and `calibration` are in eV.
     """
 
     temperatures: Floats

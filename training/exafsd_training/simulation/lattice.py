@@ -8,6 +8,7 @@ modes make sigma2 of any path, the correlation of its atoms included.
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ KELVIN = 187.44
 IMAGE, MOST_ATOMS = 13.0, 320
 #: Distances that are one shell of neighbours, angstrom.
 ONE_SHELL = 0.15
+#: How far springs reach, angstrom.
+NEIGHBOURS = 4.2
 #: A path's atom and one of the lattice are the same within this, angstrom.
 SAME_PLACE = 0.05
 #: Modes below this share of the highest frequency are the crystal moving as a whole.
@@ -132,13 +135,13 @@ class Lattice:
         return nearest
 
 
-def _force_constants(crystal: "object", springs: Springs) -> tuple[Floats, Floats]:
+def _force_constants(crystal: Any, springs: Springs) -> tuple[Floats, Floats]:
     """One of the shortest bonds as a path (2, 3), and the force constants (3 n, 3 n)."""
-    n = len(crystal)  # type: ignore[arg-type]
+    n = len(crystal)
     matrix = np.zeros((n, 3, n, 3))
     bond: Sequence[Floats] = ()
-    for i, atoms in enumerate(crystal.get_all_neighbors(4.2)):  # type: ignore[attr-defined]
-        here = crystal[i]  # type: ignore[index]
+    for i, atoms in enumerate(crystal.get_all_neighbors(NEIGHBOURS)):
+        here = crystal[i]
         shells = _shells(atoms, here.coords)
         for order, shell in enumerate(shells[:2]):
             for atom in shell:

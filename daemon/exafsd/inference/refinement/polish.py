@@ -107,6 +107,15 @@ class Polished:
 SHED, OFF = Polished("shed"), Polished("off")
 
 
+def fittable(chi_k2: NDArray[np.floating], predictions: Sequence[Prediction]) -> list[int]:
+    """Which spectra (b, 401) have data, and a finite answer of the network to start from."""
+    return [
+        i
+        for i, (row, p) in enumerate(zip(chi_k2, predictions, strict=True))
+        if np.isfinite(row).all() and row.any() and np.isfinite(p.theta).all()
+    ]
+
+
 class Polisher:
     """Polishes spectra of one bundle.
 
@@ -153,11 +162,7 @@ class Polisher:
         if goal.n_idp - len(reference.ids) < SPARE_POINTS:
             return [OFF] * len(chi_k2)
         polished = [Polished("failed", goal.n_idp, len(reference.ids))] * len(chi_k2)
-        rows = [
-            i
-            for i, (row, p) in enumerate(zip(chi_k2, predictions, strict=True))
-            if np.isfinite(row).all() and row.any() and np.isfinite(p.theta).all()
-        ]
+        rows = fittable(chi_k2, predictions)
         if rows:
             read = [predictions[i] for i in rows]
             noise = [epsilon_k[i] for i in rows]

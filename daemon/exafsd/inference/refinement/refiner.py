@@ -26,6 +26,7 @@ from exafsd.inference.refinement.polish import (
     Status,
     Weigh,
     chi_rows,
+    fittable,
     objective,
 )
 from exafsd.inference.refinement.reference_fit import ReferenceFit
@@ -120,11 +121,7 @@ class Refiner:
             return [OFF] * len(chi_k2)
         n_idp, n_var = prepared.goal.n_idp, len(self._variables.ids)
         polished = [Polished("failed", n_idp, n_var)] * len(chi_k2)
-        rows = [
-            i
-            for i, (row, p) in enumerate(zip(chi_k2, predictions, strict=True))
-            if np.isfinite(row).all() and row.any() and np.isfinite(p.theta).all()
-        ]
+        rows = fittable(chi_k2, predictions)
         if rows:
             fits = self._fits(
                 prepared,
