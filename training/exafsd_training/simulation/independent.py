@@ -100,7 +100,7 @@ class Sample:
     """One sample on one beamline, at temperatures (t,) in K.
 
     `theory`, `lattice` and `edge` are places in the simulator's lists; `stiffness` multiplies all
-    springs, `static` is in angstrom^2, `anharmonicity` in 1/angstrom; `strain` (t,) is of all paths,
+    springs, `static` is in angstrom^2, `anharmonicity` in 1/angstrom; `strain` (t,) is relative,
     `n_s02` of the nearest shell, `noise` of mu per point over the edge step. `zero`, FEFF's zero of
     energy from half the edge step, and `calibration` are in eV.
     """
