@@ -14,13 +14,32 @@ from typing import Any
 from numpy.typing import NDArray
 
 from exafsd.contract.grid import K_GRID
-from exafsd.contract.messages import Calibrated, Candidate, ModelRef, Rejected, Result, Trust, Value
+from exafsd.contract.messages import (
+    Calibrated,
+    Candidate,
+    Channel,
+    ModelRef,
+    Rejected,
+    Result,
+    Trust,
+    Value,
+)
 from exafsd.contract.vocabulary import DOUBTS, Flag, Reason
 from exafsd.inference.amplitude import UNREAD, recipe_sha256, with_numbers
 from exafsd.inference.candidates import MOST
 from exafsd.inference.judgement import Judgement
 from exafsd.inference.placement import Placement
-from exafsd.inference.reading import Answer, Model, Reader, Reading, answer, read, readers
+from exafsd.inference.reading import (
+    Answer,
+    Model,
+    Question,
+    Reader,
+    Reading,
+    Trends,
+    answer,
+    read,
+    readers,
+)
 from exafsd.inference.refinement.polish import OFF, SHED, Polished
 from exafsd.inference.refinement.polish_message import best_of, polish_message
 from exafsd.inference.registry import Registry
@@ -39,6 +58,10 @@ log = logging.getLogger(__name__)
 REMEMBERED = 256
 #: why the reference channel gives nothing where there is no foil, or no detector behind it
 NO_FOIL = (Reason.NO_EDGE, Reason.IR_ZERO, Reason.UNKNOWN_ELEMENT)
+
+
+#: what the sweeps of a run have in common, by stream, channel, edge and model
+RunTrends = dict[tuple[str, Channel, Edge], Trends]
 
 
 @dataclass(frozen=True)
@@ -72,6 +95,7 @@ class _Case:
     spectrum: Spectrum
     panel: _Panel
     memory: RunMemory
+    trends: Trends
 
 
 class Pipeline:
@@ -96,6 +120,7 @@ class Pipeline:
         self._models = {name: Model.of(bundle) for name, bundle in registry.bundles.items()}
         self._panels: dict[tuple[str, Edge], _Panel] = {}
         self._memories: dict[str, RunMemory] = {}
+        self._trends: dict[str, RunTrends] = {}
 
     def process(self, sweep: Sweep) -> list[Outcome]:
         """One outcome for each channel and edge of a sweep; never raises on bad data."""
@@ -120,7 +145,7 @@ class Pipeline:
                     own.append(_rejection(spectrum))
                 else:
                     panel = self._panel(spectrum.id.edge, spectrum.id.analysis)
-                    cases.append(_Case(spectrum, panel, memory))
+                    cases.append(_Case(spectrum, panel, memory, self._trends_of(spectrum)))
                     places.append((len(outcomes_of), len(own)))
                     own.append(PENDING)
             outcomes_of.append(own)
@@ -140,13 +165,19 @@ class Pipeline:
         """What the reduction remembers of a run."""
         return self._memories.setdefault(run_uid, RunMemory())
 
-    def resume(self, run_uid: str, memory: RunMemory) -> None:
-        """Go on with a run whose memory was saved."""
+    def trends(self, run_uid: str) -> RunTrends:
+        """What the sweeps of a run have in common."""
+        return self._trends.setdefault(run_uid, {})
+
+    def resume(self, run_uid: str, memory: RunMemory, trends: RunTrends) -> None:
+        """Go on with a run of which this was saved."""
         self._memories[run_uid] = memory
+        self._trends[run_uid] = trends
 
     def end(self, run_uid: str) -> None:
         """Forget a run."""
         self._memories.pop(run_uid, None)
+        self._trends.pop(run_uid, None)
 
     def audit(self) -> list[str]:
         """Trouble that the audit against Larch has found since the last call."""
@@ -159,6 +190,11 @@ class Pipeline:
     def close(self) -> None:
         """End what the pipeline has started."""
         self._reducer.close()
+
+    def _trends_of(self, spectrum: Spectrum) -> Trends:
+        sweep = spectrum.id.sweep
+        key = sweep.stream, spectrum.id.channel, spectrum.id.edge
+        return self.trends(sweep.run.uid).setdefault(key, {})
 
     def _panel(self, edge: Edge, analysis: Analysis) -> _Panel:
         key = (analysis.sha256, edge)
@@ -205,7 +241,9 @@ class Pipeline:
         readings = iter(read([one for some in unread.values() for one in some]))
         answers = answer(
             [
-                ([next(readings) for _ in some], _unpolished(cases[i], room))
+                Question(
+                    [next(readings) for _ in some], _unpolished(cases[i], room), cases[i].trends
+                )
                 for i, some in unread.items()
             ]
         )

@@ -113,12 +113,13 @@ def test_a_second_shell_follows_the_first_in_the_crystals_ratio(card):
     ids = ReferenceFit.of(wide).ids
     assert set(ids) == {*FREE, "Cu/2/r", "Cu/2/sigma2"}
     fit = Fit(
-        ids, np.arange(1.0, 7.0), np.eye(6), np.eye(6), 4 * np.eye(6),
+        ids, np.arange(1.0, 7.0), np.eye(6), np.eye(6), 4 * np.eye(6), 9 * np.eye(6),
         np.zeros(6, dtype=bool), r_factor=0.1,
     )  # fmt: skip
     first, second = polish_message(wide, Polished("converged", 9.0, 6, fit)).shells
     assert second.n_s02.value == first.n_s02.value / 2
-    assert (second.n_s02.std, second.n_s02.std_feffit) == (0.5, 1.0)
+    bars = second.n_s02.std, second.n_s02.std_feffit, second.n_s02.std_trend
+    assert bars == (0.5, 1.0, 1.5)
     assert second.r.value == 1.0 + ids.index("Cu/2/r")
 
 

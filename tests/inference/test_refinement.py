@@ -11,7 +11,7 @@ from exafsd.inference.reading import Model
 from exafsd.inference.refinement.polish import OFF
 from exafsd.inference.refinement.polish_message import best_of, polish_message
 from exafsd.inference.refinement.refiner import Refiner
-from exafsd.inference.refinement.theory import TheoryCovariance, error_shapes, error_sizes
+from exafsd.inference.refinement.theory import TheoryModes, error_shapes, error_sizes
 from exafsd.inference.refinement.variables import Variables
 from exafsd.inference.registry import load_bundle, shipped_folder
 from exafsd.reduction.transform import fit_weight
@@ -117,7 +117,8 @@ def test_the_covariance_of_theory_is_that_of_drawn_errors():
     k = np.arange(3.0, 8.0, 0.1)
     matrix = rng.normal(size=(4, len(k)))
     real, imag = rng.normal(size=(2, 1, len(k), 2))
-    found = TheoryCovariance(matrix, k, theory)(real, imag)[0]
+    modes = TheoryModes(matrix, k, theory)(real, imag)[0]
+    found = modes @ modes.T
     shapes, size = error_shapes(k), error_sizes(theory)
     drawn = []
     for _ in range(20_000):

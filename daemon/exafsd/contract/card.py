@@ -133,6 +133,14 @@ class IndependentRow(_Frozen):
     change_error: float | None = Field(
         default=None, description="mean error of the change over a whole series"
     )
+    differences_90: float | None = Field(
+        default=None,
+        description="share of 90 % intervals by std_trend that hold the difference"
+        " between two sweeps of a series",
+    )
+    slopes_90: float | None = Field(
+        default=None, description="share of 90 % intervals by std_trend that hold a series' slope"
+    )
 
 
 class Calibration(_Frozen):

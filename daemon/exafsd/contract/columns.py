@@ -181,12 +181,14 @@ def parts(owner: Header, name: str) -> list[Row]:
     return owner.get(name) or []
 
 
+#: error bars that refined numbers alone have
+REFINED = ("std_feffit", "std_trend")
+
+
 def pair(name: str, value: Row) -> Row:
-    """Value, its std, and feffit's error bar where there is one."""
+    """Value, its std, and the error bars of a refined number where it is one."""
     row: Row = {name: value.get("value"), f"{name}_std": value.get("std")}
-    if "std_feffit" in value:
-        row[f"{name}_std_feffit"] = value["std_feffit"]
-    return row
+    return row | {f"{name}_{bar}": value[bar] for bar in REFINED if bar in value}
 
 
 def _text(value: Any) -> str:

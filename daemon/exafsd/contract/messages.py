@@ -39,6 +39,9 @@ class FitValue(Value):
     std_feffit: float | None = Field(
         default=None, description="scaled by the misfit, as feffit has it for the reference fit"
     )
+    std_trend: float | None = Field(
+        default=None, description="against other sweeps of its run, which share the theory's errors"
+    )
 
 
 class Calibrated(Value):

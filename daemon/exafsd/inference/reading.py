@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from exafsd.contract.grid import K_GRID, K_STEP, rows_to_grid
 from exafsd.contract.messages import Candidate
 from exafsd.contract.recipe import FitWindow, Recipe
+from exafsd.contract.vocabulary import DOUBTS
 from exafsd.inference import candidates
 from exafsd.inference.judgement import AMBIGUOUS, Judge, Judgement, noise_begins, usual_signal
 from exafsd.inference.predictor import Rows
 from exafsd.inference.readout import Readout
 from exafsd.inference.refinement.polish import Polished, Polisher
 from exafsd.inference.refinement.refiner import Refiner
+from exafsd.inference.refinement.trend import Trend
 from exafsd.inference.refinement.variables import Variables
 from exafsd.inference.registry import Bundle
 from exafsd.reduction.transform import fit_weight, fit_window, grid_transform, misfit
@@ -100,6 +102,23 @@ class Reading:
     misfit: float = np.nan
     #: where the noise begins before which the network was given the spectrum, 1/angstrom
     noisy_end: float | None = None
+
+
+#: what the sweeps of a run have in common, by model
+Trends = MutableMapping[str, Trend]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What all readers make of a spectrum, and what its run remembers.
+
+    `skipped` is what its polish is without being made; None where it is to be made. `trends` are
+    those of its run, stream and channel; None where it stands alone.
+    """
+
+    readings: Sequence[Reading]
+    skipped: Polished | None = None
+    trends: Trends | None = None
 
 
 @dataclass(frozen=True)
@@ -262,27 +281,20 @@ def _scored(readings: Sequence[Reading], scores: dict[int, float]) -> list[Candi
     return sorted(scored, key=lambda c: -1.0 if c.score is None else c.score, reverse=True)
 
 
-def answer(cases: Sequence[tuple[Sequence[Reading], Polished | None]]) -> list[Answer]:
-    """Choose, refine and judge; one answer for the readings of each spectrum, in order.
-
-    Parameters
-    ----------
-    cases
-        Each with what its polish is without being made; None where it is to be made.
-    """
-    chosen = [choose(readings) for readings, _ in cases]
+def answer(questions: Sequence[Question]) -> list[Answer]:
+    """Choose, refine and judge; one answer for each spectrum, in the order of their runs."""
+    choices = [choose(one.readings) for one in questions]
+    best = [reading for reading, _ in choices]
+    judged = [_judged(one) for one in best]
+    polished = _refined(questions, best, judged)
     answers: dict[int, Answer] = {}
     for group in _alike(
-        range(len(cases)),
-        lambda i: (
-            id(chosen[i][0].reader), chosen[i][0].shown.k_data, chosen[i][0].read.k_data,
-        ),
-    ):  # fmt: skip
-        best = [chosen[i][0] for i in group]
-        polished = _refined(best, [cases[i][1] for i in group])
-        for i, one, shown, refined in zip(group, best, _shown(best), polished, strict=True):
-            answers[i] = Answer(one, _judged(one), chosen[i][1], *shown, refined)
-    return [answers[i] for i in range(len(cases))]
+        range(len(questions)), lambda i: (id(best[i].reader), best[i].shown.k_data)
+    ):
+        shown = _shown([best[i] for i in group])
+        for i, arrays in zip(group, shown, strict=True):
+            answers[i] = Answer(best[i], judged[i], choices[i][1], *arrays, polished[i])
+    return [answers[i] for i in range(len(questions))]
 
 
 def _judged(best: Reading) -> Judgement:
@@ -308,20 +320,72 @@ def _shown(group: Sequence[Reading]) -> Iterable[tuple[NDArray[np.float32], Floa
         yield row, None if one.prediction is None else next(chir_mag)
 
 
-def _refined(group: Sequence[Reading], skipped: Sequence[Polished | None]) -> list[Polished | None]:
-    """Polish of each reading that is believed, made unless it is skipped."""
-    believed = [one.prediction is not None and one.reason is None for one in group]
-    polished = [skip if good else None for good, skip in zip(believed, skipped, strict=True)]
-    due = [i for i, good in enumerate(believed) if good and skipped[i] is None]
-    model = group[0].reader.model
-    if due and model is not None:
-        for i, fit in zip(due, _polish(model, [group[i] for i in due]), strict=True):
-            polished[i] = fit
+def _refined(
+    questions: Sequence[Question], best: Sequence[Reading], judged: Sequence[Judgement]
+) -> list[Polished | None]:
+    """Polish of each reading that is believed, made unless it is skipped.
+
+    Those that need nothing of each other are fitted together. A sweep that teaches its run's trend
+    something comes before those after it, so that the numbers do not depend on the batch.
+    """
+    polished: list[Polished | None] = [None] * len(questions)
+    waiting: list[int] = []
+    for i, (question, one) in enumerate(zip(questions, best, strict=True)):
+        if one.prediction is not None and one.reason is None:
+            polished[i] = question.skipped
+            if question.skipped is None:
+                waiting.append(i)
+    trends = {i: _trend(questions[i], best[i]) for i in waiting}
+    while waiting:
+        ready: list[tuple[int, bool]] = []
+        later: list[int] = []
+        taught: set[int] = set()
+        for i in waiting:
+            if id(trends[i]) in taught:
+                later.append(i)
+                continue
+            learns = _teaches(best[i], judged[i], trends[i])
+            ready.append((i, learns))
+            if learns:
+                taught.add(id(trends[i]))
+        for group in _alike(
+            ready,
+            lambda at: (id(best[at[0]].reader), best[at[0]].read.k_data, id(trends[at[0]]), at[1]),
+        ):
+            places, learns = [i for i, _ in group], group[0][1]
+            fits = _polish([best[i] for i in places], trends[places[0]], learns)
+            for i, fit in zip(places, fits, strict=True):
+                polished[i] = fit
+        waiting = later
     return polished
 
 
-def _polish(model: Model, group: Sequence[Reading]) -> list[Polished]:
-    k_end = group[0].read.k_data[1]
+def _trend(question: Question, best: Reading) -> Trend | None:
+    """The trend that a spectrum belongs to, begun if it is the first."""
+    model = best.reader.model
+    if question.trends is None or model is None or model.refiner is None:
+        return None
+    name = model.bundle.card.name
+    if name not in question.trends:
+        question.trends[name] = model.refiner.begin()
+    return question.trends[name]
+
+
+def _teaches(best: Reading, judged: Judgement, trend: Trend | None) -> bool:
+    """Whether a trend has anything to learn from a spectrum about which there are no doubts."""
+    model, prediction = best.reader.model, best.prediction
+    if trend is None or model is None or model.refiner is None or prediction is None:
+        return False
+    if DOUBTS & {*best.read.quality, *judged.flags}:
+        return False
+    return trend.teaches(float(prediction.theta[model.refiner.variables.sigma2]))
+
+
+def _polish(group: Sequence[Reading], trend: Trend | None, learns: bool) -> list[Polished]:
+    """Polish of readings by one model, with one data end."""
+    model, k_end = group[0].reader.model, group[0].read.k_data[1]
+    if model is None:
+        return []
     predictions = [one.prediction for one in group if one.prediction is not None]
     data, _ = rows_to_grid(np.stack([one.read.chi for one in group]), 0.0, k_end)
     noise = [one.read.epsilon_k for one in group]
@@ -329,7 +393,7 @@ def _polish(model: Model, group: Sequence[Reading]) -> list[Polished]:
         if model.refiner is None:
             return list(model.polisher(data, predictions, k_end, noise))
         zeros = [model.judge.e0_shift(one.read) for one in group]
-        return model.refiner(data, predictions, k_end, noise, zeros)
+        return model.refiner(data, predictions, k_end, noise, zeros, trend, learns)
     except Exception:  # whatever it is, the network's answer is there and must not be lost
         log.exception("polish failed model=%s", model.bundle.card.name)
         return [Polished("failed")] * len(group)

@@ -15,6 +15,7 @@ from typing import Any
 from exafsd._version import __version__
 from exafsd.documents.assembler import RunAssembler
 from exafsd.documents.unpickle import ALLOWED
+from exafsd.pipeline import RunTrends
 from exafsd.reduction.memory import RunMemory
 from exafsd.spectra import Sweep
 
@@ -32,7 +33,8 @@ PLAIN = ALLOWED | {
 OWN = re.compile(
     r"exafsd\.(spectra|settings\.analysis|contract\.(recipe|vocabulary|s02)|service\.run_state"
     r"|documents\.(assembler|binding|block|context|corrections|energy|external|joiner|numbering|splitter"
-    r"|stream)|reduction\.(average|calibration|foil|memory|rebin|series))"
+    r"|stream)|reduction\.(average|calibration|foil|memory|rebin|series)"
+    r"|inference\.refinement\.trend)"
 )
 
 
@@ -52,12 +54,15 @@ class RunState:
         E0, ranges, foil, grids, averages, and the series that outliers stand out from.
     counts
         Its outcomes by kind.
+    trends
+        What its sweeps have in common, as the refinement has learned it.
     pending
         Sweeps that are cut, but not processed.
     """
 
     assembler: RunAssembler
     memory: RunMemory
+    trends: RunTrends
     counts: Counter[str]
     pending: list[Sweep]
 

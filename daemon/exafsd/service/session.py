@@ -128,6 +128,7 @@ class Session:
         return RunState(
             self._router.run(run_uid),
             self._pipeline.memory(run_uid),
+            self._pipeline.trends(run_uid),
             self._counts[run_uid],
             [sweep for sweep in self.pending if sweep.run.uid == run_uid],
         )
@@ -136,7 +137,7 @@ class Session:
         """Go on with a run from its state, as if nothing had happened."""
         uid = state.assembler.run.uid
         self._router.resume(state.assembler)
-        self._pipeline.resume(uid, state.memory)
+        self._pipeline.resume(uid, state.memory, state.trends)
         self._counts[uid] = state.counts
         self.pending += state.pending
 

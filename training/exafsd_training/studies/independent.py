@@ -6,7 +6,7 @@ slopes of temperature series are right.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,17 @@ from rich.table import Table
 
 from exafsd.contract import CARD_FILE, Card
 from exafsd.contract.card import IndependentRow
-from exafsd.inference.reading import Model, Reader, Reading, answer, read, readers
+from exafsd.inference.placement import Placement
+from exafsd.inference.reading import (
+    Model,
+    Question,
+    Reader,
+    Reading,
+    Trends,
+    answer,
+    read,
+    readers,
+)
 from exafsd.inference.registry import Bundle, load_bundle
 from exafsd.reduction.e0 import find_e0
 from exafsd.reduction.edges import edge_energy
@@ -44,12 +54,13 @@ WAYS = ("network", "polish")
 class Readings:
     """What was read of spectra beside the truth: (n, 3) each for `JUDGED`, NaN where nothing was.
 
-    `value` and `std` by who read it.
+    `value`, `std` and, against other sweeps of a series, `std_trend` by who read it.
     """
 
     truth: Floats
     value: dict[str, Floats]
     std: dict[str, Floats]
+    std_trend: dict[str, Floats]
 
 
 def simulator(
@@ -108,10 +119,13 @@ def judge_single(model: Model, made: Simulator, spectra: int, seed: int) -> Read
 
 
 def judge_series(model: Model, made: Simulator, series: int, seed: int) -> Readings:
-    """Samples that expand as their crystal does, each at every one of `TEMPERATURES`."""
+    """Samples that expand as their crystal does, each at every one of `TEMPERATURES`.
+
+    Every second is cooled: the hottest is read first. Rows are in the order of temperatures.
+    """
     rng = np.random.default_rng(seed)
     measured = [made.measure(rng, made.draw(rng, TEMPERATURES, own=True)) for _ in range(series)]
-    return _read(model, measured)
+    return _read(model, measured, [i % 2 == 1 for i in range(series)])
 
 
 def rows_of(single: Readings, series: Readings) -> list[IndependentRow]:
@@ -125,16 +139,11 @@ def rows_of(single: Readings, series: Readings) -> list[IndependentRow]:
             error = (value - truth)[good]
             if name == "n_s02":
                 error, std, value = error / truth[good], std / truth, value / truth
-            ratio = change = None
+            trend: dict[str, float] = {}
             if name != "n_s02":
-                found, true = (
-                    slopes(TEMPERATURES, x[:, i].reshape(shape))
-                    for x in (series.value[way], series.truth)
-                )
-                whole = np.isfinite(found)
-                ratio = round(float(np.mean(found[whole] / true[whole])), 3)
-                span = float(np.ptp(TEMPERATURES))
-                change = float(np.mean(found[whole] - true[whole]) * span)
+                trend = _trend_of(*(x[:, i].reshape(shape) for x in (
+                    series.value[way], series.std_trend[way], series.truth,
+                )))  # fmt: skip
             rows.append(
                 IndependentRow(
                     answer=way,
@@ -144,11 +153,30 @@ def rows_of(single: Readings, series: Readings) -> list[IndependentRow]:
                     bias=float(f"{np.mean(error):.3g}"),
                     rms=float(f"{np.sqrt(np.mean(error**2)):.3g}"),
                     std=float(f"{np.median(std[good]):.3g}"),
-                    slope_ratio=ratio,
-                    change_error=None if change is None else float(f"{change:.3g}"),
+                    **trend,
                 )
             )
     return rows
+
+
+def _trend_of(value: Floats, std: Floats, truth: Floats) -> dict[str, float]:
+    """How slopes and differences of series (n, t) compare with the truth, by names of a row."""
+    read, true = slopes(TEMPERATURES, value), slopes(TEMPERATURES, truth)
+    whole = np.isfinite(read)
+    trend = {
+        "slope_ratio": round(float(np.mean(read[whole] / true[whole])), 3),
+        "change_error": float(f"{np.mean(read[whole] - true[whole]) * np.ptp(TEMPERATURES):.3g}"),
+    }
+    error, variance = (value - truth)[whole], std[whole] ** 2
+    if np.isfinite(variance).all():
+        i, j = np.triu_indices(len(TEMPERATURES), 1)
+        apart = np.abs(error[:, i] - error[:, j])
+        held = apart < Z90 * np.sqrt(variance[:, i] + variance[:, j])
+        lever = TEMPERATURES - TEMPERATURES.mean()
+        off = np.abs((read - true)[whole]) * (lever @ lever)
+        trend["differences_90"] = round(float(np.mean(held)), 3)
+        trend["slopes_90"] = round(float(np.mean(off < Z90 * np.sqrt(variance @ lever**2))), 3)
+    return trend
 
 
 def judge_bundle(
@@ -162,7 +190,7 @@ def judge_bundle(
 ) -> list[IndependentRow]:
     """Judge a bundle; print, and keep in its card."""
     bundle = load_bundle(folder)
-    model, made = Model.of(bundle), simulator(bundle, config, measured, work)
+    model, made = _model(bundle), simulator(bundle, config, measured, work)
     rows = rows_of(
         judge_single(model, made, spectra, seed), judge_series(model, made, series, seed + 1)
     )
@@ -173,43 +201,69 @@ def judge_bundle(
     return rows
 
 
+def _model(bundle: Bundle) -> Model:
+    """A bundle at work, without what it knows of measured near edges: simulated ones differ."""
+    limits = bundle.card.thresholds.model_copy(update={"near_edge": None, "edge_shift": None})
+    return Model.of(replace(bundle, card=bundle.card.model_copy(update={"thresholds": limits})))
+
+
 def as_table(rows: Sequence[IndependentRow], name: str) -> Table:
     """For people; N S0^2 relative to the truth."""
     shown = Table(
         "answer", "parameter", "spectra", "90 % hold, %", "bias", "rms", "std",
-        "slope / true", "error of the change",
+        "slope / true", "error of the change", "differences, %", "slopes, %",
         title=f"{name}: independent simulation; slopes over {TEMPERATURES[0]:g} to"
-        f" {TEMPERATURES[-1]:g} K",
+        f" {TEMPERATURES[-1]:g} K, and how often 90 % intervals by std_trend hold",
     )  # fmt: skip
     for row in rows:
-        numbers = (row.bias, row.rms, row.std)
         shown.add_row(
             row.answer, row.parameter, str(row.spectra), f"{100 * row.coverage_90:.0f}",
-            *[f"{x:.3g}" for x in numbers],
-            "" if row.slope_ratio is None else f"{row.slope_ratio:.3f}",
-            "" if row.change_error is None else f"{row.change_error:.2g}",
+            *[f"{x:.3g}" for x in (row.bias, row.rms, row.std)],
+            _shown(row.slope_ratio, 1, ".3f"), _shown(row.change_error, 1, ".2g"),
+            _shown(row.differences_90, 100, ".0f"), _shown(row.slopes_90, 100, ".0f"),
         )  # fmt: skip
     return shown
 
 
-def _read(model: Model, measured: Sequence[tuple]) -> Readings:
-    """Read spectra as the daemon does; (energy, mu (t, n), truth) each."""
+def _shown(number: float | None, scale: float, form: str) -> str:
+    return "" if number is None else format(scale * number, form)
+
+
+def _read(model: Model, measured: Sequence[tuple], cooled: Sequence[bool] = ()) -> Readings:
+    """Read spectra as the daemon does; (energy, mu (t, n), truth) each.
+
+    Parameters
+    ----------
+    cooled
+        Of each series whether it is read from its end; empty where spectra are not series.
+    """
     (reader,) = readers([model], Reduction())
-    unread, truth = [], []
-    for energy, mus, true in measured:
-        for i, mu in enumerate(mus):
-            unread.append(_reduced(reader, energy, mu))
-            truth.append([getattr(true, name)[i] for name in JUDGED])
-    value = {way: np.full((len(unread), len(JUDGED)), np.nan) for way in WAYS}
-    std = {way: np.full((len(unread), len(JUDGED)), np.nan) for way in WAYS}
+    truth = [
+        [getattr(true, name)[i] for name in JUDGED]
+        for _, mus, true in measured
+        for i in range(len(mus))
+    ]
+    value, std, std_trend = (
+        {way: np.full((len(truth), len(JUDGED)), np.nan) for way in WAYS} for _ in range(3)
+    )
     ids = [parameter.id for parameter in model.bundle.card.parameters]
     phase = model.bundle.card.structures[0].phase
     places = [ids.index(f"{phase}/1/{name}") for name in JUDGED]
-    good = [i for i, one in enumerate(unread) if one is not None]
-    for start in range(0, len(good), TOGETHER):
-        some = good[start : start + TOGETHER]
-        answers = answer([([one], None) for one in read([unread[i] for i in some])])
-        for i, one in zip(some, answers, strict=True):
+    placed = Placement([model.bundle.card])
+    questions: list[tuple[int, Question]] = []
+    first = 0
+    for number, (energy, mus, _) in enumerate(measured):
+        order = range(len(mus))
+        trends: Trends | None = {} if cooled else None
+        for i in reversed(order) if cooled and cooled[number] else order:
+            unread = _reduced(reader, placed, energy, mus[i])
+            if unread is not None:
+                questions.append((first + i, Question(read([unread]), trends=trends)))
+        first += len(mus)
+    for start in range(0, len(questions), TOGETHER):
+        asked = questions[start : start + TOGETHER]
+        answers = answer([question for _, question in asked])
+        for (i, _), one in zip(asked, answers, strict=True):
             prediction, polished = one.reading.prediction, one.polished
             if prediction is not None:
                 value["network"][i] = prediction.theta[places]
@@ -217,9 +271,11 @@ def _read(model: Model, measured: Sequence[tuple]) -> Readings:
             if polished is not None and polished.fit is not None:
                 value["polish"][i] = polished.fit.value[places]
                 std["polish"][i] = np.sqrt(np.diag(polished.fit.cov))[places]
-    return Readings(np.array(truth), value, std)
+                std_trend["polish"][i] = np.sqrt(np.diag(polished.fit.trend_cov))[places]
+    return Readings(np.array(truth), value, std, std_trend)
 
 
-def _reduced(reader: Reader, energy: Floats, mu: Floats) -> Reading | None:
-    reduced = by_larch(energy, mu, find_e0(energy, mu), reader.read_by)
+def _reduced(reader: Reader, placed: Placement, energy: Floats, mu: Floats) -> Reading | None:
+    e0 = placed(energy, mu) or find_e0(energy, mu)
+    reduced = by_larch(energy, mu, e0, reader.read_by)
     return None if isinstance(reduced, SpectrumError) else Reading(reader, reduced, reduced, None)

@@ -77,7 +77,8 @@ class Fit:
 
     `value` is (n,), the covariances are (n, n): `cov` is of all that the values may be off by,
     `noise_cov` propagates the noise of chi(k), NaN where that is not known, `feffit_cov` is scaled
-    by the misfit as feffit does it. `bound` (n,) are the variables that ended on a bound and were
+    by the misfit as feffit does it, `trend_cov` is against other sweeps of the run, NaN where that
+    is not known. `bound` (n,) are the variables that ended on a bound and were
     held there. `whole` says that all of the model's paths were fitted, and that `cov` holds FEFF's
     errors as well as noise.
     """
@@ -87,6 +88,7 @@ class Fit:
     cov: Floats
     noise_cov: Floats
     feffit_cov: Floats
+    trend_cov: Floats
     bound: NDArray[np.bool_]
     r_factor: float
     whole: bool = False
@@ -210,6 +212,7 @@ class Polisher:
                 cov=noise_cov,
                 noise_cov=noise_cov,
                 feffit_cov=unscaled[i] * end.cost[i] / freedom,
+                trend_cov=np.full_like(noise_cov, np.nan),
                 bound=end.bound[i],
                 r_factor=float(end.cost[i] / total[i]),
             )

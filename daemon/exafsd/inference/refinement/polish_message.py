@@ -44,7 +44,8 @@ def _value(fit: Fit, id_: str, scale: float = 1.0) -> FitValue:
     bars = {
         name: abs(scale) * float(np.sqrt(cov[i, i]))
         for name, cov in (
-            ("std", fit.cov), ("std_noise", fit.noise_cov), ("std_feffit", fit.feffit_cov)
+            ("std", fit.cov), ("std_noise", fit.noise_cov), ("std_feffit", fit.feffit_cov),
+            ("std_trend", fit.trend_cov),
         )
     }  # fmt: skip
     if fit.bound[i]:

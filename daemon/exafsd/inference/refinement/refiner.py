@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from exafsd.contract.card import Card, Refinement
 from exafsd.contract.grid import K_STEP
-from exafsd.inference.refinement.least_squares import minimize
+from exafsd.inference.refinement.least_squares import Minimum, minimize
 from exafsd.inference.refinement.polish import (
     OBJECTIVES,
     OFF,
@@ -30,8 +30,9 @@ from exafsd.inference.refinement.polish import (
     objective,
 )
 from exafsd.inference.refinement.reference_fit import ReferenceFit
-from exafsd.inference.refinement.theory import TheoryCovariance
-from exafsd.inference.refinement.variables import Variables
+from exafsd.inference.refinement.theory import TheoryModes, error_count
+from exafsd.inference.refinement.trend import OWN_E0, Linear, Trend
+from exafsd.inference.refinement.variables import VAGUE_E0, Variables
 from exafsd.spectra import Floats, Prediction
 
 #: theta (b, p) to complex chi (b, m, g), a pair, and the derivatives (b, m, p) of its sum
@@ -58,7 +59,7 @@ class Prepared:
     goal: Objective
     matrix: Floats
     noise: Floats
-    theory: TheoryCovariance
+    theory: TheoryModes
 
 
 class Refiner:
@@ -78,9 +79,9 @@ class Refiner:
         variables, about = Variables.of(card), card.refinement
         if variables is None or about is None:
             raise ValueError(f"the card of {card.name} has no refinement")
-        self._variables, self._waves, self._window = variables, waves, card.fit[0]
+        self.variables, self._waves, self._window = variables, waves, card.fit[0]
         position = card.edge_position
-        self._e0_std = position.zero_std if position else None
+        self._e0_std = position.zero_std if position else VAGUE_E0
         self._like_feffit = ReferenceFit.of(card)
         self._k: Floats = about.k_min + about.k_step * np.arange(about.size, dtype=np.float64)
         self._floor = about.theory.floor
@@ -90,6 +91,11 @@ class Refiner:
 
         self._prepared = lru_cache(maxsize=OBJECTIVES)(prepared)
 
+    def begin(self) -> Trend:
+        """A trend before its first sweep."""
+        groups = self._waves(self.variables.mean[None])[0].shape[-1]
+        return Trend.begin(self.variables, error_count(groups), self._e0_std)
+
     def __call__(
         self,
         chi_k2: NDArray[np.floating],
@@ -97,6 +103,8 @@ class Refiner:
         k_end: float,
         epsilon_k: Sequence[float | None],
         e0_shift: Sequence[float | None],
+        trend: Trend | None = None,
+        learn: bool = False,
     ) -> list[Polished]:
         """Refine spectra with one data end; never raises on bad data.
 
@@ -112,118 +120,152 @@ class Refiner:
             Noise of chi(k) of each.
         e0_shift
             Where the material's zero of energy is, eV from each spectrum's E0; None if unknown.
+        trend
+            What other sweeps of the run have taught; None where there are none.
+        learn
+            Whether these teach it something.
         """
         if k_end - 0.5 <= self._window.k[0]:
             return [OFF] * len(chi_k2)
         prepared = self._prepared(k_end)
-        free = len(self._like_feffit.ids) if self._like_feffit else len(self._variables.ids)
+        free = len(self._like_feffit.ids) if self._like_feffit else len(self.variables.ids)
         if prepared.goal.n_idp - free < SPARE_POINTS:
             return [OFF] * len(chi_k2)
-        n_idp, n_var = prepared.goal.n_idp, len(self._variables.ids)
+        n_idp, n_var = prepared.goal.n_idp, len(self.variables.ids)
         polished = [Polished("failed", n_idp, n_var)] * len(chi_k2)
-        rows = fittable(chi_k2, predictions)
-        if rows:
-            fits = self._fits(
-                prepared,
+        trend = trend or self.begin()
+        for rows, placed in self._placed(fittable(chi_k2, predictions), e0_shift):
+            mean = [e0_shift[i] if placed else self.variables.mean[self.variables.e0] for i in rows]
+            job = _Job(
+                trend,
+                learn and placed,
                 chi_k2[rows],
                 [predictions[i] for i in rows],
                 np.array([epsilon_k[i] or np.nan for i in rows]),
-                np.array([np.nan if (e := e0_shift[i]) is None else e for i in rows]),
+                np.array(mean, dtype=np.float64),
+                OWN_E0 if placed else VAGUE_E0,
             )
-            for i, (status, fit, evaluations) in zip(rows, fits, strict=True):
+            for i, (status, fit, evaluations) in zip(rows, self._fits(prepared, job), strict=True):
                 polished[i] = Polished(status, n_idp, n_var, fit, evaluations)
         return polished
 
-    def _fits(
-        self,
-        prepared: Prepared,
-        chi_k2: NDArray[np.floating],
-        predictions: Sequence[Prediction],
-        epsilon: Floats,
-        e0_shift: Floats,
-    ) -> Iterator[tuple[Status, Fit | None, int]]:
-        """How each fit went; `epsilon` and `e0_shift` (b,) are NaN where they are not known."""
-        variables, goal = self._variables, prepared.goal
-        data = chi_k2[:, goal.inside] @ goal.matrix.T
-        mean, std = self._prior(e0_shift)
-        start = variables.start(np.stack([p.theta for p in predictions]))
-        held = np.eye(len(variables.ids)) / std[:, None, :]
+    @staticmethod
+    def _placed(
+        rows: Sequence[int], e0_shift: Sequence[float | None]
+    ) -> Iterator[tuple[list[int], bool]]:
+        """Spectra whose near edge says where E0 is, and those whose does not."""
+        for placed in (True, False):
+            alike = [i for i in rows if (e0_shift[i] is not None) is placed]
+            if alike:
+                yield alike, placed
 
-        def chi_and_slopes(x: Floats) -> tuple[Floats, Floats, Floats]:
-            theta, slopes = variables.theta(x)
-            real, imag, jacobian = (np.asarray(x, dtype=np.float64) for x in self._waves(theta))
-            return real, imag, (prepared.matrix @ jacobian) @ slopes
-
-        real, imag, slopes = chi_and_slopes(start)
-        covariance = self._covariance(prepared, real, imag, data, epsilon)
-        white = np.linalg.inv(np.linalg.cholesky(covariance))
-
-        def weighed(
-            x: Floats, rows: NDArray[np.intp], imag: Floats, slopes: Floats
-        ) -> tuple[Floats, Floats]:
-            rest = imag.sum(-1) @ prepared.matrix.T - data[rows]
-            rest = (white[rows] @ rest[..., None])[..., 0]
-            away = (x - mean[rows]) / std[rows]
-            return (
-                np.concatenate([rest, away], axis=1),
-                np.concatenate([white[rows] @ slopes, held[rows]], axis=1),
-            )
-
-        def evaluate(x: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
-            _, imag, slopes = chi_and_slopes(x)
-            return weighed(x, rows, imag, slopes)
-
-        begin = weighed(start, np.arange(len(start)), imag, slopes)
-        total = np.full(len(start), CHI2_SCALE)
-        end = minimize(evaluate, start, begin, (variables.low, variables.high), total, WORTH)
+    def _fits(self, prepared: Prepared, job: "_Job") -> Iterator[tuple[Status, Fit | None, int]]:
+        """How each fit went."""
+        variables, trend = self.variables, job.trend
+        goal = _Goal(prepared, job, variables, self._floor)
+        start = variables.start(np.stack([p.theta for p in job.predictions]))
+        end, linear, white = self._minimum(goal, start)
+        evaluations = end.evaluations
+        if job.learn or trend.anchor:
+            # what FEFF's errors do was taken from the network's answer; now from a better one
+            end, linear, white = self._minimum(goal, end.x)
+            evaluations += end.evaluations
         theta, to_theta = variables.theta(end.x)
-        fitted = slice(0, data.shape[1])
-        moved, colour = end.jacobian[:, fitted], np.linalg.inv(white)
         inverse = to_theta @ end.inverse()
         cov = inverse @ np.swapaxes(to_theta, 1, 2)
         # how theta answers to a change of what is fitted, and thus to noise
+        moved = end.jacobian[:, : goal.data.shape[1]]
         answer = inverse @ np.swapaxes(moved, 1, 2) @ white
-        noise_cov = epsilon[:, None, None] ** 2 * (
-            answer @ prepared.noise @ np.swapaxes(answer, 1, 2)
-        )
-        rest = (colour @ end.residual[:, fitted, None])[..., 0]
-        cost, size = np.sum(rest**2, axis=-1), np.sum(data**2, axis=-1)
-        like_feffit = self._like_feffit_cov(colour @ moved, cost, goal.n_idp)
-        for i in range(len(start)):
+        unit = prepared.noise * job.epsilon[:, None, None] ** 2
+        noise_cov = answer @ unit @ np.swapaxes(answer, 1, 2)
+        cost, size = np.sum(linear.misfit**2, axis=-1), np.sum(goal.data**2, axis=-1)
+        like_feffit = self._like_feffit_cov(linear.slopes, cost, prepared.goal.n_idp)
+        change = trend.change(variables, linear)
+        own = np.ix_(variables.own, variables.own)
+        trend_cov = np.full_like(cov, np.nan)
+        for i, prediction in enumerate(job.predictions):
             if not (end.converged[i] and np.isfinite(cov[i]).all()):
-                yield "failed", None, end.evaluations
+                yield "failed", None, evaluations
                 continue
+            free = not end.bound[i].any()
+            if free:
+                theta[i, list(variables.own)] += change.shift[i]
+                cov[i][own] += change.cov[i]
+                if job.learn or trend.anchor:
+                    trend_cov[i][own] = change.scatter[i]
+                if job.learn:
+                    trend.learn(variables, linear.of(i), float(prediction.theta[variables.sigma2]))
             fit = Fit(
                 ids=variables.ids,
                 value=theta[i],
                 cov=cov[i],
                 noise_cov=noise_cov[i],
                 feffit_cov=like_feffit[i],
+                trend_cov=trend_cov[i],
                 bound=end.bound[i],
                 r_factor=float(cost[i] / size[i]),
                 whole=True,
             )
-            yield "at_bound" if end.bound[i].any() else "converged", fit, end.evaluations
+            yield "converged" if free else "at_bound", fit, evaluations
 
-    def _prior(self, e0_shift: Floats) -> tuple[Floats, Floats]:
-        """Means and standard deviations (b, n) of the variables."""
-        variables = self._variables
-        mean = np.tile(variables.mean, (len(e0_shift), 1))
-        std = np.tile(variables.std, (len(e0_shift), 1))
-        if self._e0_std is not None:
-            placed = np.isfinite(e0_shift)
-            mean[placed, variables.e0] = e0_shift[placed]
-            std[placed, variables.e0] = self._e0_std
-        return mean, std
+    def _minimum(self, goal: "_Goal", start: Floats) -> tuple[Minimum, Linear, Floats]:
+        """Least chi^2, the fits about it, and what made it white, (b, l, l).
 
-    def _covariance(
-        self, prepared: Prepared, real: Floats, imag: Floats, data: Floats, epsilon: Floats
-    ) -> Floats:
-        """(b, l, l) of what is fitted, by theory, noise, and misfit of any other kind."""
-        noise = np.maximum(np.nan_to_num(epsilon, nan=UNKNOWN_NOISE), LEAST_NOISE)
-        covariance = prepared.theory(real, imag) + noise[:, None, None] ** 2 * prepared.noise
-        floor = self._floor * np.mean(data**2, axis=-1)
-        return np.asarray(covariance + floor[:, None, None] * np.eye(data.shape[1]))
+        What FEFF's errors do is that of `start`, (b, n).
+        """
+        variables, prepared, expected = self.variables, goal.prepared, goal.expected
+
+        def evaluated(x: Floats) -> tuple[Floats, Floats, tuple[Floats, Floats]]:
+            """The model (b, l) without FEFF's errors, its derivatives, and its waves."""
+            theta, slopes = variables.theta(x)
+            real, imag, jacobian = (np.asarray(x, dtype=np.float64) for x in self._waves(theta))
+            model = imag.sum(-1) @ prepared.matrix.T
+            return model, (prepared.matrix @ jacobian) @ slopes, (real, imag)
+
+        model, slopes, waves = evaluated(start)
+        errors = prepared.theory(*waves)
+        follow = errors @ expected.follow
+        spread = errors @ expected.spread
+        eye = np.eye(model.shape[1])
+        covariance = spread @ np.swapaxes(spread, 1, 2) + goal.noise
+        white = np.linalg.inv(np.linalg.cholesky(covariance + goal.floor[:, None, None] * eye))
+        data = goal.data - errors @ expected.errors
+        hold = np.linalg.inv(expected.std)
+        held = np.tile(hold, (len(data), 1, 1))
+
+        def weighed(
+            x: Floats, rows: NDArray[np.intp], model: Floats, slopes: Floats
+        ) -> tuple[Floats, Floats]:
+            away = x - goal.mean[rows]
+            rest = model + (follow[rows] @ away[..., None])[..., 0] - data[rows]
+            rest = (white[rows] @ rest[..., None])[..., 0]
+            return (
+                np.concatenate([rest, away @ hold.T], axis=1),
+                np.concatenate([white[rows] @ (slopes + follow[rows]), held[rows]], axis=1),
+            )
+
+        def evaluate(x: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
+            return weighed(x, rows, *evaluated(x)[:2])
+
+        begin = weighed(start, np.arange(len(start)), model, slopes)
+        total = np.full(len(start), CHI2_SCALE)
+        end = minimize(evaluate, start, begin, (variables.low, variables.high), total, WORTH)
+        fitted = slice(0, data.shape[1])
+        colour = np.linalg.inv(white)
+        misfit = (colour @ end.residual[:, fitted, None])[..., 0]
+        away = expected.errors + (end.x - goal.mean) @ expected.follow.T
+        linear = Linear(
+            x=end.x,
+            e0=goal.job.e0,
+            e0_std=goal.job.e0_std,
+            misfit=misfit,
+            rest=(errors @ away[..., None])[..., 0] - misfit,
+            errors=errors,
+            slopes=colour @ end.jacobian[:, fitted] - follow,
+            noise=goal.noise,
+            floor=goal.floor,
+        )
+        return end, linear, white
 
     def _like_feffit_cov(self, slopes: Floats, cost: Floats, n_idp: float) -> Floats:
         """(b, p, p) as feffit has it for the variables of the reference fit; NaN for the others.
@@ -243,6 +285,40 @@ class Refiner:
         return cov
 
 
+@dataclass(frozen=True)
+class _Job:
+    """Spectra to be fitted with one data end, all placed by their near edge or none.
+
+    `epsilon` (b,) is NaN where noise is not known, `e0` (b,) the mean of E0 and `e0_std` how well
+    it is known beyond what the trend shares, eV.
+    """
+
+    trend: Trend
+    learn: bool
+    chi_k2: NDArray[np.floating]
+    predictions: Sequence[Prediction]
+    epsilon: Floats
+    e0: Floats
+    e0_std: float
+
+
+class _Goal:
+    """What is fitted: data (b, l), and what is likely of it."""
+
+    def __init__(
+        self, prepared: Prepared, job: _Job, variables: Variables, floor_share: float
+    ) -> None:
+        self.prepared, self.job = prepared, job
+        self.expected = job.trend.expected(variables, job.e0_std)
+        self.data = job.chi_k2[:, prepared.goal.inside] @ prepared.goal.matrix.T
+        self.mean = np.tile(self.expected.mean, (len(self.data), 1))
+        self.mean[:, variables.e0] += job.e0
+        # misfit of any other kind, and noise
+        self.floor = np.asarray(floor_share * np.mean(self.data**2, axis=-1))
+        noise = np.maximum(np.nan_to_num(job.epsilon, nan=UNKNOWN_NOISE), LEAST_NOISE)
+        self.noise = np.asarray(noise[:, None, None] ** 2 * prepared.noise)
+
+
 def _prepared(weigh: Weigh, card: Card, about: Refinement, k: Floats, k_end: float) -> Prepared:
     window = card.fit[0]
     goal = objective(weigh, window, k_end)
@@ -255,5 +331,5 @@ def _prepared(weigh: Weigh, card: Card, about: Refinement, k: Floats, k_end: flo
     combine = goal.matrix @ np.linalg.pinv(rows[:, goal.inside])
     matrix = combine @ coarse
     return Prepared(
-        goal, matrix, goal.chi_matrix @ goal.chi_matrix.T, TheoryCovariance(matrix, k, about.theory)
+        goal, matrix, goal.chi_matrix @ goal.chi_matrix.T, TheoryModes(matrix, k, about.theory)
     )

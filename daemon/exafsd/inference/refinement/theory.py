@@ -1,4 +1,4 @@
-"""How wrong FEFF may be, as a covariance of what is fitted."""
+"""How wrong FEFF may be: what its errors do to what is fitted."""
 
 import numpy as np
 
@@ -24,8 +24,13 @@ def error_sizes(theory: TheoryErrors) -> Floats:
     return np.array([theory.constant, *[theory.smooth] * (2 * WAVES), theory.low])
 
 
-class TheoryCovariance:
-    """Covariance of the fitted numbers by FEFF's errors, half of it common to all groups.
+def error_count(groups: int) -> int:
+    """Errors of a model: for each group of paths and for all together, in amplitude and phase."""
+    return 2 * (groups + 1) * (2 + 2 * WAVES)
+
+
+class TheoryModes:
+    """What each of FEFF's errors does to the fitted numbers, half of it common to all groups.
 
     Parameters
     ----------
@@ -50,7 +55,7 @@ class TheoryCovariance:
         self._rows = len(matrix)
 
     def __call__(self, real: Floats, imag: Floats) -> Floats:
-        """(b, l, l) for complex chi (b, m, g) of the groups."""
+        """(b, l, e) for complex chi (b, m, g) of the groups, each for an error of one sigma."""
         parts = []
         # an amplitude's error changes chi in proportion to it, a phase's to its quadrature
         for by, wave in zip(self._by, (imag, real), strict=True):
@@ -59,5 +64,4 @@ class TheoryCovariance:
             b, g = moved.shape[:2]
             spread = moved.reshape(b, g, self._rows, -1).transpose(0, 2, 1, 3)
             parts.append(spread.reshape(b, self._rows, -1))
-        errors = np.concatenate(parts, axis=-1)
-        return np.asarray(errors @ np.swapaxes(errors, -1, -2))
+        return np.concatenate(parts, axis=-1)

@@ -78,6 +78,17 @@ class Variables:
             ),
         )
 
+    @property
+    def shared(self) -> tuple[int, ...]:
+        """Places of what all sweeps of a run share: E0, a, and how farther shells follow."""
+        farther = (*(i for i, _, _ in self.strained), *(i for i, _, _ in self.damped))
+        return tuple(sorted({self.e0, self.c3, *farther}))
+
+    @property
+    def own(self) -> tuple[int, ...]:
+        """Places of what each sweep has of its own: N S0^2, R and sigma2 of the nearest shell."""
+        return tuple(i for i in range(len(self.ids)) if i not in self.shared)
+
     def theta(self, x: Floats) -> tuple[Floats, Floats]:
         """Theta (b, p) at x (b, n), and d theta / d x (b, p, n)."""
         theta = np.array(x)
