@@ -19,7 +19,7 @@ PAGES = ("howto/subscribe.md", "howto/secure.md", "reference/messages.md", "../R
 #: what each block prints
 PRINTED = {
     "howto/subscribe.md": [
-        "1 2.54 0.01 0.009", "run/primary/transmission/K/1", "(401,)", "run", None,
+        "1 2.54 0.01 0.009", "run/primary/transmission/K/1", "(401,)", "model", None,
     ],
     "howto/secure.md": ["run/primary/transmission/K/1", "result.Cu.K."],
     "reference/messages.md": ["run/primary/transmission/K/1"],

@@ -28,6 +28,7 @@ from rich.table import Table
 from rich.text import Text
 
 from exafsd.client import Event, Follower, FrameError, Message, Subscriber
+from exafsd.contract.columns import best_answer
 from exafsd.contract.frames import encode
 from exafsd.contract.messages import BaseMessage, Result
 from exafsd.contract.vocabulary import Flag, Reason
@@ -121,7 +122,8 @@ def _row(header: dict[str, Any], where: str) -> list[str]:
         remarks.insert(0, str(header["trust"]["reason"]))
         e0 = f"{header['e0']:.1f}"
         return [*row, e0, "", "", "", known, trust, "; ".join(remarks)]
-    shell, phase = header["shells"][0], header["phases"][0]
+    shells, phases = best_answer(header)
+    shell, phase = shells[0], next(iter(phases.values()))
     if shell["n"]:
         remarks.insert(0, f"N {_pm(shell['n'], 1)}")
     e0 = header["e0"] + (phase["e0_shift"]["value"] or 0.0)
@@ -162,7 +164,7 @@ class Trends:
         """Take a result."""
         if not header["shells"]:
             return
-        shell = header["shells"][0]
+        shell = best_answer(header)[0][0]
         channel = SHORT.get(header["channel"], header["channel"])
         name = f"{header['element']} {header['edge']} {channel} {shell['id']}"
         series = self._series.setdefault(name, (deque(maxlen=TREND), deque(maxlen=TREND)))

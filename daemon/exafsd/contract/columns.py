@@ -181,6 +181,19 @@ def parts(owner: Header, name: str) -> list[Row]:
     return owner.get(name) or []
 
 
+def best_answer(header: Header) -> tuple[list[Row], dict[str, Row]]:
+    """Shells of the answer that ``best`` names, and phases by name; empty where none is believed.
+
+    The network reads more shells, and gives N where S0^2 is known; what the polish has of a shell
+    takes the place of the network's.
+    """
+    best = part(header, "polish") if header.get("best") == "polish" else {}
+    refined = {shell["id"]: shell for shell in parts(best, "shells")}
+    shells = [{**shell, **refined.get(shell["id"], {})} for shell in parts(header, "shells")]
+    phases = {phase["phase"]: phase for phase in [*parts(header, "phases"), *parts(best, "phases")]}
+    return shells, phases
+
+
 #: error bars that refined numbers alone have
 REFINED = ("std_feffit", "std_trend")
 

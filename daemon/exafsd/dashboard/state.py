@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 from numpy.typing import NDArray
 
 from exafsd.client import Event, Message
+from exafsd.contract.columns import best_answer
 
 #: outcomes kept of all runs together: a daemon's ring of 10,000 results, and as many rejections.
 #: With 3 shells one takes about 4 kB.
@@ -322,24 +323,17 @@ def point_of(header: dict[str, Any]) -> Point:
 
 def shells_of(header: dict[str, Any]) -> dict[str, dict[str, Reading]]:
     """Parameters of every shell, of the answer that the daemon calls the best."""
-    network = {shell["id"]: shell for shell in header["shells"] or []}
-    phases = {phase["phase"]: phase for phase in header["phases"] or []}
-    polish = header["polish"] or {}
-    best = polish if header["best"] == "polish" else {}
-    refined = {shell["id"]: shell for shell in best.get("shells", [])}
-    shifts = {phase["phase"]: phase for phase in best.get("phases", [])}
-    found: dict[str, dict[str, Reading]] = {}
-    for name, shell in network.items():
-        source = refined.get(name, shell)
-        phase = shifts.get(shell["phase"]) or phases.get(shell["phase"]) or {}
+    shells, phases = best_answer(header)
+    read: dict[str, dict[str, Reading]] = {}
+    for shell in shells:
         values = {
-            **{parameter: _reading(source.get(parameter)) for parameter in PARAMETERS[:3]},
-            "e0_shift": _reading(phase.get("e0_shift")),
+            **{parameter: _reading(shell.get(parameter)) for parameter in PARAMETERS[:3]},
+            "e0_shift": _reading(phases.get(shell["phase"], {}).get("e0_shift")),
         }
         if shell["n"] is not None:
             values["n"] = _reading(shell["n"])
-        found[name] = values
-    return found
+        read[shell["id"]] = values
+    return read
 
 
 def _is_number(value: Any) -> bool:

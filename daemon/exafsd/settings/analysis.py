@@ -310,11 +310,11 @@ class Reduction(_Frozen):
         description="those of which a run has the detectors are analysed",
     )
     e0_policy: E0Policy = Field(
-        default="run",
-        description="run: the first good spectrum decides; auto: each; fixed: the e0 below;"
-        " foil: as run, on the energy scale that the reference foil holds; model: where measured"
-        " spectra of the model's material have it, by the near edge, and as run where no model of"
-        " the edge knows that",
+        default="model",
+        description="model: where measured spectra of the model's material have it, by the near"
+        " edge, and as run where no model of the edge knows that; run: the first good spectrum"
+        " decides; auto: each; fixed: the e0 below; foil: as run, on the energy scale that the"
+        " reference foil holds",
     )
     e0: float | None = Field(default=None, description="eV, for the policy fixed")
     rebin: Rebin = Rebin()

@@ -168,14 +168,17 @@ def _trend_of(value: Floats, std: Floats, truth: Floats) -> dict[str, float]:
         "change_error": float(f"{np.mean(read[whole] - true[whole]) * np.ptp(TEMPERATURES):.3g}"),
     }
     error, variance = (value - truth)[whole], std[whole] ** 2
-    if np.isfinite(variance).all():
-        i, j = np.triu_indices(len(TEMPERATURES), 1)
-        apart = np.abs(error[:, i] - error[:, j])
-        held = apart < Z90 * np.sqrt(variance[:, i] + variance[:, j])
-        lever = TEMPERATURES - TEMPERATURES.mean()
-        off = np.abs((read - true)[whole]) * (lever @ lever)
-        trend["differences_90"] = round(float(np.mean(held)), 3)
-        trend["slopes_90"] = round(float(np.mean(off < Z90 * np.sqrt(variance @ lever**2))), 3)
+    i, j = np.triu_indices(len(TEMPERATURES), 1)
+    both = variance[:, i] + variance[:, j]
+    if np.isfinite(both).any():
+        held = np.abs(error[:, i] - error[:, j]) < Z90 * np.sqrt(both)
+        trend["differences_90"] = round(float(np.mean(held[np.isfinite(both)])), 3)
+    lever = TEMPERATURES - TEMPERATURES.mean()
+    slope_std = np.sqrt(variance @ lever**2) / (lever @ lever)
+    sure = np.isfinite(slope_std)
+    if sure.any():
+        held = np.abs((read - true)[whole]) < Z90 * slope_std
+        trend["slopes_90"] = round(float(np.mean(held[sure])), 3)
     return trend
 
 

@@ -228,7 +228,8 @@ class Refiner:
         spread = errors @ expected.spread
         eye = np.eye(model.shape[1])
         covariance = spread @ np.swapaxes(spread, 1, 2) + goal.noise
-        white = np.linalg.inv(np.linalg.cholesky(covariance + goal.floor[:, None, None] * eye))
+        covariance += goal.floor[:, None, None] * eye
+        white = np.linalg.inv(np.linalg.cholesky(covariance)).astype(np.float64)
         data = goal.data - errors @ expected.errors
         hold = np.linalg.inv(expected.std)
         held = np.tile(hold, (len(data), 1, 1))
@@ -239,10 +240,10 @@ class Refiner:
             away = x - goal.mean[rows]
             rest = model + (follow[rows] @ away[..., None])[..., 0] - data[rows]
             rest = (white[rows] @ rest[..., None])[..., 0]
-            return (
-                np.concatenate([rest, away @ hold.T], axis=1),
-                np.concatenate([white[rows] @ (slopes + follow[rows]), held[rows]], axis=1),
-            )
+            moved = white[rows] @ (slopes + follow[rows])
+            residual = np.concatenate([rest, away @ hold.T], axis=1)
+            jacobian = np.concatenate([moved, held[rows]], axis=1)
+            return np.asarray(residual, np.float64), np.asarray(jacobian, np.float64)
 
         def evaluate(x: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
             return weighed(x, rows, *evaluated(x)[:2])

@@ -20,11 +20,13 @@ from exafsd.spectra import Floats
 #: Standard deviation of a sweep's E0 about where its own near edge puts it, eV, beyond what all
 #: sweeps share: noise of the near edge.
 OWN_E0 = 0.03
-#: A sweep teaches in proportion to how little noise it has beside misfit of other kinds, which do
-#: not average out. So much is learned, at most, from sweeps whose sigma2 is within this ratio, or
-#: the state of the sample would be taken for a fact of theory.
-LESSONS, ALIKE = 4.0, 1.1
-#: Least share that a sweep counts for: noisy ones stop teaching, too.
+#: Sweeps whose sigma2 are within this ratio are of one kind. Misfit other than noise is the same in
+#: all of them: more of them only make its noise smaller, until that is this many times less, and
+#: then they teach nothing more. Else a state of the sample would be taken for a fact of theory.
+ALIKE, LESSONS = 1.1, 4.0
+#: Misfit of simulated spectra over what is expected, mostly (99 in 100 of Cu and CdS).
+USUAL = 3.0
+#: What a noisy sweep counts for at least, so that these stop teaching, too.
 LEAST_LESSON = 0.02
 #: What rounding may make of a variance that has become nothing, relative to the prior's.
 JITTER = 1e-9
@@ -32,7 +34,7 @@ JITTER = 1e-9
 SCATTER = 0.1
 #: How far changes of R and sigma2 may be off for what is not in the model, of the change; set on
 #: the same.
-R_CHANGE, SIGMA2_CHANGE = 0.08, 0.04
+R_CHANGE, SIGMA2_CHANGE = 0.08, 0.025
 
 
 @dataclass(frozen=True)
@@ -113,13 +115,16 @@ class Trend:
     """What is shared by the sweeps of one run, channel and model, and how well it is known.
 
     `mean` (s,) and `cov` (s, s) are of FEFF's errors, in units of their standard deviations, and
-    then of `Variables.shared`. `lessons` counts what was learned, by sigma2.
+    then of `Variables.shared`. `lessons` says of each kind of sweep how much less than other misfit
+    the noise of all that was learned from is, in variance. `doubt` is how much worse than expected
+    the first sweep fits, in variance: so much less is learned from all.
     """
 
     mean: Floats
     cov: Floats
     lessons: dict[int, float] = field(default_factory=dict[int, float])
     anchor: Anchor | None = None
+    doubt: float = 1.0
 
     @classmethod
     def begin(cls, variables: Variables, errors: int, e0_std: float) -> "Trend":
@@ -184,18 +189,21 @@ class Trend:
 
     def learn(self, variables: Variables, fit: Linear, sigma2: float) -> None:
         """Learn from one fit, of which `sigma2` is as it was given to `teaches`."""
-        lesson = _lesson(self, variables, fit)
-        first = None if self.anchor else _own(fit, lesson)[0][0]
-        self.mean = lesson.mean[0]
-        cov = self.cov - lesson.gain[0] @ lesson.moved[0]
-        self.cov = (cov + cov.T) / 2
-        if first is not None:
-            own = fit.x[0, list(variables.own)]
-            self.anchor = Anchor(first, self.mean, self.cov, own)
         floor, noise = float(fit.floor[0]), float(np.trace(fit.noise[0])) / fit.rest.shape[1]
         kind = _kind(sigma2)
-        weight = max(floor / (floor + noise), LEAST_LESSON)
-        self.lessons[kind] = self.lessons.get(kind, 0.0) + weight
+        before = self.lessons.get(kind, 0.0)
+        after = before + max(floor / noise, LEAST_LESSON)
+        # what all of this kind say together, less what those before have said
+        news = after / (1 + after) - before / (1 + before)
+        if self.anchor is None:
+            self.doubt = max(1.0, float(np.mean(fit.misfit**2)) / (floor + noise) / USUAL)
+            alone = _lesson(self, variables, fit)
+            own = fit.x[0, list(variables.own)]
+            answer, _ = _own(fit, alone)
+            self.anchor = Anchor(answer[0], alone.mean[0], _less(self.cov, alone), own)
+        lesson = _lesson(self, variables, fit, self.doubt * floor / (floor + noise) / news)
+        self.mean, self.cov = lesson.mean[0], _less(self.cov, lesson)
+        self.lessons[kind] = after
 
 
 @dataclass(frozen=True)
@@ -216,7 +224,8 @@ class _Lesson:
     mean: Floats
 
 
-def _lesson(trend: Trend, variables: Variables, fits: Linear) -> _Lesson:
+def _lesson(trend: Trend, variables: Variables, fits: Linear, doubt: float = 1.0) -> _Lesson:
+    """`doubt` is by how much more a fit may be off than it says."""
     shared, own = list(variables.shared), list(variables.own)
     of_shared = np.concatenate([fits.errors, fits.slopes[:, :, shared]], axis=2)
     of_own = fits.slopes[:, :, [*own, variables.e0]]
@@ -225,13 +234,19 @@ def _lesson(trend: Trend, variables: Variables, fits: Linear) -> _Lesson:
     # what of the data these explain, which does not depend on where the model was made linear
     rest = fits.rest + (fits.slopes @ fits.x[..., None])[..., 0]
     rest -= (of_own @ own_mean[..., None])[..., 0] + of_shared @ trend.mean
-    noise = fits.noise + fits.floor[:, None, None] * np.eye(rest.shape[1])
+    noise = doubt * (fits.noise + fits.floor[:, None, None] * np.eye(rest.shape[1]))
     noise = noise + (of_own * own_cov) @ np.swapaxes(of_own, 1, 2)
     moved = of_shared @ trend.cov
     gain = np.linalg.solve(moved @ np.swapaxes(of_shared, 1, 2) + noise, moved)
     gain = np.swapaxes(gain, 1, 2).astype(np.float64)
     mean = trend.mean + (gain @ rest[..., None])[..., 0]
     return _Lesson(of_shared, of_own, own_cov, noise, moved, gain, mean)
+
+
+def _less(cov: Floats, lesson: _Lesson) -> Floats:
+    """What is left of a covariance after one fit."""
+    left = cov - lesson.gain[0] @ lesson.moved[0]
+    return (left + left.T) / 2
 
 
 def _own(fits: Linear, lesson: _Lesson) -> tuple[Floats, Floats]:
