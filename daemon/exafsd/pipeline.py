@@ -13,11 +13,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from exafsd.composition.composer import Composer
 from exafsd.contract.grid import K_GRID
 from exafsd.contract.messages import (
     Calibrated,
     Candidate,
     Channel,
+    Composition,
     ModelRef,
     Rejected,
     Result,
@@ -109,14 +111,21 @@ class Pipeline:
         Names of the arrays that results carry.
     reducer
         Reduces spectra.
+    composer
+        Says what samples are made of; None: without references.
     """
 
     def __init__(
-        self, registry: Registry, arrays: tuple[str, ...], reducer: Reducer | None = None
+        self,
+        registry: Registry,
+        arrays: tuple[str, ...],
+        reducer: Reducer | None = None,
+        composer: Composer | None = None,
     ) -> None:
         self._registry = registry
         self._arrays = arrays
         self._reducer = reducer or Reducer()
+        self._composer = composer or Composer(())
         self._models = {name: Model.of(bundle) for name, bundle in registry.bundles.items()}
         self._panels: dict[tuple[str, Edge], _Panel] = {}
         self._memories: dict[str, RunMemory] = {}
@@ -247,9 +256,24 @@ class Pipeline:
                 for i, some in unread.items()
             ]
         )
+        compositions = self._composed({i: cases[i] for i in unread}, room)
         for i, best in zip(unread, answers, strict=True):
-            done[i] = self._result(cases[i], best, reduced_at)
+            done[i] = self._result(cases[i], best, compositions.get(i), reduced_at)
         return done
+
+    def _composed(self, cases: Mapping[int, _Case], room: bool) -> dict[int, Composition | None]:
+        """What samples are made of, where there is time to say so."""
+        due = [
+            i
+            for i, case in cases.items()
+            if case.spectrum.id.channel != "reference"
+            and _has_time(case.spectrum.id.analysis.composition.enabled, room)
+        ]
+        try:
+            return dict(zip(due, self._composer([cases[i].spectrum for i in due]), strict=True))
+        except Exception:  # the other answers are there and must not be lost
+            log.exception("composition failed")
+            return {}
 
     def _reduced(self, cases: list[_Case]) -> Iterator[list[Reading] | SpectrumError]:
         """Reduce each spectrum once by every recipe that its readers want.
@@ -278,7 +302,9 @@ class Pipeline:
                 error = next((x for x in (own, shown) if isinstance(x, SpectrumError)), error)
             yield unread or error
 
-    def _result(self, case: _Case, best: Answer, reduced_at: float) -> Outcome:
+    def _result(
+        self, case: _Case, best: Answer, composition: Composition | None, reduced_at: float
+    ) -> Outcome:
         reading, judgement = best.reading, best.judgement
         model, shown, prediction = reading.reader.model, reading.shown, reading.prediction
         spectrum, analysis = case.spectrum, case.spectrum.id.analysis
@@ -317,6 +343,7 @@ class Pipeline:
             r_factor=reading.r_factor,
             polish=polish,
             best=shown_best,
+            composition=composition,
             trust=_trust(judgement, quality, amplitude.shells is not None),
         )
         received = spectrum.id.sweep.received
@@ -353,6 +380,11 @@ def _unpolished(case: _Case, room: bool) -> Polished | None:
     if wanted == "off":
         return OFF
     return SHED if wanted == "auto" and not room else None
+
+
+def _has_time(asked: str, room: bool) -> bool:
+    """Whether something that may be left out under load is done."""
+    return asked == "always" or (asked == "auto" and room)
 
 
 def _rejected(case: _Case, error: SpectrumError) -> Outcome:

@@ -2,6 +2,7 @@
 
 import os
 
+from exafsd.commands.references import gathered
 from exafsd.inference.registry import Registry
 from exafsd.publishing import AddressError, KeyFileError, check_address
 from exafsd.service.wiring import make_pipeline, make_router, server_keys, unresolved, versions
@@ -20,6 +21,18 @@ def check_settings(settings: Settings) -> tuple[list[str], list[str]]:
         report.append(f"warning   {told}")
     report.append(f"publish   {settings.publish.address}")
     report.append(f"models    {', '.join(sorted(registry.bundles)) or 'none'}")
+    composition = settings.composition
+    if composition.enabled != "off":
+        found, refused = gathered(composition.references, composition.shipped)
+        names = sorted({f"{one.name} ({one.edge.element} {one.edge.edge})" for one in found})
+        report.append(f"reference {', '.join(names) or 'none'}")
+        problems += refused
+        known = {one.name for one in found}
+        problems += [
+            f"composition.phases: there is no reference {name}"
+            for name in composition.phases
+            if name not in known
+        ]
     report.append(f"journal   {settings.journal.folder or 'off'}")
     for edge, s02 in settings.inference.s02.items():
         report.append(f"S0²       {edge} {s02.value:.3f} ± {s02.std:.3f}, {s02.source}")

@@ -21,8 +21,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 models_app = typer.Typer(no_args_is_help=True, help="Model bundles.")
 config_app = typer.Typer(no_args_is_help=True, help="Settings.")
+references_app = typer.Typer(
+    no_args_is_help=True, help="Measured standards that samples are compared with."
+)
 app.add_typer(models_app, name="models")
 app.add_typer(config_app, name="config")
+app.add_typer(references_app, name="references")
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file (TOML).")]
 ModelOption = Annotated[
@@ -137,12 +141,21 @@ def analyze(
     model: ModelOption = None,
     element: Annotated[str | None, typer.Option(help="For example Cu.")] = None,
     edge: Annotated[str | None, typer.Option(help="For example K.")] = None,
+    references: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Also compare with the references there."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Analyse spectra in files with the pipeline of the live daemon."""
     from exafsd.commands.analyze import analyze_files
 
     settings = _with_model(config, model)
+    if references:
+        composition = settings.composition.model_copy(
+            update={"references": (*settings.composition.references, *references)}
+        )
+        settings = settings.model_copy(update={"composition": composition})
     _log("ERROR")
     if not analyze_files(files, settings, element, edge, json):
         raise typer.Exit(1)
@@ -406,6 +419,77 @@ def models_verify(
         typer.echo(line)
     if not good:
         raise typer.Exit(1)
+
+
+OutOption = Annotated[Path, typer.Option("--out", help="Folder of the references.")]
+
+
+@references_app.command("add")
+def references_add(
+    name: Annotated[str, typer.Argument(help="Of the compound, for example Cu2O.")],
+    file: Annotated[Path, typer.Argument(help="Measured spectrum, any format of analyze.")],
+    out: OutOption = Path("references"),
+    element: Annotated[str | None, typer.Option(help="For example Cu.")] = None,
+    edge: Annotated[str | None, typer.Option(help="For example K.")] = None,
+) -> None:
+    """Keep a measured spectrum as a reference."""
+    from exafsd.composition.references import ReferenceFileError, add
+    from exafsd.spectra import Edge
+
+    given = Edge.of(element or "", edge or "") if element or edge else None
+    with failing(ReferenceFileError, OSError):
+        kept = add(out, name, file, given)
+    typer.echo(f"wrote {kept.file}: {kept.edge.element} {kept.edge.edge}, noise {kept.noise:.2g}")
+    typer.echo(f'use it: [composition] references = ["{out.resolve()}"]')
+
+
+@references_app.command("list")
+def references_list(
+    folders: Annotated[list[Path] | None, typer.Argument(help="Default: of the settings.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """List references, and what is no reference."""
+    from rich.console import Console
+
+    from exafsd.commands.references import as_table, gathered
+
+    asked = _settings(config).composition
+    found, refused = gathered(folders or asked.references, asked.shipped)
+    Console().print(as_table(found))
+    for text in refused:
+        typer.echo(f"PROBLEM  {text}", err=True)
+    if refused:
+        raise typer.Exit(1)
+
+
+@references_app.command("show")
+def references_show(
+    name: Annotated[str, typer.Argument(help="Of the reference.")],
+    folders: Annotated[list[Path] | None, typer.Argument(help="Default: of the settings.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Say what is known of a reference."""
+    from exafsd.commands.references import described, gathered
+
+    asked = _settings(config).composition
+    found, _ = gathered(folders or asked.references, asked.shipped)
+    named = [one for one in found if one.name == name]
+    if not named:
+        fail(f"there is no reference {name}; there are: {', '.join(one.name for one in found)}")
+    for one in named:
+        typer.echo("\n".join(described(one)))
+
+
+@references_app.command("remove")
+def references_remove(
+    name: Annotated[str, typer.Argument(help="Of the reference.")],
+    out: OutOption = Path("references"),
+) -> None:
+    """Remove a reference from a folder."""
+    from exafsd.composition.references import ReferenceFileError, remove
+
+    with failing(ReferenceFileError, OSError):
+        typer.echo(f"removed {remove(out, name)}")
 
 
 @config_app.command("init")

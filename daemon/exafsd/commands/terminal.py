@@ -115,6 +115,7 @@ def _row(header: dict[str, Any], where: str) -> list[str]:
     remarks = [Flag.explain(code) for code in header["quality"]]
     if header["guessed"]:
         remarks.append(f"guessed {', '.join(header['guessed'])}")
+    remarks += _shares(header)
     score = header["trust"]["score"]
     trust = SIGNS.get(header["trust"].get("state", ""), "")
     trust += "" if score is None else f" {score:.2f}"
@@ -134,6 +135,17 @@ def _row(header: dict[str, Any], where: str) -> list[str]:
         _pm(shell["sigma2"], 4),
     ]
     return [*row, *values, known, trust, "; ".join(remarks)]
+
+
+def _shares(header: dict[str, Any]) -> list[str]:
+    """What the sample is made of, the largest share first; why it is not known."""
+    composition = header.get("composition")
+    if not composition:
+        return []
+    if not composition["in_domain"]:
+        return [f"composition: {composition['reason']}"]
+    shares = sorted(composition["fractions"], key=lambda one: -one["value"])
+    return [" ".join(f"{one['phase']} {_pm(one, 2)}" for one in shares if one["value"] > 0.005)]
 
 
 def _pm(value: dict[str, Any], digits: int) -> str:

@@ -1,4 +1,4 @@
-"""`Live` by its former path; the composition of samples will have its rooms here."""
+"""What samples are made of, by measured references; and `Live` by its former path."""
 
 from exafsd.lazy import front_door
 

@@ -75,13 +75,25 @@ def fields(header: Header) -> Row:
     }
     for name in VALUES:
         row |= pair(name, part(header, name))
+    composition = part(header, "composition")
+    for item in parts(composition, "fractions"):
+        row |= pair(f"share_{item['phase']}", item)
+    if composition:
+        row |= {
+            "shares_in_domain": composition["in_domain"], "shares_reason": composition["reason"]
+        }  # fmt: skip
     row |= {f"context_{name}": item["value"] for name, item in header["context"].items()}
     row |= {f"truth_{name}": value for name, value in part(header, "truth").items()}
     return row
 
 
 def parameters(header: Header) -> Iterator[Fitted]:
-    """Fitted numbers of a result, the polished ones (``Cu/1/r/polish``) beside the network's."""
+    """Fitted numbers of a result, the polished ones (``Cu/1/r/polish``) beside the network's.
+
+    Shares of the references (``Cu2O/share``) come first.
+    """
+    for item in parts(part(header, "composition"), "fractions"):
+        yield Fitted(f"{item['phase']}/share", number(item["value"]), number(item["std"]), "")
     kinds = (("phase", PHASE, "phases"), ("id", SHELL, "shells"))
     for owner, ending in ((header, ""), (part(header, "polish"), "/polish")):
         for key, names, field in kinds:

@@ -175,6 +175,34 @@ class Trust(_Part):
     reason: str | None = Field(description="why the parameters are withheld, in words")
 
 
+class Fraction(Value):
+    """Share of a phase in a sample, by the edge step, and what it may be off by."""
+
+    phase: str = Field(description="name of the reference")
+
+
+class Composition(_Part):
+    """What a sample is made of, by its near edge and those of measured references."""
+
+    method: str = "lcf"
+    references: list[str] = Field(description="all that were there for the edge")
+    fractions: list[Fraction] = Field(
+        description="of the references that it was compared with; their sum is 1"
+    )
+    other: Value | None = Field(
+        default=None,
+        description="what is like no reference, rms of the edge step without noise; std is what"
+        " repeated scans of one compound leave",
+    )
+    energy_shift: Value | None = Field(
+        default=None, description="eV by which its energies are above the references'"
+    )
+    r_factor: float | None = Field(default=None, description="of the near edge")
+    in_domain: bool = Field(description="whether the fractions may be believed")
+    reason: str | None = Field(default=None, description="why they must not be, in words")
+    components: dict[str, Any] | None = None
+
+
 class Timing(_Part):
     """Milliseconds since the document that completed the sweep was received."""
 
@@ -270,6 +298,9 @@ class Result(Identity):
         description="which answer to show: shells, or polish.shells"
     )
     trust: Trust
+    composition: Composition | None = Field(
+        default=None, description="null where there are no references, or no time"
+    )
     convergence: dict[str, Any] | None = None
     xanes: dict[str, Any] | None = None
     arrays: list[ArraySpec] = Field(default_factory=list[ArraySpec])

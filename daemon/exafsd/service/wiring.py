@@ -1,5 +1,6 @@
 """The one place where parts are wired together."""
 
+import logging
 import socket
 import threading
 import time
@@ -10,6 +11,8 @@ from pathlib import Path
 from exafsd._version import __version__
 from exafsd.archive.journal import Journal
 from exafsd.archive.result_process import ResultProcess
+from exafsd.composition import references
+from exafsd.composition.composer import Composer
 from exafsd.contract.card import CARD_FILE, PINN_FILE, Card
 from exafsd.contract.vocabulary import Problem
 from exafsd.documents.inbox import Inbox
@@ -37,6 +40,8 @@ from exafsd.service.session import Session
 from exafsd.service.sink import QueuedSink
 from exafsd.settings.settings import Settings
 
+log = logging.getLogger(__name__)
+
 
 def versions() -> dict[str, str]:
     """Versions of what decides a number."""
@@ -56,7 +61,19 @@ def make_pipeline(
     registry = registry or Registry.load(settings.models)
     every = settings.service.audit_every
     reducer = Reducer(Auditor(), every) if audit and every else Reducer()
-    return Pipeline(registry, settings.publish.arrays, reducer)
+    return Pipeline(registry, settings.publish.arrays, reducer, make_composer(settings))
+
+
+def make_composer(settings: Settings) -> Composer:
+    """Composer with the shipped and configured references; those that are refused are logged."""
+    asked = settings.composition
+    if asked.enabled == "off":
+        return Composer(())
+    shipped = [references.shipped_folder()] if asked.shipped else []
+    found, refused = references.load([*shipped, *asked.references])
+    for text in refused:
+        log.warning("reference refused: %s", text)
+    return Composer(found)
 
 
 def make_router(settings: Settings, roots: tuple[Path, ...] | None = None) -> Router:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
@@ -360,11 +361,32 @@ class Inference(_Frozen):
     )
 
 
+class Composition(_Frozen):
+    """What samples are made of, by measured references (linear combination of near edges)."""
+
+    enabled: Literal["auto", "always", "off"] = Field(
+        default="auto",
+        description="auto: where it keeps up with the spectra, and always in replay; off: never",
+    )
+    references: tuple[Path, ...] = Field(
+        default=(), description="folders of references, made by exafsd references add"
+    )
+    shipped: bool = Field(
+        default=True,
+        description="also the references that come with exafsd, measured elsewhere; one of the"
+        " same name in a folder takes the place of a shipped one",
+    )
+    phases: tuple[str, ...] = Field(
+        default=(), description="names of the references to use; empty: all of the edge"
+    )
+
+
 class RunOverride(_Frozen):
     """What ``start["exafsd"]`` may set for its own run: never sockets, paths or code."""
 
     model: str | None = None
     structure: str | None = None
+    phases: tuple[str, ...] | None = None
     fluorescence: Fluorescence | None = None
     element: str | None = None
     edge: str | None = None
@@ -391,6 +413,7 @@ class Analysis(_Frozen):
     adapter: Adapter = Field(default_factory=adapter)
     reduction: Reduction = Reduction()
     inference: Inference = Inference()
+    composition: Composition = Composition()
 
     def for_run(self, start: Mapping[str, Any]) -> "Analysis":
         """Analysis of one run: these settings with the overrides of its start document.
@@ -415,6 +438,9 @@ class Analysis(_Frozen):
                 inference=self.inference.model_copy(
                     update=override.model_dump(include=INFERENCE_OVERRIDES, exclude_none=True)
                 ),
+                composition=self.composition
+                if override.phases is None
+                else self.composition.model_copy(update={"phases": override.phases}),
             )
         except ValidationError as error:
             told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
@@ -427,6 +453,8 @@ class Analysis(_Frozen):
         energy = settings["adapter"]["energy"]
         if not energy["units"]:  # settings that do without it keep the hash they had before it
             del energy["units"]
+        if self.composition == Composition():
+            del settings["composition"]
         return json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()
 
     @cached_property

@@ -15,7 +15,15 @@ from pydantic_settings import (
 
 from exafsd.contract.frames import ARRAY_UNITS
 from exafsd.contract.s02 import S02, S02File
-from exafsd.settings.analysis import PRESETS, Adapter, Analysis, Inference, Reduction, adapter
+from exafsd.settings.analysis import (
+    PRESETS,
+    Adapter,
+    Analysis,
+    Composition,
+    Inference,
+    Reduction,
+    adapter,
+)
 
 
 class _Frozen(BaseModel):
@@ -214,6 +222,7 @@ class Settings(BaseSettings):
     adapter: AdapterSettings = AdapterSettings()
     reduction: Reduction = Reduction()
     inference: Inference = Inference()
+    composition: Composition = Composition()
     models: tuple[Path, ...] = Field(
         default=(), description="folders with model bundles, beside those shipped with exafsd"
     )
@@ -241,7 +250,10 @@ class Settings(BaseSettings):
     def analysis(self) -> Analysis:
         """The part that decides numbers."""
         return Analysis(
-            adapter=self.adapter.build(), reduction=self.reduction, inference=self.inference
+            adapter=self.adapter.build(),
+            reduction=self.reduction,
+            inference=self.inference,
+            composition=self.composition,
         )
 
     @classmethod

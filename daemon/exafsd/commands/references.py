@@ -1,0 +1,49 @@
+"""``exafsd references``: measured standards that samples are compared with."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from exafsd.composition.references import Reference, load, shipped_folder
+from exafsd.composition.window import Ranges
+
+
+def gathered(folders: Sequence[Path], shipped: bool) -> tuple[list[Reference], list[str]]:
+    """References of folders, and the shipped ones; what was refused."""
+    return load([*([shipped_folder()] if shipped else []), *folders])
+
+
+def as_table(references: Sequence[Reference]) -> Table:
+    """One line for each reference."""
+    table = Table("reference", "edge", "range, eV", "points", "noise of 1 eV, %", "file")
+    order = sorted(references, key=lambda one: (one.edge.element, one.edge.edge, one.name))
+    for one in order:
+        shipped = one.file.parent == shipped_folder()
+        table.add_row(
+            one.name,
+            f"{one.edge.element} {one.edge.edge}",
+            f"{one.energy[0]:.0f} to {one.energy[-1]:.0f}",
+            str(len(one.energy)),
+            f"{100 * one.noise:.3f}",
+            "comes with exafsd" if shipped else str(one.file),
+        )
+    return table
+
+
+def described(reference: Reference) -> list[str]:
+    """Lines about one reference: where it comes from, and what it is normalised by."""
+    ranges: Ranges = reference.ranges
+    lines = [
+        f"{reference.name}  {reference.edge.element} {reference.edge.edge}",
+        f"file      {reference.file}",
+        f"energy    {reference.energy[0]:.1f} to {reference.energy[-1]:.1f} eV,"
+        f" {len(reference.energy)} points",
+        f"ranges    normalised from {ranges.first:.0f} and to {ranges.last:.0f} eV",
+        f"noise     {reference.noise:.2g} of the edge step in 1 eV",
+    ]
+    for line in reference.file.read_text().splitlines():
+        name, _, value = line.lstrip("# ").partition(": ")
+        if name in ("Exafsd.source", "Sample.temperature"):
+            lines.append(f"{name.rpartition('.')[2]:9} {value}")
+    return lines

@@ -1,0 +1,346 @@
+"""Linear combination of measured near edges, with what differs between scans of one sample.
+
+A sum of references is compared with a sample after what tells nothing of its composition: the
+energy scale, the resolution, heat, an offset and a tilt of the normalisation, over-absorption in
+fluorescence. All of these have priors, none is free, so that they cannot make a phase of nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import toeplitz
+from scipy.ndimage import gaussian_filter1d
+
+from exafsd.composition.window import BIN, NearEdge
+from exafsd.contract.grid import ETOK
+from exafsd.inference.refinement.least_squares import minimize
+from exafsd.spectra import Floats
+
+#: Standard deviations of what is allowed for: energy scale with a foil and without, eV; offset and
+#: tilt (over the range above the edge) of the normalisation; resolution, eV^2 more than the
+#: references'; sigma2 more than a reference's, angstrom^2; a of over-absorption,
+#: y (1 + a) / (1 + a y).
+SHIFT, SHIFT_ALONE = 0.1, 0.5
+OFFSET, TILT = 0.005, 0.02
+WIDTH, SIGMA2, OVER_ABSORPTION = 0.6, 0.006, 0.15
+#: Resolutions, eV^2, through which what they do to a reference is a parabola; below 0 it goes on.
+WIDTHS = np.array([0.0, 0.3, 0.6, 1.0, 1.5, 2.0])
+#: What a fit has beside shares and heat, in this order.
+NUISANCES = ("energy_shift", "offset", "tilt", "resolution", "over_absorption")
+#: References that are compared with a sample together, at most.
+MOST = 5
+#: What repeated scans of one compound differ by, of the edge step, and over how many bins.
+REPEATS, JOINED = 0.0012, 3.0
+#: Errors of a reference: its edge step, relative, and its energy, eV (`STEP` 0.7 %); of a fraction
+#: whatever else there is.
+STEP_ERROR, ENERGY_ERROR, LEAST = 0.007, 0.08, 0.003
+#: By how much error bars are wider than these make them; set on one half of mixtures of five zinc
+#: compounds and judged on the other.
+WIDER = 1.5
+#: Bins over which what is left over is correlated.
+LAGS = 4
+#: Something else is there where what is left over is this many times noise and repeats.
+OTHER = 2.8
+
+
+@dataclass(frozen=True)
+class Fractions:
+    """What a sample is made of, by m references.
+
+    `places` are of the references that were compared with it, `value` and `std` (m,) their shares,
+    `shift` and `shift_std` eV by which its energies are above theirs, `rest` what is left over
+    beside the noise, of the edge step, and `usual` what repeats of one compound leave. `pulls` are
+    the nuisances in units of what is allowed, by name.
+    """
+
+    places: tuple[int, ...]
+    value: Floats
+    std: Floats
+    shift: float
+    shift_std: float
+    r_factor: float
+    rest: float
+    usual: float
+    pulls: dict[str, float]
+
+    @property
+    def other(self) -> bool:
+        """Whether there is something that no reference is like."""
+        return self.rest > OTHER * self.usual
+
+
+class Combination:
+    """References of one edge on equal bins.
+
+    Parameters
+    ----------
+    references
+        Their near edges, flattened with the same ranges.
+    centres
+        Of the bins, eV.
+    edge
+        Tabulated energy, eV.
+    """
+
+    def __init__(self, references: Sequence[NearEdge], centres: Floats, edge: float) -> None:
+        flat = np.array([one.flat for one in references])
+        broader = np.stack(
+            [gaussian_filter1d(flat, w**0.5 / BIN, axis=1, mode="nearest") for w in WIDTHS[1:]]
+        )
+        powers = np.stack([WIDTHS[1:], WIDTHS[1:] ** 2], axis=1)
+        bend = np.einsum("pw,wml->pml", np.linalg.pinv(powers), broader - flat)
+        self._table = np.stack([flat, *bend])
+        self._bases: dict[tuple[tuple[int, ...], bool], tuple[Floats, Floats]] = {}
+        self._k2 = ETOK * np.maximum(centres - edge, 0.0)
+        self._after = np.clip((centres - edge) / (centres[-1] - edge), 0.0, None)
+        self._noise = np.array([one.noise for one in references])
+
+    def __call__(
+        self, samples: Sequence[NearEdge], shift_std: float, fluorescent: bool
+    ) -> list[Fractions | None]:
+        """Fractions of samples; None where the fit did not end.
+
+        Parameters
+        ----------
+        shift_std
+            How well the energy scale is known, eV.
+        fluorescent
+            Whether over-absorption may have flattened them.
+        """
+        flat = np.array([one.flat for one in samples])
+        noise = np.array([one.noise for one in samples])
+        fractions: list[Fractions | None] = [None] * len(samples)
+        left = dict(enumerate(self._chosen(flat, noise, fluorescent)))
+        absent: dict[int, dict[int, float]] = {i: {} for i in left}
+        while left:
+            again: dict[int, tuple[int, ...]] = {}
+            for places in sorted(set(left.values())):
+                rows = [i for i, one in left.items() if one == places]
+                fit = self._fitted(places, flat[rows], noise[rows], shift_std, fluorescent)
+                for j, i in enumerate(rows):
+                    share = fit.x[j, : len(places)]
+                    if not fit.converged[j] or not share.sum() > 0:
+                        continue
+                    if (share >= 0).all():
+                        fractions[i] = self._fractions(fit, j, absent[i])
+                        continue
+                    # what would be there less than not at all is not there
+                    std = np.sqrt(np.diag(fit.inverse[j])[: len(places)])
+                    least = int(np.argmin(share / np.maximum(std, LEAST)))
+                    absent[i][places[least]] = float(std[least] / share.sum()) * WIDER
+                    again[i] = tuple(p for p in places if p != places[least])
+            left = again
+        return fractions
+
+    def _chosen(self, flat: Floats, noise: Floats, fluorescent: bool) -> list[tuple[int, ...]]:
+        """Which references each sample is compared with: all, or the likeliest few of many."""
+        count = self._table.shape[1]
+        if count <= MOST:
+            return [tuple(range(count))] * len(flat)
+        best = np.full(len(flat), np.inf)
+        chosen: list[tuple[int, ...]] = [()] * len(flat)
+        independent = flat.shape[1] / JOINED
+        usual = np.maximum(noise**2, REPEATS**2)
+        for size in range(1, MOST + 1):
+            for places in combinations(range(count), size):
+                inverse, residual = self._basis(places, fluorescent)
+                answer = inverse @ flat.T
+                rest = np.mean((flat @ residual) ** 2, axis=1)
+                score = independent * np.log(np.maximum(rest, usual)) + size * np.log(independent)
+                better = (answer >= 0).all(axis=0) & (score < best)
+                for i in np.flatnonzero(better):
+                    best[i], chosen[i] = score[i], places
+        return [one or tuple(range(MOST)) for one in chosen]
+
+    def _basis(self, places: tuple[int, ...], fluorescent: bool) -> tuple[Floats, Floats]:
+        """Shares (m, l) and what is left over (l, l), of a sample by some references only."""
+        key = places, fluorescent
+        if key not in self._bases:
+            basis = self._linear(places, fluorescent)
+            inverse = np.linalg.pinv(basis).astype(np.float64)
+            self._bases[key] = inverse[: len(places)], np.eye(len(basis)) - basis @ inverse
+        return self._bases[key]
+
+    def _linear(self, places: Sequence[int], fluorescent: bool) -> Floats:
+        """(l, s) references, and to first order what is allowed for."""
+        references = self._table[0][list(places)].T
+        mean = references.mean(axis=1)
+        damped = self._k2 * (mean - 1.0)
+        broader = self._table[1][list(places)].mean(axis=0)
+        nuisances = [np.ones_like(mean), self._after, np.gradient(mean, BIN), damped, broader]
+        if fluorescent:
+            nuisances.append(mean * (1 - mean))
+        return np.column_stack([references, *nuisances])
+
+    def _fitted(
+        self,
+        places: tuple[int, ...],
+        flat: Floats,
+        noise: Floats,
+        shift_std: float,
+        fluorescent: bool,
+    ) -> "_Fit":
+        model = _Model(self._table[:, list(places)], self._k2, self._after)
+        m = len(places)
+        prior = np.array([
+            *[np.inf] * m, shift_std, OFFSET, TILT, WIDTH, OVER_ABSORPTION if fluorescent else 0.0,
+            *[SIGMA2] * m,
+        ])  # fmt: skip
+        high = np.where(np.isfinite(prior), 4 * prior, 5.0)
+        low = -high
+        low[m + 4] = 0.0  # over-absorption only flattens
+        free = np.flatnonzero(prior > 0)
+        sigma = np.hypot(noise, REPEATS) * JOINED**0.5
+        held = np.diag(1 / prior[free])
+
+        def full(x: Floats) -> Floats:
+            whole = np.zeros((len(x), len(prior)))
+            whole[:, free] = x
+            return whole
+
+        def evaluate(x: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
+            value, slopes = model(full(x))
+            rest = (value - flat[rows]) / sigma[rows, None]
+            slopes = slopes[:, :, free] / sigma[rows, None, None]
+            moved = np.broadcast_to(held, (len(x), *held.shape))
+            return (
+                np.concatenate([rest, x @ held], axis=1),
+                np.concatenate([slopes, moved], axis=1),
+            )
+
+        start = np.zeros((len(flat), len(free)))
+        start[:, :m] = np.clip(flat @ np.linalg.pinv(self._table[0][list(places)]), 0.02, 1.5)
+        total = np.sum((flat / sigma[:, None]) ** 2, axis=1)
+        begin = evaluate(start, np.arange(len(flat)))
+        bounds = low[free], high[free]
+        end = minimize(evaluate, start, begin, bounds, total, flat.shape[1] - m)
+        x = full(end.x)
+        value, slopes = model(x)
+        return _Fit(
+            places, prior, free, model, x, end.converged, end.inverse(), value - flat,
+            slopes[:, :, free] / sigma[:, None, None] ** 2, flat, noise,
+        )  # fmt: skip
+
+    def _fractions(self, fit: "_Fit", i: int, absent: dict[int, float]) -> Fractions:
+        """Of one sample; `absent` references are not there, by how well that is known."""
+        m, x, rest = len(fit.places), fit.x[i], fit.rest[i]
+        share, total = x[:m], x[:m].sum()
+        inverse = fit.inverse[i]
+        # what is measured, and what the priors leave uncertain
+        answer = inverse @ fit.slopes[i].T
+        believed = inverse / fit.prior[fit.free]
+        cov = answer @ self._errors(fit, i) @ answer.T + believed @ believed.T
+        to_shares = (np.eye(m) - np.outer(share / total, np.ones(m))) / total
+        std = np.sqrt(np.diag(to_shares @ cov[:m, :m] @ to_shares.T)) * WIDER
+        quiet = float(np.hypot(fit.noise[i], self._noise[list(fit.places)] @ (share / total)))
+        pulls = {
+            name: float(x[m + j] / fit.prior[m + j])
+            for j, name in enumerate(NUISANCES)
+            if fit.prior[m + j]
+        }
+        pulls["heat"] = float(np.abs(x[m + len(NUISANCES) :] / SIGMA2 * (share / total)).max())
+        shift = int(np.searchsorted(fit.free, m))
+        every = [*fit.places, *absent]
+        order = np.argsort(every)
+        return Fractions(
+            places=tuple(every[j] for j in order),
+            value=np.append(share / total, np.zeros(len(absent)))[order],
+            std=np.hypot(np.append(std, list(absent.values())), LEAST)[order],
+            shift=float(x[m]),
+            shift_std=float(np.sqrt(cov[shift, shift])),
+            r_factor=float(rest @ rest / (fit.flat[i] @ fit.flat[i])),
+            rest=float(np.sqrt(max(np.mean(rest**2) - quiet**2, 0.0))),
+            usual=float(np.hypot(REPEATS, quiet / 3)),
+            pulls=pulls,
+        )
+
+    def _errors(self, fit: "_Fit", i: int) -> Floats:
+        """Covariance (l, l) of a sample in bins: what is left over, and errors of references."""
+        m, rest = len(fit.places), fit.rest[i]
+        n = len(rest)
+        auto = np.array([rest[: n - j] @ rest[j:] / n for j in range(LAGS)])
+        auto[0] = max(auto[0], fit.noise[i] ** 2)
+        cov = toeplitz(np.append(auto * (1 - np.arange(LAGS) / LAGS), np.zeros(n - LAGS)))
+        parts = fit.model.references(fit.x[i : i + 1])[0] * fit.x[i, :m, None]
+        wrong = np.concatenate([STEP_ERROR * parts, ENERGY_ERROR * parts @ fit.model.slope])
+        return cov + wrong.T @ wrong
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Fits of samples by the same references.
+
+    `x` (b, n) as of `_Model`, `inverse` (b, f, f) of the `free` ones, `rest` (b, l) model less
+    data, and `slopes` (b, l, f) over the variance of a bin.
+    """
+
+    places: tuple[int, ...]
+    prior: Floats
+    free: NDArray[np.intp]
+    model: "_Model"
+    x: Floats
+    converged: NDArray[np.bool_]
+    inverse: Floats
+    rest: Floats
+    slopes: Floats
+    flat: Floats
+    noise: Floats
+
+
+class _Model:
+    """The sample as x has it: shares (m), shift, offset, tilt, resolution, a, and sigma2 (m)."""
+
+    def __init__(self, table: Floats, k2: Floats, after: Floats) -> None:
+        self._table, self._k2, self._after = table, k2, after
+        self._m = table.shape[1]
+        #: derivative by energy, to be multiplied from the right
+        self.slope = np.gradient(np.eye(len(after)), BIN, axis=1)
+
+    def references(self, x: Floats) -> Floats:
+        """(b, m, l) as broad and as hot as the sample is."""
+        return self._parts(x)[0]
+
+    def __call__(self, x: Floats) -> tuple[Floats, Floats]:
+        """(b, l) and its derivatives (b, l, n)."""
+        m = self._m
+        parts, by_width, by_sigma2 = self._parts(x)
+        share, shift, a = x[:, :m, None], x[:, m, None, None], x[:, m + 4, None]
+        by_width = np.sum(share * by_width, axis=1, keepdims=True)
+        bent = np.concatenate([parts, by_width, share * by_sigma2], axis=1)
+        slope = bent @ self.slope
+        bend = slope @ self.slope
+        bent = bent - shift * slope + shift**2 / 2 * bend
+        moved = np.sum(share * bent[:, :m], axis=1)
+        by_shift = np.sum(share * (shift * bend - slope)[:, :m], axis=1)
+        thick = 1 + a * moved
+        value = moved * (1 + a) / thick + x[:, m + 1, None] + x[:, m + 2, None] * self._after
+        chain = ((1 + a) / thick**2)[:, None]
+        slopes = np.concatenate(
+            [
+                bent[:, :m] * chain,
+                by_shift[:, None] * chain,
+                np.ones_like(moved)[:, None],
+                np.broadcast_to(self._after, moved.shape)[:, None],
+                bent[:, m : m + 1] * chain,
+                (moved * (1 - moved) / thick**2)[:, None],
+                bent[:, m + 1 :] * chain,
+            ],
+            axis=1,
+        )
+        return value, np.swapaxes(slopes, 1, 2)
+
+    def _parts(self, x: Floats) -> tuple[Floats, Floats, Floats]:
+        """References (b, m, l), and their derivatives by resolution and by sigma2."""
+        m = self._m
+        width = x[:, m + 3, None, None]
+        flat, linear, square = self._table
+        by_width = linear + 2 * width * square
+        broad = flat + width * (linear + width * square)
+        damp = np.exp(-2 * self._k2 * x[:, m + 5 :, None])
+        above = self._k2 > 0
+        parts = np.where(above, 1 + (broad - 1) * damp, broad)
+        by_sigma2 = np.where(above, -2 * self._k2 * (parts - 1), 0.0)
+        return parts, np.where(above, by_width * damp, by_width), by_sigma2

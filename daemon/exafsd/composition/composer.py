@@ -1,0 +1,133 @@
+"""What each spectrum is made of: references of its edge, those with the same ones together."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from exafsd.composition.combination import (
+    REPEATS,
+    SHIFT,
+    SHIFT_ALONE,
+    Combination,
+    Fractions,
+)
+from exafsd.composition.references import Reference, chosen
+from exafsd.composition.window import NearEdge, Ranges, near_edge
+from exafsd.contract.messages import Composition, Fraction, Value
+from exafsd.reduction.edges import edge_energy
+from exafsd.spectra import Edge, Spectrum, SpectrumError
+
+#: Combinations that are kept; a run has one for each edge.
+KEPT = 64
+#: References that there must be for an edge: with one, everything is that one.
+LEAST = 2
+#: A standard deviation of a fraction from which on references cannot be told apart.
+ALIKE = 0.15
+#: Nuisances beyond so many standard deviations of what is allowed make the fractions doubtful.
+FAR = 3.0
+#: what these are called, and what to do
+WORDS = {
+    "energy_shift": "its energies are {shift:+.2f} eV from the references': calibrate by a foil,"
+    " or measure references here",
+    "resolution": "its resolution is far from the references'",
+    "heat": "it is much hotter or colder than the references",
+    "tilt": "its normalisation is far from the references'",
+    "offset": "its normalisation is far from the references'",
+    "over_absorption": "over-absorption is strong",
+}
+
+
+class _Ready(NamedTuple):
+    """References of an edge as they are compared, and the ranges they share with a sample."""
+
+    combination: Combination
+    ranges: Ranges
+
+
+class Composer:
+    """Composition of spectra by references.
+
+    Parameters
+    ----------
+    references
+        Of all edges.
+    """
+
+    def __init__(self, references: Sequence[Reference]) -> None:
+        self._references = references
+        self._ready = lru_cache(maxsize=KEPT)(self._made)
+
+    def __call__(self, spectra: Sequence[Spectrum]) -> list[Composition | None]:
+        """Composition of each; None where its edge has fewer than two references."""
+        done: list[Composition | None] = [None] * len(spectra)
+        known: tuple[str, ...] = ()
+        groups: dict[tuple[Any, ...], list[tuple[int, NearEdge]]] = defaultdict(list)
+        for i, spectrum in enumerate(spectra):
+            edge, names = spectrum.id.edge, spectrum.id.analysis.composition.phases
+            try:
+                known = tuple(one.name for one in chosen(self._references, edge, names))
+                if len(known) >= LEAST:
+                    ready = self._prepared(spectrum, known)
+                    binned = near_edge(spectrum.energy, spectrum.mu, ready.ranges)
+                    held = SHIFT if spectrum.energy_shift is not None else SHIFT_ALONE
+                    fluorescent = spectrum.id.channel == "fluorescence"
+                    groups[ready.combination, known, held, fluorescent].append((i, binned))
+            except SpectrumError as error:
+                done[i] = _nothing(known, error.detail)
+        for (combination, known, held, fluorescent), members in groups.items():
+            fits = combination([binned for _, binned in members], held, fluorescent)
+            for (i, _), fit in zip(members, fits, strict=True):
+                done[i] = _said(known, fit) if fit else _nothing(known, "the fit did not end")
+        return done
+
+    def _prepared(self, spectrum: Spectrum, names: tuple[str, ...]) -> "_Ready":
+        edge = spectrum.id.edge
+        ranges = Ranges.of(spectrum.energy, edge_energy(edge.element, edge.edge))
+        return self._ready(edge, names, ranges)
+
+    def _made(self, edge: Edge, names: tuple[str, ...], ranges: Ranges) -> "_Ready":
+        """References normalised in the ranges that all of them and the sample have."""
+        references = chosen(self._references, edge, names)
+        for one in references:
+            ranges = ranges.shared(one.ranges)
+        binned = [near_edge(one.energy, one.mu, ranges) for one in references]
+        return _Ready(Combination(binned, ranges.centres, ranges.edge), ranges)
+
+
+def _nothing(names: Sequence[str], reason: str) -> Composition:
+    return Composition(references=list(names), fractions=[], in_domain=False, reason=reason)
+
+
+def _said(names: Sequence[str], fit: Fractions) -> Composition:
+    compared = [names[place] for place in fit.places]
+    fractions = [
+        Fraction(phase=name, value=float(value), std=float(std))
+        for name, value, std in zip(compared, fit.value, fit.std, strict=True)
+    ]
+    reason = _reason(compared, fit)
+    return Composition(
+        references=list(names),
+        fractions=fractions,
+        other=Value(value=fit.rest, std=max(fit.usual, REPEATS)),
+        energy_shift=Value(value=fit.shift, std=fit.shift_std),
+        r_factor=fit.r_factor,
+        in_domain=reason is None,
+        reason=reason,
+    )
+
+
+def _reason(names: Sequence[str], fit: Fractions) -> str | None:
+    """Why the fractions must not be believed, in words; None if they may be."""
+    if fit.other:
+        return (
+            f"something else is there: {fit.rest:.4f} of the edge step is like no reference"
+            f" ({', '.join(names)})"
+        )
+    far = max(fit.pulls, key=lambda name: abs(fit.pulls[name]), default="")
+    if far and abs(fit.pulls[far]) > FAR:
+        return WORDS[far].format(shift=fit.shift)
+    unsure = [name for name, std in zip(names, fit.std, strict=True) if std > ALIKE]
+    if unsure:
+        return f"{' and '.join(unsure)} cannot be told apart by this spectrum"
+    return None

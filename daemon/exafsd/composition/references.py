@@ -1,0 +1,183 @@
+"""Measured spectra of standards: folders of XDI files, one for each compound."""
+
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from exafsd._version import __version__
+from exafsd.composition.window import Ranges, near_edge
+from exafsd.contract.vocabulary import Reason
+from exafsd.documents.files.reading import read_file
+from exafsd.reduction import preparation
+from exafsd.reduction.edges import edge_energy
+from exafsd.reduction.memory import RunMemory
+from exafsd.settings.analysis import Analysis, Reduction
+from exafsd.spectra import Edge, Floats, Spectrum, SpectrumError
+
+log = logging.getLogger(__name__)
+
+#: names that a file may have
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+#: of references: each channel that a file has, the sample's before the foil's
+CHANNELS = ("transmission", "fluorescence")
+
+
+class ReferenceFileError(ValueError):
+    """A file that is no reference; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A measured spectrum of one compound, `energy` (n,) in eV and `mu` (n,) in any unit."""
+
+    name: str
+    edge: Edge
+    energy: Floats
+    mu: Floats
+    file: Path
+
+    @property
+    def ranges(self) -> Ranges:
+        """Where it can be normalised."""
+        return Ranges.of(self.energy, edge_energy(self.edge.element, self.edge.edge))
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of a bin of 1 eV, of the edge step."""
+        return near_edge(self.energy, self.mu, self.ranges).noise
+
+
+def shipped_folder() -> Path:
+    """Folder of the references that come with exafsd."""
+    return Path(__file__).parent / "shipped"
+
+
+def measured(file: Path, edge: Edge | None = None) -> Spectrum:
+    """The spectrum of a file of any format that exafsd reads; the mean of all in it.
+
+    Raises
+    ------
+    ReferenceFileError
+        If there is none that shows the near edge, or if it shows another edge.
+    """
+    analysis = Analysis(reduction=Reduction(channels=CHANNELS))
+    try:
+        _, sweeps, _ = read_file(file, analysis, edge)
+    except SpectrumError as error:
+        raise ReferenceFileError(str(error)) from None
+    memory, why = RunMemory(), f"{file} has no spectrum"
+    found: list[Spectrum] = []
+    for sweep in sweeps:
+        for one in preparation.spectra(sweep, memory):
+            if isinstance(one, Spectrum):
+                found.append(one)
+            else:
+                why = f"{file}: {one.error.detail}"
+    alike = [one for one in found if one.id.channel == found[0].id.channel] if found else []
+    if not alike:
+        raise ReferenceFileError(why)
+    first = alike[0]
+    mu = np.mean([np.interp(first.energy, one.energy, one.mu) for one in alike], axis=0)
+    edge = first.id.edge
+    try:
+        near_edge(first.energy, mu, Ranges.of(first.energy, edge_energy(edge.element, edge.edge)))
+    except SpectrumError as error:
+        raise ReferenceFileError(f"{file} is no reference: {error}") from None
+    return Spectrum(first.id, first.energy, mu)
+
+
+def load(folders: Iterable[Path]) -> tuple[list[Reference], list[str]]:
+    """References of folders by name, later folders before earlier ones, and what was refused."""
+    references: dict[tuple[Edge, str], Reference] = {}
+    refused: list[str] = []
+    for folder in folders:
+        if not folder.is_dir():
+            refused.append(f"{folder} is no folder of references; exafsd references add makes one")
+            continue
+        for file in sorted(path for path in folder.iterdir() if path.suffix == ".xdi"):
+            try:
+                spectrum = measured(file)
+            except ReferenceFileError as error:
+                refused.append(str(error))
+                continue
+            edge = spectrum.id.edge
+            references[edge, file.stem] = Reference(
+                file.stem, edge, spectrum.energy, spectrum.mu, file
+            )
+    return list(references.values()), refused
+
+
+def add(folder: Path, name: str, file: Path, edge: Edge | None = None) -> Reference:
+    """Keep a measured file as a reference.
+
+    Raises
+    ------
+    ReferenceFileError
+        If the name cannot be a file's, is there already, or the file is none.
+    """
+    if not NAME.fullmatch(name):
+        raise ReferenceFileError(f"{name!r} cannot be a file's name; use letters, digits and ._+-")
+    target = folder / f"{name}.xdi"
+    if target.exists():
+        raise ReferenceFileError(f"{target} exists already; exafsd references remove {name} first")
+    spectrum = measured(file, edge)
+    folder.mkdir(parents=True, exist_ok=True)
+    target.write_text(_xdi(name, spectrum, file.name))
+    return Reference(name, spectrum.id.edge, spectrum.energy, spectrum.mu, target)
+
+
+def remove(folder: Path, name: str) -> Path:
+    """Remove a reference from a folder.
+
+    Raises
+    ------
+    ReferenceFileError
+        If it is not there.
+    """
+    target = folder / f"{name}.xdi"
+    if not NAME.fullmatch(name) or not target.is_file():
+        raise ReferenceFileError(f"{folder} has no reference {name}")
+    target.unlink()
+    return target
+
+
+def chosen(references: Sequence[Reference], edge: Edge, names: Sequence[str]) -> list[Reference]:
+    """References of an edge; `names`: only these, in this order.
+
+    Raises
+    ------
+    SpectrumError
+        ``bad_settings`` if one that is named is not there for any edge.
+    """
+    if not names:
+        return [one for one in references if one.edge == edge]
+    known = {one.name for one in references}
+    missing = [name for name in names if name not in known]
+    if missing:
+        have = ", ".join(sorted(known)) or "none"
+        raise SpectrumError(
+            Reason.BAD_SETTINGS, f"there is no reference {', '.join(missing)}; there are: {have}"
+        )
+    return [one for name in names for one in references if one.name == name and one.edge == edge]
+
+
+def _xdi(name: str, spectrum: Spectrum, source: str) -> str:
+    fields = {
+        "Column.1": "energy eV",
+        "Column.2": "mutrans",
+        "Element.symbol": spectrum.id.edge.element,
+        "Element.edge": spectrum.id.edge.edge,
+        "Sample.name": name,
+        "Exafsd.source": source,
+        "Exafsd.channel": spectrum.id.channel,
+    }
+    lines = [f"# XDI/1.0 exafsd/{__version__}"]
+    lines += [f"# {field}: {' '.join(str(value).split())}" for field, value in fields.items()]
+    lines += ["# ///", "# a reference of exafsd: mu(E) as measured", "#---", "# energy mutrans"]
+    lines += [f"{e!r} {m!r}" for e, m in zip(spectrum.energy.tolist(), spectrum.mu.tolist(),
+                                             strict=True)]  # fmt: skip
+    return "\n".join(lines) + "\n"

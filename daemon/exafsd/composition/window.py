@@ -1,0 +1,137 @@
+"""Near edges on one energy scale: normalised by absolute ranges, as means over equal bins.
+
+Nothing here depends on an E0, which would be settled too late, and move with what it is to find.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from exafsd.contract.vocabulary import Reason
+from exafsd.spectra import Floats, SpectrumError
+
+#: Range that is compared, eV from the edge's tabulated energy, and width of a bin.
+BELOW, ABOVE, BIN = -20.0, 80.0, 1.0
+#: Ranges of the lines below and above the edge, eV from the tabulated edge; the second is what
+#: sample and references share of it, but not less than `REACH` beyond the edge.
+PRE, POST = (-200.0, -30.0), (45.0, 400.0)
+REACH, SHORT = 130.0, 15.0
+#: Least points of a line; coarsest step, eV, in the range about the edge where mu is steep.
+POINTS, COARSEST, STEEP = 5, 3.0, (-8.0, 50.0)
+#: Standard deviation of white noise, of the median of its third differences' absolute values.
+NOISE = 1 / (0.6745 * 20**0.5)
+#: Step of mu at the edge that is none, of mu itself.
+SMALLEST = 1e-6
+#: Widest steps, eV, between points of which noise is told from fine structure.
+FINE = 1.5
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Where spectra are normalised, eV.
+
+    From `first` the line before the edge, to `last` the one after it; `edge` is tabulated.
+    """
+
+    edge: float
+    first: float
+    last: float
+
+    @classmethod
+    def of(cls, energy: Floats, edge: float) -> "Ranges":
+        """Ranges that a spectrum has, (n,) eV and ascending.
+
+        Raises
+        ------
+        SpectrumError
+            If it is too short.
+        """
+        first = max(float(energy[0]), edge + PRE[0])
+        last = min(float(energy[-1]), edge + POST[1])
+        if first > edge + PRE[1] - SHORT or last < edge + REACH:
+            raise SpectrumError(
+                Reason.NO_EDGE,
+                f"the scan must reach from {SHORT - PRE[1]:.0f} eV below to {REACH:.0f} eV above"
+                " the edge to be compared with references",
+            )
+        # of spectra that end a little earlier or later the same is compared
+        return cls(edge, 10.0 * np.ceil(first / 10), 10.0 * np.floor(last / 10))
+
+    def shared(self, other: "Ranges") -> "Ranges":
+        """What both have."""
+        return Ranges(self.edge, max(self.first, other.first), min(self.last, other.last))
+
+    @property
+    def centres(self) -> Floats:
+        """Centres of the bins (m,), eV."""
+        return self.edge + np.arange(BELOW, ABOVE + BIN / 2, BIN)
+
+
+@dataclass(frozen=True)
+class NearEdge:
+    """A flattened near edge in bins, (m,), and the standard deviation of a bin's noise."""
+
+    flat: Floats
+    noise: float
+
+
+def near_edge(energy: Floats, mu: Floats, ranges: Ranges) -> NearEdge:
+    """Flattened mu in bins.
+
+    mu less a line below the edge, over the step to the line above it; above the edge, where the
+    lines cross the tabulated energy, the difference of their slopes is taken off.
+
+    Parameters
+    ----------
+    energy, mu
+        (n,) eV, ascending, and absorption in any unit.
+    ranges
+        Where it is normalised.
+
+    Raises
+    ------
+    SpectrumError
+        If the scan is too coarse or too short there, or has no edge.
+    """
+    edge, centres = ranges.edge, ranges.centres
+    before = slice(*np.searchsorted(energy, (ranges.first, edge + PRE[1])))
+    after = slice(*np.searchsorted(energy, (edge + POST[0], ranges.last)))
+    if min(len(energy[before]), len(energy[after])) < POINTS:
+        raise _refused("it has too few points before or after the edge")
+    here = slice(*np.searchsorted(energy, (edge + STEEP[0], edge + STEEP[1])))
+    steps = np.diff(energy[here])
+    if energy[0] > centres[0] - BIN or energy[-1] < centres[-1] + BIN or not len(steps):
+        raise _refused("it does not cover the near edge")
+    if steps.max() > COARSEST:
+        raise _refused(f"its near edge is too coarse: steps of {steps.max():.1f} eV")
+    x = energy - edge
+    (low, rising), (high, falling) = (_line(x[part], mu[part]) for part in (before, after))
+    if not high - low > SMALLEST * (abs(high) + abs(low)):
+        raise _refused("mu does not rise at the edge")
+    flat = (mu - low - rising * x - np.where(x > 0, (falling - rising) * x, 0.0)) / (high - low)
+    total = np.zeros(len(x))
+    np.cumsum(0.5 * (flat[1:] + flat[:-1]) * np.diff(energy), out=total[1:])
+    bounds = np.append(centres - BIN / 2, centres[-1] + BIN / 2)
+    binned = np.diff(np.interp(bounds, energy, total)) / BIN
+    # where steps are wide the fine structure itself is rough
+    fine = flat[after][np.gradient(energy[after]) <= FINE]
+    rough = np.abs(np.diff(fine if len(fine) > 2 * POINTS else flat[after], 3))
+    point = NOISE * float(np.median(rough)) if len(rough) else 0.0
+    width = float(np.median(steps))
+    return NearEdge(binned, point * min(width / BIN, 2 / 3) ** 0.5)
+
+
+def _refused(why: str) -> SpectrumError:
+    return SpectrumError(Reason.NO_EDGE, f"no linear combination: {why}")
+
+
+def _line(x: Floats, y: Floats) -> tuple[float, float]:
+    """Value at 0 and slope of the line through points, each for the width it stands for.
+
+    Else a scan with many points near the edge would be normalised otherwise than one without.
+    """
+    width = np.gradient(x)
+    centre, mean = np.average(x, weights=width), np.average(y, weights=width)
+    away = x - centre
+    slope = float((width * away) @ (y - mean) / ((width * away) @ away))
+    return float(mean) - slope * float(centre), slope

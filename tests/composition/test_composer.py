@@ -1,0 +1,177 @@
+"""Composition on the wire: references in folders, spectra through the pipeline, words."""
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from exafsd.commands.cli import app
+from exafsd.composition.composer import Composer
+from exafsd.composition.references import (
+    ReferenceFileError,
+    add,
+    load,
+    measured,
+    remove,
+    shipped_folder,
+)
+from exafsd.contract.columns import fields, parameters
+from exafsd.inference.registry import Registry
+from exafsd.pipeline import Pipeline
+from exafsd.settings.analysis import Analysis, Composition, Reduction
+from exafsd.spectra import Edge, Run, Sweep
+
+ENERGY = np.concatenate([np.arange(8840.0, 8960.0, 5.0), np.arange(8960.0, 9360.0, 1.0)])
+
+
+@pytest.fixture(scope="module")
+def references():
+    return load([shipped_folder()])[0]
+
+
+@pytest.fixture
+def pipe(references):
+    return Pipeline(Registry({}, {}), (), composer=Composer(references))
+
+
+def mu_of(references, **shares):
+    by_name = {one.name: one for one in references}
+    mu = sum(
+        share * np.interp(ENERGY, by_name[name].energy, by_name[name].mu)
+        for name, share in shares.items()
+    )
+    return mu + 3e-4 * np.random.default_rng(0).normal(size=len(ENERGY)) + 0.2
+
+
+def result(pipe, mu, edge=("Cu", "K"), signal="mutrans", room=True, number=1, **composition):
+    analysis = Analysis(
+        reduction=Reduction(channels=("transmission", "fluorescence")),
+        composition=Composition(**composition),
+    )
+    run = Run(uid="r", edges=(Edge(*edge),), analysis=analysis)
+    ((outcome,),) = pipe.process_many([Sweep(run, "primary", number, ENERGY, {signal: mu})], room)
+    return outcome.message
+
+
+def shares(message):
+    return {one.phase: one.value for one in message.composition.fractions}
+
+
+def test_a_mixture_has_its_shares_in_the_message_and_the_tables(pipe, references):
+    message = result(pipe, mu_of(references, Cu=0.3, CuO=0.7))
+    found = message.composition
+    assert found.in_domain
+    assert found.method == "lcf"
+    assert shares(message)["CuO"] == pytest.approx(0.7, abs=0.03)
+    assert sum(shares(message).values()) == pytest.approx(1.0)
+    header = json.loads(message.model_dump_json())
+    row = fields(header)
+    assert row["share_CuO"] == pytest.approx(0.7, abs=0.03)
+    assert row["share_CuO_std"] > 0
+    assert row["shares_in_domain"]
+    assert "CuO/share" in {one.name for one in parameters(header)}
+
+
+def test_only_the_phases_that_are_asked_for(pipe, references):
+    message = result(pipe, mu_of(references, Cu=0.5, Cu2O=0.5), phases=("Cu", "Cu2O"))
+    assert set(shares(message)) == {"Cu", "Cu2O"}
+    told = result(pipe, mu_of(references, Cu=1.0), phases=("Cu", "Cu3N"), number=2).composition
+    assert not told.in_domain
+    assert "no reference Cu3N" in told.reason
+
+
+def test_something_else_is_told_in_words(pipe, references):
+    told = result(pipe, mu_of(references, CuO=1.0), phases=("Cu", "Cu2O")).composition
+    assert not told.in_domain
+    assert told.reason.startswith("something else is there")
+    assert told.other.value > 5 * told.other.std
+
+
+def test_energies_that_are_far_off_are_told(pipe, references):
+    mu = mu_of(references, Cu=1.0)
+    run = Run(uid="r", edges=(Edge("Cu", "K"),), analysis=Analysis())
+    sweep = Sweep(run, "primary", 1, ENERGY + 2.5, {"mutrans": mu})
+    told = pipe.process(sweep)[0].message.composition
+    assert not told.in_domain
+
+
+def test_where_there_is_no_time_or_nothing_to_compare_there_is_none(pipe, references):
+    mu = mu_of(references, Cu=1.0)
+    assert result(pipe, mu, room=False).composition is None
+    assert result(pipe, mu, room=False, enabled="always", number=2).composition is not None
+    assert result(pipe, mu, enabled="off", number=3).composition is None
+    without = Pipeline(Registry({}, {}), ())
+    assert result(without, mu).composition is None
+
+
+def test_a_run_may_name_its_phases():
+    analysis = Analysis().for_run({"exafsd": {"phases": ["Cu", "Cu2O"]}})
+    assert analysis.composition.phases == ("Cu", "Cu2O")
+    assert Analysis().canonical.count(b"composition") == 0  # the hash is as it was
+    assert b"composition" in analysis.canonical
+
+
+def test_a_broken_composer_leaves_the_result(references, monkeypatch, caplog):
+    composer = Composer(references)
+    pipe = Pipeline(Registry({}, {}), (), composer=composer)
+    monkeypatch.setattr(Composer, "__call__", lambda *_: 1 / 0)
+    assert result(pipe, mu_of(references, Cu=1.0)).composition is None
+    assert "composition failed" in caplog.text
+    caplog.clear()
+
+
+def test_references_are_added_listed_shown_and_removed(tmp_path, references):
+    cu2o = next(one for one in references if one.name == "Cu2O")
+    file, out = tmp_path / "scan.dat", tmp_path / "refs"
+    rows = zip(cu2o.energy, cu2o.mu, strict=True)
+    file.write_text("# energy mutrans\n" + "\n".join(f"{e} {m}" for e, m in rows))
+    run = CliRunner()
+    done = run.invoke(app, ["references", "add", "mine", str(file), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "Cu K" in done.output
+    listed = run.invoke(app, ["references", "list", str(out)])
+    assert "mine" in listed.output
+    shown = run.invoke(app, ["references", "show", "mine", str(out)])
+    assert "scan.dat" in shown.output
+    again = run.invoke(app, ["references", "add", "mine", str(file), "--out", str(out)])
+    assert again.exit_code == 1
+    assert "exists already" in again.output
+    (kept,) = [one for one in load([out])[0] if one.name == "mine"]
+    np.testing.assert_array_equal(kept.mu, measured(file).mu)
+    assert run.invoke(app, ["references", "remove", "mine", "--out", str(out)]).exit_code == 0
+    assert load([out]) == ([], [])
+
+
+def test_a_folders_reference_takes_the_place_of_a_shipped_one(tmp_path, references):
+    add(tmp_path, "Cu", next(one.file for one in references if one.name == "Cu2O"))
+    found, _ = load([shipped_folder(), tmp_path])
+    (copper,) = [one for one in found if one.name == "Cu"]
+    assert copper.file.parent == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("../up", "# energy mutrans\n", "cannot be a file's name"),
+        ("short", "# energy mutrans\n" + "\n".join(f"{e} {e / 9e3}" for e in range(8900, 9050)),
+         "short|edge|reach"),
+        ("empty", "nothing\n", "no table of numbers"),
+    ],
+)  # fmt: skip
+def test_what_is_no_reference_says_why(tmp_path, name, content, why):
+    file = tmp_path / "file.dat"
+    file.write_text(content)
+    with pytest.raises(ReferenceFileError, match=why):
+        add(tmp_path / "refs", name, file)
+    assert not (tmp_path / "refs").exists()
+
+
+def test_a_bad_file_in_a_folder_is_told_and_the_others_serve(tmp_path, references):
+    add(tmp_path, "good", references[0].file)
+    (tmp_path / "bad.xdi").write_text("# XDI/1.0\n# Column.1: energy eV\n1 2\n")
+    found, refused = load([tmp_path, tmp_path / "nowhere"])
+    assert [one.name for one in found] == ["good"]
+    assert len(refused) == 2
+    with pytest.raises(ReferenceFileError, match="no reference missing"):
+        remove(tmp_path, "missing")
