@@ -77,7 +77,7 @@ def future(message, arrays=None):
     """Frames of a later version: unknown fields, codes, arrays' fields and states everywhere."""
     topic, header, *buffers = encode(message, arrays)
     told = json.loads(header)
-    told |= {"composition": {"method": "lcf"}, "revision": 2}
+    told |= {"dose": {"unit": "MGy"}, "revision": 2}
     for name, value in (("quality", "after_gap"), ("guessed", "crystal")):
         if name in told:
             told[name] = [*told[name], value]

@@ -76,13 +76,20 @@ def test_what_is_counted() -> None:
     std = np.tile([0.005, 0.001, 0.5], (4000, 1))
     value = truth + std * rng.normal(size=truth.shape) * [1.0, 0.5, 1.0]
     value[0] = np.nan
-    single = Readings(truth, {"network": value, "polish": value}, {"network": std, "polish": std})
+    none = {way: np.full_like(truth, np.nan) for way in ("network", "polish")}
+    single = Readings(truth, dict.fromkeys(none, value), dict.fromkeys(none, std), none)
     series = np.zeros((len(TEMPERATURES), 3))
     series[:, 0] = 2.5 + 1e-5 * TEMPERATURES
     series[:, 1] = 0.01 + 1e-5 * TEMPERATURES
     read = series * 1.0
     read[:, 0] = 2.5 + 0.9e-5 * TEMPERATURES
-    heated = Readings(series, {"network": read, "polish": read}, {"network": read, "polish": read})
+    wide, narrow = np.full_like(series, 1.0), np.full_like(series, 1e-7)
+    heated = Readings(
+        series,
+        dict.fromkeys(none, read),
+        dict.fromkeys(none, read),
+        {"network": narrow, "polish": wide},
+    )
     rows = {(row.answer, row.parameter): row for row in rows_of(single, heated)}
     assert rows["network", "r"].coverage_90 == pytest.approx(0.9, abs=0.02)
     assert rows["network", "sigma2"].coverage_90 > 0.99
@@ -92,6 +99,8 @@ def test_what_is_counted() -> None:
     assert rows["polish", "r"].change_error == pytest.approx(-1e-6 * 600)
     assert rows["polish", "sigma2"].slope_ratio == pytest.approx(1.0)
     assert rows["polish", "n_s02"].slope_ratio is None
+    assert (rows["polish", "r"].differences_90, rows["polish", "r"].slopes_90) == (1.0, 1.0)
+    assert (rows["network", "r"].differences_90, rows["network", "r"].slopes_90) == (0.0, 0.0)
 
 
 @pytest.mark.measured

@@ -80,7 +80,8 @@ def fields(header: Header) -> Row:
         row |= pair(f"share_{item['phase']}", item)
     if composition:
         row |= {
-            "shares_in_domain": composition["in_domain"], "shares_reason": composition["reason"]
+            "shares_in_domain": composition.get("in_domain"),
+            "shares_reason": composition.get("reason"),
         }  # fmt: skip
     row |= {f"context_{name}": item["value"] for name, item in header["context"].items()}
     row |= {f"truth_{name}": value for name, value in part(header, "truth").items()}

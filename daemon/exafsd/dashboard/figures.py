@@ -10,6 +10,8 @@ from bokeh.models import (
     ColumnDataSource,
     DataRange1d,
     HoverTool,
+    Legend,
+    LegendItem,
     LinearAxis,
     Range1d,
 )
@@ -32,6 +34,16 @@ PALETTES = {
         "rejected": "#B34700", "withheld": "#9A4D78", "flagged": "#8A5A00",
     },
 }  # fmt: skip
+#: the same for phases, in the order in which a run has them; more than these are not drawn
+PHASES = {
+    "dark": ("#56B4E9", "#E69F00", "#3DC9A0", "#CC79A7", "#F0E442", "#FF7A33"),
+    "light": ("#0072B2", "#D55E00", "#007A59", "#9A4D78", "#8A5A00", "#444444"),
+}
+DASHES = ("solid", "dashed", "dotted", "dotdash", "dashdot", "solid")
+SHARE_COLUMNS = (
+    "sweep", "minutes",
+    *(f"{i}{part}" for i in range(len(DASHES)) for part in ("", "_low", "_high")),
+)  # fmt: skip
 TOOLS = "pan,wheel_zoom,box_zoom,reset,save"
 FONT = "system-ui, 'DejaVu Sans', sans-serif"
 #: columns that a trend of one parameter needs
@@ -192,6 +204,54 @@ class Trends:
                 if hasattr(glyph, part) and getattr(glyph, part) is not None:
                     setattr(glyph, part, colours[role])
         _paint_axis(self._axis, colours)
+
+
+@dataclass
+class Shares:
+    """What the sample is made of, one line for each reference."""
+
+    source: ColumnDataSource = field(default_factory=lambda: empty(SHARE_COLUMNS))
+
+    def __post_init__(self) -> None:
+        self.figure = _plot("shares", "share of the edge step", "sweep", visible=False)
+        self.figure.y_range = Range1d(start=-0.03, end=1.03)
+        self._lines: list[tuple[Any, Any]] = []
+        for i, dash in enumerate(DASHES):
+            band = self.figure.varea(
+                "sweep", f"{i}_low", f"{i}_high", source=self.source, fill_alpha=0.25
+            )
+            line = self.figure.line(
+                "sweep", str(i), source=self.source, line_width=2.2, line_dash=dash
+            )
+            self._lines.append((band, line))
+        self._legend = Legend(location="center_right", items=[])
+        self.figure.add_layout(self._legend)
+        for band, line in self._lines:
+            band.visible = line.visible = False
+
+    def name(self, phases: Sequence[str]) -> None:
+        """Say which phases there are."""
+        self._legend.items = [
+            LegendItem(label=name, renderers=[line])
+            for name, (_, line) in zip(phases, self._lines, strict=False)
+        ]
+        for i, pair in enumerate(self._lines):
+            for glyph in pair:
+                glyph.visible = i < len(phases)
+        self.figure.visible = bool(phases)
+
+    def against(self, column: str) -> None:
+        """Take another horizontal axis, ``sweep`` or ``minutes``."""
+        for pair in self._lines:
+            for renderer in pair:
+                renderer.glyph.x = column
+        self.figure.below[0].axis_label = column
+
+    def paint(self, colours: dict[str, str], phases: Sequence[str]) -> None:
+        """Take the colours of a theme."""
+        _paint(self.figure, colours)
+        for (band, line), colour in zip(self._lines, phases, strict=True):
+            band.glyph.fill_color = line.glyph.line_color = colour
 
 
 def _plot(name: str, title: str, label: str, **options: Any) -> Any:

@@ -59,6 +59,7 @@ class Point:
     kind: Literal["value", "flagged", "withheld", "rejected"]
     reason: str
     shells: dict[str, dict[str, Reading]]
+    shares: dict[str, Reading]  # of the references, where they may be believed
     context: dict[str, float]
     truth: dict[str, float]
     packed: bytes  # header as compressed JSON, for the export
@@ -77,6 +78,7 @@ class Series:
     total: int = 0  # ever added
     epoch: int = 0
     shells: dict[str, None] = field(default_factory=dict[str, None])  # in order
+    phases: dict[str, None] = field(default_factory=dict[str, None])  # the same, of shares
     context: dict[str, str] = field(default_factory=dict[str, str])  # numeric items and their units
     newest: Message | None = None  # result or rejection
     last: Point | None = None  # of that
@@ -89,6 +91,7 @@ class Glance:
 
     epoch: int = 0
     shells: tuple[str, ...] = ()
+    phases: tuple[str, ...] = ()
     context: dict[str, str] = field(default_factory=dict[str, str])
     point: Point | None = None
     newest: Message | None = None
@@ -189,7 +192,7 @@ class State:
             if found is None:
                 return Glance()
             return Glance(
-                found.epoch, tuple(found.shells), dict(found.context),
+                found.epoch, tuple(found.shells), tuple(found.phases), dict(found.context),
                 found.last, found.newest, found.spectrum,
             )  # fmt: skip
 
@@ -255,6 +258,7 @@ class State:
         series.total += 1
         self._order.append(key)
         series.shells |= dict.fromkeys(point.shells)
+        series.phases |= dict.fromkeys(point.shares)
         for name in point.context:
             series.context[name] = header["context"][name].get("unit") or ""
         # topics are recovered one by one, so what comes last need not be the latest
@@ -311,6 +315,7 @@ def point_of(header: dict[str, Any]) -> Point:
         kind=kind,
         reason=reason,
         shells=shells,
+        shares={} if rejected else shares_of(header),
         context={
             name: float(item["value"])
             for name, item in header["context"].items()
@@ -334,6 +339,14 @@ def shells_of(header: dict[str, Any]) -> dict[str, dict[str, Reading]]:
             values["n"] = _reading(shell["n"])
         read[shell["id"]] = values
     return read
+
+
+def shares_of(header: dict[str, Any]) -> dict[str, Reading]:
+    """Shares of the references; empty where they must not be believed."""
+    composition = header.get("composition") or {}
+    if not composition.get("in_domain"):
+        return {}
+    return {one["phase"]: _reading(one) for one in composition["fractions"]}
 
 
 def _is_number(value: Any) -> bool:

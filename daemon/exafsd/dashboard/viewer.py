@@ -10,7 +10,17 @@ from bokeh.document import Document
 from bokeh.models import CustomJS, Div, InlineStyleSheet, Select, Toggle
 
 from exafsd.dashboard import words
-from exafsd.dashboard.figures import MARK_COLUMNS, PALETTES, TREND_COLUMNS, Spectra, Trends
+from exafsd.dashboard.figures import (
+    DASHES,
+    MARK_COLUMNS,
+    PALETTES,
+    PHASES,
+    SHARE_COLUMNS,
+    TREND_COLUMNS,
+    Shares,
+    Spectra,
+    Trends,
+)
 from exafsd.dashboard.state import NAN, PARAMETERS, Glance, Key, Point, State
 
 #: ms between looks at the state: spectrum and numbers at most 5 times a second, whatever the data
@@ -78,7 +88,7 @@ class Viewer:
         self._shown: tuple[Any, ...] = ()
         self._origin: float | None = None
         self._last: Point | None = None  # the latest with values, where a band ends
-        self._spectra, self._trends = Spectra(), Trends()
+        self._spectra, self._trends, self._shares = Spectra(), Trends(), Shares()
         sheet = InlineStyleSheet(css=WIDGETS)
         offered: dict[str, tuple[str, list[Any]]] = {
             "run": ("Run", [(LATEST, "latest run")]),
@@ -105,7 +115,8 @@ class Viewer:
         self._wire()
         self._repaint()
         for root in (*self._pickers.values(), self._pause, self._light, *self._texts.values(),
-                     *self._spectra.figures, *self._trends.figures):  # fmt: skip
+                     *self._spectra.figures, *self._trends.figures,
+                     self._shares.figure):  # fmt: skip
             document.add_root(root)
         self.tick()
         document.add_periodic_callback(self.tick, TICK)
@@ -116,6 +127,8 @@ class Viewer:
         self._light.on_change("active", self._themed)
         self._light.js_on_change("active", CustomJS(code="exafsd.theme(this.active)"))
         self._pause.on_change("active", self._paused)
+        shown = CustomJS(code="exafsd.shares(this.visible)")
+        self._shares.figure.js_on_change("visible", shown)
         self._document.js_on_event("connection_lost", CustomJS(code="exafsd.lost()"))
         self._document.js_on_event("client_reconnected", CustomJS(code="exafsd.back()"))
 
@@ -129,7 +142,9 @@ class Viewer:
         self.tick()
 
     def _repaint(self) -> None:
-        colours = PALETTES["light" if self._light.active else "dark"]
+        theme = "light" if self._light.active else "dark"
+        colours = PALETTES[theme]
+        self._shares.paint(colours, PHASES[theme])
         self._spectra.paint(colours)
         self._trends.paint(colours)
         self._colours = colours
@@ -221,13 +236,15 @@ class Viewer:
         """Add what is new to the trends, or begin them again where something else is shown."""
         shell, axis = str(self._pickers["shell"].value), str(self._pickers["against"].value)
         beside = str(self._pickers["beside"].value)
-        shown = (self._key, self._glance.epoch, shell, axis, beside)
+        shown = (self._key, self._glance.epoch, shell, axis, beside, self._glance.phases)
         again = shown != self._shown
         if again:
             self._shown, self._seen, self._origin = shown, 0, None
             self._last = None
             self._trends.name(words.text(shell, 24))
             self._trends.against(axis)
+            self._shares.name([words.text(phase, 16) for phase in self._glance.phases])
+            self._shares.against(axis)
             unit = self._glance.context.get(beside) or ""
             label = f"{words.text(beside, 24)}{unit and f' / {words.text(unit, 12)}'}"
             self._trends.show_context(label if beside else "")
@@ -239,7 +256,11 @@ class Viewer:
         if self._origin is None and points:
             self._origin = points[0].at
         rows, marks = self._columns(points, shell, beside)
-        for source, columns in ((self._trends.source, rows), (self._trends.marks, marks)):
+        for source, columns in (
+            (self._trends.source, rows),
+            (self._trends.marks, marks),
+            (self._shares.source, self._share_columns(points)),
+        ):
             if again:
                 source.data = columns
             elif len(next(iter(columns.values()))):
@@ -287,6 +308,21 @@ class Viewer:
                 for name, value in zip(MARK_COLUMNS, told, strict=True):
                     marks[name].append(value)  # fmt: skip
         return column, marks
+
+    def _share_columns(self, points: list[Point]) -> dict[str, Any]:
+        """Shares of the phases of a run, in its order; gaps where there are none."""
+        column = dict(
+            zip(SHARE_COLUMNS, np.full((len(SHARE_COLUMNS), len(points)), NAN), strict=True)
+        )
+        for i, point in enumerate(points):
+            at = NAN if point.at is None or self._origin is None else point.at - self._origin
+            column["sweep"][i], column["minutes"][i] = point.sweep, at / 60.0
+            for n, phase in enumerate(self._glance.phases[: len(DASHES)]):
+                value, std = point.shares.get(phase, (NAN, NAN))
+                parts = (("", value), ("_low", value - std), ("_high", value + std))
+                for part, number in parts:
+                    column[f"{n}{part}"][i] = number
+        return column
 
     def _bring_spectra(self) -> None:
         """Show the latest spectrum and say what it means."""

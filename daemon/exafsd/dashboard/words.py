@@ -16,6 +16,8 @@ SHOWN = {
     "n": ("N", "", 2),
     "e0_shift": ("E0 shift", "eV", 2),
 }
+#: shares below it are not shown in large
+LEAST_SHARE = 0.01
 STATES = {
     "starting": ("◌", "the daemon is starting"),
     "ready": ("●", "the daemon is running"),
@@ -81,7 +83,7 @@ def readout(point: Point | None, header: dict[str, Any] | None) -> str:
     told = "" if score is None else f" {score:.2f}"
     if point.kind == "withheld":
         return (
-            f'<div class="big"><span class="warn">△ withheld{told}</span>'
+            f'<div class="big">{_shares(point)}<span class="warn">△ withheld{told}</span>'
             f'<span class="why">{escape(text(point.reason, 200))}</span></div>'
         )
     shell, values = next(iter(point.shells.items()))
@@ -90,9 +92,22 @@ def readout(point: Point | None, header: dict[str, Any] | None) -> str:
     colour, state = ("warn", "⚑ flagged") if point.kind == "flagged" else ("good", "✓ trusted")
     why = f'<span class="why">{escape(text(point.reason, 200))}</span>' if point.reason else ""
     return (
-        f'<div class="big">{cells}<span class="cell"><span class="name">trust, shell '
-        f'{escape(text(shell, 20))}</span><span class="{colour}">{state}{told}</span></span>{why}'
-        "</div>"
+        f'<div class="big">{_shares(point)}{cells}<span class="cell"><span class="name">trust, '
+        f"shell {escape(text(shell, 20))}</span>"
+        f'<span class="{colour}">{state}{told}</span></span>{why}</div>'
+    )
+
+
+def _shares(point: Point) -> str:
+    """What the sample is made of, if it is more than one phase; the largest share first."""
+    shares = sorted(point.shares.items(), key=lambda item: -item[1][0])
+    several = [(name, reading) for name, reading in shares if reading[0] >= LEAST_SHARE]
+    if len(several) < 2:
+        return ""
+    return "".join(
+        f'<span class="cell"><span class="name">share of {escape(text(name, 16))}</span>'
+        f'<span class="value">{value:.2f}<span class="std"> ± {std:.2f}</span></span></span>'
+        for name, (value, std) in several
     )
 
 
