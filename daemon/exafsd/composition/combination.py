@@ -11,7 +11,6 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import toeplitz
 from scipy.ndimage import gaussian_filter1d
 
 from exafsd.composition.window import BIN, NearEdge
@@ -115,23 +114,28 @@ class Combination:
         fractions: list[Fractions | None] = [None] * len(samples)
         left = dict(enumerate(self._chosen(flat, noise, fluorescent)))
         absent: dict[int, dict[int, float]] = {i: {} for i in left}
+        starts: dict[int, Floats] = {}
         while left:
             again: dict[int, tuple[int, ...]] = {}
             for places in sorted(set(left.values())):
                 rows = [i for i, one in left.items() if one == places]
-                fit = self._fitted(places, flat[rows], noise[rows], shift_std, fluorescent)
+                start = [starts[i] for i in rows if i in starts]
+                fit = self._fitted(places, flat[rows], noise[rows], shift_std, fluorescent, start)
+                cov = self._covariances(fit)
                 for j, i in enumerate(rows):
                     share = fit.x[j, : len(places)]
                     if not fit.converged[j] or not share.sum() > 0:
                         continue
                     if (share >= 0).all():
-                        fractions[i] = self._fractions(fit, j, absent[i])
+                        fractions[i] = self._fractions(fit, j, cov[j], absent[i])
                         continue
                     # what would be there less than not at all is not there
                     std = np.sqrt(np.diag(fit.inverse[j])[: len(places)])
                     least = int(np.argmin(share / np.maximum(std, LEAST)))
                     absent[i][places[least]] = float(std[least] / share.sum()) * WIDER
                     again[i] = tuple(p for p in places if p != places[least])
+                    kept = np.delete(fit.x[j], [least, len(places) + len(NUISANCES) + least])
+                    starts[i] = kept
             left = again
         return fractions
 
@@ -182,7 +186,9 @@ class Combination:
         noise: Floats,
         shift_std: float,
         fluorescent: bool,
+        starts: Sequence[Floats],
     ) -> "_Fit":
+        """Fits of samples (b, l), from `starts` (n,) of all of them, or of none."""
         model = _Model(self._table[:, list(places)], self._k2, self._after)
         m = len(places)
         prior = np.array([
@@ -211,8 +217,11 @@ class Combination:
                 np.concatenate([slopes, moved], axis=1),
             )
 
-        start = np.zeros((len(flat), len(free)))
-        start[:, :m] = np.clip(flat @ np.linalg.pinv(self._table[0][list(places)]), 0.02, 1.5)
+        if len(starts) == len(flat):
+            start = np.clip(np.array(starts)[:, free], low[free], high[free])
+        else:
+            start = np.zeros((len(flat), len(free)))
+            start[:, :m] = np.clip(flat @ np.linalg.pinv(self._table[0][list(places)]), 0.02, 1.5)
         total = np.sum((flat / sigma[:, None]) ** 2, axis=1)
         begin = evaluate(start, np.arange(len(flat)))
         bounds = low[free], high[free]
@@ -224,15 +233,10 @@ class Combination:
             slopes[:, :, free] / sigma[:, None, None] ** 2, flat, noise,
         )  # fmt: skip
 
-    def _fractions(self, fit: "_Fit", i: int, absent: dict[int, float]) -> Fractions:
+    def _fractions(self, fit: "_Fit", i: int, cov: Floats, absent: dict[int, float]) -> Fractions:
         """Of one sample; `absent` references are not there, by how well that is known."""
         m, x, rest = len(fit.places), fit.x[i], fit.rest[i]
         share, total = x[:m], x[:m].sum()
-        inverse = fit.inverse[i]
-        # what is measured, and what the priors leave uncertain
-        answer = inverse @ fit.slopes[i].T
-        believed = inverse / fit.prior[fit.free]
-        cov = answer @ self._errors(fit, i) @ answer.T + believed @ believed.T
         to_shares = (np.eye(m) - np.outer(share / total, np.ones(m))) / total
         std = np.sqrt(np.diag(to_shares @ cov[:m, :m] @ to_shares.T)) * WIDER
         quiet = float(np.hypot(fit.noise[i], self._noise[list(fit.places)] @ (share / total)))
@@ -257,16 +261,26 @@ class Combination:
             pulls=pulls,
         )
 
-    def _errors(self, fit: "_Fit", i: int) -> Floats:
-        """Covariance (l, l) of a sample in bins: what is left over, and errors of references."""
-        m, rest = len(fit.places), fit.rest[i]
-        n = len(rest)
-        auto = np.array([rest[: n - j] @ rest[j:] / n for j in range(LAGS)])
-        auto[0] = max(auto[0], fit.noise[i] ** 2)
-        cov = toeplitz(np.append(auto * (1 - np.arange(LAGS) / LAGS), np.zeros(n - LAGS)))
-        parts = fit.model.references(fit.x[i : i + 1])[0] * fit.x[i, :m, None]
-        wrong = np.concatenate([STEP_ERROR * parts, ENERGY_ERROR * parts @ fit.model.slope])
-        return cov + wrong.T @ wrong
+    @staticmethod
+    def _covariances(fit: "_Fit") -> Floats:
+        """(b, f, f) of what is free: by what is left over, errors of references, and priors."""
+        m, (b, n) = len(fit.places), fit.rest.shape
+        answer = fit.inverse @ np.swapaxes(fit.slopes, 1, 2)
+        # what is left over is a stationary series
+        cov = np.zeros((b, len(fit.free), len(fit.free)))
+        for lag in range(LAGS):
+            alike = np.sum(fit.rest[:, : n - lag] * fit.rest[:, lag:], axis=1) / n
+            if lag == 0:
+                alike = np.maximum(alike, fit.noise**2)
+            alike *= 1 - lag / LAGS
+            both = answer[:, :, : n - lag] @ np.swapaxes(answer[:, :, lag:], 1, 2)
+            cov += alike[:, None, None] * (both if lag == 0 else both + np.swapaxes(both, 1, 2))
+        parts = fit.model.references(fit.x) * fit.x[:, :m, None]
+        for wrong in (STEP_ERROR * parts, ENERGY_ERROR * _slope(parts)):
+            moved = answer @ np.swapaxes(wrong, 1, 2)
+            cov += moved @ np.swapaxes(moved, 1, 2)
+        believed = fit.inverse / fit.prior[fit.free]
+        return cov + believed @ np.swapaxes(believed, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -296,8 +310,6 @@ class _Model:
     def __init__(self, table: Floats, k2: Floats, after: Floats) -> None:
         self._table, self._k2, self._after = table, k2, after
         self._m = table.shape[1]
-        #: derivative by energy, to be multiplied from the right
-        self.slope = np.gradient(np.eye(len(after)), BIN, axis=1)
 
     def references(self, x: Floats) -> Floats:
         """(b, m, l) as broad and as hot as the sample is."""
@@ -310,8 +322,8 @@ class _Model:
         share, shift, a = x[:, :m, None], x[:, m, None, None], x[:, m + 4, None]
         by_width = np.sum(share * by_width, axis=1, keepdims=True)
         bent = np.concatenate([parts, by_width, share * by_sigma2], axis=1)
-        slope = bent @ self.slope
-        bend = slope @ self.slope
+        slope = _slope(bent)
+        bend = _slope(slope)
         bent = bent - shift * slope + shift**2 / 2 * bend
         moved = np.sum(share * bent[:, :m], axis=1)
         by_shift = np.sum(share * (shift * bend - slope)[:, :m], axis=1)
@@ -344,3 +356,13 @@ class _Model:
         parts = np.where(above, 1 + (broad - 1) * damp, broad)
         by_sigma2 = np.where(above, -2 * self._k2 * (parts - 1), 0.0)
         return parts, np.where(above, by_width * damp, by_width), by_sigma2
+
+
+def _slope(rows: Floats) -> Floats:
+    """Derivative by energy along the last axis: `np.gradient`, without what that costs."""
+    slope = np.empty_like(rows)
+    np.subtract(rows[..., 2:], rows[..., :-2], out=slope[..., 1:-1])
+    slope[..., 1:-1] /= 2 * BIN
+    slope[..., 0] = (rows[..., 1] - rows[..., 0]) / BIN
+    slope[..., -1] = (rows[..., -1] - rows[..., -2]) / BIN
+    return slope
