@@ -54,6 +54,8 @@ def daemon(
         f'[publish]\naddress = "{publish}"\naddress_file = "{address_file}"\n'
         + (f'answers = "{answers}"\n' if answers else "")
         + f'[journal]\nfolder = "{journal}"\n'
+        # FEFF's near edge is not a measured one
+        + '[composition]\nenabled = "off"\n'
         + (f'[results]\ncatalog = "{results.uri}"  # while the demo runs\n' if results else "")
     )
     command = ("-m", "exafsd.cli", "run", "--config", str(config))

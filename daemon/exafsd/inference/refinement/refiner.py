@@ -164,12 +164,11 @@ class Refiner:
         variables, trend = self.variables, job.trend
         goal = _Goal(prepared, job, variables, self._floor)
         start = variables.start(np.stack([p.theta for p in job.predictions]))
+        shared = job.learn or trend.anchor is not None
+        if shared:
+            # what FEFF's errors do is taken from a better answer than the network's
+            start = self._stepped(goal, start)
         end, linear, white = self._minimum(goal, start)
-        evaluations = end.evaluations
-        if job.learn or trend.anchor:
-            # what FEFF's errors do was taken from the network's answer; now from a better one
-            end, linear, white = self._minimum(goal, end.x)
-            evaluations += end.evaluations
         theta, to_theta = variables.theta(end.x)
         inverse = to_theta @ end.inverse()
         cov = inverse @ np.swapaxes(to_theta, 1, 2)
@@ -180,19 +179,18 @@ class Refiner:
         noise_cov = answer @ unit @ np.swapaxes(answer, 1, 2)
         cost, size = np.sum(linear.misfit**2, axis=-1), np.sum(goal.data**2, axis=-1)
         like_feffit = self._like_feffit_cov(linear.slopes, cost, prepared.goal.n_idp)
-        change = trend.change(variables, linear)
+        change = trend.change(variables, linear) if shared else None
         own = np.ix_(variables.own, variables.own)
         trend_cov = np.full_like(cov, np.nan)
         for i, prediction in enumerate(job.predictions):
             if not (end.converged[i] and np.isfinite(cov[i]).all()):
-                yield "failed", None, evaluations
+                yield "failed", None, end.evaluations
                 continue
             free = not end.bound[i].any()
-            if free:
+            if free and change is not None:
                 theta[i, list(variables.own)] += change.shift[i]
                 cov[i][own] += change.cov[i]
-                if job.learn or trend.anchor:
-                    trend_cov[i][own] = change.scatter[i]
+                trend_cov[i][own] = change.scatter[i]
                 if job.learn:
                     trend.learn(variables, linear.of(i), float(prediction.theta[variables.sigma2]))
             fit = Fit(
@@ -206,53 +204,28 @@ class Refiner:
                 r_factor=float(cost[i] / size[i]),
                 whole=True,
             )
-            yield "converged" if free else "at_bound", fit, evaluations
+            yield "converged" if free else "at_bound", fit, end.evaluations
+
+    def _stepped(self, goal: "_Goal", start: Floats) -> Floats:
+        """Variables (b, n) after one step from `start`, inside their bounds."""
+        residual, jacobian = _About(self, goal, start).begin
+        turned = np.swapaxes(jacobian, 1, 2)
+        step = np.linalg.solve(turned @ jacobian, turned @ residual[..., None])[..., 0]
+        stepped = np.clip(start - step, self.variables.low, self.variables.high)
+        return np.where(np.isfinite(stepped).all(axis=1, keepdims=True), stepped, start)
 
     def _minimum(self, goal: "_Goal", start: Floats) -> tuple[Minimum, Linear, Floats]:
         """Least chi^2, the fits about it, and what made it white, (b, l, l).
 
         What FEFF's errors do is that of `start`, (b, n).
         """
-        variables, prepared, expected = self.variables, goal.prepared, goal.expected
-
-        def evaluated(x: Floats) -> tuple[Floats, Floats, tuple[Floats, Floats]]:
-            """The model (b, l) without FEFF's errors, its derivatives, and its waves."""
-            theta, slopes = variables.theta(x)
-            real, imag, jacobian = (np.asarray(x, dtype=np.float64) for x in self._waves(theta))
-            model = imag.sum(-1) @ prepared.matrix.T
-            return model, (prepared.matrix @ jacobian) @ slopes, (real, imag)
-
-        model, slopes, waves = evaluated(start)
-        errors = prepared.theory(*waves)
-        follow = errors @ expected.follow
-        spread = errors @ expected.spread
-        eye = np.eye(model.shape[1])
-        covariance = spread @ np.swapaxes(spread, 1, 2) + goal.noise
-        covariance += goal.floor[:, None, None] * eye
-        white = np.linalg.inv(np.linalg.cholesky(covariance)).astype(np.float64)
-        data = goal.data - errors @ expected.errors
-        hold = np.linalg.inv(expected.std)
-        held = np.tile(hold, (len(data), 1, 1))
-
-        def weighed(
-            x: Floats, rows: NDArray[np.intp], model: Floats, slopes: Floats
-        ) -> tuple[Floats, Floats]:
-            away = x - goal.mean[rows]
-            rest = model + (follow[rows] @ away[..., None])[..., 0] - data[rows]
-            rest = (white[rows] @ rest[..., None])[..., 0]
-            moved = white[rows] @ (slopes + follow[rows])
-            residual = np.concatenate([rest, away @ hold.T], axis=1)
-            jacobian = np.concatenate([moved, held[rows]], axis=1)
-            return np.asarray(residual, np.float64), np.asarray(jacobian, np.float64)
-
-        def evaluate(x: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
-            return weighed(x, rows, *evaluated(x)[:2])
-
-        begin = weighed(start, np.arange(len(start)), model, slopes)
+        variables, expected = self.variables, goal.expected
+        about = _About(self, goal, start)
         total = np.full(len(start), CHI2_SCALE)
-        end = minimize(evaluate, start, begin, (variables.low, variables.high), total, WORTH)
-        fitted = slice(0, data.shape[1])
-        colour = np.linalg.inv(white)
+        bounds = variables.low, variables.high
+        end = minimize(about.evaluate, start, about.begin, bounds, total, WORTH)
+        fitted = slice(0, goal.data.shape[1])
+        colour = np.linalg.inv(about.white)
         misfit = (colour @ end.residual[:, fitted, None])[..., 0]
         away = expected.errors + (end.x - goal.mean) @ expected.follow.T
         linear = Linear(
@@ -260,13 +233,20 @@ class Refiner:
             e0=goal.job.e0,
             e0_std=goal.job.e0_std,
             misfit=misfit,
-            rest=(errors @ away[..., None])[..., 0] - misfit,
-            errors=errors,
-            slopes=colour @ end.jacobian[:, fitted] - follow,
+            rest=(about.errors @ away[..., None])[..., 0] - misfit,
+            errors=about.errors,
+            slopes=colour @ end.jacobian[:, fitted] - about.follow,
             noise=goal.noise,
             floor=goal.floor,
         )
-        return end, linear, white
+        return end, linear, about.white
+
+    def model(self, goal: "_Goal", x: Floats) -> tuple[Floats, Floats, tuple[Floats, Floats]]:
+        """What is fitted (b, l) without FEFF's errors, its derivatives, and its waves."""
+        theta, slopes = self.variables.theta(x)
+        real, imag, jacobian = (np.asarray(x, dtype=np.float64) for x in self._waves(theta))
+        matrix = goal.prepared.matrix
+        return imag.sum(-1) @ matrix.T, (matrix @ jacobian) @ slopes, (real, imag)
 
     def _like_feffit_cov(self, slopes: Floats, cost: Floats, n_idp: float) -> Floats:
         """(b, p, p) as feffit has it for the variables of the reference fit; NaN for the others.
@@ -318,6 +298,43 @@ class _Goal:
         self.floor = np.asarray(floor_share * np.mean(self.data**2, axis=-1))
         noise = np.maximum(np.nan_to_num(job.epsilon, nan=UNKNOWN_NOISE), LEAST_NOISE)
         self.noise = np.asarray(noise[:, None, None] ** 2 * prepared.noise)
+
+
+class _About:
+    """Residuals of fits, with what FEFF's errors do at a start (b, n).
+
+    `errors` (b, l, e) are that, `follow` (b, l, n) what they do as they follow the variables, and
+    `white` (b, l, l) makes misfit white. `begin` has residuals and derivatives there.
+    """
+
+    def __init__(self, refiner: Refiner, goal: "_Goal", start: Floats) -> None:
+        self._refiner, self._goal, expected = refiner, goal, goal.expected
+        model, slopes, waves = refiner.model(goal, start)
+        self.errors = goal.prepared.theory(*waves)
+        self.follow = self.errors @ expected.follow
+        spread = self.errors @ expected.spread
+        covariance = spread @ np.swapaxes(spread, 1, 2) + goal.noise
+        covariance += goal.floor[:, None, None] * np.eye(model.shape[1])
+        self.white = np.linalg.inv(np.linalg.cholesky(covariance)).astype(np.float64)
+        self._data = goal.data - self.errors @ expected.errors
+        self._hold = np.linalg.inv(expected.std)
+        self._held = np.tile(self._hold, (len(start), 1, 1))
+        self.begin = self._weighed(start, np.arange(len(start)), model, slopes)
+
+    def evaluate(self, x: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
+        """Residuals and derivatives at variables (a, n) of some fits."""
+        return self._weighed(x, rows, *self._refiner.model(self._goal, x)[:2])
+
+    def _weighed(
+        self, x: Floats, rows: NDArray[np.intp], model: Floats, slopes: Floats
+    ) -> tuple[Floats, Floats]:
+        white, follow = self.white[rows], self.follow[rows]
+        away = x - self._goal.mean[rows]
+        rest = model + (follow @ away[..., None])[..., 0] - self._data[rows]
+        rest = (white @ rest[..., None])[..., 0]
+        residual = np.concatenate([rest, away @ self._hold.T], axis=1)
+        jacobian = np.concatenate([white @ (slopes + follow), self._held[rows]], axis=1)
+        return np.asarray(residual, np.float64), np.asarray(jacobian, np.float64)
 
 
 def _prepared(weigh: Weigh, card: Card, about: Refinement, k: Floats, k_end: float) -> Prepared:
