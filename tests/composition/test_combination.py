@@ -164,7 +164,7 @@ def test_the_grid_of_a_scan_does_not_move_its_normalisation(references, ranges):
     [
         (np.arange(8960.0, 9300.0, 1.0), "must reach from"),
         (np.arange(8840.0, 9050.0, 1.0), "must reach from"),
-        (np.arange(8840.0, 9340.0, 6.0), "too coarse"),
+        (np.arange(8840.0, 9340.0, 3.0), "too coarse"),
     ],
 )
 def test_scans_that_cannot_be_compared_say_why(references, energy, why):

@@ -1,6 +1,8 @@
 """Composition on the wire: references in folders, spectra through the pipeline, words."""
 
 import json
+import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -153,7 +155,7 @@ def test_a_folders_reference_takes_the_place_of_a_shipped_one(tmp_path, referenc
 @pytest.mark.parametrize(
     ("name", "content", "why"),
     [
-        ("../up", "# energy mutrans\n", "cannot be a file's name"),
+        ("../up", "# energy mutrans\n", "cannot be a reference's name"),
         ("short", "# energy mutrans\n" + "\n".join(f"{e} {e / 9e3}" for e in range(8900, 9050)),
          "short|edge|reach"),
         ("empty", "nothing\n", "no table of numbers"),
@@ -175,3 +177,95 @@ def test_a_bad_file_in_a_folder_is_told_and_the_others_serve(tmp_path, reference
     assert len(refused) == 2
     with pytest.raises(ReferenceFileError, match="no reference missing"):
         remove(tmp_path, "missing")
+
+
+def named(references, name, new):
+    return replace(next(one for one in references if one.name == name), name=new)
+
+
+def test_equal_references_cannot_be_told_apart(references):
+    mu = mu_of(references, Cu=0.3, CuO=0.7)
+    copper = [one for one in references if one.edge.element == "Cu"]
+    for extra in (["CuO"], ["CuO", "Cu"]):  # five of an edge, and six
+        twice = copper + [named(copper, name, f"{name}_again") for name in extra]
+        pipe = Pipeline(Registry({}, {}), (), composer=Composer(twice))
+        told = result(pipe, mu).composition
+        assert not told.in_domain
+        assert "told apart" in told.reason or "would do as well" in told.reason
+
+
+def test_a_name_counts_once(pipe, references):
+    message = result(pipe, mu_of(references, Cu=0.3, CuO=0.7), phases=("Cu", "CuO", "Cu"))
+    assert [one.phase for one in message.composition.fractions] == ["Cu", "CuO"]
+
+
+def test_phases_that_leave_nothing_to_compare_say_so(pipe, references):
+    for number, phases in enumerate((("Cu",), ("Cu", "ZnO"))):
+        told = result(pipe, mu_of(references, Cu=1.0), phases=phases, number=number).composition
+        assert "fewer than 2" in told.reason
+
+
+def test_more_than_ten_are_too_many(references):
+    many = references + [named(references, "Cu", f"Cu{i}") for i in range(9)]
+    pipe = Pipeline(Registry({}, {}), (), composer=Composer(many))
+    mu = mu_of(references, Cu=1.0)
+    assert "more than 10" in result(pipe, mu).composition.reason
+    assert result(pipe, mu, phases=("Cu", "CuO"), number=2).composition.in_domain
+
+
+@pytest.mark.expects_error_log
+def test_spectra_of_a_batch_know_nothing_of_each_other(references, monkeypatch):
+    composer = Composer(references)
+    pipe = Pipeline(Registry({}, {}), (), composer=composer)
+    runs = [Run(uid=name, edges=(Edge("Cu", "K"),), analysis=Analysis(
+        composition=Composition(phases=phases))) for name, phases in (("a", ()), ("b", ("No",)))
+    ]  # fmt: skip
+    mu = mu_of(references, Cu=1.0)
+    sweeps = [Sweep(run, "primary", 1, ENERGY, {"mutrans": mu}) for run in runs]
+    good, bad = (outcomes[0].message.composition for outcomes in pipe.process_many(sweeps))
+    assert good.in_domain
+    assert bad.references == []
+    called = Composer.__call__
+
+    def breaks(self, spectra):
+        if any(one.id.sweep.run.uid == "b" for one in spectra):
+            raise RuntimeError
+        return called(self, spectra)
+
+    monkeypatch.setattr(Composer, "__call__", breaks)
+    good, bad = (outcomes[0].message.composition for outcomes in pipe.process_many(sweeps))
+    assert good.in_domain
+    assert bad is None
+
+
+def test_a_sweep_that_was_cut_short_is_not_averaged_into_a_reference(tmp_path, references):
+    copper = next(one for one in references if one.name == "Cu")
+    whole = list(zip(copper.energy, copper.mu, strict=True))
+    short = [(e, m + 0.3) for e, m in whole if e < 9150]
+    file = tmp_path / "two.dat"
+    file.write_text("# energy mutrans\n" + "\n".join(f"{e} {m}" for e, m in whole + short))
+    np.testing.assert_allclose(measured(file).mu, copper.mu)
+
+
+@pytest.mark.parametrize("name", ["a,b", "new\nline", "[bold]", "Δ"])
+def test_names_that_would_spoil_tables_are_refused(tmp_path, references, name):
+    (tmp_path / f"{name}.XDI").write_bytes(references[0].file.read_bytes())
+    found, refused = load([tmp_path])
+    assert found == []
+    assert "cannot be a reference's name" in refused[0]
+    listed = CliRunner().invoke(app, ["references", "list", str(tmp_path)])
+    assert listed.exit_code == 1
+
+
+def test_odd_bytes_in_names_and_headers_do_not_stop_the_commands(tmp_path, references):
+    file = tmp_path / os.fsdecode(b"\xff.dat")
+    rows = zip(references[0].energy, references[0].mu, strict=True)
+    file.write_text("# energy mutrans\n" + "\n".join(f"{e} {m}" for e, m in rows))
+    add(tmp_path / "[/x]", "odd", file, references[0].edge)
+    kept = tmp_path / "[/x]" / "odd.xdi"
+    kept.write_bytes(
+        kept.read_bytes().replace(b"Exafsd.channel", b"Exafsd.note: \xe9\n# Exafsd.channel")
+    )
+    for command in ("list", "show"):
+        arguments = [*(["odd"] if command == "show" else []), str(tmp_path / "[/x]")]
+        assert CliRunner().invoke(app, ["references", command, *arguments]).exit_code == 0

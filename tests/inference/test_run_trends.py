@@ -210,3 +210,20 @@ def test_a_trend_goes_on_from_a_saved_state(unread):
     rest = [[Question([one], None, kept) for one in unread[9:]] for kept in (trends, loaded)]
     np.testing.assert_array_equal(*(values(answer(questions)) for questions in rest))
     assert len(pickle.dumps(loaded)) < 200_000
+
+
+def test_a_revised_or_cut_sweep_teaches_nothing(unread):
+    trends = {}
+    answer([Question([one], None, trends, teaches=False) for one in unread[:2]])
+    cut = [replace(one, read=replace(one.read, quality=(Flag.PARTIAL,))) for one in unread[:2]]
+    answer([Question([one], None, trends) for one in cut])
+    assert trends["cu-k-fcc"].anchor is None
+
+
+def test_noise_that_is_not_finite_is_not_known(model, variables):
+    sample = Sample(model, variables, np.random.default_rng(8))
+    row, theta = sample.sweep(2.55, 0.0085)
+    start = Prediction(theta, np.eye(9), K_GRID, K_GRID, 0.0)
+    noises = [np.inf, np.nan, NOISE]
+    fits = model.refiner(np.stack([row] * 3), [start] * 3, K_END, noises, [E0] * 3)
+    assert [one.status for one in fits] == ["converged"] * 3

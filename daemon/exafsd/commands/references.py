@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from exafsd.composition.references import Reference, load, shipped_folder
@@ -21,12 +22,12 @@ def as_table(references: Sequence[Reference]) -> Table:
     for one in order:
         shipped = one.file.parent == shipped_folder()
         table.add_row(
-            one.name,
+            escape(one.name),
             f"{one.edge.element} {one.edge.edge}",
             f"{one.energy[0]:.0f} to {one.energy[-1]:.0f}",
             str(len(one.energy)),
             f"{100 * one.noise:.3f}",
-            "comes with exafsd" if shipped else str(one.file),
+            "comes with exafsd" if shipped else escape(str(one.file)),
         )
     return table
 
@@ -42,7 +43,7 @@ def described(reference: Reference) -> list[str]:
         f"ranges    normalised from {ranges.first:.0f} and to {ranges.last:.0f} eV",
         f"noise     {reference.noise:.2g} of the edge step in 1 eV",
     ]
-    for line in reference.file.read_text().splitlines():
+    for line in reference.file.read_text(encoding="utf-8", errors="replace").splitlines():
         name, _, value = line.lstrip("# ").partition(": ")
         if name in ("Exafsd.source", "Sample.temperature"):
             lines.append(f"{name.rpartition('.')[2]:9} {value}")

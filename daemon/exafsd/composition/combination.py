@@ -6,7 +6,7 @@ fluorescence. All of these have priors, none is free, so that they cannot make a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -29,8 +29,13 @@ WIDTH, SIGMA2, OVER_ABSORPTION = 0.6, 0.006, 0.15
 WIDTHS = np.array([0.0, 0.3, 0.6, 1.0, 1.5, 2.0])
 #: What a fit has beside shares and heat, in this order.
 NUISANCES = ("energy_shift", "offset", "tilt", "resolution", "over_absorption")
-#: References that are compared with a sample together, at most.
-MOST = 5
+#: References that are all compared with a sample; of more, the likeliest so many; and how many
+#: there may be.
+MOST, LIKELIEST, ALL = 5, 4, 10
+#: A standard deviation of a share from which on references cannot be told apart.
+ALIKE = 0.15
+#: A choice of references that is so much less likely, in BIC, is as good.
+AS_GOOD = 2.0
 #: What repeated scans of one compound differ by, of the edge step, and over how many bins.
 REPEATS, JOINED = 0.0012, 3.0
 #: Errors of a reference: its edge step, relative, and its energy, eV (`STEP` 0.7 %); of a fraction
@@ -38,7 +43,7 @@ REPEATS, JOINED = 0.0012, 3.0
 STEP_ERROR, ENERGY_ERROR, LEAST = 0.007, 0.08, 0.003
 #: By how much error bars are wider than these make them; set on one half of mixtures of five zinc
 #: compounds and judged on the other.
-WIDER = 1.5
+WIDER = 1.25
 #: Bins over which what is left over is correlated.
 LAGS = 4
 #: Something else is there where what is left over is this many times noise and repeats.
@@ -52,7 +57,8 @@ class Fractions:
     `places` are of the references that were compared with it, `value` and `std` (m,) their shares,
     `shift` and `shift_std` eV by which its energies are above theirs, `rest` what is left over
     beside the noise, of the edge step, and `usual` what repeats of one compound leave. `pulls` are
-    the nuisances in units of what is allowed, by name.
+    the nuisances in units of what is allowed, by name. `rivals` are other references that would do
+    as well as some of these. `converged` says whether the fit ended.
     """
 
     places: tuple[int, ...]
@@ -64,6 +70,8 @@ class Fractions:
     rest: float
     usual: float
     pulls: dict[str, float]
+    rivals: tuple[int, ...] = ()
+    converged: bool = True
 
     @property
     def other(self) -> bool:
@@ -112,7 +120,8 @@ class Combination:
         flat = np.array([one.flat for one in samples])
         noise = np.array([one.noise for one in samples])
         fractions: list[Fractions | None] = [None] * len(samples)
-        left = dict(enumerate(self._chosen(flat, noise, fluorescent)))
+        chosen = self._chosen(flat, noise, fluorescent)
+        left = {i: places for i, (places, _) in enumerate(chosen)}
         absent: dict[int, dict[int, float]] = {i: {} for i in left}
         starts: dict[int, Floats] = {}
         while left:
@@ -124,10 +133,12 @@ class Combination:
                 cov = self._covariances(fit)
                 for j, i in enumerate(rows):
                     share = fit.x[j, : len(places)]
-                    if not fit.converged[j] or not share.sum() > 0:
+                    if not share.sum() > 0 or not np.isfinite(cov[j]).all():
                         continue
                     if (share >= 0).all():
-                        fractions[i] = self._fractions(fit, j, cov[j], absent[i])
+                        fractions[i] = replace(
+                            self._fractions(fit, j, cov[j], absent[i]), rivals=chosen[i][1]
+                        )
                         continue
                     # what would be there less than not at all is not there
                     std = np.sqrt(np.diag(fit.inverse[j])[: len(places)])
@@ -139,33 +150,37 @@ class Combination:
             left = again
         return fractions
 
-    def _chosen(self, flat: Floats, noise: Floats, fluorescent: bool) -> list[tuple[int, ...]]:
-        """Which references each sample is compared with: all, or the likeliest few of many."""
+    def _chosen(
+        self, flat: Floats, noise: Floats, fluorescent: bool
+    ) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Which references each sample is compared with, and others that would do as well.
+
+        All, or the likeliest few of many.
+        """
         count = self._table.shape[1]
         if count <= MOST:
-            return [tuple(range(count))] * len(flat)
-        best = np.full(len(flat), np.inf)
-        chosen: list[tuple[int, ...]] = [()] * len(flat)
+            return [(tuple(range(count)), ())] * len(flat)
         independent = flat.shape[1] / JOINED
-        usual = np.maximum(noise**2, REPEATS**2)
-        for size in range(1, MOST + 1):
+        usual, size2 = np.maximum(noise**2, REPEATS**2), np.sum(flat**2, axis=1)
+        scored: list[list[tuple[float, tuple[int, ...]]]] = [[] for _ in flat]
+        for size in range(1, LIKELIEST + 1):
             for places in combinations(range(count), size):
-                inverse, residual = self._basis(places, fluorescent)
-                answer = inverse @ flat.T
-                rest = np.mean((flat @ residual) ** 2, axis=1)
+                inverse, basis = self._basis(places, fluorescent)
+                good = (flat @ inverse.T >= 0).all(axis=1)
+                rest = (size2 - np.sum((flat @ basis) ** 2, axis=1)) / flat.shape[1]
                 score = independent * np.log(np.maximum(rest, usual)) + size * np.log(independent)
-                better = (answer >= 0).all(axis=0) & (score < best)
-                for i in np.flatnonzero(better):
-                    best[i], chosen[i] = score[i], places
-        return [one or tuple(range(MOST)) for one in chosen]
+                for i in np.flatnonzero(good):
+                    scored[i].append((float(score[i]), places))
+        return [_likeliest(one, count) for one in scored]
 
     def _basis(self, places: tuple[int, ...], fluorescent: bool) -> tuple[Floats, Floats]:
-        """Shares (m, l) and what is left over (l, l), of a sample by some references only."""
+        """Shares (m, l) of some references, and an orthonormal basis (l, s) of what they explain."""
         key = places, fluorescent
         if key not in self._bases:
-            basis = self._linear(places, fluorescent)
-            inverse = np.linalg.pinv(basis).astype(np.float64)
-            self._bases[key] = inverse[: len(places)], np.eye(len(basis)) - basis @ inverse
+            columns = self._linear(places, fluorescent)
+            inverse = np.linalg.pinv(columns).astype(np.float64)
+            basis = np.linalg.qr(columns)[0].astype(np.float64)
+            self._bases[key] = inverse[: len(places)], basis
         return self._bases[key]
 
     def _linear(self, places: Sequence[int], fluorescent: bool) -> Floats:
@@ -239,6 +254,11 @@ class Combination:
         share, total = x[:m], x[:m].sum()
         to_shares = (np.eye(m) - np.outer(share / total, np.ones(m))) / total
         std = np.sqrt(np.diag(to_shares @ cov[:m, :m] @ to_shares.T)) * WIDER
+        # what nothing in the data decides is not in that
+        loose = np.sqrt(np.diag(to_shares @ fit.inverse[i][:m, :m] @ to_shares.T))
+        std = np.where(loose > ALIKE, loose, std)
+        # what may be there of the others is missing here
+        std = np.hypot(std, share / total * np.linalg.norm(list(absent.values())))
         quiet = float(np.hypot(fit.noise[i], self._noise[list(fit.places)] @ (share / total)))
         pulls = {
             name: float(x[m + j] / fit.prior[m + j])
@@ -259,6 +279,7 @@ class Combination:
             rest=float(np.sqrt(max(np.mean(rest**2) - quiet**2, 0.0))),
             usual=float(np.hypot(REPEATS, quiet / 3)),
             pulls=pulls,
+            converged=bool(fit.converged[i]),
         )
 
     @staticmethod
@@ -302,6 +323,22 @@ class _Fit:
     slopes: Floats
     flat: Floats
     noise: Floats
+
+
+def _likeliest(
+    scored: Sequence[tuple[float, tuple[int, ...]]], count: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The likeliest choice, and what takes the place of some of it in choices as good."""
+    if not scored:
+        return tuple(range(min(count, LIKELIEST))), ()
+    score, best = min(scored)
+    rivals = {
+        place
+        for other, places in scored
+        if other < score + AS_GOOD and not set(best) <= set(places)
+        for place in set(places) - set(best)
+    }
+    return best, tuple(sorted(rivals))
 
 
 class _Model:

@@ -6,6 +6,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from exafsd.composition.combination import (
+    ALIKE,
+    ALL,
     REPEATS,
     SHIFT,
     SHIFT_ALONE,
@@ -15,15 +17,14 @@ from exafsd.composition.combination import (
 from exafsd.composition.references import Reference, chosen
 from exafsd.composition.window import NearEdge, Ranges, near_edge
 from exafsd.contract.messages import Composition, Fraction, Value
+from exafsd.contract.vocabulary import Reason
 from exafsd.reduction.edges import edge_energy
 from exafsd.spectra import Edge, Spectrum, SpectrumError
 
 #: Combinations that are kept; a run has one for each edge.
-KEPT = 64
+KEPT = 16
 #: References that there must be for an edge: with one, everything is that one.
 LEAST = 2
-#: A standard deviation of a fraction from which on references cannot be told apart.
-ALIKE = 0.15
 #: Nuisances beyond so many standard deviations of what is allowed make the fractions doubtful.
 FAR = 3.0
 #: what these are called, and what to do
@@ -61,12 +62,16 @@ class Composer:
     def __call__(self, spectra: Sequence[Spectrum]) -> list[Composition | None]:
         """Composition of each; None where its edge has fewer than two references."""
         done: list[Composition | None] = [None] * len(spectra)
-        known: tuple[str, ...] = ()
         groups: dict[tuple[Any, ...], list[tuple[int, NearEdge]]] = defaultdict(list)
         for i, spectrum in enumerate(spectra):
             edge, names = spectrum.id.edge, spectrum.id.analysis.composition.phases
+            known: tuple[str, ...] = ()
             try:
                 known = tuple(one.name for one in chosen(self._references, edge, names))
+                if known and len(known) > ALL:
+                    raise _few(f"there are more than {ALL} for {edge.element} {edge.edge}")
+                if names and len(known) < LEAST:
+                    raise _few(f"fewer than {LEAST} are of {edge.element} {edge.edge}")
                 if len(known) >= LEAST:
                     ready = self._prepared(spectrum, known)
                     binned = near_edge(spectrum.energy, spectrum.mu, ready.ranges)
@@ -95,6 +100,13 @@ class Composer:
         return _Ready(Combination(binned, ranges.centres, ranges.edge), ranges)
 
 
+def _few(why: str) -> SpectrumError:
+    return SpectrumError(
+        Reason.BAD_SETTINGS,
+        f"no linear combination: of the references, {why}; name those that can be there by phases",
+    )
+
+
 def _nothing(names: Sequence[str], reason: str) -> Composition:
     return Composition(references=list(names), fractions=[], in_domain=False, reason=reason)
 
@@ -105,7 +117,7 @@ def _said(names: Sequence[str], fit: Fractions) -> Composition:
         Fraction(phase=name, value=float(value), std=float(std))
         for name, value, std in zip(compared, fit.value, fit.std, strict=True)
     ]
-    reason = _reason(compared, fit)
+    reason = _reason(names, compared, fit)
     return Composition(
         references=list(names),
         fractions=fractions,
@@ -117,13 +129,18 @@ def _said(names: Sequence[str], fit: Fractions) -> Composition:
     )
 
 
-def _reason(names: Sequence[str], fit: Fractions) -> str | None:
+def _reason(references: Sequence[str], names: Sequence[str], fit: Fractions) -> str | None:
     """Why the fractions must not be believed, in words; None if they may be."""
     if fit.other:
         return (
             f"something else is there: {fit.rest:.4f} of the edge step is like no reference"
             f" ({', '.join(names)})"
         )
+    if not fit.converged:
+        return "the fit did not end"
+    if fit.rivals:
+        rivals = ", ".join(references[place] for place in fit.rivals)
+        return f"{rivals} would do as well as some of {', '.join(names)}"
     far = max(fit.pulls, key=lambda name: abs(fit.pulls[name]), default="")
     if far and abs(fit.pulls[far]) > FAR:
         return WORDS[far].format(shift=fit.shift)

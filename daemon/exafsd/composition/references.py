@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 #: names that a file may have
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+BAD_NAME = "cannot be a reference's name; use letters, digits and ._+-"
+#: eV that a sweep of a file may be shorter than the longest to be averaged with it
+SHORTER = 5.0
 #: of references: each channel that a file has, the sample's before the foil's
 CHANNELS = ("transmission", "fluorescence")
 
@@ -57,7 +60,7 @@ def shipped_folder() -> Path:
 
 
 def measured(file: Path, edge: Edge | None = None) -> Spectrum:
-    """The spectrum of a file of any format that exafsd reads; the mean of all in it.
+    """The spectrum of a file of any format that exafsd reads; the mean of all whole ones in it.
 
     Raises
     ------
@@ -80,7 +83,9 @@ def measured(file: Path, edge: Edge | None = None) -> Spectrum:
     alike = [one for one in found if one.id.channel == found[0].id.channel] if found else []
     if not alike:
         raise ReferenceFileError(why)
-    first = alike[0]
+    first = max(alike, key=lambda one: one.energy[-1] - one.energy[0])
+    low, high = first.energy[0] + SHORTER, first.energy[-1] - SHORTER
+    alike = [one for one in alike if one.energy[0] <= low and one.energy[-1] >= high]
     mu = np.mean([np.interp(first.energy, one.energy, one.mu) for one in alike], axis=0)
     edge = first.id.edge
     try:
@@ -98,8 +103,15 @@ def load(folders: Iterable[Path]) -> tuple[list[Reference], list[str]]:
         if not folder.is_dir():
             refused.append(f"{folder} is no folder of references; exafsd references add makes one")
             continue
-        for file in sorted(path for path in folder.iterdir() if path.suffix == ".xdi"):
+        try:
+            files = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".xdi")
+        except OSError as error:
+            refused.append(f"{folder} cannot be read: {error.strerror or error}")
+            continue
+        for file in files:
             try:
+                if not NAME.fullmatch(file.stem):
+                    raise ReferenceFileError(f"{folder}: {file.stem!r} {BAD_NAME}")
                 spectrum = measured(file)
             except ReferenceFileError as error:
                 refused.append(str(error))
@@ -120,13 +132,14 @@ def add(folder: Path, name: str, file: Path, edge: Edge | None = None) -> Refere
         If the name cannot be a file's, is there already, or the file is none.
     """
     if not NAME.fullmatch(name):
-        raise ReferenceFileError(f"{name!r} cannot be a file's name; use letters, digits and ._+-")
+        raise ReferenceFileError(f"{name!r} {BAD_NAME}")
     target = folder / f"{name}.xdi"
     if target.exists():
         raise ReferenceFileError(f"{target} exists already; exafsd references remove {name} first")
     spectrum = measured(file, edge)
     folder.mkdir(parents=True, exist_ok=True)
-    target.write_text(_xdi(name, spectrum, file.name))
+    source = file.name.encode("utf-8", "replace").decode()
+    target.write_text(_xdi(name, spectrum, source), encoding="utf-8")
     return Reference(name, spectrum.id.edge, spectrum.energy, spectrum.mu, target)
 
 
@@ -155,6 +168,7 @@ def chosen(references: Sequence[Reference], edge: Edge, names: Sequence[str]) ->
     """
     if not names:
         return [one for one in references if one.edge == edge]
+    names = list(dict.fromkeys(names))
     known = {one.name for one in references}
     missing = [name for name in names if name not in known]
     if missing:

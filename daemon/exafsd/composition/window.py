@@ -17,7 +17,7 @@ BELOW, ABOVE, BIN = -20.0, 80.0, 1.0
 PRE, POST = (-200.0, -30.0), (45.0, 400.0)
 REACH, SHORT = 130.0, 15.0
 #: Least points of a line; coarsest step, eV, in the range about the edge where mu is steep.
-POINTS, COARSEST, STEEP = 5, 3.0, (-8.0, 50.0)
+POINTS, COARSEST, STEEP = 5, 2.2, (-8.0, 50.0)
 #: Standard deviation of white noise, of the median of its third differences' absolute values.
 NOISE = 1 / (0.6745 * 20**0.5)
 #: Step of mu at the edge that is none, of mu itself.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from exafsd.contract.grid import K_GRID, K_STEP, rows_to_grid
 from exafsd.contract.messages import Candidate
 from exafsd.contract.recipe import FitWindow, Recipe
-from exafsd.contract.vocabulary import DOUBTS
+from exafsd.contract.vocabulary import DOUBTS, Flag
 from exafsd.inference import candidates
 from exafsd.inference.judgement import AMBIGUOUS, Judge, Judgement, noise_begins, usual_signal
 from exafsd.inference.predictor import Rows
@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 CLEAN_END = 10.0
 #: Noise at the end that is not worth a second look, 1/angstrom.
 NOT_CUT = 0.5
+#: What a spectrum must not have that is to teach the trend of its run.
+UNSURE = DOUBTS | {Flag.PARTIAL, Flag.GAP}
 
 
 @dataclass(frozen=True)
@@ -113,12 +115,14 @@ class Question:
     """What all readers make of a spectrum, and what its run remembers.
 
     `skipped` is what its polish is without being made; None where it is to be made. `trends` are
-    those of its run, stream and channel; None where it stands alone.
+    those of its run, stream and channel; None where it stands alone; `teaches` is false for a sweep
+    of which these know an earlier reading.
     """
 
     readings: Sequence[Reading]
     skipped: Polished | None = None
     trends: Trends | None = None
+    teaches: bool = True
 
 
 @dataclass(frozen=True)
@@ -344,7 +348,7 @@ def _refined(
             if id(trends[i]) in taught:
                 later.append(i)
                 continue
-            learns = _teaches(best[i], judged[i], trends[i])
+            learns = questions[i].teaches and _teaches(best[i], judged[i], trends[i])
             ready.append((i, learns))
             if learns:
                 taught.add(id(trends[i]))
@@ -376,7 +380,7 @@ def _teaches(best: Reading, judged: Judgement, trend: Trend | None) -> bool:
     model, prediction = best.reader.model, best.prediction
     if trend is None or model is None or model.refiner is None or prediction is None:
         return False
-    if DOUBTS & {*best.read.quality, *judged.flags}:
+    if UNSURE & {*best.read.quality, *judged.flags}:
         return False
     return trend.teaches(float(prediction.theta[model.refiner.variables.sigma2]))
 

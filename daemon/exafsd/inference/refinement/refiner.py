@@ -141,7 +141,7 @@ class Refiner:
                 learn and placed,
                 chi_k2[rows],
                 [predictions[i] for i in rows],
-                np.array([epsilon_k[i] or np.nan for i in rows]),
+                np.array([_finite(epsilon_k[i]) for i in rows]),
                 np.array(mean, dtype=np.float64),
                 OWN_E0 if placed else VAGUE_E0,
             )
@@ -298,6 +298,11 @@ class _Goal:
         self.floor = np.asarray(floor_share * np.mean(self.data**2, axis=-1))
         noise = np.maximum(np.nan_to_num(job.epsilon, nan=UNKNOWN_NOISE), LEAST_NOISE)
         self.noise = np.asarray(noise[:, None, None] ** 2 * prepared.noise)
+
+
+def _finite(epsilon: float | None) -> float:
+    """Noise that is known; NaN if not."""
+    return epsilon if epsilon and np.isfinite(epsilon) else np.nan
 
 
 class _About:
