@@ -174,7 +174,7 @@ class Combination:
         return [_likeliest(one, count) for one in scored]
 
     def _basis(self, places: tuple[int, ...], fluorescent: bool) -> tuple[Floats, Floats]:
-        """Shares (m, l) of some references, and an orthonormal basis (l, s) of what they explain."""
+        """Shares (m, l) of some references, and a basis (l, s) of what they explain."""
         key = places, fluorescent
         if key not in self._bases:
             columns = self._linear(places, fluorescent)
