@@ -21,6 +21,7 @@ from exafsd.composition.references import (
 from exafsd.contract.columns import fields, parameters
 from exafsd.inference.registry import Registry
 from exafsd.pipeline import Pipeline
+from exafsd.settings import load as load_settings
 from exafsd.settings.analysis import Analysis, Composition, Reduction
 from exafsd.spectra import Edge, Run, Sweep
 
@@ -269,3 +270,18 @@ def test_odd_bytes_in_names_and_headers_do_not_stop_the_commands(tmp_path, refer
     for command in ("list", "show"):
         arguments = [*(["odd"] if command == "show" else []), str(tmp_path / "[/x]")]
         assert CliRunner().invoke(app, ["references", command, *arguments]).exit_code == 0
+
+
+def test_what_is_in_the_folders_decides_the_hash_and_not_where_they_are(tmp_path, references):
+    def sha256(folder):
+        (tmp_path / "e.toml").write_text(f'[composition]\nreferences = ["{folder}"]\n')
+        return load_settings(tmp_path / "e.toml").analysis
+
+    for folder in ("a", "b"):
+        add(tmp_path / folder, "Cu", references[0].file)
+    first, same = sha256(tmp_path / "a"), sha256(tmp_path / "b")
+    assert first.sha256 == same.sha256
+    assert str(tmp_path).encode() not in first.canonical
+    add(tmp_path / "b", "more", references[1].file)
+    assert sha256(tmp_path / "b").sha256 != first.sha256
+    assert sha256(tmp_path / "nowhere").composition.contents == ("",)

@@ -155,7 +155,7 @@ def analyze(
         composition = settings.composition.model_copy(
             update={"references": (*settings.composition.references, *references)}
         )
-        settings = settings.model_copy(update={"composition": composition})
+        settings = settings.model_copy(update={"composition": composition.read()})
     _log("ERROR")
     if not analyze_files(files, settings, element, edge, json):
         raise typer.Exit(1)

@@ -379,6 +379,26 @@ class Composition(_Frozen):
     phases: tuple[str, ...] = Field(
         default=(), description="names of the references to use; empty: all of the edge"
     )
+    contents: tuple[str, ...] = Field(
+        default=(),
+        description="hashes of what is in the folders, made when the settings are read: that, and"
+        " not where they are, decides numbers",
+    )
+
+    def read(self) -> "Composition":
+        """The same with hashes of what is in its folders now."""
+        return self.model_copy(update={"contents": tuple(map(_folder_sha256, self.references))})
+
+
+def _folder_sha256(folder: Path) -> str:
+    """Hash of the references in a folder; of nothing where it cannot be read."""
+    sha256 = hashlib.sha256()
+    try:
+        for file in sorted(path for path in folder.iterdir() if path.is_file()):
+            sha256.update(f"{file.name}\0".encode("utf-8", "replace") + file.read_bytes())
+    except OSError:  # who uses the folder says so
+        return ""
+    return sha256.hexdigest()
 
 
 class RunOverride(_Frozen):
@@ -455,6 +475,8 @@ class Analysis(_Frozen):
             del energy["units"]
         if self.composition == Composition():
             del settings["composition"]
+        else:
+            del settings["composition"]["references"]
         return json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()
 
     @cached_property

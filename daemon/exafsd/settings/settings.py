@@ -237,6 +237,11 @@ class Settings(BaseSettings):
         value.build()
         return value
 
+    @field_validator("composition")
+    @classmethod
+    def _references_read(cls, value: Composition) -> Composition:
+        return value.read() if value.references else value
+
     @field_validator("inference", mode="before")
     @classmethod
     def _files_read(cls, value: Any) -> Any:
