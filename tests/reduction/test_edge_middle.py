@@ -52,3 +52,18 @@ def test_a_scan_that_does_not_show_it(part):
 def test_a_falling_edge_has_none():
     assert rise(ENERGY + EDGE, -mu(), EDGE) is None
     assert edge_middle(ENERGY + EDGE, -mu(), EDGE) is None
+
+
+def test_where_the_points_of_a_scan_lie_does_not_move_it():
+    """Steps even in k have most points near the edge, where fine structure is not straight."""
+    even = np.arange(-180.0, 800.0, 0.5)
+
+    def wavy(x):
+        k = np.sqrt(0.2625 * np.maximum(x - 3.0, 0.0))
+        step = 0.5 * (1 + erf((x - 3.0) / 1.5))
+        return 0.7 - 2e-4 * x + 1.3 * step * (1 + 0.15 * np.sin(4.6 * k) * np.exp(-0.03 * k**2))
+
+    late = 3.0 + np.arange(3.6, 14.0, 0.05) ** 2 / 0.2625
+    uneven = np.concatenate([np.arange(-180, -20, 10.0), np.arange(-20, 50, 0.5), late])
+    middles = [edge_middle(x + EDGE, wavy(x), EDGE) for x in (even, uneven)]
+    assert middles[0] == pytest.approx(middles[1], abs=0.03)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from exafsd.contract.vocabulary import Reason
+from exafsd.reduction.edge_middle import line
 from exafsd.spectra import Floats, SpectrumError
 
 #: Range that is compared, eV from the edge's tabulated energy, and width of a bin.
@@ -105,7 +106,7 @@ def near_edge(energy: Floats, mu: Floats, ranges: Ranges) -> NearEdge:
     if steps.max() > COARSEST:
         raise _refused(f"its near edge is too coarse: steps of {steps.max():.1f} eV")
     x = energy - edge
-    (low, rising), (high, falling) = (_line(x[part], mu[part]) for part in (before, after))
+    (low, rising), (high, falling) = (line(x[part], mu[part]) for part in (before, after))
     if not high - low > SMALLEST * (abs(high) + abs(low)):
         raise _refused("mu does not rise at the edge")
     flat = (mu - low - rising * x - np.where(x > 0, (falling - rising) * x, 0.0)) / (high - low)
@@ -123,15 +124,3 @@ def near_edge(energy: Floats, mu: Floats, ranges: Ranges) -> NearEdge:
 
 def _refused(why: str) -> SpectrumError:
     return SpectrumError(Reason.NO_EDGE, f"no linear combination: {why}")
-
-
-def _line(x: Floats, y: Floats) -> tuple[float, float]:
-    """Value at 0 and slope of the line through points, each for the width it stands for.
-
-    Else a scan with many points near the edge would be normalised otherwise than one without.
-    """
-    width = np.gradient(x)
-    centre, mean = np.average(x, weights=width), np.average(y, weights=width)
-    away = x - centre
-    slope = float((width * away) @ (y - mean) / ((width * away) @ away))
-    return float(mean) - slope * float(centre), slope
