@@ -60,8 +60,6 @@ log = logging.getLogger(__name__)
 REMEMBERED = 256
 #: why the reference channel gives nothing where there is no foil, or no detector behind it
 NO_FOIL = (Reason.NO_EDGE, Reason.IR_ZERO, Reason.UNKNOWN_ELEMENT)
-
-
 #: what the sweeps of a run have in common, by stream, channel, edge and model
 RunTrends = dict[tuple[str, Channel, Edge], Trends]
 
@@ -383,10 +381,10 @@ def _prepared(sweep: Sweep, memory: RunMemory) -> list[Spectrum | RejectedSpectr
 
 def _unpolished(case: _Case, room: bool) -> Polished | None:
     """What the polish of a spectrum is without being made; None where it is to be made."""
-    wanted = case.spectrum.id.analysis.inference.polish
-    if wanted == "off":
+    asked = case.spectrum.id.analysis.inference.polish
+    if asked == "off":
         return OFF
-    return SHED if wanted == "auto" and not room else None
+    return None if _has_time(asked, room) else SHED
 
 
 def _has_time(asked: str, room: bool) -> bool:

@@ -5,30 +5,20 @@ Run ``python tests/bench/composition.py``; each number is the least of five.
 
 import os
 import sys
-import time
 from functools import partial
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 from scipy.optimize import nnls
+from timing import BATCH, milliseconds
 
 from exafsd.composition.combination import SHIFT_ALONE, Combination
 from exafsd.composition.references import load, shipped_folder
 from exafsd.composition.window import Ranges, near_edge
 
-BATCH, EDGE = 64, 8979.0
+EDGE = 8979.0
 ENERGY = np.concatenate([np.arange(8840.0, 8960.0, 5.0), np.arange(8960.0, 9340.0, 0.7)])
-
-
-def milliseconds(call) -> float:
-    """The least of five, per spectrum."""
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return min(times) / BATCH * 1e3
 
 
 def main() -> None:

@@ -5,12 +5,12 @@ Run ``python tests/bench/refinement.py [MODEL ...]``; each number is the least o
 
 import os
 import sys
-import time
 from functools import partial
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
+from timing import BATCH, milliseconds
 
 from exafsd.contract import K_GRID
 from exafsd.inference.reading import Model
@@ -18,17 +18,7 @@ from exafsd.inference.refinement.variables import Variables
 from exafsd.inference.registry import load_bundle, shipped_folder
 from exafsd.spectra import Prediction
 
-BATCH, NOISE, K_END = 64, 3e-4, 14.5
-
-
-def milliseconds(call) -> float:
-    """The least of five, per spectrum."""
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return min(times) / BATCH * 1e3
+NOISE, K_END = 3e-4, 14.5
 
 
 def main() -> None:

@@ -23,15 +23,15 @@ def check_settings(settings: Settings) -> tuple[list[str], list[str]]:
     report.append(f"models    {', '.join(sorted(registry.bundles)) or 'none'}")
     composition = settings.composition
     if composition.enabled != "off":
-        found, refused = gathered(composition.references, composition.shipped)
-        names = sorted({f"{one.name} ({one.edge.element} {one.edge.edge})" for one in found})
+        references, refused = gathered(composition.references, composition.shipped)
+        names = sorted({f"{one.name} ({one.edge.element} {one.edge.edge})" for one in references})
         report.append(f"reference {', '.join(names) or 'none'}")
         problems += refused
-        known = {one.name for one in found}
+        every = {one.name for one in references}
         problems += [
             f"composition.phases: there is no reference {name}"
             for name in composition.phases
-            if name not in known
+            if name not in every
         ]
     report.append(f"journal   {settings.journal.folder or 'off'}")
     for edge, s02 in settings.inference.s02.items():

@@ -436,10 +436,13 @@ def references_add(
     from exafsd.composition.references import ReferenceFileError, add
     from exafsd.spectra import Edge
 
-    given = Edge.of(element or "", edge or "") if element or edge else None
+    named = Edge.of(element or "", edge or "") if element or edge else None
     with failing(ReferenceFileError, OSError):
-        kept = add(out, name, file, given)
-    typer.echo(f"wrote {kept.file}: {kept.edge.element} {kept.edge.edge}, noise {kept.noise:.2g}")
+        reference = add(out, name, file, named)
+    typer.echo(
+        f"wrote {reference.file}: {reference.edge.element} {reference.edge.edge},"
+        f" noise {reference.noise:.2g}"
+    )
     typer.echo(f'use it: [composition] references = ["{out.resolve()}"]')
 
 
@@ -454,8 +457,8 @@ def references_list(
     from exafsd.commands.references import as_table, gathered
 
     asked = _settings(config).composition
-    found, refused = gathered(folders or asked.references, asked.shipped)
-    Console().print(as_table(found))
+    references, refused = gathered(folders or asked.references, asked.shipped)
+    Console().print(as_table(references))
     for text in refused:
         typer.echo(f"PROBLEM  {text}", err=True)
     if refused:
@@ -472,11 +475,12 @@ def references_show(
     from exafsd.commands.references import described, gathered
 
     asked = _settings(config).composition
-    found, _ = gathered(folders or asked.references, asked.shipped)
-    named = [one for one in found if one.name == name]
-    if not named:
-        fail(f"there is no reference {name}; there are: {', '.join(one.name for one in found)}")
-    for one in named:
+    references, _ = gathered(folders or asked.references, asked.shipped)
+    chosen = [one for one in references if one.name == name]
+    if not chosen:
+        names = ", ".join(one.name for one in references)
+        fail(f"there is no reference {name}; there are: {names}")
+    for one in chosen:
         typer.echo("\n".join(described(one)))
 
 

@@ -38,8 +38,7 @@ ALIKE = 0.15
 AS_GOOD = 2.0
 #: What repeated scans of one compound differ by, of the edge step, and over how many bins.
 REPEATS, JOINED = 0.0012, 3.0
-#: Errors of a reference: its edge step, relative, and its energy, eV (`STEP` 0.7 %); of a fraction
-#: whatever else there is.
+#: Errors of a reference: its edge step, relative, and its energy, eV. The least error of a share.
 STEP_ERROR, ENERGY_ERROR, LEAST = 0.007, 0.08, 0.003
 #: By how much error bars are wider than these make them; set on one half of mixtures of five zinc
 #: compounds and judged on the other.
@@ -108,7 +107,7 @@ class Combination:
     def __call__(
         self, samples: Sequence[NearEdge], shift_std: float, fluorescent: bool
     ) -> list[Fractions | None]:
-        """Fractions of samples; None where the fit did not end.
+        """Fractions of samples; None where none of the references is in it.
 
         Parameters
         ----------
@@ -145,8 +144,8 @@ class Combination:
                     least = int(np.argmin(share / np.maximum(std, LEAST)))
                     absent[i][places[least]] = float(std[least] / share.sum()) * WIDER
                     again[i] = tuple(p for p in places if p != places[least])
-                    kept = np.delete(fit.x[j], [least, len(places) + len(NUISANCES) + least])
-                    starts[i] = kept
+                    heat = len(places) + len(NUISANCES) + least
+                    starts[i] = np.delete(fit.x[j], [least, heat])
             left = again
         return fractions
 

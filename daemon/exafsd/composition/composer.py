@@ -65,25 +65,27 @@ class Composer:
         groups: dict[tuple[Any, ...], list[tuple[int, NearEdge]]] = defaultdict(list)
         for i, spectrum in enumerate(spectra):
             edge, names = spectrum.id.edge, spectrum.id.analysis.composition.phases
-            known: tuple[str, ...] = ()
+            compared: tuple[str, ...] = ()
             try:
-                known = tuple(one.name for one in chosen(self._references, edge, names))
-                if known and len(known) > ALL:
+                compared = tuple(one.name for one in chosen(self._references, edge, names))
+                if len(compared) > ALL:
                     raise _few(f"there are more than {ALL} for {edge.element} {edge.edge}")
-                if names and len(known) < LEAST:
+                if names and len(compared) < LEAST:
                     raise _few(f"fewer than {LEAST} are of {edge.element} {edge.edge}")
-                if len(known) >= LEAST:
-                    ready = self._prepared(spectrum, known)
+                if len(compared) >= LEAST:
+                    ready = self._prepared(spectrum, compared)
                     binned = near_edge(spectrum.energy, spectrum.mu, ready.ranges)
                     held = SHIFT if spectrum.energy_shift is not None else SHIFT_ALONE
                     fluorescent = spectrum.id.channel == "fluorescence"
-                    groups[ready.combination, known, held, fluorescent].append((i, binned))
+                    groups[ready.combination, compared, held, fluorescent].append((i, binned))
             except SpectrumError as error:
-                done[i] = _nothing(known, error.detail)
-        for (combination, known, held, fluorescent), members in groups.items():
+                done[i] = _nothing(compared, error.detail)
+        for (combination, compared, held, fluorescent), members in groups.items():
             fits = combination([binned for _, binned in members], held, fluorescent)
             for (i, _), fit in zip(members, fits, strict=True):
-                done[i] = _said(known, fit) if fit else _nothing(known, "the fit did not end")
+                done[i] = (
+                    _said(compared, fit) if fit else _nothing(compared, "no reference is like it")
+                )
         return done
 
     def _prepared(self, spectrum: Spectrum, names: tuple[str, ...]) -> "_Ready":

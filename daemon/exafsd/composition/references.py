@@ -73,14 +73,14 @@ def measured(file: Path, edge: Edge | None = None) -> Spectrum:
     except SpectrumError as error:
         raise ReferenceFileError(str(error)) from None
     memory, why = RunMemory(), f"{file} has no spectrum"
-    found: list[Spectrum] = []
+    spectra: list[Spectrum] = []
     for sweep in sweeps:
         for one in preparation.spectra(sweep, memory):
             if isinstance(one, Spectrum):
-                found.append(one)
+                spectra.append(one)
             else:
                 why = f"{file}: {one.error.detail}"
-    alike = [one for one in found if one.id.channel == found[0].id.channel] if found else []
+    alike = [one for one in spectra if one.id.channel == spectra[0].id.channel]
     if not alike:
         raise ReferenceFileError(why)
     first = max(alike, key=lambda one: one.energy[-1] - one.energy[0])
@@ -169,10 +169,10 @@ def chosen(references: Sequence[Reference], edge: Edge, names: Sequence[str]) ->
     if not names:
         return [one for one in references if one.edge == edge]
     names = list(dict.fromkeys(names))
-    known = {one.name for one in references}
-    missing = [name for name in names if name not in known]
+    every = {one.name for one in references}
+    missing = [name for name in names if name not in every]
     if missing:
-        have = ", ".join(sorted(known)) or "none"
+        have = ", ".join(sorted(every)) or "none"
         raise SpectrumError(
             Reason.BAD_SETTINGS, f"there is no reference {', '.join(missing)}; there are: {have}"
         )

@@ -70,10 +70,10 @@ def make_composer(settings: Settings) -> Composer:
     if asked.enabled == "off":
         return Composer(())
     shipped = [references.shipped_folder()] if asked.shipped else []
-    found, refused = references.load([*shipped, *asked.references])
+    loaded, refused = references.load([*shipped, *asked.references])
     for text in refused:
         log.warning("reference refused: %s", text)
-    return Composer(found)
+    return Composer(loaded)
 
 
 def make_router(settings: Settings, roots: tuple[Path, ...] | None = None) -> Router:

@@ -193,9 +193,9 @@ def judge_bundle(
 ) -> list[IndependentRow]:
     """Judge a bundle; print, and keep in its card."""
     bundle = load_bundle(folder)
-    model, made = _model(bundle), simulator(bundle, config, measured, work)
+    model, judge = _model(bundle), simulator(bundle, config, measured, work)
     rows = rows_of(
-        judge_single(model, made, spectra, seed), judge_series(model, made, series, seed + 1)
+        judge_single(model, judge, spectra, seed), judge_series(model, judge, series, seed + 1)
     )
     card = Card.model_validate_json((folder / CARD_FILE).read_text())
     kept = card.model_copy(update={"independent": rows})
