@@ -39,7 +39,7 @@ from exafsd.inference.reading import (
     Reading,
     Trends,
     answer,
-    read,
+    read_each,
     readers,
 )
 from exafsd.inference.refinement.polish import OFF, SHED, Polished
@@ -245,16 +245,15 @@ class Pipeline:
             else:
                 unread[i] = reduced
         reduced_at = time.perf_counter()
-        readings = iter(read([one for some in unread.values() for one in some]))
         answers = answer(
             [
                 Question(
-                    [next(readings) for _ in some],
+                    readings,
                     _unpolished(cases[i], room),
                     cases[i].trends,
                     teaches=cases[i].spectrum.id.sweep.revision == 1,
                 )
-                for i, some in unread.items()
+                for i, readings in zip(unread, read_each(list(unread.values())), strict=True)
             ]
         )
         compositions = self._composed({i: cases[i] for i in unread}, room)
@@ -313,14 +312,15 @@ class Pipeline:
         reading, judgement = best.reading, best.judgement
         model, shown, prediction = reading.reader.model, reading.shown, reading.prediction
         spectrum, analysis = case.spectrum, case.spectrum.id.analysis
-        phases = ref = fit = polish = shown_best = None
+        phases = ref = fit = polish = shown_best = read_by = None
         amplitude = UNREAD
         if model is not None:
             card = model.bundle.card
-            ref = _model_ref(card.name, card.sha256["pinn.onnx"])
+            ref = _model_ref(card.name, card.model_sha256)
             fit = fit_window(model.fit, reading.read.k_data[1])
             if prediction is not None and best.polished is not None:
                 phases, shells = model.readout(prediction)
+                read_by = "network" if model.fitter is None else "fit"
                 recipe = recipe_sha256(reading.reader.read_by, analysis.reduction.rebin)
                 amplitude = with_numbers(
                     shells, card, spectrum.id.channel, analysis.inference, recipe
@@ -343,6 +343,7 @@ class Pipeline:
             candidates=best.scores + unasked,
             phases=phases,
             shells=amplitude.shells,
+            read_by=read_by,
             s02=amplitude.s02,
             n_reason=amplitude.reason,
             r_factor=reading.r_factor,

@@ -167,9 +167,10 @@ class ReducedSpectrum:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network reads from a spectrum; arrays as in the bundle's card.
+    """What a network or a fit reads from a spectrum; arrays as in the bundle's card.
 
-    `theta` (p,), `theta_cov` (p, p), `chi_k2_pred` and `chi_k2_exafs` (401,) 1/angstrom^2.
+    `theta` (p,), `theta_cov` (p, p), `chi_k2_pred` and `chi_k2_exafs` (401,) 1/angstrom^2. `bound`
+    are ids of parameters that a fit has left on a bound.
     """
 
     theta: Floats
@@ -177,6 +178,7 @@ class Prediction:
     chi_k2_pred: Floats
     chi_k2_exafs: Floats
     ood: float
+    bound: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def make_bundle(folder: Path, out: Path, measured: Sequence[Path] = ()) -> dict[
     pinn_module, pinn_tf = pinn_function(model.network)
     equation_module, equation_tf = equation_function(model.network.equation)
     pinn, equation = convert(pinn_module, pinn_tf), convert(equation_module, equation_tf)
-    thetas = _thetas(model.parametrisation)
+    thetas = parameter_batches(model.parametrisation)
     found = prove(pinn, pinn_tf, spectra) | prove(equation, equation_tf, thetas)
     refinement, proven = _refinement(model.parametrisation, model.name)
     found |= {f"refinement {name}": value for name, value in proven.items()}
@@ -114,7 +114,8 @@ def _measured(path: Path) -> dict[str, np.ndarray]:
     return {"chi_k2": chi_k2[None], "mask": mask[None]}
 
 
-def _thetas(par: Parametrisation) -> list[dict[str, np.ndarray]]:
+def parameter_batches(par: Parametrisation) -> list[dict[str, np.ndarray]]:
+    """Batches of parameters within their bounds, to prove graphs on."""
     rng = np.random.default_rng(3)
     low, high = par.bounds.T
     return [{"theta": rng.uniform(low, high, (n, len(low))).astype(np.float32)} for n in BATCHES]
@@ -124,7 +125,7 @@ def _refinement(par: Parametrisation, name: str) -> tuple[onnx.ModelProto, dict[
     """The graph of the refinement, and how far it is from TensorFlow by output name."""
     module, function = refinement_function(RefinementGraph(par))
     graph = convert(module, function)
-    proven = prove(graph, function, _thetas(par))
+    proven = prove(graph, function, parameter_batches(par))
     _name(graph, {"card_schema": CARD_SCHEMA, "bundle": name})
     return graph, proven
 
@@ -175,7 +176,7 @@ def _from_own_equation(bundle: Bundle, par: Parametrisation) -> float:
     FEFF's tables have no more than three points below 0.3 1/angstrom, and what is drawn through
     them differs from machine to machine.
     """
-    (thetas,) = [one["theta"] for one in _thetas(par)[-1:]]
+    (thetas,) = [one["theta"] for one in parameter_batches(par)[-1:]]
     fitted = refinement_k(par.window)[0] + FEFF_STARTS <= K_GRID
     own = bundle.equation(thetas)[0][:, fitted]
     again = Equation(par).chi(tf.constant(thetas)).numpy()[:, fitted]

@@ -34,6 +34,31 @@ def bundle(
 
 
 @app.command()
+def quick(
+    absorber: Annotated[str, typer.Option(help="Absorbing element, for example Ni.")],
+    edge: Annotated[str, typer.Option(help="Absorption edge, for example K or L3.")],
+    out: Annotated[Path, typer.Option(help="Folder of the bundle.")],
+    cif: Annotated[list[Path] | None, typer.Option("--cif", help="Crystal structure file.")] = None,
+    amcsd: Annotated[
+        list[int] | None, typer.Option("--amcsd", help="AMCSD id of a structure.")
+    ] = None,
+    site: Annotated[
+        int, typer.Option("--site", min=0, help="Which site of the absorber; 0 averages over all.")
+    ] = 1,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the model; else made of edge and formula.")
+    ] = None,
+    work: Annotated[
+        Path | None, typer.Option(help="Folder that keeps the run of FEFF, to be used again.")
+    ] = None,
+) -> None:
+    """Make a bundle from a crystal structure in a minute: spectra are read by fitting it."""
+    from exafsd_export.progress import quick_with_progress
+
+    quick_with_progress(cif or [], amcsd or [], site, absorber, edge, name, out, work)
+
+
+@app.command()
 def refinement(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle that has none.")],
     config: Annotated[str, typer.Option(help="TOML file, or name, that it was trained by.")],

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from exafsd.archive.catalog import RESULT_PLAN
-from exafsd.contract.card import PINN_FILE, Card
+from exafsd.contract.card import Card
 from exafsd.contract.columns import Scalar, model_columns, scalars, unique, units
 from exafsd.contract.frames import ARRAY_UNITS, Message
 from exafsd.contract.messages import RunStart, RunStop
@@ -171,7 +171,7 @@ class ResultRun:
 
 def model_hashes(cards: Mapping[str, Card]) -> dict[str, str]:
     """Models that an analysis could choose from, and the hashes of their graphs."""
-    return {name: card.sha256[PINN_FILE] for name, card in sorted(cards.items())}
+    return {name: card.model_sha256 for name, card in sorted(cards.items())}
 
 
 class _Layout:

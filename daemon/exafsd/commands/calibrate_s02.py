@@ -188,7 +188,7 @@ def _file(measured: Measured, wanted: Messages, foil: FoilData, reduction: Reduc
             foil=Foil(
                 phase=card.structures[0].phase,
                 model=card.name,
-                model_sha256=card.sha256["pinn.onnx"],
+                model_sha256=card.model_sha256,
                 channel=foil.channel,
                 recipe_sha256=recipe_sha256(read_by, reduction.rebin),
             ),

@@ -52,7 +52,7 @@ def models_table(settings: Settings) -> None:
             f"{card.absorber} {card.edge}",
             ", ".join(s.phase for s in card.structures),
             *modelpage.judged(card),
-            card.sha256["pinn.onnx"][:12],
+            card.model_sha256[:12],
             "shipped" if bundle.folder.parent == shipped_folder() else str(bundle.folder),
         )
     Console().print(table)

@@ -1,6 +1,7 @@
 """The model card: everything there is to know about a bundle, beside its graphs."""
 
 import hashlib
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +11,8 @@ from exafsd.contract.grid import K_SIZE, K_STEP
 from exafsd.contract.recipe import FitWindow, Recipe
 
 CARD_SCHEMA = "exafsd.card/1"
+#: Of a bundle without a network, whose spectra are read by fitting.
+FIT_SCHEMA = "exafsd.card/2"
 #: Names of the two graphs and the card inside a bundle folder.
 PINN_FILE, EQUATION_FILE, CARD_FILE = "pinn.onnx", "equation.onnx", "card.json"
 #: The graph of the refinement, which older bundles do not have.
@@ -74,6 +77,12 @@ class Parameter(_Frozen):
     scatterer: str | None = None
     r_eff: float | None = Field(default=None, description="distance in the crystal, angstrom")
     degeneracy: float | None = Field(default=None, description="neighbours in the crystal")
+    split: float = Field(
+        default=0.0,
+        ge=0,
+        description="of a sigma2: variance of the distances in the crystal that are one shell,"
+        " angstrom^2; it is part of what is published",
+    )
 
 
 class Tie(_Frozen):
@@ -255,6 +264,30 @@ class Refinement(_Frozen):
     theory: TheoryErrors
 
 
+class FitReading(_Frozen):
+    """How spectra are read without a network: by a fit about the crystal, from several E0.
+
+    The limits are about the crystal, since a wrong structure may fit as well as the right one.
+    """
+
+    window: FitWindow = Field(description="of the fit: as many shells as the model has")
+    e0: tuple[float, ...] = Field(min_length=1, description="where the fits begin, eV")
+    e0_prior: tuple[float, float] = Field(
+        description="mean and standard deviation of E0 where no near edge is known, eV"
+    )
+    floor: float = Field(
+        gt=0, description="share of the signal's sum of squares that is taken for misfit"
+    )
+    misfit_flagged: float = Field(description="R-factor beyond noise that is flagged")
+    r_flagged: float = Field(description="R of the nearest shell off the crystal's, angstrom")
+    r_withheld: float
+    n_flagged: tuple[float, float] = Field(
+        description="N S0^2 over the crystal's N outside which it is flagged"
+    )
+    n_withheld: tuple[float, float]
+    e0_flagged: float = Field(description="E0 off its prior's mean, eV")
+
+
 class Thresholds(_Frozen):
     """Limits beyond which a result is withheld or flagged."""
 
@@ -286,7 +319,7 @@ class Thresholds(_Frozen):
 class Card(_Frozen):
     """The card of a model bundle (``card.json``)."""
 
-    schema_: Literal["exafsd.card/1"] = Field(default=CARD_SCHEMA, alias="schema")
+    schema_: Literal["exafsd.card/1", "exafsd.card/2"] = Field(default=CARD_SCHEMA, alias="schema")
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     version: str = Field(default="1", description="raised whenever the graphs change")
     description: str
@@ -299,7 +332,7 @@ class Card(_Frozen):
     fit: list[FitWindow] = Field(min_length=1, description="one per phase, in order")
     parameters: list[Parameter] = Field(min_length=1)
     ties: list[Tie]
-    training: Training
+    training: Training | None = Field(default=None, description="null without a network")
     accuracy: list[AccuracyRow]
     calibration: Calibration
     independent: list[IndependentRow] = Field(
@@ -314,9 +347,23 @@ class Card(_Frozen):
     refinement: Refinement | None = Field(
         default=None, description="null in older cards: the fit is that of the nearest shells alone"
     )
+    reading: FitReading | None = Field(default=None, description="null with a network")
     sha256: dict[Literal["pinn.onnx", "equation.onnx", "refinement.onnx"], str]
 
     model_config = ConfigDict(populate_by_name=True)
+
+    @cached_property
+    def model_sha256(self) -> str:
+        """Hash of all that decides what is read from a spectrum.
+
+        With a network that is ``pinn.onnx``; without one the parameters and priors of this card as
+        well as the graph.
+        """
+        if self.reading is None:
+            return self.sha256[PINN_FILE]
+        parts = {"fit", "parameters", "calibration", "thresholds", "edge_position", "refinement",
+                 "reading", "sha256"}  # fmt: skip
+        return hashlib.sha256(self.model_dump_json(include=parts).encode()).hexdigest()
 
     @property
     def refinement_holds(self) -> bool:
@@ -338,7 +385,15 @@ class Card(_Frozen):
                 raise ValueError(f"parameter {parameter.id}: unknown phase {parameter.phase}")
         if len({parameter.id for parameter in self.parameters}) != len(self.parameters):
             raise ValueError("parameter ids are not unique")
-        files = [PINN_FILE, EQUATION_FILE, *([REFINEMENT_FILE] if self.refinement else [])]
+        by_fit = self.schema_ == FIT_SCHEMA
+        if by_fit != (self.reading is not None) or by_fit != (self.training is None):
+            raise ValueError(
+                f"a card of {FIT_SCHEMA}, and no other, has `reading` and no `training`"
+            )
+        if by_fit and (self.refinement is None or len(self.structures) != 1):
+            raise ValueError("a fit needs `refinement`, and one structure")
+        files = [*([] if by_fit else [PINN_FILE]), EQUATION_FILE]
+        files += [REFINEMENT_FILE] if self.refinement else []
         if set(self.sha256) != set(files):
             raise ValueError(f"sha256 must name {' and '.join(files)}")
         return self

@@ -78,7 +78,7 @@ class ModelRef(_Part):
     """The bundle that read the spectrum."""
 
     name: str
-    sha256: str = Field(description="of pinn.onnx")
+    sha256: str = Field(description="of pinn.onnx; without a network, of card and graph")
 
 
 class Candidate(_Part):
@@ -286,12 +286,17 @@ class Result(Identity):
     candidates: list[Candidate] = Field(default_factory=list[Candidate])
     phases: list[Phase] | None
     shells: list[Shell] | None = Field(description="null where trust.reason says why")
+    read_by: Literal["network", "fit"] | None = Field(
+        default=None,
+        description="whether shells are a network's answer, or, of a model without one, a fit's"
+        " about its crystal; null without shells",
+    )
     s02: Calibrated | None = Field(default=None, description="S0^2 where it is known")
     n_reason: str | None = Field(
         default=None, description="why shells have no N, in words; null without shells"
     )
     r_factor: float | None = Field(
-        default=None, description="of the network's parameters in the window of the fit"
+        default=None, description="of the parameters in `shells`, in the window of the fit"
     )
     polish: Polish | None = None
     best: Literal["network", "polish"] | None = Field(

@@ -182,6 +182,14 @@ class Flag(Code):
         " the model's material have it, counted from the middle of the edge: R may be off by"
         " 0.01 Å and more. Beyond 4 eV parameters are withheld",
     )
+    OFF_CRYSTAL = (
+        "off_crystal",
+        "a fit has R, N or E0 unusual for its crystal: is it this material?",
+        "the model has no network, and what a fit about its crystal has come to is believed but"
+        " unusual: R of the nearest shell more than 0.03 Å from the crystal's, N·S0² over the"
+        " crystal's N outside 0.65 to 1.2, or E0 more than 8.5 eV from where it usually is. A"
+        " wrong structure fits often just so",
+    )
     NOISY_END = (
         "noisy_end",
         "mostly noise at high k; read without it",
@@ -211,8 +219,8 @@ class Flag(Code):
 
 #: flags that say that the parameters may be wrong, and not only less sure than usual
 DOUBTS = frozenset({
-    Flag.POOR_FIT, Flag.EDGE_SHAPE, Flag.EDGE_MOVED, Flag.E0_OFF, Flag.OUTLIER, Flag.GLITCHY,
-    Flag.REMEASURED,
+    Flag.POOR_FIT, Flag.EDGE_SHAPE, Flag.EDGE_MOVED, Flag.E0_OFF, Flag.OFF_CRYSTAL, Flag.OUTLIER,
+    Flag.GLITCHY, Flag.REMEASURED,
 })  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from pydantic import BaseModel
 
-from exafsd.contract.card import PINN_FILE, Card
+from exafsd.contract.card import Card
 from exafsd.contract.messages import Calibrated, Channel, Shell, Value
 from exafsd.contract.recipe import Recipe
 from exafsd.contract.s02 import S02
@@ -82,7 +82,7 @@ def _carried(known: S02, card: Card, channel: Channel, recipe_hash: str) -> Cali
     """S0² as it holds for a spectrum: less surely, unless it was read from a foil just so."""
     foil, std = known.foil, known.std
     own = foil is not None and (foil.model_sha256, foil.channel, foil.recipe_sha256) == (
-        card.sha256[PINN_FILE],
+        card.model_sha256,
         channel,
         recipe_hash,
     )

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from exafsd.contract.card import Card, LimitTable, PoorFit
+from exafsd.contract.card import Card, FitReading, LimitTable, PoorFit
 from exafsd.contract.grid import K_GRID
 from exafsd.contract.vocabulary import Flag
 from exafsd.inference.near_edge import Comparison
@@ -38,6 +38,59 @@ class Judgement:
     flags: tuple[Flag, ...] = ()
 
 
+class CrystalLimits:
+    """What a fit about a crystal may come to."""
+
+    def __init__(self, card: Card, limits: FitReading) -> None:
+        self._card, self._limits = card, limits
+        places = {(p.shell, p.name): i for i, p in enumerate(card.parameters)}
+        self._r, self._n = places[1, "r"], places[1, "n_s02"]
+        self._e0 = places[None, "e0_shift"]
+        self._judged = {(None, "e0_shift"), *((1, name) for name in ("r", "n_s02", "sigma2"))}
+
+    def distrust(self, prediction: Prediction) -> str | None:
+        """Why a fit must not be believed."""
+        name, limits = self._card.name, self._limits
+        off, ratio = self._off(prediction), self._ratio(prediction)
+        if off > limits.r_withheld:
+            return f"R is {off:.2f} angstrom from that of {name}'s crystal: another material"
+        if not limits.n_withheld[0] <= ratio <= limits.n_withheld[1]:
+            return (
+                f"N S0^2 is {ratio:.2f} of the crystal's N, which is not likely of {name}"
+                f" ({limits.n_withheld[0]:g} to {limits.n_withheld[1]:g})"
+            )
+        for parameter in self._card.parameters:
+            judged = (parameter.shell, parameter.name) in self._judged
+            if judged and parameter.id in prediction.bound:
+                return f"the fit of {name} ended on the bound of {parameter.id}: another material?"
+        return None
+
+    def flags(self, prediction: Prediction) -> list[Flag]:
+        """What is unusual about a fit that is believed."""
+        limits, flags = self._limits, list[Flag]()
+        ratio, usual = self._ratio(prediction), limits.n_flagged
+        e0 = abs(float(prediction.theta[self._e0]) - limits.e0_prior[0])
+        if (
+            self._off(prediction) > limits.r_flagged
+            or not usual[0] <= ratio <= usual[1]
+            or (self._card.edge_position is None and e0 > limits.e0_flagged)
+        ):
+            flags.append(Flag.OFF_CRYSTAL)
+        if prediction.ood > limits.misfit_flagged:
+            flags.append(Flag.POOR_FIT)
+        return flags
+
+    def _off(self, prediction: Prediction) -> float:
+        """R of the nearest shell less the crystal's, angstrom."""
+        crystal = self._card.parameters[self._r].r_eff or 0.0
+        return abs(float(prediction.theta[self._r]) - crystal)
+
+    def _ratio(self, prediction: Prediction) -> float:
+        """N S0^2 over the crystal's N."""
+        crystal = self._card.parameters[self._n].degeneracy or 1.0
+        return float(prediction.theta[self._n]) / crystal
+
+
 class Judge:
     """Judges spectra and their readings by the card of one model."""
 
@@ -49,6 +102,7 @@ class Judge:
         names = [parameter.name for parameter in card.parameters]
         single = len(card.structures) == 1 and "e0_shift" in names
         self._e0 = names.index("e0_shift") if single else None
+        self._crystal = CrystalLimits(card, card.reading) if card.reading is not None else None
 
     def e0_shift(self, spectrum: ReducedSpectrum) -> float | None:
         """Where the material has its zero of energy, eV from a spectrum's E0; None if unknown."""
@@ -86,6 +140,8 @@ class Judge:
     def distrust(self, spectrum: ReducedSpectrum, prediction: Prediction) -> str | None:
         """Why the parameters are withheld; None if they may be believed."""
         if not (np.isfinite(prediction.theta).all() and np.isfinite(prediction.theta_cov).all()):
+            if self._crystal is not None:
+                return f"no fit of {self._card.name} has converged: another material?"
             return "the network's answer is not finite"
         limit = self._card.thresholds.ood
         if not prediction.ood <= limit:
@@ -93,6 +149,10 @@ class Judge:
                 f"out of the model's domain: the spectrum does not fit {self._card.name}"
                 f" (score {prediction.ood:.3g}, limit {limit:.3g})"
             )
+        if self._crystal is not None:
+            reason = self._crystal.distrust(prediction)
+            if reason is not None:
+                return reason
         off, sure = self._e0_off(spectrum, prediction)
         if off > max(E0_WITHHELD, 2 * sure):
             return (
@@ -131,6 +191,8 @@ class Judge:
         off, sure = self._e0_off(spectrum, prediction) if prediction else (0.0, 0.0)
         if believed and off > max(E0_FLAGGED, sure):
             flags.append(Flag.E0_OFF)
+        if believed and prediction is not None and self._crystal is not None:
+            flags += self._crystal.flags(prediction)
         noise, end = spectrum.epsilon_k, spectrum.k_data[1]
         if noisy_end is not None:
             end, r_factor = noisy_end, None  # the R-factor is that of all the data

@@ -4,7 +4,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from exafsd.contract.card import CARD_SCHEMA, Card
+from exafsd.contract.card import Card
 from exafsd.contract.grid import K_SIZE
 from exafsd.spectra import Prediction
 
@@ -45,9 +45,9 @@ def checked_session(
     """
     made = session(graph)
     told = made.get_modelmeta().custom_metadata_map
-    if told.get("card_schema") != CARD_SCHEMA or told.get("bundle") != card.name:
+    if told.get("card_schema") != card.schema_ or told.get("bundle") != card.name:
         said = f"{told.get('bundle')!r} of {told.get('card_schema')!r}"
-        raise ValueError(f"the graph says it is {said}, its card {card.name!r} of {CARD_SCHEMA!r}")
+        raise ValueError(f"the graph says it is {said}, its card {card.name!r} of {card.schema_!r}")
     names = {output.name: output.shape for output in made.get_outputs()}
     missing = [name for name in outputs if name not in names]
     if missing:

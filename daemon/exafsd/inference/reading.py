@@ -14,8 +14,9 @@ from exafsd.contract.messages import Candidate
 from exafsd.contract.recipe import FitWindow, Recipe
 from exafsd.contract.vocabulary import DOUBTS, Flag
 from exafsd.inference import candidates
+from exafsd.inference.crystal_fit import CrystalFit
 from exafsd.inference.judgement import AMBIGUOUS, Judge, Judgement, noise_begins, usual_signal
-from exafsd.inference.predictor import Rows
+from exafsd.inference.predictor import Predictor, Rows
 from exafsd.inference.readout import Readout
 from exafsd.inference.refinement.polish import Polished, Polisher
 from exafsd.inference.refinement.refiner import Refiner
@@ -39,12 +40,14 @@ UNSURE = DOUBTS | {Flag.PARTIAL, Flag.GAP}
 
 @dataclass(frozen=True)
 class Model:
-    """A bundle at work; `fit` is the window of all its phases.
+    """A bundle at work; `fit` is the window of all its phases, or of its fit.
 
-    `refiner` is None for an older bundle, whose polish is the fit of the nearest shells alone.
+    `refiner` is None for an older bundle, whose polish is the fit of the nearest shells alone, and
+    where `fitter` reads by a fit of its own, since there is no network.
     """
 
     bundle: Bundle
+    fitter: CrystalFit | None
     polisher: Polisher
     refiner: Refiner | None
     readout: Readout
@@ -56,11 +59,14 @@ class Model:
         """Put a bundle to work."""
         card = bundle.card
         polisher = Polisher(card, bundle.equation, fit_weight)
-        refiner = None
-        if bundle.waves is not None and Variables.of(card) is not None:
-            refiner = Refiner(card, bundle.waves, fit_weight)
+        refiner = fitter = None
         window = candidates.common_window(card.fit)
-        return cls(bundle, polisher, refiner, Readout(card), Judge(card), window)
+        if bundle.predictor is None and bundle.waves is not None:
+            fitter = CrystalFit(card, bundle.waves, bundle.equation, fit_weight)
+            window = fitter.window
+        elif bundle.waves is not None and Variables.of(card) is not None:
+            refiner = Refiner(card, bundle.waves, fit_weight)
+        return cls(bundle, fitter, polisher, refiner, Readout(card), Judge(card), window)
 
 
 @dataclass(frozen=True)
@@ -166,6 +172,36 @@ def recipes_of(settings: Reduction, card: Recipe) -> tuple[Recipe, Recipe]:
     return shown_by, shown_by if read_by == shown_by else read_by
 
 
+def read_each(unread: Sequence[Sequence[Reading]]) -> list[list[Reading]]:
+    """Let models read spectra; (spectra, models), in order.
+
+    Fits take ten times a network's time, so they are made only of spectra about which no network
+    is sure. Those that are not made come back unread.
+    """
+    every = [list(spectrum) for spectrum in unread]
+
+    def read_at(places: Sequence[tuple[int, int]]) -> None:
+        done = read([every[i][j] for i, j in places])
+        for (i, j), one in zip(places, done, strict=True):
+            every[i][j] = one
+
+    places = [(i, j) for i, spectrum in enumerate(every) for j in range(len(spectrum))]
+    fits = [(i, j) for i, j in places if _by_fit(every[i][j])]
+    read_at([place for place in places if place not in set(fits)] if fits else places)
+    sure = {i for i in {i for i, _ in fits} if any(map(_is_sure, every[i]))}
+    read_at([(i, j) for i, j in fits if i not in sure])
+    return every
+
+
+def _by_fit(one: Reading) -> bool:
+    return one.reader.model is not None and one.reader.model.fitter is not None
+
+
+def _is_sure(one: Reading) -> bool:
+    """Whether a model has read a spectrum, and nothing speaks against it."""
+    return one.prediction is not None and one.reason is None and not DOUBTS & {*_judged(one).flags}
+
+
 def read(unread: Sequence[Reading]) -> list[Reading]:
     """Let models read their spectra, those of one model and data range together; in order.
 
@@ -190,10 +226,18 @@ def _unfit(unread: Reading) -> str | None:
 def _read(model: Model, group: Sequence[Reading]) -> Iterable[Reading]:
     bundle, k_end = model.bundle, group[0].read.k_data[1]
     chi = np.stack([one.read.chi for one in group])
-    rows, mask = rows_to_grid(chi, bundle.card.k_grid.k_min, k_end)
-    predictions = bundle.predictor.predict(rows, np.broadcast_to(mask, rows.shape))
-    noisy_ends = _read_before_noise(bundle, predictions, rows, mask)
     data, _ = rows_to_grid(chi, 0.0, k_end)
+    noisy_ends: dict[int, float] = {}
+    if bundle.predictor is not None:
+        rows, mask = rows_to_grid(chi, bundle.card.k_grid.k_min, k_end)
+        predictions = bundle.predictor.predict(rows, np.broadcast_to(mask, rows.shape))
+        noisy_ends = _read_before_noise(bundle, bundle.predictor, predictions, rows, mask)
+    elif model.fitter is not None:
+        zeros = [model.judge.e0_shift(one.read) for one in group]
+        noise = [one.read.epsilon_k for one in group]
+        predictions = model.fitter(data, k_end, noise, zeros)
+    else:
+        return
     exafs = np.stack([p.chi_k2_exafs for p in predictions])
     own = misfit(data, exafs, fit_window(model.fit, k_end), k_end)
     shared, window = own, group[0].reader.compared_in
@@ -217,7 +261,11 @@ def _read(model: Model, group: Sequence[Reading]) -> Iterable[Reading]:
 
 
 def _read_before_noise(
-    bundle: Bundle, predictions: list[Prediction], rows: Rows, mask: Rows
+    bundle: Bundle,
+    predictor: Predictor,
+    predictions: list[Prediction],
+    rows: Rows,
+    mask: Rows,
 ) -> dict[int, float]:
     """Read spectra that do not fit once more, without an end that is mostly noise.
 
@@ -241,7 +289,7 @@ def _read_before_noise(
     if not again:
         return {}
     cut = np.stack([mask * (end + K_STEP / 2 >= K_GRID) for _, end in again]).astype(np.float32)
-    shorter = bundle.predictor.predict(rows[[i for i, _ in again]] * cut, cut)
+    shorter = predictor.predict(rows[[i for i, _ in again]] * cut, cut)
     noisy_ends: dict[int, float] = {}
     for (i, end), prediction in zip(again, shorter, strict=True):
         if prediction.ood <= limit:

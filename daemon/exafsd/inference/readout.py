@@ -119,7 +119,9 @@ def _of_shells(card: Card, shells: list[dict[str, Any]]) -> list[_Linear]:
         else:
             made.append(_Linear(owner, "r", {known[phase, None, "expansion"].id: r_eff}, r_eff))
         own = {name: known.get((phase, number, name)) for name in ("sigma2", "c3")}
-        made += [_Linear(owner, name, {p.id: 1.0}) for name, p in own.items() if p is not None]
+        made += [
+            _Linear(owner, name, {p.id: 1.0}, p.split) for name, p in own.items() if p is not None
+        ]
     return made
 
 

@@ -32,7 +32,8 @@ class Bundle:
 
     folder: Path
     card: Card
-    predictor: Predictor
+    #: None where there is no network: spectra are read by fitting
+    predictor: Predictor | None
     equation: Equation
     #: None in an older bundle
     waves: Waves | None = None
@@ -94,7 +95,7 @@ def load_bundle(folder: Path) -> Bundle:
     card, graphs = read_bundle(folder)
     name = PINN_FILE
     try:
-        predictor = Predictor(graphs[name], card)
+        predictor = Predictor(graphs[name], card) if name in graphs else None
         name = EQUATION_FILE
         equation = Equation(graphs[name], card)
         name = REFINEMENT_FILE

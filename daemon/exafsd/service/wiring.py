@@ -13,7 +13,7 @@ from exafsd.archive.journal import Journal
 from exafsd.archive.result_process import ResultProcess
 from exafsd.composition import references
 from exafsd.composition.composer import Composer
-from exafsd.contract.card import CARD_FILE, PINN_FILE, Card
+from exafsd.contract.card import CARD_FILE, Card
 from exafsd.contract.vocabulary import Problem
 from exafsd.documents.inbox import Inbox
 from exafsd.documents.proxy import ProxySource
@@ -126,7 +126,7 @@ def read_cards(settings: Settings) -> dict[str, bytes]:
             card = read_card(folder)
         except BundleError:  # the registry says why
             continue
-        cards[card.sha256[PINN_FILE]] = (folder / CARD_FILE).read_bytes()
+        cards[card.model_sha256] = (folder / CARD_FILE).read_bytes()
     return cards
 
 

@@ -106,12 +106,13 @@ def make_card(model: Model, folder: Path, hashes: dict[str, str]) -> Card:
             else None,
         ),
         refinement=refinement_of(par) if REFINEMENT_FILE in hashes else None,
-        software={"exafsd": __version__, "python": platform.python_version()} | _versions(),
+        software={"exafsd": __version__, "python": platform.python_version()} | versions(),
         sha256=hashes,
     )
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Versions of the packages that a model depends on."""
     # a machine that only trains may lack what exports
     found = {}
     for name in PACKAGES:

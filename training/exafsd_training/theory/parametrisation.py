@@ -140,6 +140,7 @@ def parametrise(
     table: PathTable,
     window: FitWindow | None = None,
     priors: Priors | None = None,
+    ligands_within: float = SHELL_RESOLUTION,
 ) -> Parametrisation:
     """Parameters and ties of one phase.
 
@@ -157,6 +158,8 @@ def parametrise(
         Of the fit; by default one about the nearest shell.
     priors
         What training draws from.
+    ligands_within
+        Of `exafsd_training.theory.shells.group_shells`.
 
     Raises
     ------
@@ -164,7 +167,7 @@ def parametrise(
         If the window does not hold the parameters of the shells in it, or not the nearest shell.
     """
     priors = priors or Priors()
-    shells = group_shells(table)
+    shells = group_shells(table, ligands_within)
     window = window or default_window(phase, shells[0].reff)
     if not in_window(shells[0].reff, window):
         raise ValueError(
@@ -211,6 +214,7 @@ def _parameters(
             id=f"{phase}/{shell.number}/{name}", name=name, unit=unit, bounds=bounds, prior=prior,
             phase=phase, shell=shell.number, scatterer=shell.scatterer,
             r_eff=round(shell.reff, 5), degeneracy=shell.degeneracy,
+            split=round(shell.split, 6) if name == "sigma2" else 0.0,
         )  # fmt: skip
 
     def distance(shell: Shell) -> Parameter:

@@ -27,14 +27,19 @@ class Shell:
     degeneracy: float
     #: indices of its single-scattering paths
     paths: tuple[int, ...]
+    #: variance of their distances, angstrom^2
+    split: float = 0.0
 
 
-def group_shells(table: PathTable) -> tuple[Shell, ...]:
+def group_shells(table: PathTable, ligands_within: float = SHELL_RESOLUTION) -> tuple[Shell, ...]:
     """Shells of single scattering.
 
-    Distances to one element that data cannot resolve are one shell. Where two elements are that
-    near each other, only the stronger scatterer makes a shell; the other's path stays among
-    those that are tied.
+    Distances to one element that data cannot resolve are one shell; those to another element than
+    the absorber may be told to be one if they are not farther apart than `ligands_within`,
+    angstrom: an uneven octahedron has one mean distance, and its unevenness is disorder.
+
+    Where two elements are that near each other, only the stronger scatterer makes a shell; the
+    other's path stays among those that are tied.
     """
     groups: list[list[int]] = []
     for index, path in enumerate(table.paths):
@@ -42,7 +47,9 @@ def group_shells(table: PathTable) -> tuple[Shell, ...]:
             continue
         for group in groups:
             first = table.paths[group[0]]
-            if first.atoms == path.atoms and path.reff - first.reff < SHELL_RESOLUTION:
+            alike = path.atoms[0] == path.atoms[1]
+            widest = SHELL_RESOLUTION if alike else ligands_within
+            if first.atoms == path.atoms and path.reff - first.reff < widest:
                 group.append(index)
                 break
         else:
@@ -65,9 +72,11 @@ def group_shells(table: PathTable) -> tuple[Shell, ...]:
 def _shell(table: PathTable, group: Sequence[int]) -> Shell:
     paths = [table.paths[i] for i in group]
     weights = [path.degeneracy for path in paths]
-    reff = float(np.average([path.reff for path in paths], weights=weights))
+    distances = np.array([path.reff for path in paths])
+    reff = float(np.average(distances, weights=weights))
+    split = float(np.average((distances - reff) ** 2, weights=weights))
     absorber, scatterer = paths[0].atoms
-    return Shell(0, absorber, scatterer, reff, float(sum(weights)), tuple(group))
+    return Shell(0, absorber, scatterer, reff, float(sum(weights)), tuple(group), split)
 
 
 def sigma2_ties(path: ScatteringPath, shells: Sequence[Shell]) -> Floats:

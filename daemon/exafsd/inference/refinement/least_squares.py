@@ -63,6 +63,7 @@ def minimize(
     bounds: tuple[Floats, Floats],
     total: Floats,
     freedom: float,
+    evaluations_max: int = MAX_EVALUATIONS,
 ) -> Minimum:
     """Least sum of squares inside bounds.
 
@@ -80,6 +81,8 @@ def minimize(
         (b,) sum of squares of the data, the scale for what is a good fit.
     freedom
         Independent points less variables, by which the misfit is divided for an error bar.
+    evaluations_max
+        Evaluations after which a fit has failed.
     """
     low, high = bounds
     x = start.copy()
@@ -110,7 +113,7 @@ def minimize(
         change = 2 * np.sum(gradient * step, axis=-1) + curved
         cost[last] = np.maximum(cost[last] + change[done], 0.0)
         rows, moved, scale = rows[~done], moved[~done], scale[~done]
-        if not rows.size or evaluations == MAX_EVALUATIONS:
+        if not rows.size or evaluations == evaluations_max:
             break
         evaluations += 1
         tried, slopes = evaluate(moved, rows)

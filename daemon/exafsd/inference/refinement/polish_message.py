@@ -39,7 +39,7 @@ def best_of(card: Card, polished: Polished) -> Literal["network", "polish"]:
     return "polish" if good and card.refinement_holds else "network"
 
 
-def _value(fit: Fit, id_: str, scale: float = 1.0) -> FitValue:
+def _value(fit: Fit, id_: str, scale: float = 1.0, offset: float = 0.0) -> FitValue:
     i = fit.ids.index(id_)
     bars = {
         name: abs(scale) * float(np.sqrt(cov[i, i]))
@@ -51,7 +51,7 @@ def _value(fit: Fit, id_: str, scale: float = 1.0) -> FitValue:
     if fit.bound[i]:
         bars = dict.fromkeys(bars, np.nan)  # it was held, so nothing is known of it
     return FitValue(
-        value=scale * float(fit.value[i]),
+        value=offset + scale * float(fit.value[i]),
         **{name: bar if np.isfinite(bar) else None for name, bar in bars.items()},
     )
 
@@ -82,7 +82,7 @@ def _shells(card: Card, fit: Fit) -> list[PolishShell]:
                 id=f"{sigma2.phase}/{number}",
                 n_s02=_value(fit, amplitude.id, ratio),
                 r=_value(fit, known[number, "r"].id),
-                sigma2=_value(fit, sigma2.id),
+                sigma2=_value(fit, sigma2.id, offset=sigma2.split),
                 c3=_value(fit, c3.id) if c3 is not None and c3.id in fit.ids else None,
             )
         )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from exafsd.contract.card import Card, Refinement
 from exafsd.contract.grid import K_STEP
+from exafsd.contract.recipe import FitWindow
 from exafsd.inference.refinement.least_squares import Minimum, minimize
 from exafsd.inference.refinement.polish import (
     OBJECTIVES,
@@ -83,11 +84,10 @@ class Refiner:
         position = card.edge_position
         self._e0_std = position.zero_std if position else VAGUE_E0
         self._like_feffit = ReferenceFit.of(card)
-        self._k: Floats = about.k_min + about.k_step * np.arange(about.size, dtype=np.float64)
         self._floor = about.theory.floor
 
         def prepared(k_end: float) -> Prepared:
-            return _prepared(weigh, card, about, self._k, k_end)
+            return prepare(weigh, self._window, about, k_end)
 
         self._prepared = lru_cache(maxsize=OBJECTIVES)(prepared)
 
@@ -342,8 +342,9 @@ class _About:
         return np.asarray(residual, np.float64), np.asarray(jacobian, np.float64)
 
 
-def _prepared(weigh: Weigh, card: Card, about: Refinement, k: Floats, k_end: float) -> Prepared:
-    window = card.fit[0]
+def prepare(weigh: Weigh, window: FitWindow, about: Refinement, k_end: float) -> Prepared:
+    """What is fitted in a window on data that end at `k_end`, 1/angstrom."""
+    k: Floats = about.k_min + about.k_step * np.arange(about.size, dtype=np.float64)
     goal = objective(weigh, window, k_end)
     rows = chi_rows(weigh, window, k_end)
     every = round(about.k_step / K_STEP)

@@ -1,0 +1,191 @@
+"""Reading a spectrum by fitting a crystal to it, where no network has been trained.
+
+The fit minimizes what Artemis users minimize, the unweighted misfit in R space, over as many
+shells as the model has, with what is likely beforehand of every variable. It begins at several E0
+and keeps the best end. FEFF's errors do not weigh the misfit, unlike in the refinement: from a
+crystal far off they would excuse any misfit. They widen the error bars instead.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exafsd.contract.card import Card
+from exafsd.contract.grid import K_GRID
+from exafsd.contract.recipe import FitWindow
+from exafsd.inference.refinement.least_squares import minimize
+from exafsd.inference.refinement.polish import OBJECTIVES, EquationLike, Weigh
+from exafsd.inference.refinement.refiner import (
+    CHI2_SCALE,
+    LEAST_NOISE,
+    UNKNOWN_NOISE,
+    WORTH,
+    Prepared,
+    WavesLike,
+    prepare,
+)
+from exafsd.inference.refinement.variables import Variables
+from exafsd.spectra import Floats, Prediction
+
+#: Evaluations after which a fit has failed: it begins far away.
+EVALUATIONS = 60
+#: Spectra that are fitted together, from all beginnings.
+TOGETHER = 16
+
+
+class CrystalFit:
+    """Fits spectra of one bundle without a network.
+
+    Parameters
+    ----------
+    card
+        Its card, with `reading` and `refinement`.
+    waves, equation
+        Its graphs, `exafsd.inference.predictor.Waves` and `Equation`.
+    weigh
+        Larch's k window, from the reduction: this package does without Larch.
+
+    Raises
+    ------
+    ValueError
+        If the card lacks what a fit needs.
+    """
+
+    def __init__(self, card: Card, waves: WavesLike, equation: EquationLike, weigh: Weigh) -> None:
+        about, reading, variables = card.refinement, card.reading, Variables.of(card)
+        if about is None or reading is None or variables is None:
+            raise ValueError(f"the card of {card.name} does not say how to fit its crystal")
+        self.variables, self._waves, self._equation = variables, waves, equation
+        self._reading = reading
+        self._position = card.edge_position
+        scale = [card.calibration.std_scale.get(id_, 1.0) for id_ in variables.ids]
+        self._scale: Floats = np.array(scale, dtype=np.float64)
+
+        def prepared(k_end: float) -> Prepared:
+            return prepare(weigh, reading.window, about, k_end)
+
+        self._prepared = lru_cache(maxsize=OBJECTIVES)(prepared)
+
+    @property
+    def window(self) -> FitWindow:
+        """Window of the fit."""
+        return self._reading.window
+
+    def __call__(
+        self,
+        chi_k2: NDArray[np.floating],
+        k_end: float,
+        epsilon_k: Sequence[float | None],
+        e0_shift: Sequence[float | None],
+    ) -> list[Prediction]:
+        """Fit spectra with one data end.
+
+        Parameters
+        ----------
+        chi_k2
+            (b, 401) k^2 chi(k) on the contract grid, 1/angstrom^2, not masked at low k.
+        k_end
+            End of the data, 1/angstrom.
+        epsilon_k
+            Noise of chi(k) of each.
+        e0_shift
+            Where the material's zero of energy is, eV from each spectrum's E0; None if unknown.
+
+        Returns
+        -------
+        predictions
+            Their score is the R-factor beyond what noise explains. Where no fit has converged,
+            they are not finite.
+        """
+        prepared = self._prepared(k_end)
+        fitted: list[Prediction] = []
+        for start in range(0, len(chi_k2), TOGETHER):
+            rows = slice(start, start + TOGETHER)
+            noise = [e if e and np.isfinite(e) else UNKNOWN_NOISE for e in epsilon_k[rows]]
+            fitted += self._fits(
+                prepared,
+                chi_k2[rows][:, prepared.goal.inside] @ prepared.goal.matrix.T,
+                np.maximum(noise, LEAST_NOISE),
+                [self._e0(shift) for shift in e0_shift[rows]],
+            )
+        return fitted
+
+    def _e0(self, shift: float | None) -> tuple[float, float]:
+        """Mean and standard deviation of E0, eV."""
+        if shift is None or self._position is None:
+            return self._reading.e0_prior
+        return shift, self._position.zero_std
+
+    def _fits(
+        self, prepared: Prepared, data: Floats, noise: Floats, e0: Sequence[tuple[float, float]]
+    ) -> list[Prediction]:
+        variables, starts = self.variables, np.array(self._reading.e0)
+        spectra, count = len(data), len(starts)
+        mean, std = (np.tile(x, (spectra, 1)) for x in (variables.mean, variables.std))
+        mean[:, variables.e0], std[:, variables.e0] = np.array(e0).T
+        power = np.mean(data**2, axis=1)
+        unit_noise = np.mean(np.diag(prepared.noise))
+        size = np.sqrt(self._reading.floor * power + noise**2 * unit_noise)
+        of = np.repeat(np.arange(spectra), count)
+
+        def evaluate(x: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
+            own = of[rows]
+            chi, slopes, _ = self._model(prepared, x)
+            rest = (chi - data[own]) / size[own, None]
+            held = np.eye(x.shape[1]) / std[own, :, None]
+            residual = np.concatenate([rest, (x - mean[own]) / std[own]], axis=1)
+            return residual, np.concatenate([slopes / size[own, None, None], held], axis=1)
+
+        start = mean[of]
+        start[:, variables.e0] = np.tile(starts, spectra)
+        start = np.clip(start, variables.low, variables.high)
+        end = minimize(
+            evaluate,
+            start,
+            evaluate(start, np.arange(len(start))),
+            (variables.low, variables.high),
+            np.full(len(start), CHI2_SCALE),
+            WORTH,
+            EVALUATIONS,
+        )
+        cost = np.where(end.converged & np.isfinite(end.cost), end.cost, np.inf)
+        chosen = np.argmin(cost.reshape(spectra, count), axis=1) + count * np.arange(spectra)
+        x, inverse = end.x[chosen], end.inverse()[chosen]
+        chi, slopes, waves = self._model(prepared, x)
+        misfit = np.sum((chi - data) ** 2, axis=1)
+        spread = prepared.theory(*waves)
+        likely = spread @ np.swapaxes(spread, 1, 2) + noise[:, None, None] ** 2 * prepared.noise
+        # what neither noise nor FEFF's usual errors explain may be in every direction
+        beyond = np.maximum(misfit / np.trace(likely, axis1=1, axis2=2), 1.0)
+        answer = inverse @ np.swapaxes(slopes, 1, 2) / size[:, None, None] ** 2
+        prior = inverse / std[:, None, :]
+        cov = answer @ (beyond[:, None, None] * likely) @ np.swapaxes(answer, 1, 2)
+        cov += prior @ np.swapaxes(prior, 1, 2)
+        theta, to_theta = variables.theta(x)
+        cov = to_theta @ cov @ np.swapaxes(to_theta, 1, 2) * np.outer(self._scale, self._scale)
+        expected = noise**2 * np.trace(prepared.noise)
+        r_factor = (misfit - expected) / np.sum(data**2, axis=1)
+        theta[~np.isfinite(cost[chosen])] = np.nan
+        shown = np.asarray(self._equation(np.nan_to_num(theta))[0], dtype=float) * K_GRID**2
+        return [
+            Prediction(
+                theta[i],
+                cov[i],
+                shown[i],
+                shown[i],
+                max(float(r_factor[i]), 0.0),
+                tuple(
+                    id_ for id_, on in zip(variables.ids, end.bound[chosen[i]], strict=True) if on
+                ),
+            )
+            for i in range(spectra)
+        ]
+
+    def _model(self, prepared: Prepared, x: Floats) -> tuple[Floats, Floats, tuple[Floats, Floats]]:
+        """What is fitted (b, l), its derivatives (b, l, n), and its waves, at variables (b, n)."""
+        theta, slopes = self.variables.theta(x)
+        real, imag, jacobian = (np.asarray(x, dtype=np.float64) for x in self._waves(theta))
+        matrix = prepared.matrix
+        return imag.sum(-1) @ matrix.T, (matrix @ jacobian) @ slopes, (real, imag)

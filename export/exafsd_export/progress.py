@@ -1,0 +1,60 @@
+"""``exafsd-export quick`` on a terminal."""
+
+import os
+import time
+import warnings
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+def quick_with_progress(
+    cif: list[Path],
+    amcsd: list[int],
+    site: int,
+    absorber: str,
+    edge: str,
+    name: str | None,
+    out: Path,
+    work: Path | None,
+) -> None:
+    """Make a bundle, and say what is being done and what has been made."""
+    # before TensorFlow is loaded, which else fills the terminal
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    began = time.monotonic()
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("loading TensorFlow", total=1.0)
+        from exafsd_export.quick import Material, make_quick
+        from exafsd_training.fitting.workflow import crystals
+        from exafsd_training.theory.structures import StructureError, StructureWarning, model_name
+
+        crystal = crystals(cif, amcsd, site)
+        name = name or model_name(crystal, absorber, edge)
+
+        def report(stage: str, share: float) -> None:
+            progress.update(task, description=stage, completed=share)
+
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("always", StructureWarning)
+            try:
+                card = make_quick(Material(crystal, absorber, edge, name), out, work, report)
+            except (StructureError, ValueError) as error:
+                progress.stop()
+                raise SystemExit(f"no bundle: {error}") from None
+    for warning in said:
+        if issubclass(warning.category, StructureWarning):
+            console.print(f"warning: {warning.message}", highlight=False)
+    for parameter in card.parameters:
+        if parameter.name == "sigma2":
+            typer.echo(
+                f"shell {parameter.shell}: {parameter.degeneracy:.3g} {parameter.scatterer}"
+                f" at {parameter.r_eff:.3f} angstrom"
+            )
+    size = sum(file.stat().st_size for file in out.iterdir() if file.is_file()) / 1e3
+    seconds = time.monotonic() - began
+    typer.echo(f"{out}: written, model {card.name}, {size:.0f} kB, {seconds:.0f} s")

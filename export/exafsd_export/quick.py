@@ -1,0 +1,291 @@
+"""A bundle from a crystal structure alone: spectra are read by fitting, without training.
+
+FEFF, paths, shells and priors as of a trained model, the graphs of its equation, and a card that
+says how to fit. Error bars are calibrated on simulated spectra of the same crystal, fitted by what
+the daemon runs.
+"""
+
+import platform
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from exafsd._version import __version__
+from exafsd.contract import (
+    CARD_FILE,
+    EQUATION_FILE,
+    K_GRID,
+    REFINEMENT_FILE,
+    Card,
+    Recipe,
+    file_sha256,
+)
+from exafsd.contract.card import (
+    FIT_SCHEMA,
+    Calibration,
+    FitReading,
+    KGrid,
+    Prior,
+    Structure,
+    Thresholds,
+)
+from exafsd.contract.recipe import FitWindow
+from exafsd.inference.crystal_fit import CrystalFit
+from exafsd.inference.registry import load_bundle
+from exafsd.reduction.transform import fit_weight
+from exafsd_export.bundle import parameter_batches
+from exafsd_export.convert import convert, equation_function, refinement_function
+from exafsd_export.prove import prove
+from exafsd_training.fitting.calibrate import Z90
+from exafsd_training.fitting.card import versions
+from exafsd_training.simulation.refinement import RefinementGraph, refinement_of
+from exafsd_training.simulation.simulate import K_MIN, path_sums, sample
+from exafsd_training.theory.equation import Equation
+from exafsd_training.theory.parametrisation import Parametrisation, default_window, parametrise
+from exafsd_training.theory.paths import PathTable, read_paths
+from exafsd_training.theory.shells import group_shells
+from exafsd_training.theory.structures import Crystal, run_feff
+
+#: Ligands at distances within this are one shell, angstrom: an octahedron of hematite has three
+#: oxygens at 1.95 and three at 2.12, and nobody's data say more than their mean and its spread.
+LIGANDS_WITHIN = 0.3
+#: The farthest end of a fit window in R, angstrom, and how far beyond the last shell it is. FEFF's
+#: phases are less and less right for farther shells.
+WIDEST, BEYOND_SHELL = 5.5, 0.2
+#: Farthest paths of simulated spectra, angstrom.
+REFF_MAX = 7.0
+#: Where fits begin, and what E0 is likely to be, eV, from Larch's E0: in 20 materials of the XAS
+#: Data Library it is 0 to 9 but for white lines (As2O3, chromates: to 15).
+E0_STARTS, E0_PRIOR = (-8.0, -1.0, 6.0, 13.0), (4.5, 4.5)
+#: Share of the signal that is taken for misfit. Larger by far than FEFF's error of a first shell
+#: in a metal (0.001), smaller than that of a fourth shell in an oxide.
+FLOOR = 0.02
+#: Largest R-factor that is not noise: a wrong structure has 0.1 and more in a window of several
+#: shells (of 28 structures on the spectra of their edges in the XAS Data Library).
+MISFIT, MISFIT_FLAGGED = 0.1, 0.05
+#: R off the crystal's, angstrom, and N S0^2 over N: flagged, and withheld.
+R_OFF, N_RATIO = (0.03, 0.1), ((0.65, 1.2), (0.6, 1.4))
+E0_FLAGGED = 8.5
+#: Shortest data, 1/angstrom.
+K_MAX_MIN = 6.0
+#: Simulated spectra that error bars are calibrated on, their noise of chi(k), and their ends.
+SPECTRA, NOISE, K_END = 400, (1e-4, 2e-3), (10.0, 16.0)
+#: Error bars are never made smaller than a fit says.
+LEAST_SCALE = 1.0
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a bundle is made for."""
+
+    crystal: Crystal
+    absorber: str
+    edge: str
+    name: str
+
+
+def make_quick(
+    material: Material,
+    out: Path,
+    work: Path | None = None,
+    report: Callable[[str, float], None] = lambda stage, share: None,
+) -> Card:
+    """Make a bundle that is read by fitting.
+
+    Parameters
+    ----------
+    material
+        Crystal, edge and name.
+    out
+        Bundle folder; only touched when everything has been proven.
+    work
+        Folder for the run of FEFF, which is found again there; by default a temporary one.
+    report
+        Called with what is being done and the share that is done.
+
+    Raises
+    ------
+    exafsd_training.theory.structures.StructureError
+        If FEFF cannot be run on the structure.
+    exafsd_export.prove.NotEqualError
+        If ONNX and TensorFlow disagree.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        report("FEFF", 0.0)
+        folder = run_feff(
+            material.crystal, material.absorber, material.edge, work or Path(temporary)
+        )
+        table = read_paths(folder).within(REFF_MAX)
+        report("graphs", 0.3)
+        par = parametrisation(material.crystal, table)
+        window = fit_window(par)
+        wide = replace(par, window=window)
+        made = Path(temporary, material.name)
+        made.mkdir()
+        _write_graphs(made, material.name, wide, report)
+        card = _card(material, par, wide, made, {})
+        _write(card, made)
+        report("calibrating", 0.8)
+        scale, coverage = calibrate(made, wide, table)
+        card = _card(material, par, wide, made, scale, coverage)
+        _write(card, made)
+        load_bundle(made)
+        out.mkdir(parents=True, exist_ok=True)
+        # the card last: a daemon that watches the folder takes up what is complete
+        for name in (EQUATION_FILE, REFINEMENT_FILE, CARD_FILE):
+            temporary_file = out / f".{name}"
+            temporary_file.write_bytes((made / name).read_bytes())
+            temporary_file.replace(out / name)
+    report("done", 1.0)
+    return card
+
+
+def parametrisation(crystal: Crystal, table: PathTable) -> Parametrisation:
+    """Parameters of a crystal, with E0 as it is likely about Larch's."""
+    phase = crystal.formula.replace(" ", "")
+    shells = group_shells(table, LIGANDS_WITHIN)
+    window = default_window(phase, shells[0].reff)
+    par = parametrise(phase, table, window, ligands_within=LIGANDS_WITHIN)
+    prior = Prior(kind="normal", mean=E0_PRIOR[0], std=E0_PRIOR[1])
+    parameters = tuple(
+        p.model_copy(update={"prior": prior}) if p.name == "e0_shift" else p for p in par.parameters
+    )
+    return replace(par, parameters=parameters)
+
+
+def fit_window(par: Parametrisation) -> FitWindow:
+    """Window of the fit: that of the nearest shell, to behind the last that is near enough."""
+    low, high = par.window.r
+    end = min(par.shells[-1].reff + BEYOND_SHELL, WIDEST)
+    return par.window.model_copy(update={"r": (low, max(high, round(end, 1)))})
+
+
+def _write_graphs(
+    folder: Path, name: str, par: Parametrisation, report: Callable[[str, float], None]
+) -> None:
+    functions = {
+        EQUATION_FILE: equation_function(Equation(par)),
+        REFINEMENT_FILE: refinement_function(RefinementGraph(par)),
+    }
+    with ThreadPoolExecutor(len(functions)) as pool:
+        graphs = dict(
+            zip(functions, pool.map(lambda pair: convert(*pair), functions.values()), strict=True)
+        )
+    report("proving", 0.7)
+    for file, graph in graphs.items():
+        prove(graph, functions[file][1], parameter_batches(par))
+        for key, value in {"card_schema": FIT_SCHEMA, "bundle": name}.items():
+            graph.metadata_props.add(key=key, value=value)
+        onnx.save(graph, folder / file)
+
+
+def _write(card: Card, folder: Path) -> None:
+    (folder / CARD_FILE).write_text(card.model_dump_json(by_alias=True, indent=1) + "\n")
+
+
+def calibrate(
+    bundle: Path, par: Parametrisation, table: PathTable
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Factors of error bars by parameter id, and how often 90 % intervals hold with them.
+
+    Simulated spectra have FEFF's errors of training and white noise; half of them set the factors,
+    the other half is counted.
+
+    Parameters
+    ----------
+    bundle
+        Its folder.
+    par
+        Its parameters.
+    table
+        Paths of the simulated spectra.
+    """
+    loaded = load_bundle(bundle)
+    assert loaded.waves is not None  # a card without a network is refused without this graph
+    fit = CrystalFit(loaded.card, loaded.waves, loaded.equation, fit_weight)
+    rng = np.random.default_rng(6)
+    draw = sample(rng, SPECTRA, par, table)
+    e0 = np.clip(rng.normal(*E0_PRIOR, SPECTRA), *par.bounds[par.index("e0_shift")])
+    draw = draw.with_e0(e0, par.index("e0_shift"))
+    chi, _ = path_sums(draw, table, e0)
+    noise = np.exp(rng.uniform(*np.log(NOISE), SPECTRA))
+    ends = np.round(rng.uniform(*K_END, SPECTRA))
+    chi_k2 = (chi + noise[:, None] * rng.normal(size=chi.shape)) * K_GRID**2
+    off = np.full((SPECTRA, len(par.parameters)), np.nan)
+    for end in np.unique(ends):
+        rows = np.flatnonzero(ends == end)
+        data = np.where(end + 1e-6 >= K_GRID, chi_k2[rows], 0.0)
+        readings = fit(data, float(end), noise[rows].tolist(), [None] * len(rows))
+        for row, one in zip(rows, readings, strict=True):
+            if one.ood <= MISFIT and not one.bound:
+                std = np.sqrt(np.diag(one.theta_cov))
+                off[row] = np.abs(one.theta - draw.theta[row]) / std
+    scale: dict[str, float] = {}
+    coverage: dict[str, float] = {}
+    for parameter, column in zip(par.parameters, off.T, strict=True):
+        setting, judging = (part[np.isfinite(part)] for part in (column[::2], column[1::2]))
+        factor = max(float(np.quantile(setting, 0.9)) / Z90, LEAST_SCALE) if len(setting) else 1.0
+        scale[parameter.id] = round(factor, 3)
+        if len(judging):
+            coverage[parameter.id] = round(float(np.mean(judging <= factor * Z90)), 3)
+    return scale, coverage
+
+
+def _card(
+    material: Material,
+    par: Parametrisation,
+    wide: Parametrisation,
+    folder: Path,
+    scale: dict[str, float],
+    coverage: dict[str, float] | None = None,
+) -> Card:
+    crystal = material.crystal
+    return Card(
+        schema=FIT_SCHEMA,
+        name=material.name,
+        description=f"{material.absorber} {material.edge} edge, {par.phase}"
+        f" ({crystal.space_group}), read by fitting its crystal: first {len(par.shells)} shells with"
+        f" multiple scattering to {par.table.reff.max():.2f} angstrom",
+        absorber=material.absorber,
+        edge=material.edge,
+        structures=[
+            Structure(
+                phase=par.phase,
+                formula=crystal.formula,
+                source=crystal.source,
+                cif_sha256=crystal.cif_sha256,
+                absorber_site=crystal.absorber_site,
+                space_group=crystal.space_group,
+            )
+        ],
+        k_grid=KGrid(k_min=K_MIN, k_max_trained=(K_MAX_MIN, 20.0)),
+        recipe=Recipe(),
+        fit=[par.window],
+        parameters=list(par.parameters),
+        ties=par.in_words(),
+        accuracy=[],
+        calibration=Calibration(
+            std_scale=scale, coverage_90=coverage or {}, validation_spectra=SPECTRA // 2
+        ),
+        thresholds=Thresholds(ood=MISFIT, ood_false_alarms=0.0, k_max_min=K_MAX_MIN),
+        refinement=refinement_of(wide),
+        reading=FitReading(
+            window=wide.window,
+            e0=E0_STARTS,
+            e0_prior=E0_PRIOR,
+            floor=FLOOR,
+            misfit_flagged=MISFIT_FLAGGED,
+            r_flagged=R_OFF[0],
+            r_withheld=R_OFF[1],
+            n_flagged=N_RATIO[0],
+            n_withheld=N_RATIO[1],
+            e0_flagged=E0_FLAGGED,
+        ),
+        software={"exafsd": __version__, "python": platform.python_version()} | versions(),
+        sha256={name: file_sha256(folder / name) for name in (EQUATION_FILE, REFINEMENT_FILE)},
+    )
