@@ -270,7 +270,10 @@ class FitReading(_Frozen):
     The limits are about the crystal, since a wrong structure may fit as well as the right one.
     """
 
-    window: FitWindow = Field(description="of the fit: as many shells as the model has")
+    window: FitWindow = Field(description="with as many shells as the model has")
+    whole_weight: float = Field(
+        gt=0, description="of the squares in it, beside those in the nearest shell's window, `fit`"
+    )
     e0: tuple[float, ...] = Field(min_length=1, description="where the fits begin, eV")
     e0_prior: tuple[float, float] = Field(
         description="mean and standard deviation of E0 where no near edge is known, eV"

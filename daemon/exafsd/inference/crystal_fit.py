@@ -1,9 +1,9 @@
 """Reading a spectrum by fitting a crystal to it, where no network has been trained.
 
-The fit minimizes what Artemis users minimize, the unweighted misfit in R space, over as many
-shells as the model has, with what is likely beforehand of every variable. It begins at several E0
-and keeps the best end. FEFF's errors do not weigh the misfit, unlike in the refinement: from a
-crystal far off they would excuse any misfit. They widen the error bars instead.
+The fit minimizes the misfit in R space, in the window of the nearest shell and, with less weight,
+in one of all shells of the model, beside what is likely beforehand of every variable. It begins at
+several E0 and keeps the best end. FEFF's errors do not weigh the misfit, unlike in the refinement:
+from a crystal far off they would excuse any misfit. They widen the error bars instead.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from exafsd.contract.card import Card
 from exafsd.contract.grid import K_GRID
 from exafsd.contract.recipe import FitWindow
-from exafsd.inference.refinement.least_squares import minimize
-from exafsd.inference.refinement.polish import OBJECTIVES, EquationLike, Weigh
+from exafsd.inference.refinement.least_squares import Minimum, minimize
+from exafsd.inference.refinement.polish import OBJECTIVES, EquationLike, Objective, Weigh
 from exafsd.inference.refinement.refiner import (
     CHI2_SCALE,
     LEAST_NOISE,
@@ -29,8 +29,10 @@ from exafsd.inference.refinement.refiner import (
 from exafsd.inference.refinement.variables import Variables
 from exafsd.spectra import Floats, Prediction
 
-#: Evaluations after which a fit has failed: it begins far away.
-EVALUATIONS = 60
+#: What is fitted with one data end: both windows together, and each alone.
+Windows = tuple[Prepared, Prepared, Prepared]
+#: Evaluations from every beginning, of which the best goes on, and after which that has failed.
+FIRST, EVALUATIONS = 3, 40
 #: Spectra that are fitted together, from all beginnings.
 TOGETHER = 16
 
@@ -63,8 +65,10 @@ class CrystalFit:
         scale = [card.calibration.std_scale.get(id_, 1.0) for id_ in variables.ids]
         self._scale: Floats = np.array(scale, dtype=np.float64)
 
-        def prepared(k_end: float) -> Prepared:
-            return prepare(weigh, reading.window, about, k_end)
+        def prepared(k_end: float) -> Windows:
+            near = prepare(weigh, card.fit[0], about, k_end)
+            whole = prepare(weigh, reading.window, about, k_end)
+            return stacked(near, whole, reading.whole_weight), near, whole
 
         self._prepared = lru_cache(maxsize=OBJECTIVES)(prepared)
 
@@ -99,14 +103,15 @@ class CrystalFit:
             Their score is the R-factor beyond what noise explains. Where no fit has converged,
             they are not finite.
         """
-        prepared = self._prepared(k_end)
+        windows = self._prepared(k_end)
+        inside = windows[0].goal.inside
         fitted: list[Prediction] = []
         for start in range(0, len(chi_k2), TOGETHER):
             rows = slice(start, start + TOGETHER)
             noise = [e if e and np.isfinite(e) else UNKNOWN_NOISE for e in epsilon_k[rows]]
             fitted += self._fits(
-                prepared,
-                chi_k2[rows][:, prepared.goal.inside] @ prepared.goal.matrix.T,
+                windows,
+                np.asarray(chi_k2[rows][:, inside], dtype=np.float64),
                 np.maximum(noise, LEAST_NOISE),
                 [self._e0(shift) for shift in e0_shift[rows]],
             )
@@ -119,40 +124,43 @@ class CrystalFit:
         return shift, self._position.zero_std
 
     def _fits(
-        self, prepared: Prepared, data: Floats, noise: Floats, e0: Sequence[tuple[float, float]]
+        self, windows: Windows, chi_k2: Floats, noise: Floats, e0: Sequence[tuple[float, float]]
     ) -> list[Prediction]:
+        """Fits of spectra (b, m) at the points of the windows, which share one range in k."""
+        prepared, near, whole = windows
+        data = chi_k2 @ prepared.goal.matrix.T
         variables, starts = self.variables, np.array(self._reading.e0)
         spectra, count = len(data), len(starts)
         mean, std = (np.tile(x, (spectra, 1)) for x in (variables.mean, variables.std))
         mean[:, variables.e0], std[:, variables.e0] = np.array(e0).T
-        power = np.mean(data**2, axis=1)
-        unit_noise = np.mean(np.diag(prepared.noise))
-        size = np.sqrt(self._reading.floor * power + noise**2 * unit_noise)
+        power = np.mean((chi_k2 @ near.goal.matrix.T) ** 2, axis=1)
+        size = np.sqrt(self._reading.floor * power + noise**2 * np.mean(np.diag(near.noise)))
+
+        def fitted(start: Floats, of: NDArray[np.intp], evaluations: int) -> Minimum:
+            """Where fits of the spectra `of` end that begin at `start`."""
+
+            def evaluate(x: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
+                own = of[rows]
+                chi, slopes, _ = self._model(prepared, x)
+                rest = (chi - data[own]) / size[own, None]
+                held = np.eye(x.shape[1]) / std[own, :, None]
+                residual = np.concatenate([rest, (x - mean[own]) / std[own]], axis=1)
+                return residual, np.concatenate([slopes / size[own, None, None], held], axis=1)
+
+            start = np.clip(start, variables.low, variables.high)
+            begin = evaluate(start, np.arange(len(start)))
+            total = np.full(len(start), CHI2_SCALE)
+            bounds = variables.low, variables.high
+            return minimize(evaluate, start, begin, bounds, total, WORTH, evaluations)
+
         of = np.repeat(np.arange(spectra), count)
-
-        def evaluate(x: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
-            own = of[rows]
-            chi, slopes, _ = self._model(prepared, x)
-            rest = (chi - data[own]) / size[own, None]
-            held = np.eye(x.shape[1]) / std[own, :, None]
-            residual = np.concatenate([rest, (x - mean[own]) / std[own]], axis=1)
-            return residual, np.concatenate([slopes / size[own, None, None], held], axis=1)
-
         start = mean[of]
         start[:, variables.e0] = np.tile(starts, spectra)
-        start = np.clip(start, variables.low, variables.high)
-        end = minimize(
-            evaluate,
-            start,
-            evaluate(start, np.arange(len(start))),
-            (variables.low, variables.high),
-            np.full(len(start), CHI2_SCALE),
-            WORTH,
-            EVALUATIONS,
-        )
-        cost = np.where(end.converged & np.isfinite(end.cost), end.cost, np.inf)
-        chosen = np.argmin(cost.reshape(spectra, count), axis=1) + count * np.arange(spectra)
-        x, inverse = end.x[chosen], end.inverse()[chosen]
+        first = fitted(start, of, FIRST)
+        cost = np.where(np.isfinite(first.cost), first.cost, np.inf).reshape(spectra, count)
+        best = np.argmin(cost, axis=1) + count * np.arange(spectra)
+        end = fitted(first.x[best], np.arange(spectra), EVALUATIONS)
+        x, inverse = end.x, end.inverse()
         chi, slopes, waves = self._model(prepared, x)
         misfit = np.sum((chi - data) ** 2, axis=1)
         spread = prepared.theory(*waves)
@@ -165,9 +173,10 @@ class CrystalFit:
         cov += prior @ np.swapaxes(prior, 1, 2)
         theta, to_theta = variables.theta(x)
         cov = to_theta @ cov @ np.swapaxes(to_theta, 1, 2) * np.outer(self._scale, self._scale)
-        expected = noise**2 * np.trace(prepared.noise)
-        r_factor = (misfit - expected) / np.sum(data**2, axis=1)
-        theta[~np.isfinite(cost[chosen])] = np.nan
+        seen = chi_k2 @ whole.goal.matrix.T
+        rest = np.sum((waves[1].sum(-1) @ whole.matrix.T - seen) ** 2, axis=1)
+        r_factor = (rest - noise**2 * np.trace(whole.noise)) / np.sum(seen**2, axis=1)
+        theta[~(end.converged & np.isfinite(end.cost))] = np.nan
         shown = np.asarray(self._equation(np.nan_to_num(theta))[0], dtype=float) * K_GRID**2
         return [
             Prediction(
@@ -176,9 +185,7 @@ class CrystalFit:
                 shown[i],
                 shown[i],
                 max(float(r_factor[i]), 0.0),
-                tuple(
-                    id_ for id_, on in zip(variables.ids, end.bound[chosen[i]], strict=True) if on
-                ),
+                tuple(id_ for id_, on in zip(variables.ids, end.bound[i], strict=True) if on),
             )
             for i in range(spectra)
         ]
@@ -189,3 +196,24 @@ class CrystalFit:
         real, imag, jacobian = (np.asarray(x, dtype=np.float64) for x in self._waves(theta))
         matrix = prepared.matrix
         return imag.sum(-1) @ matrix.T, (matrix @ jacobian) @ slopes, (real, imag)
+
+
+def stacked(near: Prepared, whole: Prepared, weight: float) -> Prepared:
+    """Two windows of one range in k fitted together, the squares of the second times `weight`."""
+    scale = np.sqrt(weight)
+
+    def both(one: Floats, other: Floats) -> Floats:
+        return np.concatenate([one, scale * other])
+
+    goal = Objective(
+        both(near.goal.matrix, whole.goal.matrix),
+        both(near.goal.chi_matrix, whole.goal.chi_matrix),
+        near.goal.inside,
+        whole.goal.n_idp,
+    )
+    return Prepared(
+        goal,
+        both(near.matrix, whole.matrix),
+        goal.chi_matrix @ goal.chi_matrix.T,
+        near.theory.stacked(whole.theory, scale),
+    )

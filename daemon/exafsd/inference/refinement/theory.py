@@ -43,6 +43,7 @@ class TheoryModes:
     """
 
     def __init__(self, matrix: Floats, k: Floats, theory: TheoryErrors) -> None:
+        self._k, self._theory, self._matrix = k, theory, matrix
         size = error_sizes(theory) / np.sqrt(2.0)
         shapes = error_shapes(k)
         # (2, m, l s): one product gives what each shape does to what is fitted
@@ -53,6 +54,11 @@ class TheoryModes:
             ]
         )
         self._rows = len(matrix)
+
+    def stacked(self, other: "TheoryModes", scale: float) -> "TheoryModes":
+        """Of what is fitted in two windows, the second's numbers times `scale`."""
+        matrix = np.concatenate([self._matrix, scale * other._matrix])
+        return TheoryModes(matrix, self._k, self._theory)
 
     def __call__(self, real: Floats, imag: Floats) -> Floats:
         """(b, l, e) for complex chi (b, m, g) of the groups, each for an error of one sigma."""
