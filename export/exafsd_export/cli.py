@@ -59,6 +59,20 @@ def quick(
 
 
 @app.command()
+def zoo(
+    out: Annotated[Path, typer.Option(help="Folder of the bundles, one folder each.")],
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Crystals of the table; all by default.")
+    ] = None,
+    work: Annotated[Path, typer.Option(help="Folder for the runs of FEFF.")] = Path("feff"),
+) -> None:
+    """Make the bundles without a network that ship, from a table of checked AMCSD numbers."""
+    from exafsd_export.progress import zoo_with_progress
+
+    zoo_with_progress(names or [], out, work)
+
+
+@app.command()
 def refinement(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle that has none.")],
     config: Annotated[str, typer.Option(help="TOML file, or name, that it was trained by.")],

@@ -58,3 +58,34 @@ def quick_with_progress(
     size = sum(file.stat().st_size for file in out.iterdir() if file.is_file()) / 1e3
     seconds = time.monotonic() - began
     typer.echo(f"{out}: written, model {card.name}, {size:.0f} kB, {seconds:.0f} s")
+
+
+def zoo_with_progress(names: list[str], out: Path, work: Path) -> None:
+    """Make bundles of the table of crystals, and go on where one fails."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from exafsd_export.quick import Material, make_quick
+    from exafsd_training.theory.structures import StructureError, StructureWarning
+    from exafsd_training.zoo.crystals import zoo
+
+    table = zoo()
+    if unknown := [name for name in names if name not in table]:
+        raise SystemExit(f"not in the table of crystals: {', '.join(unknown)}")
+    failed = []
+    for name in names or table:
+        began, entry = time.monotonic(), table[name]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", StructureWarning)
+            try:
+                material = Material(entry.crystal(), entry.absorber, entry.edge, name)
+                card = make_quick(material, out / name, work)
+            except (StructureError, ValueError) as error:
+                failed.append(name)
+                typer.echo(f"{name}: no bundle: {error}", err=True)
+                continue
+        nearest = next(p for p in card.parameters if p.name == "r" and p.shell == 1)
+        typer.echo(
+            f"{name}: {nearest.degeneracy:.3g} {nearest.scatterer} at {nearest.r_eff:.3f} angstrom,"
+            f" {time.monotonic() - began:.0f} s"
+        )
+    if failed:
+        raise SystemExit(f"not made: {', '.join(failed)}")

@@ -186,6 +186,27 @@ def independent(
 
 
 @app.command()
+def library(
+    folder: Annotated[Path, typer.Argument(help="Folder of the XAS Data Library's XDI files.")],
+    models: Annotated[
+        list[Path] | None, typer.Option(help="More folders of bundles than those that ship.")
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Markdown page whose generated part is renewed.")
+    ] = None,
+) -> None:
+    """Say what exafsd answers for every measured spectrum of a library, wrong answers first."""
+    from exafsd.settings import Settings
+    from exafsd_training.studies import library as module
+
+    rows = module.judge_library(folder, Settings(models=tuple(models or ())))
+    if page:
+        module.write_page(rows, page)
+    for line in module.as_lines(rows):
+        typer.echo(line)
+
+
+@app.command()
 def coverage(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
     spectra: Annotated[int, typer.Option(min=200, help="Simulated for each cell.")] = 2000,
