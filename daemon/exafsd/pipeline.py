@@ -213,10 +213,10 @@ class Pipeline:
         return panel
 
     def _gathered(self, edge: Edge, analysis: Analysis) -> _Panel:
-        wanted, reduction = analysis.inference, analysis.reduction
-        if not wanted.enabled:
+        inference, reduction = analysis.inference, analysis.reduction
+        if not inference.enabled:
             return _Panel(readers([], reduction), "inference is off")
-        bundles, reason = self._registry.candidates(edge, wanted.model, wanted.structure)
+        bundles, reason = self._registry.candidates(edge, inference.model, inference.structure)
         names = [bundle.card.name for bundle in bundles]
         if names[:-MOST]:
             log.warning("models not asked, more than %d fit: %s", MOST, ", ".join(names[:-MOST]))
@@ -245,16 +245,16 @@ class Pipeline:
             else:
                 unread[i] = reduced
         reduced_at = time.perf_counter()
-        readings = iter(read([one for some in unread.values() for one in some]))
+        readings = iter(read([one for spectra in unread.values() for one in spectra]))
         answers = answer(
             [
                 Question(
-                    [next(readings) for _ in some],
+                    [next(readings) for _ in spectra],
                     _unpolished(cases[i], room),
                     cases[i].trends,
                     teaches=cases[i].spectrum.id.sweep.revision == 1,
                 )
-                for i, some in unread.items()
+                for i, spectra in unread.items()
             ]
         )
         compositions = self._composed({i: cases[i] for i in unread}, room)
