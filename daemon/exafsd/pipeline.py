@@ -213,10 +213,10 @@ class Pipeline:
         return panel
 
     def _gathered(self, edge: Edge, analysis: Analysis) -> _Panel:
-        wanted, reduction = analysis.inference, analysis.reduction
-        if not wanted.enabled:
+        inference, reduction = analysis.inference, analysis.reduction
+        if not inference.enabled:
             return _Panel(readers([], reduction), "inference is off")
-        bundles, reason = self._registry.candidates(edge, wanted.model, wanted.structure)
+        bundles, reason = self._registry.candidates(edge, inference.model, inference.structure)
         names = [bundle.card.name for bundle in bundles]
         if names[:-MOST]:
             log.warning("models not asked, more than %d fit: %s", MOST, ", ".join(names[:-MOST]))

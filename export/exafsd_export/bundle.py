@@ -70,9 +70,9 @@ def make_bundle(folder: Path, out: Path, measured: Sequence[Path] = ()) -> dict[
     equation_module, equation_tf = equation_function(model.network.equation)
     pinn, equation = convert(pinn_module, pinn_tf), convert(equation_module, equation_tf)
     thetas = parameter_batches(model.parametrisation)
-    found = prove(pinn, pinn_tf, spectra) | prove(equation, equation_tf, thetas)
+    differences = prove(pinn, pinn_tf, spectra) | prove(equation, equation_tf, thetas)
     refinement, proven = _refinement(model.parametrisation, model.name)
-    found |= {f"refinement {name}": value for name, value in proven.items()}
+    differences |= {f"refinement {name}": value for name, value in proven.items()}
     graphs = {PINN_FILE: pinn, EQUATION_FILE: equation, REFINEMENT_FILE: refinement}
     for graph in (pinn, equation):
         _name(graph, {"card_schema": CARD_SCHEMA, "bundle": model.name})
@@ -84,9 +84,9 @@ def make_bundle(folder: Path, out: Path, measured: Sequence[Path] = ()) -> dict[
     for name, graph in graphs.items():
         onnx.save(graph, out / name)
     hashes = {name: file_sha256(out / name) for name in graphs}
-    made = make_card(model, folder, hashes)
-    (out / CARD_FILE).write_text(made.model_dump_json(by_alias=True, indent=1) + "\n")
-    return found
+    card = make_card(model, folder, hashes)
+    (out / CARD_FILE).write_text(card.model_dump_json(by_alias=True, indent=1) + "\n")
+    return differences
 
 
 def _name(graph: onnx.ModelProto, facts: dict[str, str]) -> None:
@@ -156,18 +156,20 @@ def add_refinement(bundle: Path, config: ModelConfig, work: Path) -> dict[str, f
     card = Card.model_validate_json((bundle / CARD_FILE).read_text())
     table = read_paths(run_feff(config.crystal(), config.absorber, config.edge, work))
     par = parametrise(config.phase, table, config.fit, config.priors)
-    found = _from_own_equation(load_bundle(bundle), par)
-    if not found <= SAME_THEORY:
-        raise NotEqualError(f"{bundle} was trained with other paths: chi differs by {found:.1e}")
+    difference = _from_own_equation(load_bundle(bundle), par)
+    if not difference <= SAME_THEORY:
+        raise NotEqualError(
+            f"{bundle} was trained with other paths: chi differs by {difference:.1e}"
+        )
     graph, from_tensorflow = _refinement(par, card.name)
     onnx.save(graph, bundle / REFINEMENT_FILE)
     hashes = dict(card.sha256) | {REFINEMENT_FILE: file_sha256(bundle / REFINEMENT_FILE)}
     facts = card.model_dump(by_alias=True) | {
         "refinement": refinement_of(par).model_dump(), "sha256": hashes
     }  # fmt: skip
-    made = Card.model_validate(facts)
-    (bundle / CARD_FILE).write_text(made.model_dump_json(by_alias=True, indent=1) + "\n")
-    return {"chi of the bundle's own equation": found} | from_tensorflow
+    with_refinement = Card.model_validate(facts)
+    (bundle / CARD_FILE).write_text(with_refinement.model_dump_json(by_alias=True, indent=1) + "\n")
+    return {"chi of the bundle's own equation": difference} | from_tensorflow
 
 
 def _from_own_equation(bundle: Bundle, par: Parametrisation) -> float:

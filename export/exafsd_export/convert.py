@@ -36,14 +36,14 @@ def convert(
     """
     # a SavedModel, because tf2onnx's from_function turns captured constants into inputs
     with tempfile.TemporaryDirectory() as folder:
-        saved, made = Path(folder, "saved"), Path(folder, "graph.onnx")
+        saved, graph = Path(folder, "saved"), Path(folder, "graph.onnx")
         tf.saved_model.save(module, str(saved), signatures=function.get_concrete_function())
         command = [sys.executable, "-m", "tf2onnx.convert", "--saved-model", str(saved),
-                   "--output", str(made), "--opset", str(OPSET)]  # fmt: skip
+                   "--output", str(graph), "--opset", str(OPSET)]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode or not made.exists():
+        if done.returncode or not graph.exists():
             raise ConversionError(f"tf2onnx failed: {done.stderr[-2000:]}")
-        model = onnx.load(made)
+        model = onnx.load(graph)
     # tf2onnx writes the folder's name into it, and the same network would get another hash
     model.graph.doc_string = ""
     onnx.checker.check_model(model)

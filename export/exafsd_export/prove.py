@@ -47,13 +47,13 @@ def differences(
     """
     run = session(graph)
     names = [output.name for output in run.get_outputs()]
-    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in names}
+    pairs_of: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in names}
     for batch in inputs:
         expected = function(**{name: tf.constant(x) for name, x in batch.items()})
         for name, got in zip(names, run.run(names, dict(batch)), strict=True):
-            found[name].append((expected[name].numpy(), got))
+            pairs_of[name].append((expected[name].numpy(), got))
     result = {}
-    for name, pairs in found.items():
+    for name, pairs in pairs_of.items():
         tf_, onnx_ = (np.concatenate(x) for x in zip(*pairs, strict=True))
         if tf_.shape != onnx_.shape or not np.isfinite(onnx_).all():
             raise NotEqualError(f"{name}: shape {onnx_.shape} for {tf_.shape}, or not finite")
@@ -79,8 +79,8 @@ def prove(
     NotEqualError
         Naming every output that differs.
     """
-    found = differences(graph, function, inputs)
-    bad = {name: value for name, value in found.items() if not value <= TOLERANCE}
+    errors = differences(graph, function, inputs)
+    bad = {name: value for name, value in errors.items() if not value <= TOLERANCE}
     if bad:
         raise NotEqualError(f"ONNX differs from TensorFlow by more than {TOLERANCE}: {bad}")
-    return found
+    return errors

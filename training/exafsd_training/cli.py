@@ -296,11 +296,11 @@ def baseline(
 
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task(f"{mode}, {split}", total=epochs)
-        found = module.baseline(
+        report = module.baseline(
             data, out, mode, split, epochs, seed,
             lambda epoch: progress.update(task, completed=epoch),
         )  # fmt: skip
-    module.show(found)
+    module.show(report)
 
 
 @app.command()

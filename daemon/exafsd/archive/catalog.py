@@ -136,8 +136,8 @@ def documents(run: Any) -> Iterator[Document]:
         yield "stop", dict(metadata["stop"])
 
 
-def _raw(found: Any) -> Iterator[Any]:
-    return (run for run in found if run.metadata["start"].get("plan_name") != RESULT_PLAN)
+def _raw(runs: Any) -> Iterator[Any]:
+    return (run for run in runs if run.metadata["start"].get("plan_name") != RESULT_PLAN)
 
 
 def _time(document: Mapping[str, Any]) -> float:
@@ -231,8 +231,8 @@ def _all_internal(descriptor: Mapping[str, Any]) -> dict[str, Any]:
     return {**descriptor, "data_keys": keys}
 
 
-def _with_arrays(found: Any) -> Iterator[Document]:
-    for name, document in found:
+def _with_arrays(documents: Any) -> Iterator[Document]:
+    for name, document in documents:
         document = dict(document)
         if name == "event":
             document["data"] = {k: _plain(v) for k, v in document["data"].items()}

@@ -217,8 +217,8 @@ def read_journal(
             and all(_item(run.start, key) == value for key, value in (search or {}).items())
         )
 
-    found = sorted(filter(fits, map(JournaledRun, _files(folder))), key=lambda run: run.time)
-    yield from found if last is None else found[max(len(found) - last, 0) :]
+    journaled = sorted(filter(fits, map(JournaledRun, _files(folder))), key=lambda run: run.time)
+    yield from journaled if last is None else journaled[max(len(journaled) - last, 0) :]
 
 
 def find_run(folder: Path, uid: str) -> JournaledRun | None:

@@ -197,13 +197,13 @@ class ResultProcess:
         """Pass on what the process tells, until it ends."""
         with suppress(*GONE):
             while True:
-                name, *told = process.receive()
+                name, *details = process.receive()
                 if name == "report":
-                    self._report(*told)
+                    self._report(*details)
                 elif name == "lost":
-                    self.lost.update(*told)
+                    self.lost.update(*details)
                 else:
                     with self._lock:
-                        del self._unfinished[told[0]]
-                        self._begun.discard(told[0])
+                        del self._unfinished[details[0]]
+                        self._begun.discard(details[0])
         process.close_answers()

@@ -206,16 +206,16 @@ class _Layout:
 
     def row(self, message: Message) -> dict[str, Any]:
         """Values of one outcome, of every column; NaN, empty text or false where it has none."""
-        found = scalars(message.header)
+        numbers = scalars(message.header)
         values: dict[str, Any] = {
-            name: _as(kind, found.get(name)) for name, kind in self._columns.items()
+            name: _as(kind, numbers.get(name)) for name, kind in self._columns.items()
         }
         values["message"] = json.dumps(message.header)
         for name, width in self._widths.items():
             array = np.full(width, np.nan, dtype=_dtype(name))
-            given = message.arrays.get(name)
-            if given is not None and len(given) <= width:
-                array[: len(given)] = given
+            stored = message.arrays.get(name)
+            if stored is not None and len(stored) <= width:
+                array[: len(stored)] = stored
             values[name] = array
         return values
 

@@ -24,9 +24,9 @@ def result_runs(catalog: Any, raw_uid: str) -> list[Any]:
     """
     from tiled.queries import Eq
 
-    found = catalog.search(Eq("start.plan_name", RESULT_PLAN))
-    found = found.search(Eq("start.original_run_uid", raw_uid))
-    return list(found.sort(("start.time", 1)).values())
+    runs = catalog.search(Eq("start.plan_name", RESULT_PLAN))
+    runs = runs.search(Eq("start.original_run_uid", raw_uid))
+    return list(runs.sort(("start.time", 1)).values())
 
 
 def find_result_run(catalog: Any, uid: str) -> Any:
@@ -37,8 +37,8 @@ def find_result_run(catalog: Any, uid: str) -> Any:
     CatalogError
         If there is none.
     """
-    found = result_runs(catalog, uid)
-    if not found:
+    runs = result_runs(catalog, uid)
+    if not runs:
         try:
             run = catalog[uid]
         except (KeyError, ValueError):
@@ -46,17 +46,17 @@ def find_result_run(catalog: Any, uid: str) -> Any:
         start = run.metadata["start"]
         if start.get("plan_name") == RESULT_PLAN:
             return run
-        found = result_runs(catalog, start["uid"])  # only its beginning was given
-    if not found:
+        runs = result_runs(catalog, start["uid"])  # only its beginning was given
+    if not runs:
         raise CatalogError(f"no results of run {uid}; make them with `exafsd replay --write`")
-    return found[-1]
+    return runs[-1]
 
 
 def is_done(
     catalog: Any, raw_uid: str, settings_sha256: str, version: str, cards: Mapping[str, Card]
 ) -> bool:
     """Whether a raw run has a whole result run that was made in this way."""
-    wanted = {
+    expected = {
         "settings_sha256": settings_sha256,
         "version": version,
         "models": model_hashes(cards),
@@ -64,7 +64,7 @@ def is_done(
     for run in result_runs(catalog, raw_uid):
         analysis = run.metadata["start"]["analysis"]
         stop = run.metadata.get("stop") or {}
-        if stop.get("exit_status") == "success" and wanted.items() <= analysis.items():
+        if stop.get("exit_status") == "success" and expected.items() <= analysis.items():
             return True
     return False
 

@@ -92,10 +92,10 @@ class JournalSource(ArchiveSource):
 
     def run(self, uid: str) -> ArchivedRun:
         """The run of this uid."""
-        found = find_run(self._folder, uid)
-        if found is None:
+        journaled = find_run(self._folder, uid)
+        if journaled is None:
             raise CatalogError(f"no run {uid!r} in {self._folder}")
-        return _journaled(found)
+        return _journaled(journaled)
 
     def close(self) -> None:
         """Nothing: files are open only while they are read."""
@@ -131,10 +131,10 @@ def _catalogued(run: Any) -> ArchivedRun:
 
 def _values(search: Mapping[str, str] | None) -> dict[str, Any]:
     """Numbers, true, false and null as such; a number meant as text is written in quotes."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, text in (search or {}).items():
         try:
-            found[key] = json.loads(text)
+            values[key] = json.loads(text)
         except ValueError:
-            found[key] = text
-    return found
+            values[key] = text
+    return values

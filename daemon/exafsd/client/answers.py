@@ -45,12 +45,12 @@ def messages_of(counts: Sequence[int], frames: Sequence[bytes]) -> list[Message]
     """
     if sum(counts) != len(frames):
         raise FrameError(f"{sum(counts)} frames announced, {len(frames)} received")
-    found: list[Message] = []
+    messages: list[Message] = []
     at = 0
     for count in counts:
-        found.append(decode(frames[at : at + count], headers_only=True))
+        messages.append(decode(frames[at : at + count], headers_only=True))
         at += count
-    return found
+    return messages
 
 
 class Answers(Context):

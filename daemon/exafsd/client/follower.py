@@ -134,10 +134,10 @@ class _Following:
 
     def _move(self, now: float) -> None:
         """Ask where the publisher says, if that is not where it is asked."""
-        told = (self.status or {}).get("answers")
-        if self._fixed or told is None:
+        announced = (self.status or {}).get("answers")
+        if self._fixed or announced is None:
             return
-        answers = reachable(told, self._address)
+        answers = reachable(announced, self._address)
         if answers != self._answers:
             self._answers = answers
             self._renew()

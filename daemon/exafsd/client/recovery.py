@@ -55,10 +55,10 @@ class _Asked:
 
 @dataclass
 class _Topic:
-    """Where a topic stands: `expected` is delivered next, `known` is the last that was sent."""
+    """Where a topic stands: `expected` is delivered next, `newest` is the last that was sent."""
 
     expected: int
-    known: int = 0
+    newest: int = 0
     held: dict[int, Message] = field(default_factory=dict[int, Message])
     asked: _Asked | None = None
     gap: tuple[int, int] | None = None  # what is being recovered
@@ -204,7 +204,7 @@ class Recovery:
             self.ready += self._waiting
             self._waiting = []
             for name, topic in self._topics.items():
-                while topic.held or topic.expected <= topic.known:
+                while topic.held or topic.expected <= topic.newest:
                     self._lose(name, None, "the publisher has been restarted")
                     self._release(topic)
             self._topics.clear()
@@ -226,7 +226,7 @@ class Recovery:
             if not self._wanted(name):
                 continue
             topic = self._topics.setdefault(name, _Topic(1 if self._complete else last + 1))
-            topic.known = max(topic.known, last)
+            topic.newest = max(topic.newest, last)
             self._advance(name, now)
 
     def _take_snapshot(self, reply: SnapshotReply, messages: list[Message], now: float) -> None:
@@ -242,7 +242,7 @@ class Recovery:
                 continue
             begin = span.first if self._start == "ring" else span.last + 1
             expected = min(begin, first_heard.get(name, begin))
-            self._topics[name] = _Topic(expected, known=span.last)
+            self._topics[name] = _Topic(expected, newest=span.last)
         for message in messages:
             if message.topic == STATUS:
                 self.status = self.status or message.header
@@ -279,7 +279,7 @@ class Recovery:
             topic = self._topics[message.topic] = _Topic(1 if self._complete else seq)
         if seq < topic.expected:
             return
-        topic.known = max(topic.known, seq)
+        topic.newest = max(topic.newest, seq)
         if seq == topic.expected or len(topic.held) < HELD:
             topic.held[seq] = message
         self._release(topic)
@@ -295,12 +295,12 @@ class Recovery:
         self._release(topic)
         if topic.asked is not None and topic.expected > topic.asked.to:
             topic.asked = None
-        if topic.expected > topic.known:
+        if topic.expected > topic.newest:
             if topic.gap is not None:
                 self._tell("recovered", "all is there again", name, *topic.gap)
                 topic.gap = None
         elif topic.asked is None:
-            last = min(topic.held) - 1 if topic.held else topic.known
+            last = min(topic.held) - 1 if topic.held else topic.newest
             topic.gap = (topic.gap[0] if topic.gap else topic.expected, last)
             ask = AskReplay(topic=name, from_=topic.expected, to=last, publisher=self.publisher)
             topic.asked = self._request(ask, now)
@@ -310,7 +310,7 @@ class Recovery:
         """Give up what is missing before seq `until`, or before what is held."""
         topic = self._topics[name]
         if until is None:
-            until = min(topic.held) if topic.held else topic.known + 1
+            until = min(topic.held) if topic.held else topic.newest + 1
         if until > topic.expected:
             self._tell("lost", why, name, topic.expected, until - 1)
             topic.expected = until

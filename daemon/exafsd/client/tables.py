@@ -84,21 +84,21 @@ def to_xarray(messages: Iterable[Message]) -> "xarray.Dataset":
     xr = _needed("xarray", "to_xarray")
     results = [message for message in latest(messages) if message.header["kind"] == "result"]
     common = [_common(message.header) for message in results]
-    found: dict[str, Any] = {
+    variables: dict[str, Any] = {
         name: ("spectrum", [row.get(name) for row in common])
         for name in dict.fromkeys(name for row in common for name in row)
     }
     for coordinate, names in (("k", ON_K), ("r", ON_R), ("point", ON_ENERGY)):
         grid = next((m.arrays[coordinate] for m in results if coordinate in m.arrays), None)
         if grid is not None:
-            found[coordinate] = (coordinate, grid, {"units": ARRAY_UNITS[coordinate]})
+            variables[coordinate] = (coordinate, grid, {"units": ARRAY_UNITS[coordinate]})
         for name in names:
             table = stacked(results, name)
             if table is not None:
-                found[name] = (("spectrum", coordinate), table, {"units": ARRAY_UNITS[name]})
-    found |= _shells(results)
-    coordinates = {"k", "r", "shell", "id", "sweep", "acquired"} & set(found)
-    return xr.Dataset(found).set_coords(sorted(coordinates))
+                variables[name] = (("spectrum", coordinate), table, {"units": ARRAY_UNITS[name]})
+    variables |= _shells(results)
+    coordinates = {"k", "r", "shell", "id", "sweep", "acquired"} & set(variables)
+    return xr.Dataset(variables).set_coords(sorted(coordinates))
 
 
 def _shells(results: list[Message]) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def _shells(results: list[Message]) -> dict[str, Any]:
     names = list(dict.fromkeys(name for shells in every for name in shells))
     if not names:
         return {}
-    found: dict[str, Any] = {"shell": ("shell", names)}
+    variables: dict[str, Any] = {"shell": ("shell", names)}
     for parameter in SHELL:
         for which, ending in (("value", ""), ("std", "_std")):
             values: list[list[Any]] = [
@@ -115,5 +115,5 @@ def _shells(results: list[Message]) -> dict[str, Any]:
                 for shells in every
             ]
             key = f"shell_{parameter}{ending}"
-            found[key] = (("spectrum", "shell"), np.array(values, dtype=float))
-    return found
+            variables[key] = (("spectrum", "shell"), np.array(values, dtype=float))
+    return variables

@@ -20,7 +20,7 @@ def analyze_files(
 ) -> bool:
     """Analyse files; return whether every spectrum of every file gave a result."""
     session = make_session(settings, make_pipeline(settings))
-    given = Edge.of(element or "", edge or "") if element or edge else None
+    only = Edge.of(element or "", edge or "") if element or edge else None
     table = ResultTable()
     good = True
     with progress() as bar:
@@ -28,7 +28,7 @@ def analyze_files(
         for path in files:
             bar.update(task, advance=1, description=path.name)
             try:
-                for event in session.file(path, settings.analysis, given):
+                for event in session.file(path, settings.analysis, only):
                     if isinstance(event, Outcome):
                         good &= _report(event, path, None if as_lines else table)
                     elif isinstance(event, Trouble):

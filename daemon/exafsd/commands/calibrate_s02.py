@@ -57,12 +57,12 @@ class FoilData:
         CalibrationError
             If there is no such channel.
         """
-        known: tuple[Channel, ...] = get_args(Channel)
-        chosen: Channel | None = next((name for name in known if name == channel), None)
+        channels: tuple[Channel, ...] = get_args(Channel)
+        chosen: Channel | None = next((name for name in channels if name == channel), None)
         if chosen is None:
-            raise CalibrationError(f"--channel {channel!r} is none of {', '.join(known)}")
-        given = Edge.of(element or "", edge or "") if element or edge else None
-        return cls(tuple(sources), uid, given, chosen, at_least)
+            raise CalibrationError(f"--channel {channel!r} is none of {', '.join(channels)}")
+        only = Edge.of(element or "", edge or "") if element or edge else None
+        return cls(tuple(sources), uid, only, chosen, at_least)
 
     @property
     def names(self) -> list[str]:
@@ -85,17 +85,17 @@ class FoilData:
 
 def calibrate_to_file(foil: FoilData, settings: Settings, path: Path | None) -> list[str]:
     """Calibrate, write the file, and say in lines what was found and how to use it."""
-    found = calibrate(foil, settings)
-    path = path or Path(f"s02-{found.name.lower()}.json")
-    write(found, path)
-    s02, evidence = found.s02, found.evidence
+    calibration = calibrate(foil, settings)
+    path = path or Path(f"s02-{calibration.name.lower()}.json")
+    write(calibration, path)
+    s02, evidence = calibration.s02, calibration.evidence
     scatter = "" if evidence.scatter is None else f", which scatter by {evidence.scatter:.4f}"
     return [
-        f"S0² of {found.name} is {s02.value:.3f} ± {s02.std:.3f}",
+        f"S0² of {calibration.name} is {s02.value:.3f} ± {s02.std:.3f}",
         f"spectra   {evidence.spectra}{scatter}; {evidence.withheld} withheld",
         f"model     {evidence.model_std:.3f} of a single spectrum",
         f"wrote {path}",
-        f'to use it: [inference] s02 = {{ {found.name} = "{path}" }}',
+        f'to use it: [inference] s02 = {{ {calibration.name} = "{path}" }}',
     ]
 
 
@@ -124,9 +124,9 @@ def calibrate(foil: FoilData, settings: Settings) -> S02File:
                 messages.append(event.message)
             elif isinstance(event, Trouble):
                 tell(f"{event.reason}: {event.detail}")
-    wanted = _wanted(messages, foil)
-    measured = measure(wanted, wiring.cards_of(registry), foil.needed)
-    return _file(measured, wanted, foil, reduction)
+    of_foil = _wanted(messages, foil)
+    measured = measure(of_foil, wiring.cards_of(registry), foil.needed)
+    return _file(measured, of_foil, foil, reduction)
 
 
 def write(calibration: S02File, path: Path) -> None:
@@ -156,27 +156,27 @@ def _events(
 
 def _wanted(messages: Messages, foil: FoilData) -> Messages:
     """Single spectra of the channel, all of one edge."""
-    wanted = [m for m in messages if m.channel == foil.channel and m.averaged.n == 1]
+    of_foil = [m for m in messages if m.channel == foil.channel and m.averaged.n == 1]
     edge = foil.edge
     if edge is not None:
-        wanted = [m for m in wanted if edge.element in ("", m.element)]
-        wanted = [m for m in wanted if edge.edge in ("", m.edge)]
-    if not wanted:
+        of_foil = [m for m in of_foil if edge.element in ("", m.element)]
+        of_foil = [m for m in of_foil if edge.edge in ("", m.edge)]
+    if not of_foil:
         there = sorted({f"{m.channel} of {m.element} {m.edge}" for m in messages})
         raise CalibrationError(
             f"there are no {foil.channel} spectra of the foil, but {', '.join(there) or 'none'}"
         )
-    edges = sorted({f"{m.element} {m.edge}" for m in wanted})
+    edges = sorted({f"{m.element} {m.edge}" for m in of_foil})
     if len(edges) > 1:
         raise CalibrationError(
             f"the spectra are of {', '.join(edges)}: choose by --element, --edge"
         )
-    return wanted
+    return of_foil
 
 
-def _file(measured: Measured, wanted: Messages, foil: FoilData, reduction: Reduction) -> S02File:
+def _file(measured: Measured, of_foil: Messages, foil: FoilData, reduction: Reduction) -> S02File:
     card = measured.card
-    first = wanted[0]
+    first = of_foil[0]
     _, read_by = recipes_of(reduction, card.recipe)
     return S02File(
         element=first.element,
@@ -202,7 +202,7 @@ def _file(measured: Measured, wanted: Messages, foil: FoilData, reduction: Reduc
             noise=measured.noise,
             model_std=measured.model_std,
             settings_sha256=first.settings_sha256,
-            measured=min((m.acquired.start for m in wanted if m.acquired.start), default=None),
+            measured=min((m.acquired.start for m in of_foil if m.acquired.start), default=None),
             made=time.time(),
             version=__version__,
         ),

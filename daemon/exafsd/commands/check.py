@@ -17,8 +17,10 @@ def check_settings(settings: Settings) -> tuple[list[str], list[str]]:
     make_router(settings)
     report.append("versions  " + "  ".join(f"{n} {v}" for n, v in versions().items()))
     report.append(f"source    {settings.source.address}")
-    if told := unresolved(settings.source.address):  # it may be known later: no reason not to run
-        report.append(f"warning   {told}")
+    if unreachable := unresolved(
+        settings.source.address
+    ):  # it may be known later: no reason not to run
+        report.append(f"warning   {unreachable}")
     report.append(f"publish   {settings.publish.address}")
     report.append(f"models    {', '.join(sorted(registry.bundles)) or 'none'}")
     composition = settings.composition
@@ -44,9 +46,9 @@ def check_settings(settings: Settings) -> tuple[list[str], list[str]]:
         for folder in settings.source.asset_roots
         if not folder.is_dir()
     ]
-    wanted = settings.inference.model
-    if wanted is not None and wanted not in registry.bundles:
-        problems.append(f"inference.model {wanted!r} is not loaded")
+    model = settings.inference.model
+    if model is not None and model not in registry.bundles:
+        problems.append(f"inference.model {model!r} is not loaded")
     if settings.reduction.e0_policy == "fixed" and settings.reduction.e0 is None:
         problems.append("reduction.e0_policy is fixed, but reduction.e0 is not set")
     publish = settings.publish

@@ -332,8 +332,8 @@ def keys(
     from exafsd.publishing import KeyFileError, make_keys
 
     with failing(KeyFileError, OSError):
-        made = make_keys(folder, client or [])
-    for path in made:
+        paths = make_keys(folder, client or [])
+    for path in paths:
         typer.echo(f"made {path}")
     typer.echo(
         f'server: [publish] curve = {{ secret = "{folder / "server.key_secret"}",'

@@ -64,7 +64,7 @@ def run_demo(options: Options, rows: int = 18) -> None:
     folder = options.folder or Path(tempfile.mkdtemp(prefix="exafsd-demo-"))
     assets, journal, catalog = folder / "assets", folder / "journal", folder / "catalog"
     assets.mkdir(parents=True, exist_ok=True)
-    seen = _Seen(Screen(rows))
+    viewer = _Seen(Screen(rows))
     try:
         with ExitStack() as stack:
             stopped = stack.enter_context(_stopping())
@@ -82,20 +82,20 @@ def run_demo(options: Options, rows: int = 18) -> None:
             beamline = stack.enter_context(_beamline(folder, into, assets, server, options))
             stopped.of = beamline
             with Live(
-                get_renderable=seen.screen.render, console=console, refresh_per_second=REFRESH
+                get_renderable=viewer.screen.render, console=console, refresh_per_second=REFRESH
             ):
-                _follow(subscriber, seen, beamline, running, options.seconds)
+                _follow(subscriber, viewer, beamline, running, options.seconds)
             if running.stop() != 0:
                 raise DemoError(f"the daemon did not end cleanly:\n{running.tail()}")
     except PartError as error:
         raise DemoError(error) from None
     if not stopped.asked and beamline.process.returncode != 0:
         raise DemoError(f"the beamline failed:\n{beamline.tail()}")
-    if not stopped.asked and seen.screen.table.results == 0:
-        raise DemoError(f"no result was published; last: {seen.status}; logs are in {folder}")
+    if not stopped.asked and viewer.screen.table.results == 0:
+        raise DemoError(f"no result was published; last: {viewer.status}; logs are in {folder}")
     profiles = folder / "profiles"
     write_profile(catalog, PROFILE, profiles, [assets])
-    console.print(_what_is_left(seen, journal, profiles), soft_wrap=True)
+    console.print(_what_is_left(viewer, journal, profiles), soft_wrap=True)
 
 
 @dataclass
@@ -202,7 +202,7 @@ class _Seen:
 
 
 def _follow(
-    subscriber: Subscriber, seen: _Seen, beamline: Part, running: Part, seconds: float
+    subscriber: Subscriber, viewer: _Seen, beamline: Part, running: Part, seconds: float
 ) -> None:
     """Show messages until the beamline has ended, and the daemon is done with its runs."""
     end = time.monotonic() + (seconds or math.inf) + END_DEADLINE
@@ -210,11 +210,11 @@ def _follow(
     while time.monotonic() < end:
         message = subscriber.receive(0.2)
         if message is not None:
-            seen.take(message)
+            viewer.take(message)
         running.check()
         if measuring and beamline.process.poll() is not None:
             measuring, end = False, time.monotonic() + END_DEADLINE
-        if not measuring and message is None and seen.done:
+        if not measuring and message is None and viewer.done:
             return
     if measuring:
         raise DemoError(
@@ -227,32 +227,32 @@ def _follow(
 
 def how_to_look(address: str, answers: str | None, page: str | None) -> str:
     """Return what to type or to open while the demo runs."""
-    wanted = f", answers={answers!r}" if answers else ""
+    argument = f", answers={answers!r}" if answers else ""
     browser = page or "needs pip install 'exafsd[dashboard]'"
     return (
         f"Results are published at {address}. Look at them from elsewhere on this machine:\n"
         f"  in a browser     {browser}\n"
         f"  in a terminal    exafsd watch {address}\n"
         f"  in Python        from exafsd.client import Follower\n"
-        f'                   with Follower("{address}", "result."{wanted}) as results:\n'
+        f'                   with Follower("{address}", "result."{argument}) as results:\n'
         f"                       for message in results:\n"
         f'                           print(message.header["id"])'
     )
 
 
-def _what_is_left(seen: _Seen, journal: Path, profiles: Path) -> str:
+def _what_is_left(viewer: _Seen, journal: Path, profiles: Path) -> str:
     """Return how to find again what was measured."""
-    table = seen.screen.table
-    told = f"\n{table.results} results, {table.rejected} rejected."
-    if not seen.uids:
-        return told
-    drops: dict[str, int] = seen.status["drops"] if seen.status else {}
+    table = viewer.screen.table
+    counts = f"\n{table.results} results, {table.rejected} rejected."
+    if not viewer.uids:
+        return counts
+    drops: dict[str, int] = viewer.status["drops"] if viewer.status else {}
     lost = sum(count for reason, count in drops.items() if reason.startswith("results_"))
-    kept = f"All but {lost}" if lost else "They"
+    in_catalog = f"All but {lost}" if lost else "They"
     with_profile = f"TILED_PROFILES={profiles} exafsd"
     return (
-        f"{told} {kept} are in the catalog, found by the uid of their run:\n"
-        f"  {with_profile} export {PROFILE} --uid {seen.uids[-1]} --to results.h5\n"
+        f"{counts} {in_catalog} are in the catalog, found by the uid of their run:\n"
+        f"  {with_profile} export {PROFILE} --uid {viewer.uids[-1]} --to results.h5\n"
         "Analyse the run again, from the journal or from the catalog:\n"
         f"  exafsd replay {journal} --last 1\n"
         f"  {with_profile} replay {PROFILE} --last 1"

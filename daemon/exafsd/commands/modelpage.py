@@ -36,12 +36,12 @@ def largest(card: Card, name: str, relative: bool = False) -> float | None:
         In units of feffit's value.
     """
     first = {p.id for p in card.parameters if p.name == name and p.shell in (None, 1)}
-    found = [
+    biases = [
         abs(row.network - row.feffit) / (abs(row.feffit) if relative else 1.0)
         for row in card.accuracy
         if row.parameter in first
     ]
-    return max(found, default=None)
+    return max(biases, default=None)
 
 
 def judged(card: Card) -> tuple[str, str, str]:

@@ -107,11 +107,20 @@ def _row(header: dict[str, Any], where: str) -> list[str]:
         f"{SHORT.get(header['channel'], header['channel'])} {header['element']} {header['edge']}",
     ]
     truth = header.get("truth") or {}
-    known = ""
+    true_values = ""
     if truth.get("r") is not None and truth.get("sigma2") is not None:
-        known = f"{truth['r']:.3f} {truth['sigma2']:.4f}"
+        true_values = f"{truth['r']:.3f} {truth['sigma2']:.4f}"
     if header["kind"] == "rejected":
-        return [*row, "", "", "", "", known, "", f"rejected: {Reason.explain(header['reason'])}"]
+        return [
+            *row,
+            "",
+            "",
+            "",
+            "",
+            true_values,
+            "",
+            f"rejected: {Reason.explain(header['reason'])}",
+        ]
     remarks = [Flag.explain(code) for code in header["quality"]]
     if header["guessed"]:
         remarks.append(f"guessed {', '.join(header['guessed'])}")
@@ -122,7 +131,7 @@ def _row(header: dict[str, Any], where: str) -> list[str]:
     if not header["shells"]:
         remarks.insert(0, str(header["trust"]["reason"]))
         e0 = f"{header['e0']:.1f}"
-        return [*row, e0, "", "", "", known, trust, "; ".join(remarks)]
+        return [*row, e0, "", "", "", true_values, trust, "; ".join(remarks)]
     shells, phases = best_answer(header)
     shell, phase = shells[0], next(iter(phases.values()))
     if shell["n"]:
@@ -134,7 +143,7 @@ def _row(header: dict[str, Any], where: str) -> list[str]:
         _pm(shell["r"], 3),
         _pm(shell["sigma2"], 4),
     ]
-    return [*row, *values, known, trust, "; ".join(remarks)]
+    return [*row, *values, true_values, trust, "; ".join(remarks)]
 
 
 def _shares(header: dict[str, Any]) -> list[str]:
@@ -158,11 +167,11 @@ def _pm(value: dict[str, Any], digits: int) -> str:
 
 def sparkline(values: Iterable[float]) -> str:
     """Values as bars between their least and largest."""
-    found = np.array([v for v in values if np.isfinite(v)])
-    if found.size == 0:
+    finite = np.array([v for v in values if np.isfinite(v)])
+    if finite.size == 0:
         return ""
-    span = np.ptp(found)
-    steps = (found - found.min()) / span * (len(BARS) - 1) if span else np.zeros(found.size)
+    span = np.ptp(finite)
+    steps = (finite - finite.min()) / span * (len(BARS) - 1) if span else np.zeros(finite.size)
     return "".join(BARS[round(step)] for step in steps)
 
 
@@ -197,10 +206,10 @@ class Trends:
 
 
 def _trend(values: Iterable[float], digits: int) -> str:
-    known = [v for v in values if np.isfinite(v)]
-    if not known:
+    finite = [v for v in values if np.isfinite(v)]
+    if not finite:
         return ""
-    return f"{min(known):.{digits}f} {sparkline(known)} {max(known):.{digits}f}"
+    return f"{min(finite):.{digits}f} {sparkline(finite)} {max(finite):.{digits}f}"
 
 
 class Screen:
@@ -293,8 +302,8 @@ def status_lines(header: dict[str, Any]) -> list[str]:
     return lines + [f"problem   {text}" for text in s["problems"]]
 
 
-def _numbers(found: dict[str, float]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in found.items())
+def _numbers(numbers: dict[str, float]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in numbers.items())
 
 
 def as_list(array: NDArray[Any]) -> list[Any]:

@@ -156,15 +156,15 @@ def read_ask(frame: bytes) -> Ask:
     if len(frame) > LONGEST:
         raise AskError(f"{len(frame)} bytes are no request; at most {LONGEST} are read")
     try:
-        told: Any = json.loads(frame)
+        content: Any = json.loads(frame)
     except (ValueError, RecursionError) as error:
         raise AskError(f"not JSON: {error}") from None
     try:
-        return _ASK.validate_python(told)
+        return _ASK.validate_python(content)
     except ValidationError as error:
-        found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        name: Any = told.get("id") if isinstance(told, dict) else None  # type: ignore[reportUnknownMemberType]
-        raise AskError(found, name if isinstance(name, str) else "") from None
+        errors = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        name: Any = content.get("id") if isinstance(content, dict) else None  # type: ignore[reportUnknownMemberType]
+        raise AskError(errors, name if isinstance(name, str) else "") from None
 
 
 def read_reply(frame: bytes) -> AnyReply:

@@ -1,7 +1,6 @@
 """The model card: everything there is to know about a bundle, beside its graphs."""
 
 import hashlib
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -355,7 +354,7 @@ class Card(_Frozen):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    @cached_property
+    @property
     def model_sha256(self) -> str:
         """Hash of all that decides what is read from a spectrum.
 

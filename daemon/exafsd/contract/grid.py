@@ -44,9 +44,9 @@ def grid_mask(k_min: float, k_max: float) -> NDArray[np.float32]:
     """(401,) 1 where a spectrum known between two k is to be believed; never written to."""
     # half a step of tolerance, or rounding of k would drop the last point of a range
     mask = (k_min - K_STEP / 2 <= K_GRID) & (k_max + K_STEP / 2 >= K_GRID)
-    found = mask.astype(np.float32)
-    found.setflags(write=False)
-    return found
+    weights = mask.astype(np.float32)
+    weights.setflags(write=False)
+    return weights
 
 
 def rows_to_grid(

@@ -142,14 +142,14 @@ class Trends:
         )  # fmt: skip
         symbol, unit, decimals = SHOWN[parameter]
         digits = "{0." + "0" * decimals + "}"
-        told = [
+        tooltips = [
             ("sweep", "@sweep"),
             (symbol, f"@{parameter}{digits} {unit}"),
             ("± 1σ", f"@{parameter}_std{digits}"),
             ("truth", f"@{parameter}_true{digits}"),
         ]
         plot.add_tools(
-            HoverTool(renderers=[dots, rings], attachment="vertical", tooltips=told),
+            HoverTool(renderers=[dots, rings], attachment="vertical", tooltips=tooltips),
             HoverTool(
                 renderers=[marks],
                 attachment="vertical",

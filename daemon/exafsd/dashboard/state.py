@@ -172,8 +172,8 @@ class State:
             silence = None if self._heard is None else now - self._heard
             waited = now - self._began if silence is None else silence
             silent = waited > max(SILENT, BEATS * beat)
-            told = tuple(event for at, event in self._events if now - at < TOLD)
-            return Health(self._status, silence, silent, told)
+            recent = tuple(event for at, event in self._events if now - at < TOLD)
+            return Health(self._status, silence, silent, recent)
 
     def runs(self) -> list[Run]:
         """Runs with outcomes or just begun, the latest last."""
@@ -188,34 +188,34 @@ class State:
     def glance(self, key: Key) -> Glance:
         """What there is under a key now."""
         with self._lock:
-            found = self._series.get(key)
-            if found is None:
+            series = self._series.get(key)
+            if series is None:
                 return Glance()
             return Glance(
-                found.epoch, tuple(found.shells), tuple(found.phases), dict(found.context),
-                found.last, found.newest, found.spectrum,
+                series.epoch, tuple(series.shells), tuple(series.phases), dict(series.context),
+                series.last, series.newest, series.spectrum,
             )  # fmt: skip
 
-    def since(self, key: Key, seen: int, most: int) -> tuple[int, list[Point]]:
-        """Points after the first `seen` that were ever added, at most the latest `most`."""
+    def since(self, key: Key, shown: int, limit: int) -> tuple[int, list[Point]]:
+        """Points after the first `shown` that were ever added, at most the latest `limit`."""
         with self._lock:
             series = self._series.get(key)
             if series is None:
                 return 0, []
-            new = min(series.total - seen, len(series.points), most)
+            new = min(series.total - shown, len(series.points), limit)
             return series.total, list(islice(reversed(series.points), max(new, 0)))[::-1]
 
     def outcomes(self, run_uid: str) -> list[Message]:
         """All outcomes of a run that are kept, with their spectra as far as these are."""
         with self._lock:
-            found = [
+            points = [
                 (point, self._spectra.get((key, point.id), {}))
                 for key, series in self._series.items()
                 if key.run_uid == run_uid
                 for point in series.points
             ]
         messages: list[Message] = []
-        for point, arrays in found:
+        for point, arrays in points:
             header = point.header()
             topic = f"{header['kind']}.{header['element']}.{header['edge']}."
             messages.append(Message(topic, header, dict(arrays)))

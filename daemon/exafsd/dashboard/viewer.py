@@ -172,10 +172,10 @@ class Viewer:
             self._document.unhold()
 
     def _alert(self) -> str:
-        told = words.alert(self._state.health(), self._address)
-        if not told and self._pause.active:
-            told = '<div class="alert">❚❚ Paused. The space bar goes on.</div>'
-        return told
+        banner = words.alert(self._state.health(), self._address)
+        if not banner and self._pause.active:
+            banner = '<div class="alert">❚❚ Paused. The space bar goes on.</div>'
+        return banner
 
     def _text(self, name: str, html: str) -> None:
         if self._texts[name].text != html:
@@ -183,14 +183,14 @@ class Viewer:
             self._texts[name].visible = bool(html)
 
     def _options(
-        self, name: str, options: list[tuple[str, str]], value: str, wanted: str = ""
+        self, name: str, options: list[tuple[str, str]], value: str, chosen: str = ""
     ) -> None:
         """Set choices; the value stays where it is one of them, unless another is wanted."""
         picker: Any = self._pickers[name]
         if picker.options != options:
             picker.options = options
-        value = wanted or value
-        if wanted or picker.value not in [choice for choice, _ in options]:
+        value = chosen or value
+        if chosen or picker.value not in [choice for choice, _ in options]:
             picker.remove_on_change("value", self._changed)  # chosen here, not by the viewer
             picker.value = value
             picker.on_change("value", self._changed)
@@ -198,8 +198,8 @@ class Viewer:
     def _choose(self) -> None:
         """Which series is shown: the pickers, and what they offer."""
         runs = self._state.runs()[::-1]
-        known = [(run.uid, words.run_label(run)) for run in runs]
-        self._options("run", [(LATEST, "latest run"), *known], LATEST)
+        choices = [(run.uid, words.run_label(run)) for run in runs]
+        self._options("run", [(LATEST, "latest run"), *choices], LATEST)
         chosen: Any = self._pickers["run"].value
         uids = [chosen] if chosen else [run.uid for run in runs]
         keys: list[Key] = next(filter(None, map(self._state.keys, uids)), [])
@@ -296,7 +296,7 @@ class Viewer:
                     if name in PARAMETERS:
                         column[f"{name}_low"][i] = column[f"{name}_high"][i] = value
             if point.kind in ("rejected", "withheld"):
-                told = (
+                columns = (
                     point.sweep,
                     at / 60.0,
                     0.06,
@@ -305,7 +305,7 @@ class Viewer:
                     self._colours[point.kind],
                     "x" if point.kind == "rejected" else "triangle",
                 )
-                for name, value in zip(MARK_COLUMNS, told, strict=True):
+                for name, value in zip(MARK_COLUMNS, columns, strict=True):
                     marks[name].append(value)  # fmt: skip
         return column, marks
 

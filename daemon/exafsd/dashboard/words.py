@@ -34,10 +34,10 @@ EVENTS = {
 }
 
 
-def text(value: Any, most: int = 80) -> str:
+def text(value: Any, longest: int = 80) -> str:
     """What came off the wire, cut, without control characters, not yet escaped."""
     shown = "".join(c if c.isprintable() else " " for c in str(value))
-    return shown if len(shown) <= most else shown[: most - 1] + "…"
+    return shown if len(shown) <= longest else shown[: longest - 1] + "…"
 
 
 def number(reading: Reading, parameter: str) -> str:
@@ -80,10 +80,10 @@ def readout(point: Point | None, header: dict[str, Any] | None) -> str:
             f'<span class="why">{escape(text(point.reason, 200))}</span></div>'
         )
     score = header["trust"]["score"]
-    told = "" if score is None else f" {score:.2f}"
+    shown_score = "" if score is None else f" {score:.2f}"
     if point.kind == "withheld":
         return (
-            f'<div class="big">{_shares(point)}<span class="warn">△ withheld{told}</span>'
+            f'<div class="big">{_shares(point)}<span class="warn">△ withheld{shown_score}</span>'
             f'<span class="why">{escape(text(point.reason, 200))}</span></div>'
         )
     shell, values = next(iter(point.shells.items()))
@@ -94,7 +94,7 @@ def readout(point: Point | None, header: dict[str, Any] | None) -> str:
     return (
         f'<div class="big">{_shares(point)}{cells}<span class="cell"><span class="name">trust, '
         f"shell {escape(text(shell, 20))}</span>"
-        f'<span class="{colour}">{state}{told}</span></span>{why}</div>'
+        f'<span class="{colour}">{state}{shown_score}</span></span>{why}</div>'
     )
 
 
@@ -200,9 +200,9 @@ def health_line(health: Health) -> str:
         for name, value in items
     )
     happened = () if health.silent else health.events
-    told = [EVENTS[one.kind] for one in happened if one.kind in EVENTS][-1:]
+    latest = [EVENTS[one.kind] for one in happened if one.kind in EVENTS][-1:]
     problems = [text(p, 120) for p in s["problems"][-1:]]
-    last = "".join(f'<span class="item warn">{escape(one)}</span>' for one in told + problems)
+    last = "".join(f'<span class="item warn">{escape(one)}</span>' for one in latest + problems)
     return (
         f'<div class="health"><span class="item {"good" if good else "bad"}">{mark} '
         f"{escape(words)}</span>{shown}{last}</div>"
@@ -211,16 +211,16 @@ def health_line(health: Health) -> str:
 
 def _counted(total: float, reasons: dict[str, int]) -> str:
     """``3 (no_edge 2, overload 1)``."""
-    told = ", ".join(f"{text(name, 24)} {n}" for name, n in list(reasons.items())[:4])
-    return f"{total:g}" + (f" ({told})" if told else "")
+    by_reason = ", ".join(f"{text(name, 24)} {n}" for name, n in list(reasons.items())[:4])
+    return f"{total:g}" + (f" ({by_reason})" if by_reason else "")
 
 
 def _audit(audit: dict[str, float] | None) -> str:
     if audit is None or audit.get("off"):
         return "off"
-    found = [f"{audit.get('count', 0):g} spectra"]
+    parts = [f"{audit.get('count', 0):g} spectra"]
     if "difference_max" in audit:
-        found.append(f"drift at most {audit['difference_max']:.1e}")
+        parts.append(f"drift at most {audit['difference_max']:.1e}")
     if audit.get("alarms"):
-        found.append(f"{audit['alarms']:g} alarms")
-    return ", ".join(found)
+        parts.append(f"{audit['alarms']:g} alarms")
+    return ", ".join(parts)

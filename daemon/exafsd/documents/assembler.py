@@ -264,8 +264,10 @@ class RunAssembler:
         for stream in self._streams.values():
             yield from self._rows(stream, stream.flush())
             yield from self._out(stream.finish(whole))
-            told = (self._stop or {}).get("num_events")
-            expected = told.get(stream.binding.stream) if isinstance(told, Mapping) else None
+            num_events = (self._stop or {}).get("num_events")
+            expected = (
+                num_events.get(stream.binding.stream) if isinstance(num_events, Mapping) else None
+            )
             if (
                 isinstance(expected, int)
                 and stream.binding.has_signals
@@ -283,11 +285,11 @@ class RunAssembler:
                 yield from self._out(target.cut(points, joiner.base, None))
             yield from self._out(target.finish(whole))
         if not self._gave_sweeps:
-            seen = {s.binding.stream: sorted(s.binding.columns) for s in self._streams.values()}
+            columns = {s.binding.stream: sorted(s.binding.columns) for s in self._streams.values()}
             yield Trouble(
                 Problem.NO_SPECTRUM,
-                f"run {self.run.uid} gave no sweep; recognised columns by stream: {seen}. If it is"
-                " an XAFS scan, name its columns under [adapter]",
+                f"run {self.run.uid} gave no sweep; recognised columns by stream: {columns}. If it"
+                " is an XAFS scan, name its columns under [adapter]",
             )
 
     def _rows(self, stream: Stream, blocks: Iterable[Block]) -> Iterator[Sweep | Trouble]:

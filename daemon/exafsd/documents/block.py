@@ -70,8 +70,8 @@ class Block:
             If a column is not as long as the page: nobody knows which values belong together.
         """
         columns = {key: page["data"][key] for key in binding.keys if key in page["data"]}
-        told = page.get("timestamps") or {}
-        stamps = {key: told[key] for key in columns if key in told}
+        by_key = page.get("timestamps") or {}
+        stamps = {key: by_key[key] for key in columns if key in by_key}
         lengths = {key: len(values) for key, values in columns.items()}
         lengths |= {"seq_num": len(page["seq_num"]), "time": len(page["time"])}
         lengths |= {f"timestamps.{key}": len(values) for key, values in stamps.items()}
@@ -100,10 +100,10 @@ def numbers(values: ArrayLike) -> NDArray[np.int64]:
     ValueError, TypeError, OverflowError
         If one of them is no number.
     """
-    found = np.asarray(values)
-    if found.dtype.kind not in "iu":
-        found = np.array([int(value) for value in found.tolist()], dtype=np.int64)
-    return found.astype(np.int64, copy=False)
+    array = np.asarray(values)
+    if array.dtype.kind not in "iu":
+        array = np.array([int(value) for value in array.tolist()], dtype=np.int64)
+    return array.astype(np.int64, copy=False)
 
 
 def _time(event: Mapping[str, Any]) -> float:

@@ -29,28 +29,31 @@ class Context:
             return
         for key in binding.context:
             if key in block.columns:
-                kept = self._slow.setdefault(key, [])
+                readings = self._slow.setdefault(key, [])
                 unit, values = binding.units.get(key), block.columns[key][-REMEMBERED:]
                 times = np.nan_to_num(block.time[-REMEMBERED:]).tolist()
-                kept += [(t, value, unit) for t, value in zip(times, values, strict=True)]
-                if len(kept) > len(values) and kept[-len(values) - 1][0] > kept[-len(values)][0]:
-                    kept.sort(key=itemgetter(0))  # two streams may have one signal
-                if len(kept) > 2 * REMEMBERED:
-                    del kept[:-REMEMBERED]
+                readings += [(t, value, unit) for t, value in zip(times, values, strict=True)]
+                if (
+                    len(readings) > len(values)
+                    and readings[-len(values) - 1][0] > readings[-len(values)][0]
+                ):
+                    readings.sort(key=itemgetter(0))  # two streams may have one signal
+                if len(readings) > 2 * REMEMBERED:
+                    del readings[:-REMEMBERED]
 
     def of(self, row: Mapping[str, Any], binding: Binding, when: float | None) -> dict[str, Any]:
         """Context of a sweep that ended at `when`: name to value, unit and time."""
-        found: dict[str, Any] = {}
+        context: dict[str, Any] = {}
         for key in self._adapter.context:
             if key in row:
-                found[key] = {"value": _plain(row[key]), "unit": binding.units.get(key)}
-                found[key]["time"] = when
+                context[key] = {"value": _plain(row[key]), "unit": binding.units.get(key)}
+                context[key]["time"] = when
             elif key in self._slow:
                 time, value, unit = self._latest(key, when)
-                found[key] = {"value": _plain(value), "unit": unit, "time": time}
+                context[key] = {"value": _plain(value), "unit": unit, "time": time}
             elif (value := lookup(self._start, key)) is not None:
-                found[key] = {"value": _plain(value), "unit": None, "time": None}
-        return found
+                context[key] = {"value": _plain(value), "unit": None, "time": None}
+        return context
 
     def sample_of(self, row: Mapping[str, Any], when: float | None) -> Any:
         """Name of the sample, where a row or a slow stream has it; else None."""
@@ -63,20 +66,20 @@ class Context:
 
     def _latest(self, key: str, when: float | None) -> tuple[float, Any, str | None]:
         """Latest reading of a slow signal before a time; the first where there is none."""
-        kept = self._slow[key]
-        at = len(kept) if when is None else bisect_right(kept, when, key=itemgetter(0))
-        return kept[max(at - 1, 0)]
+        readings = self._slow[key]
+        at = len(readings) if when is None else bisect_right(readings, when, key=itemgetter(0))
+        return readings[max(at - 1, 0)]
 
     def truth_of(self, row: Mapping[str, Any]) -> dict[str, float] | None:
         """Known parameters, where a simulation tells them."""
-        found = {}
+        truth = {}
         for name, key in self._adapter.truth.items():
             value = row.get(key)
             for path in (key, f"truth.{name}"):
                 value = lookup(self._start, path) if value is None else value
             if isinstance(value, (int, float, np.number)):
-                found[name] = float(value)
-        return found or None
+                truth[name] = float(value)
+        return truth or None
 
 
 def _plain(value: Any) -> Any:

@@ -46,23 +46,23 @@ def corrections(adapter: Adapter, find: Callable[[str], Any]) -> Corrections:
     return Corrections(dark, gain)
 
 
-def _correction(kind: str, name: str, told: float | str, find: Callable[[str], Any]) -> float:
-    value: Any = told
+def _correction(kind: str, name: str, setting: float | str, find: Callable[[str], Any]) -> float:
+    value: Any = setting
     number = math.nan
-    if isinstance(told, str):
-        words = EXPRESSION.fullmatch(told)
-        value = find(told)
+    if isinstance(setting, str):
+        words = EXPRESSION.fullmatch(setting)
+        value = find(setting)
         if value is None and words is not None:
             value = find(words["key"])
             value = words["default"] if value is None else value
     with suppress(TypeError, ValueError, OverflowError):
         number = float(value)  # type: ignore[arg-type]  # what is no number is told below
-        if isinstance(told, str) and told.startswith(EXPONENT):
+        if isinstance(setting, str) and setting.startswith(EXPONENT):
             number = 10.0**number
     if not math.isfinite(number) or (kind == "gain" and number == 0):
         raise SpectrumError(
             Reason.BAD_SETTINGS,
-            f"adapter.{kind}.{name} = {told!r} gives {value!r}, which is no"
+            f"adapter.{kind}.{name} = {setting!r} gives {value!r}, which is no"
             f" {'gain' if kind == 'gain' else 'reading'}; name a number, or a key of the"
             " run's metadata that has one",
         )

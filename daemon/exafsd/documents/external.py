@@ -158,9 +158,9 @@ class External:
             self._row = max(self._row, *(fetch.start for fetch in parts.values()))
             last = min(fetch.stop for fetch in parts.values())
             until = min(last, self._row + self._most)
-            most = self._most
+            limit = self._most
             block = self._announced_block(binding, parts, until, now >= self._deadline, final)
-            if block is None and self._most < most:
+            if block is None and self._most < limit:
                 continue  # such rows are read fewer at once
             if block is None:
                 break

@@ -65,8 +65,8 @@ class Joiner:
             if group.name == name:
                 group.add(columns)
         if self._base is None:
-            known = all(len(g.first) == READINGS for g in self._groups)
-            if _joinable(self._groups) and (known or self._wanted is not None):
+            has_first = all(len(g.first) == READINGS for g in self._groups)
+            if _joinable(self._groups) and (has_first or self._wanted is not None):
                 self._choose()
         return self._joined(ended=False)
 
@@ -205,7 +205,7 @@ def _averages(times: Floats, values: Floats, about: Floats, reach: Floats) -> Fl
     whole = np.where(start < stop, whole, 0.0)
     ends = (times[start] - begin) * (at_begin + values[start]) / 2
     ends = ends + (end - times[stop]) * (values[stop] + at_end) / 2
-    some = (first < last) & (reach > 0)
+    overlap = (first < last) & (reach > 0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(some, (whole + ends) / (2 * reach), (at_begin + at_end) / 2)
+        mean = np.where(overlap, (whole + ends) / (2 * reach), (at_begin + at_end) / 2)
     return mean

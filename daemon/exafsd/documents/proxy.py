@@ -97,8 +97,8 @@ class ProxySource:
             if self._allow_pickle:
                 return name, unpickle.loads(payload)
         except ValueError as error:
-            told = f"a frame of {len(frame)} bytes was dropped: {error}"
-            raise RefusedFrame(Problem.BAD_FRAME, told) from None
+            explanation = f"a frame of {len(frame)} bytes was dropped: {error}"
+            raise RefusedFrame(Problem.BAD_FRAME, explanation) from None
         raise RefusedFrame(
             Problem.PICKLE,
             f"a {name} document came as pickle, which is off: publish with"

@@ -98,14 +98,14 @@ class TurningSplitter:
         while True:
             leg = self._leg
             turn = leg.advance(values, needs)
-            if turn is None and leg.start + leg.seen < LONGEST:
+            if turn is None and leg.start + leg.searched < LONGEST:
                 return done
             values, needs = np.concatenate(self._values), np.concatenate(self._needs)
             if turn is not None and (flown := turn.flyback(values)):
                 cut = flown  # the sweep begins with it, and goes on
                 self._leg = _Leg(leg.start + cut)
             else:
-                cut = leg.seen if turn is None else turn.break_in(values)
+                cut = leg.searched if turn is None else turn.break_in(values)
                 done.append(Segment(self._take(leg.start + cut), turned=turn is not None))
                 self._leg = _Leg(0)
             values, needs = values[cut:], needs[cut:]
@@ -145,12 +145,12 @@ def put(points: dict[str, NDArray[Any]], columns: Columns) -> bool:
         if name == "gap" or name not in columns:
             continue
         before, after = points[name][at[there]], columns[name][there]
-        known = before.dtype == object  # context alone is no other reading
-        if not known and np.array_equal(before, after, equal_nan=True):
+        is_context = before.dtype == object  # context alone is no other reading
+        if not is_context and np.array_equal(before, after, equal_nan=True):
             continue
         points[name] = points[name].copy()  # what came may be read-only
         points[name][at[there]] = after
-        changed |= not known
+        changed |= not is_context
     return changed
 
 
@@ -229,8 +229,8 @@ class _Turn:
         """Points after which a leg that took too few from start to extreme arrived; else 0."""
         height = values[: self.at + 1] * self.direction
         arrived = int(np.argmax(height >= height[-1] - self.need / 2))
-        known = height[np.isfinite(height)][0]
-        left = int(np.flatnonzero(height[:arrived] <= known + self.need / 2)[-1])
+        start_height = height[np.isfinite(height)][0]
+        left = int(np.flatnonzero(height[:arrived] <= start_height + self.need / 2)[-1])
         return arrived if arrived - left < MIN_LEG else 0
 
     def break_in(self, values: Floats) -> int:
@@ -254,7 +254,7 @@ class _Leg:
 
     def __init__(self, start: int) -> None:
         self.start = start  # index in the open sweep
-        self.seen = 0
+        self.searched = 0
         self._first = np.nan
         self._direction = 0
         self._extreme = -np.inf
@@ -262,28 +262,28 @@ class _Leg:
 
     def advance(self, values: Floats, needs: Floats) -> _Turn | None:
         """Look at the next points; return the turn that ends this leg, if there is one."""
-        room = LONGEST - self.start - self.seen
+        room = LONGEST - self.start - self.searched
         for i in range(0, min(len(values), room), SEARCHED):
             part = slice(i, min(i + SEARCHED, room))
             turn = self._search(values[part], needs[part])
             if turn is not None:
                 return turn
-            self.seen += len(values[part])
+            self.searched += len(values[part])
         return None
 
     def _search(self, values: Floats, needs: Floats) -> _Turn | None:
         begin = 0
         if self._direction == 0:
             if np.isnan(self._first):
-                known = values[np.isfinite(values)]
-                self._first = float(known[0]) if len(known) else np.nan
+                finite = values[np.isfinite(values)]
+                self._first = float(finite[0]) if len(finite) else np.nan
             moved = np.flatnonzero(np.abs(values - self._first) > needs)
             if len(moved) == 0:
                 return None
             begin = int(moved[0])
             self._direction = 1 if values[begin] > self._first else -1
         height = values[begin:] * self._direction
-        index = self.seen + begin + np.arange(len(height))
+        index = self.searched + begin + np.arange(len(height))
         highest = np.fmax.accumulate(np.concatenate([[self._extreme], height]))[1:]
         at = np.where(height >= highest, index, self._at)
         at = np.maximum.accumulate(at)

@@ -119,11 +119,11 @@ class Stream:
         """Take an event; scalar ones are gathered to small blocks."""
         self._check(event)
         together = received is not None and received == self._held_at
-        most = HELD_TOGETHER if together else HELD_EVENTS
+        limit = HELD_TOGETHER if together else HELD_EVENTS
         self._held.append(event)
         self._held_at = received
         alone = self.binding.rowwise or not self.binding.columns  # context is wanted at once
-        return self.flush() if alone or len(self._held) >= most else []
+        return self.flush() if alone or len(self._held) >= limit else []
 
     def bind(self, binding: Binding) -> list[Block]:
         """Go on under another descriptor; return the events held under the last one."""
@@ -231,8 +231,8 @@ class Stream:
         if not stamps:
             columns["seq"] = block.seq
             for key in (*binding.context, *binding.truth.values()):
-                told = block.columns[key] if key in block.columns else [None] * len(gap)
-                columns[f"row:{key}"] = np.asarray(told, dtype=object)
+                in_rows = block.columns[key] if key in block.columns else [None] * len(gap)
+                columns[f"row:{key}"] = np.asarray(in_rows, dtype=object)
         return columns
 
     @property
@@ -242,8 +242,10 @@ class Stream:
 
     def delays(self) -> dict[str, float]:
         """Seconds by which columns of this stream lag behind the energy, without zeros."""
-        told = {role: self._setting.delays.get(_signal(role), 0.0) for role in self.binding.columns}
-        return {role: delay for role, delay in told.items() if delay and role != "energy"}
+        delays = {
+            role: self._setting.delays.get(_signal(role), 0.0) for role in self.binding.columns
+        }
+        return {role: delay for role, delay in delays.items() if delay and role != "energy"}
 
     def _column(self, binding: Binding, role: str, values: Any) -> NDArray[Any]:
         """Energies in eV, or counts, of readings."""

@@ -38,23 +38,23 @@ def export(catalog: str, uid: str, path: Path) -> str:
         outcomes = latest(messages(run))
     finally:
         opened.context.close()
-    made = f"results of run {start['original_run_uid']}, analysed by exafsd"
+    of_run = f"results of run {start['original_run_uid']}, analysed by exafsd"
     if kind == ".xdi":
         from exafsd.exports.spectra_files import write_xdi
 
-        return f"wrote {write_xdi(path, start, outcomes)} files: {made}"
+        return f"wrote {write_xdi(path, start, outcomes)} files: {of_run}"
     partial = path.with_name(path.name + ".part")  # whole or not at all
     try:
         if kind == ".prj":
             from exafsd.exports.spectra_files import write_athena
 
-            told = f"wrote {write_athena(partial, outcomes)} spectra: {made}"
+            summary = f"wrote {write_athena(partial, outcomes)} spectra: {of_run}"
         else:
             from exafsd.exports.nexus import write_nexus
 
             write_nexus(partial, start, outcomes)
-            told = f"wrote {len(outcomes)} outcomes: {made}"
+            summary = f"wrote {len(outcomes)} outcomes: {of_run}"
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    return told
+    return summary

@@ -88,10 +88,10 @@ def _entry(entry: h5py.Group, start: Mapping[str, Any], outcomes: Sequence[Messa
     ):
         _plot(entry, name, {s: stacked(outcomes, s) for s in signals}, axis, outcomes, sweep)
     _parameters(entry, outcomes, columns)
-    kept = _group(entry, "outcomes", "NXcollection")
+    collection = _group(entry, "outcomes", "NXcollection")
     for name in OUTCOME:
-        kept[name] = columns[name]
-    kept["message"] = [json.dumps(outcome.header) for outcome in outcomes]
+        collection[name] = columns[name]
+    collection["message"] = [json.dumps(outcome.header) for outcome in outcomes]
 
 
 def _spectra(entry: h5py.Group, outcomes: Sequence[Message], sweep: NDArray[Any]) -> None:
@@ -130,16 +130,16 @@ def _plot(
     outcomes: Sequence[Message],
     sweep: NDArray[Any],
 ) -> None:
-    known = {signal: array for signal, array in signals.items() if array is not None}
+    present = {signal: array for signal, array in signals.items() if array is not None}
     along = next((o.arrays[axis] for o in outcomes if axis in o.arrays), None)
-    if not known or along is None:
+    if not present or along is None:
         return
     data = _group(entry, name, "NXdata")
-    for signal, array in {**known, axis: along}.items():
+    for signal, array in {**present, axis: along}.items():
         data[signal] = array
         data[signal].attrs["units"] = ARRAY_UNITS[signal]
     data["sweep"] = sweep
-    data.attrs["signal"], *others = known
+    data.attrs["signal"], *others = present
     data.attrs["auxiliary_signals"] = others
     data.attrs["axes"] = ["sweep", axis]
     data.attrs["sweep_indices"], data.attrs[f"{axis}_indices"] = 0, 1

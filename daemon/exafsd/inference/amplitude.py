@@ -57,10 +57,10 @@ def with_numbers(
         `recipe_sha256` of the spectrum's reduction.
     """
     quality = () if _sound(channel, settings) else (Flag.FLUORESCENCE_AMPLITUDE,)
-    known = settings.s02.get(f"{card.absorber}-{card.edge}")
+    calibration = settings.s02.get(f"{card.absorber}-{card.edge}")
     if len(card.structures) > 1:
-        known = None  # N is fixed by the structures, the amplitude is that of their fractions
-    s02 = None if known is None else _carried(known, card, channel, recipe_hash)
+        calibration = None  # N is fixed by the structures, the amplitude is that of their fractions
+    s02 = None if calibration is None else _carried(calibration, card, channel, recipe_hash)
     reason = _why_not(card, channel, settings, s02)
     if s02 is None or reason is not None:
         return Amplitude(list(shells), s02, reason, quality)
@@ -78,17 +78,17 @@ def divide(n_s02: Value, s02: Value) -> Value:
     return Value(value=n, std=((n_s02.std**2 + (n * s02.std) ** 2) ** 0.5) / s02.value)
 
 
-def _carried(known: S02, card: Card, channel: Channel, recipe_hash: str) -> Calibrated:
+def _carried(calibration: S02, card: Card, channel: Channel, recipe_hash: str) -> Calibrated:
     """S0² as it holds for a spectrum: less surely, unless it was read from a foil just so."""
-    foil, std = known.foil, known.std
+    foil, std = calibration.foil, calibration.std
     own = foil is not None and (foil.model_sha256, foil.channel, foil.recipe_sha256) == (
         card.model_sha256,
         channel,
         recipe_hash,
     )
     if not own:
-        std = (std**2 + (TRANSFER * max(1.0, known.value)) ** 2) ** 0.5
-    return Calibrated(value=known.value, std=std, source=known.source)
+        std = (std**2 + (TRANSFER * max(1.0, calibration.value)) ** 2) ** 0.5
+    return Calibrated(value=calibration.value, std=std, source=calibration.source)
 
 
 def _sound(channel: Channel, settings: Inference) -> bool:
@@ -101,10 +101,12 @@ def _why_not(
     if len(card.structures) > 1:
         return "the model holds several phases: their structures fix N, the fractions are free"
     if not _sound(channel, settings):
-        told = "as thick" if settings.fluorescence == "thick" else "neither as dilute nor corrected"
+        thickness = (
+            "as thick" if settings.fluorescence == "thick" else "neither as dilute nor corrected"
+        )
         return (
             f"in fluorescence over-absorption shrinks the amplitude, and the sample is declared"
-            f" {told} (inference.fluorescence, or the run's own)"
+            f" {thickness} (inference.fluorescence, or the run's own)"
         )
     if s02 is None:
         edge = f"{card.absorber}-{card.edge}"

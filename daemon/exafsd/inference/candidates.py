@@ -75,8 +75,8 @@ def choose(candidates: Sequence[Contender], n_idp: float) -> Choice:
     fitting = [i for i in near if candidates[i].in_domain]
     if fitting:
         best = min(fitting, key=lambda i: (len(candidates[i].structures), -scores[i]))
-    mine = materials(candidates[best].structures)
-    rivals = tuple(i for i in near if not mine <= materials(candidates[i].structures))
+    own_materials = materials(candidates[best].structures)
+    rivals = tuple(i for i in near if not own_materials <= materials(candidates[i].structures))
     return Choice(best, tuple(map(float, scores)), rivals)
 
 

@@ -274,10 +274,10 @@ def fits_poorly(card: Card, ood: float, r_factor: float | None, noise: float, k_
     usual = card.thresholds.poor_fit
     if usual is None or not noise > 0:
         return False
-    found = ((ood, usual.limit), (r_factor, usual.r_factor))
+    measures = ((ood, usual.limit), (r_factor, usual.r_factor))
     return any(
         value is not None and table is not None and value > _limit(usual, table, noise, k_end)
-        for value, table in found
+        for value, table in measures
     )
 
 
@@ -297,8 +297,8 @@ def usual_signal(card: Card, k_end: float) -> float:
 
 def _limit(usual: PoorFit, table: LimitTable, noise: float, k_end: float) -> float:
     """In the logarithms of noise and limit: what noise adds grows with its square."""
-    known = _log_limits(usual.k_end, table, k_end)
-    return float(np.exp(np.interp(np.log(noise), np.log(usual.noise), known)))
+    log_limits = _log_limits(usual.k_end, table, k_end)
+    return float(np.exp(np.interp(np.log(noise), np.log(usual.noise), log_limits)))
 
 
 @lru_cache(maxsize=REMEMBERED)

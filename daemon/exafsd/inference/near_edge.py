@@ -108,18 +108,18 @@ class Comparison:
 
     def differs(self, energy: Floats, norm: Floats, e0: float) -> bool:
         """Whether a spectrum (as for `profile`) has another near edge; False if it is short."""
-        found = profile(energy, norm, e0)
-        return found is not None and self.difference(*found) > self._limit
+        measured = profile(energy, norm, e0)
+        return measured is not None and self.difference(*measured) > self._limit
 
-    def difference(self, found: Floats, noise: float) -> float:
+    def difference(self, shape: Floats, noise: float) -> float:
         """Largest difference, of the edge step, that nothing explains.
 
         Parameters
         ----------
-        found, noise
+        shape, noise
             As from `profile`.
         """
-        left = (self._left @ found).reshape(WIDTHS, -1)
+        left = (self._left @ shape).reshape(WIDTHS, -1)
         least = left[np.argmin(np.sum(left**2, axis=1))]
         return max(float(np.abs(least).max()) - SIGMAS * noise / JOINED**0.5, 0.0)
 

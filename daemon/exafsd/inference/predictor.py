@@ -43,12 +43,12 @@ def checked_session(
     ValueError
         If it is another graph.
     """
-    made = session(graph)
-    told = made.get_modelmeta().custom_metadata_map
-    if told.get("card_schema") != card.schema_ or told.get("bundle") != card.name:
-        said = f"{told.get('bundle')!r} of {told.get('card_schema')!r}"
+    runner = session(graph)
+    metadata = runner.get_modelmeta().custom_metadata_map
+    if metadata.get("card_schema") != card.schema_ or metadata.get("bundle") != card.name:
+        said = f"{metadata.get('bundle')!r} of {metadata.get('card_schema')!r}"
         raise ValueError(f"the graph says it is {said}, its card {card.name!r} of {card.schema_!r}")
-    names = {output.name: output.shape for output in made.get_outputs()}
+    names = {output.name: output.shape for output in runner.get_outputs()}
     missing = [name for name in outputs if name not in names]
     if missing:
         raise ValueError(f"the graph has no output {missing}")
@@ -56,7 +56,7 @@ def checked_session(
         raise ValueError(
             f"the graph gives {names[counted][-1]} parameters, its card has {len(card.parameters)}"
         )
-    return made
+    return runner
 
 
 class _Graph:
@@ -143,6 +143,6 @@ class Waves(_Graph):
             (b, m, g), (b, m, g) and (b, m, p) float32 on the grid of the card's refinement; chi is
             the sum of `imag`.
         """
-        found = self._session.run(list(self.outputs), {"theta": theta.astype(np.float32)})
-        real, imag, jacobian = (np.asarray(array) for array in found)
+        arrays = self._session.run(list(self.outputs), {"theta": theta.astype(np.float32)})
+        real, imag, jacobian = (np.asarray(array) for array in arrays)
         return real, imag, jacobian

@@ -284,8 +284,8 @@ def _read_before_noise(
         return {}
     fields = np.stack([predictions[i].chi_k2_pred for i in strange])
     ends = noise_begins(rows[strange], fields, mask)
-    most = float(K_GRID[mask > 0].max()) - NOT_CUT
-    again = [(i, end) for i, end in zip(strange, ends, strict=True) if CLEAN_END <= end <= most]
+    last_end = float(K_GRID[mask > 0].max()) - NOT_CUT
+    again = [(i, end) for i, end in zip(strange, ends, strict=True) if CLEAN_END <= end <= last_end]
     if not again:
         return {}
     cut = np.stack([mask * (end + K_STEP / 2 >= K_GRID) for _, end in again]).astype(np.float32)

@@ -60,21 +60,21 @@ class Readout:
         # parameters about which the spectrum says little more than was known before
         vague = np.sqrt(np.maximum(np.diag(cov), 0.0)) > self._vague
         limited = ((weights != 0) & vague).any(axis=1)
-        found: defaultdict[str, dict[str, Any]] = defaultdict(lambda: {"prior_limited": []})
+        values: defaultdict[str, dict[str, Any]] = defaultdict(lambda: {"prior_limited": []})
         for i, quantity in enumerate(self._linear):
             std = float(variance[i]) ** 0.5 if variance[i] >= 0 else None
-            mine = found[quantity.owner]
-            mine[quantity.name] = Value(value=float(value[i]), std=std)
+            of_owner = values[quantity.owner]
+            of_owner[quantity.name] = Value(value=float(value[i]), std=std)
             if limited[i]:
-                mine["prior_limited"].append(quantity.name)
+                of_owner["prior_limited"].append(quantity.name)
         whole: dict[str, Any] = {"fraction": Value(value=1.0, std=None)}  # of one phase
-        phases = [Phase(phase=phase, **(whole | found[phase])) for phase in self._phases]
-        return phases, [Shell(**shell, **found[shell["id"]]) for shell in self._shells]
+        phases = [Phase(phase=phase, **(whole | values[phase])) for phase in self._phases]
+        return phases, [Shell(**shell, **values[shell["id"]]) for shell in self._shells]
 
 
 def _shells(card: Card) -> list[dict[str, Any]]:
     """What is fixed of every shell, phase by phase."""
-    known = {(p.phase, p.shell): p for p in card.parameters if p.name == "sigma2"}
+    disorder = {(p.phase, p.shell): p for p in card.parameters if p.name == "sigma2"}
     return [
         {
             "id": f"{structure.phase}/{p.shell}",
@@ -86,43 +86,45 @@ def _shells(card: Card) -> list[dict[str, Any]]:
             "r_eff": float(p.r_eff or 0.0),
         }
         for structure in card.structures
-        for (phase, _), p in sorted(known.items(), key=lambda item: item[0][1] or 0)
+        for (phase, _), p in sorted(disorder.items(), key=lambda item: item[0][1] or 0)
         if phase == structure.phase
     ]
 
 
 def _of_phases(card: Card) -> list[_Linear]:
-    known = {(p.phase, p.shell, p.name): p.id for p in card.parameters}
+    ids = {(p.phase, p.shell, p.name): p.id for p in card.parameters}
     phases = [structure.phase for structure in card.structures]
-    made: list[_Linear] = []
+    rows: list[_Linear] = []
     for phase in phases:
-        if (phase, None, "fraction") in known:
-            made.append(_Linear(phase, "fraction", {known[phase, None, "fraction"]: 1.0}))
+        if (phase, None, "fraction") in ids:
+            rows.append(_Linear(phase, "fraction", {ids[phase, None, "fraction"]: 1.0}))
         elif len(phases) > 1:
-            others = [known[other, None, "fraction"] for other in phases if other != phase]
-            made.append(_Linear(phase, "fraction", dict.fromkeys(others, -1.0), 1.0))
-        made.append(_Linear(phase, "e0_shift", {known[phase, None, "e0_shift"]: 1.0}))
-    return made
+            others = [ids[other, None, "fraction"] for other in phases if other != phase]
+            rows.append(_Linear(phase, "fraction", dict.fromkeys(others, -1.0), 1.0))
+        rows.append(_Linear(phase, "e0_shift", {ids[phase, None, "e0_shift"]: 1.0}))
+    return rows
 
 
 def _of_shells(card: Card, shells: list[dict[str, Any]]) -> list[_Linear]:
-    known = {(p.phase, p.shell, p.name): p for p in card.parameters}
-    made: list[_Linear] = []
+    parameters = {(p.phase, p.shell, p.name): p for p in card.parameters}
+    rows: list[_Linear] = []
     for shell in shells:
         owner, phase, number = shell["id"], shell["phase"], shell["shell"]
         amplitude = _amplitude(card, phase, number)
         ratio = shell["degeneracy"] / float(amplitude.degeneracy or 1.0)
-        made.append(_Linear(owner, "n_s02", {amplitude.id: ratio}))
-        r, r_eff = known.get((phase, number, "r")), shell["r_eff"]
+        rows.append(_Linear(owner, "n_s02", {amplitude.id: ratio}))
+        r, r_eff = parameters.get((phase, number, "r")), shell["r_eff"]
         if r is not None:
-            made.append(_Linear(owner, "r", {r.id: 1.0}))
+            rows.append(_Linear(owner, "r", {r.id: 1.0}))
         else:
-            made.append(_Linear(owner, "r", {known[phase, None, "expansion"].id: r_eff}, r_eff))
-        own = {name: known.get((phase, number, name)) for name in ("sigma2", "c3")}
-        made += [
+            rows.append(
+                _Linear(owner, "r", {parameters[phase, None, "expansion"].id: r_eff}, r_eff)
+            )
+        own = {name: parameters.get((phase, number, name)) for name in ("sigma2", "c3")}
+        rows += [
             _Linear(owner, name, {p.id: 1.0}, p.split) for name, p in own.items() if p is not None
         ]
-    return made
+    return rows
 
 
 def _amplitude(card: Card, phase: str, number: int) -> Parameter:

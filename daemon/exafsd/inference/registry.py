@@ -108,13 +108,15 @@ def load_bundle(folder: Path) -> Bundle:
 
 def bundle_folders(roots: Iterable[Path]) -> list[Path]:
     """Folders that look like bundles: each root itself, or the folders below it."""
-    found: list[Path] = []
+    folders: list[Path] = []
     for root in roots:
         if (root / CARD_FILE).is_file() or not root.is_dir():
-            found.append(root)
+            folders.append(root)
         else:
-            found += sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("_"))
-    return found
+            folders += sorted(
+                f for f in root.iterdir() if f.is_dir() and not f.name.startswith("_")
+            )
+    return folders
 
 
 @dataclass

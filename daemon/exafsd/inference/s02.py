@@ -123,8 +123,8 @@ def _amplitudes(believed: Sequence[Result]) -> tuple[float, list[float], list[fl
     """N of the first shell, and S0² and its std by each spectrum."""
     first = [m.shells[0] for m in believed if m.shells]
     n = first[0].degeneracy
-    known = [(shell.n_s02.value, shell.n_s02.std) for shell in first]
-    pairs = [(v / n, std / n) for v, std in known if v is not None and std is not None]
+    amplitudes = [(shell.n_s02.value, shell.n_s02.std) for shell in first]
+    pairs = [(v / n, std / n) for v, std in amplitudes if v is not None and std is not None]
     if len(pairs) < len(first):
         raise CalibrationError("the model gives N S0² without a standard deviation")
     return n, [value for value, _ in pairs], [std for _, std in pairs]

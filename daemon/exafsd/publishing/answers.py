@@ -193,5 +193,5 @@ class Answers:
 
 def _frames(messages: Iterable[Kept], arrays: bool) -> tuple[list[int], list[bytes]]:
     """Number of frames of each message, and all of them in a row."""
-    parts = [kept.frames if arrays else kept.frames[:2] for kept in messages]
+    parts = [stored.frames if arrays else stored.frames[:2] for stored in messages]
     return [len(part) for part in parts], [frame for part in parts for frame in part]

@@ -133,24 +133,24 @@ def make_keys(folder: Path, clients: list[str]) -> list[Path]:
             raise KeyFileError(f"{name!r} cannot be a client's name: letters, digits, _ . -")
         if (folder / "clients" / name).exists() or (folder / "allowed" / f"{name}.key").exists():
             raise KeyFileError(f"{folder / 'clients' / name} is there already")
-    made: list[Path] = []
+    paths: list[Path] = []
     server = folder / f"{SERVER}.key"
     if not server.exists():
-        made += _pair(folder, SERVER, folder, folder)
+        paths += _pair(folder, SERVER, folder, folder)
     for name in clients:
         kit, allowed = folder / "clients" / name, folder / "allowed"
         for place in (kit.parent, kit, allowed):
             place.mkdir(mode=0o700, exist_ok=True)
-        made += _pair(folder, name, allowed, kit)
+        paths += _pair(folder, name, allowed, kit)
         (kit / server.name).write_bytes(server.read_bytes())
-        made.append(kit / server.name)
-    return made
+        paths.append(kit / server.name)
+    return paths
 
 
 def _pair(folder: Path, name: str, public_to: Path, secret_to: Path) -> list[Path]:
     """Make a key pair; the secret is readable for its owner only from the beginning."""
-    with tempfile.TemporaryDirectory(dir=folder) as made:  # of mode 0700
-        public, secret = (Path(path) for path in create_certificates(made, name))
+    with tempfile.TemporaryDirectory(dir=folder) as private_folder:  # of mode 0700
+        public, secret = (Path(path) for path in create_certificates(private_folder, name))
         secret.chmod(0o600)
         public.chmod(0o644)
         return [public.rename(public_to / public.name), secret.rename(secret_to / secret.name)]

@@ -34,8 +34,8 @@ class Library:
 
     def schema(self, name: str) -> bytes | None:
         """JSON schema of a file name in docs/schemas."""
-        found = schemas().get(name)
-        return None if found is None else json.dumps(found).encode()
+        document = schemas().get(name)
+        return None if document is None else json.dumps(document).encode()
 
     def settings(self, sha256: str) -> bytes | None:
         """Canonical JSON of settings; its SHA-256 is what it was asked by."""

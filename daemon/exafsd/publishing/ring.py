@@ -45,8 +45,8 @@ class Ring:
         Bytes kept; whichever bound is reached first forgets the oldest message.
     """
 
-    def __init__(self, most: int = 10_000, most_bytes: int = 300_000_000) -> None:
-        self._most, self._most_bytes = most, most_bytes
+    def __init__(self, limit: int = 10_000, most_bytes: int = 300_000_000) -> None:
+        self._most, self._most_bytes = limit, most_bytes
         self._lock = threading.Lock()
         self._topics: dict[str, deque[Kept]] = {}
         self._order: deque[str] = deque()  # topics of what is kept, oldest first
@@ -69,20 +69,20 @@ class Ring:
         """Keep a message that is about to be sent."""
         run_uid = getattr(message, "run_uid", None)
         size = sum(len(frame) + OVERHEAD for frame in frames)
-        kept = Kept(topic, message.seq, message.time, run_uid, tuple(frames), size)
+        stored = Kept(topic, message.seq, message.time, run_uid, tuple(frames), size)
         with self._lock:
             if isinstance(message, Status):
-                self._status = kept
+                self._status = stored
                 return
-            self._topics.setdefault(topic, deque()).append(kept)
+            self._topics.setdefault(topic, deque()).append(stored)
             self._order.append(topic)
             self._bytes += size
-            self._last[topic] = kept.seq
+            self._last[topic] = stored.seq
             self._last.move_to_end(topic)
             while len(self._order) > self._most or self._bytes > self._most_bytes:
                 self._forget()
             if run_uid is not None:
-                self._note(run_uid, _slot(message), kept)
+                self._note(run_uid, _slot(message), stored)
 
     def _forget(self) -> None:
         topic = self._order.popleft()
@@ -91,13 +91,13 @@ class Ring:
         if not messages:
             del self._topics[topic]
 
-    def _note(self, run_uid: str, slot: tuple[str, ...], kept: Kept) -> None:
+    def _note(self, run_uid: str, slot: tuple[str, ...], stored: Kept) -> None:
         """Make a message part of the snapshot; runs that were silent longest go first."""
         slots = self._runs.setdefault(run_uid, {})
         self._runs.move_to_end(run_uid)
         before = slots.get(slot)
-        slots[slot] = kept
-        self._snapshot_bytes += kept.size - (before.size if before else 0)
+        slots[slot] = stored
+        self._snapshot_bytes += stored.size - (before.size if before else 0)
         while len(self._runs) > RUNS or (
             self._snapshot_bytes > SNAPSHOT_BYTES and len(self._runs) > 1
         ):
@@ -112,7 +112,7 @@ class Ring:
     def snapshot(self, prefix: str) -> tuple[list[Kept], dict[str, Span]]:
         """State of topics that begin with `prefix`, oldest first, and what can be replayed."""
         with self._lock:
-            state = [kept for slots in self._runs.values() for kept in slots.values()]
+            state = [stored for slots in self._runs.values() for stored in slots.values()]
             if self._status is not None:
                 state.append(self._status)
             spans = {
@@ -120,8 +120,8 @@ class Ring:
                 for topic, last in self._last.items()
                 if topic.startswith(prefix)
             }
-        state = [kept for kept in state if kept.topic.startswith(prefix)]
-        return sorted(state, key=lambda kept: kept.time), spans
+        state = [stored for stored in state if stored.topic.startswith(prefix)]
+        return sorted(state, key=lambda stored: stored.time), spans
 
     def _first(self, topic: str) -> int:
         messages = self._topics.get(topic)
@@ -142,13 +142,13 @@ class Ring:
             missing = Span(first=max(first, newest + 1), last=last)
         page: list[Kept] = []
         size = 0
-        for kept in messages[max(first - oldest, 0) : max(last - oldest + 1, 0)]:
-            if run_uid is not None and kept.run_uid != run_uid:
+        for stored in messages[max(first - oldest, 0) : max(last - oldest + 1, 0)]:
+            if run_uid is not None and stored.run_uid != run_uid:
                 continue
-            if page and (len(page) >= PAGE_MESSAGES or size + kept.size > PAGE_BYTES):
-                return page, missing, kept.seq
-            page.append(kept)
-            size += kept.size
+            if page and (len(page) >= PAGE_MESSAGES or size + stored.size > PAGE_BYTES):
+                return page, missing, stored.seq
+            page.append(stored)
+            size += stored.size
         return page, missing, None
 
 

@@ -76,34 +76,34 @@ class Auditor:
 
     def poll(self) -> list[Verdict]:
         """Verdicts since the last call."""
-        found: list[Verdict] = []
+        verdicts: list[Verdict] = []
         while self._verdicts:
             verdict = self._verdicts.popleft()
             self._counts["count"] += 1
             self._counts["alarms"] += verdict.alarm
             self._counts["errors"] += verdict.error is not None
             self._recent.append(verdict)
-            found.append(verdict)
-        return found
+            verdicts.append(verdict)
+        return verdicts
 
     def metrics(self) -> dict[str, float]:
         """Counts, and what the verdicts of late were like; only numbers that are known."""
         counted = ("count", "alarms", "errors", "shed", "deaths")
-        found = {name: float(self._counts[name]) for name in counted}
-        found["off"] = float(self.off)
-        some = list(self._recent)
+        metrics = {name: float(self._counts[name]) for name in counted}
+        metrics["off"] = float(self.off)
+        recent = list(self._recent)
         for name, values, summary in (
-            ("difference_median", [v.difference for v in some], np.median),
-            ("difference_max", [v.difference for v in some], np.max),
-            ("objective_excess_max", [v.objective / v.larch_objective - 1 for v in some], np.max),
-            ("edge_step_difference_max", [v.edge_step_difference for v in some], np.max),
-            ("e0_difference_max", [v.e0_difference for v in some], np.max),
-            ("rebin_change_median", [v.rebin_change for v in some], np.median),
+            ("difference_median", [v.difference for v in recent], np.median),
+            ("difference_max", [v.difference for v in recent], np.max),
+            ("objective_excess_max", [v.objective / v.larch_objective - 1 for v in recent], np.max),
+            ("edge_step_difference_max", [v.edge_step_difference for v in recent], np.max),
+            ("e0_difference_max", [v.e0_difference for v in recent], np.max),
+            ("rebin_change_median", [v.rebin_change for v in recent], np.median),
         ):
-            known = [value for value in values if value is not None and np.isfinite(value)]
-            if known:
-                found[name] = float(summary(known))
-        return found
+            finite = [value for value in values if value is not None and np.isfinite(value)]
+            if finite:
+                metrics[name] = float(summary(finite))
+        return metrics
 
     def close(self) -> None:
         """End the process, without waiting for what it works on."""
@@ -126,8 +126,8 @@ class Auditor:
                 self._bury()
                 if not self._closing:
                     self._counts["deaths"] += 1
-                    told = f"the audit process ended: {type(error).__name__}: {error}"
-                    self._verdicts.append(Verdict(job.key, job.id, error=told))
+                    explanation = f"the audit process ended: {type(error).__name__}: {error}"
+                    self._verdicts.append(Verdict(job.key, job.id, error=explanation))
         self._bury()
 
     def _ask(self, job: Job) -> Verdict:

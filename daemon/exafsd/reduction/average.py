@@ -129,8 +129,8 @@ class RunningAverage:
 
 def _shift(shifts: list[Shift | None]) -> Shift | None:
     """Mean of what was added to the energies; its errors go together, so they do not fall."""
-    known = [shift for shift in shifts if shift is not None]
-    if len(known) < len(shifts):
+    calibrated = [shift for shift in shifts if shift is not None]
+    if len(calibrated) < len(shifts):
         return None
-    value, std = np.mean([(shift.value, shift.std) for shift in known], axis=0)
-    return Shift(float(value), float(std), known[0].source)
+    value, std = np.mean([(shift.value, shift.std) for shift in calibrated], axis=0)
+    return Shift(float(value), float(std), calibrated[0].source)

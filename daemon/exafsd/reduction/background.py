@@ -71,7 +71,7 @@ class Background:
     n: int
 
     @classmethod
-    def compile(cls, energy: Floats, e0: float, wanted: Autobk) -> "Background":
+    def compile(cls, energy: Floats, e0: float, settings: Autobk) -> "Background":
         """Prepare; `energy` (n,) eV, ascending.
 
         Raises
@@ -80,16 +80,16 @@ class Background:
             If there are too few points for the spline.
         """
         grid_r = np.pi / (K_STEP * NFFT)
-        rbkg = max(wanted.rbkg, 2 * grid_r)
+        rbkg = max(settings.rbkg, 2 * grid_r)
         iek0 = index_of(energy, e0)
         above = energy[iek0:] - e0
         kraw = np.sign(above) * np.sqrt(ETOK * np.abs(above))
         kmax = float(kraw.max())
-        if wanted.kmax is not None:
-            kmax = max(0.0, min(kmax, wanted.kmax))
+        if settings.kmax is not None:
+            kmax = max(0.0, min(kmax, settings.kmax))
         k = K_STEP * np.arange(int(1.01 + kmax / K_STEP), dtype="float64")
         iemax = min(len(energy), 2 + index_of(energy, e0 + kmax * kmax / ETOK)) - 1
-        kmin = wanted.kmin
+        kmin = settings.kmin
         wide = kmax - kmin
         if wide <= 0:
             raise ValueError(f"kmin = {kmin} is beyond the data's end at k = {kmax:.2f}")
@@ -105,9 +105,9 @@ class Background:
         spline = np.asarray(BSpline(knots, np.eye(nspl), 3)(used))
         to_grid = interpolation(used, k)
 
-        dk: Any = wanted.dk  # Larch's annotation says int
-        window = k**wanted.kweight * ftwindow(
-            k, xmin=kmin, xmax=kmax, window=wanted.win, dx=dk, dx2=dk
+        dk: Any = settings.dk  # Larch's annotation says int
+        window = k**settings.kweight * ftwindow(
+            k, xmin=kmin, xmax=kmax, window=settings.win, dx=dk, dx2=dk
         )
         turns = np.exp(-2j * np.pi / NFFT * np.outer(np.arange(len(k)), np.arange(irbkg)))
         transform = K_STEP / np.sqrt(np.pi) * window[:, None] * turns
@@ -115,10 +115,10 @@ class Background:
         sb = to_grid @ spline
         clamps = np.zeros((0, len(k)))
         for strength, rows in (
-            (wanted.clamp_lo, slice(None, wanted.nclamp)),
-            (wanted.clamp_hi, slice(-wanted.nclamp, None)),
+            (settings.clamp_lo, slice(None, settings.nclamp)),
+            (settings.clamp_hi, slice(-settings.nclamp, None)),
         ):
-            if strength and wanted.nclamp:
+            if strength and settings.nclamp:
                 clamps = np.vstack([clamps, abs(strength) * np.eye(len(k))[rows]])
 
         left, size, right = linalg.svd(f @ sb)

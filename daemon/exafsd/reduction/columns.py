@@ -30,7 +30,7 @@ INVERTED = 0.98
 SAME_ENERGY = 1e-3
 
 
-def channels_of(sweep: Sweep, wanted: tuple[Channel, ...]) -> list[Channel]:
+def channels_of(sweep: Sweep, selected: tuple[Channel, ...]) -> list[Channel]:
     """Channels that the sweep's signals allow; the first wanted where nothing can be told.
 
     A channel that has its own detector and lacks i0 is among them, to be rejected for that.
@@ -38,11 +38,11 @@ def channels_of(sweep: Sweep, wanted: tuple[Channel, ...]) -> list[Channel]:
     signals = sweep.signals
     chosen: list[Channel] = [
         channel
-        for channel in wanted
+        for channel in selected
         if any(all(name in signals for name in names) for names in CHANNELS[channel])
         or (OWN[channel] in signals and "i0" not in signals and channel != "reference")
     ]
-    return chosen or [wanted[0]]
+    return chosen or [selected[0]]
 
 
 def absorption(

@@ -54,28 +54,28 @@ def deglitch(
     limit = max(MAX_SHARE * len(energy), WIDEST)
     if len(suspects) > limit * (1 + 2 * NEIGHBOURS):  # a glitch makes its neighbours suspect, too
         return None
-    kept = np.ones(len(energy), bool)
+    good = np.ones(len(energy), bool)
     for i in suspects[np.argsort(-np.abs(off / scatter)[suspects])]:
-        group = _group(energy, mu, scatter * threshold, kept, int(i))
+        group = _group(energy, mu, scatter * threshold, good, int(i))
         if group is not None and allowed[group].all():
-            kept[group] = False
-    found = np.flatnonzero(~kept)
-    if len(found) > limit:
+            good[group] = False
+    glitches = np.flatnonzero(~good)
+    if len(glitches) > limit:
         return None
-    if len(found) == 0:
+    if len(glitches) == 0:
         return mu, ()
     cleaned = mu.copy()
-    cleaned[found] = interpolate(energy[kept], mu[kept], energy[found])
-    return cleaned, tuple(energy[found].tolist())
+    cleaned[glitches] = interpolate(energy[good], mu[good], energy[glitches])
+    return cleaned, tuple(energy[glitches].tolist())
 
 
-def _group(energy: Floats, mu: Floats, border: Floats, kept: np.ndarray, i: int) -> slice | None:
+def _group(energy: Floats, mu: Floats, border: Floats, good: np.ndarray, i: int) -> slice | None:
     """Fewest points about `i` without which all others agree; None if there is no such group."""
     reach = WIDEST + 2 * NEIGHBOURS
     low, high = max(i - reach, 0), min(i + reach + 1, len(energy))
 
     def worst(without: slice | None) -> float:
-        left = kept[low:high].copy()
+        left = good[low:high].copy()
         if without is not None:
             left[without.start - low : without.stop - low] = False
         index = np.flatnonzero(left) + low

@@ -32,8 +32,8 @@ def find_e0(energy: Floats, mu: Floats) -> float:
     # half the scan's own finest step and half a usual one (0.2 eV at 5 keV)
     step: Any = 0.5 * (_clipped(_finest_step(energy[:-1])) + _clipped(first / 25000.0))
     near, inside = energy[start : stop - 1], mu[start : stop - 1]
-    found = _steepest(smooth(near, _slope(near, inside), xstep=step, sigma=step))
-    return float(near[found]) if found >= 1 else float(energy[start + 2])
+    steepest = _steepest(smooth(near, _slope(near, inside), xstep=step, sigma=step))
+    return float(near[steepest]) if steepest >= 1 else float(energy[start + 2])
 
 
 def _slope(energy: Floats, mu: Floats) -> Floats:

@@ -28,16 +28,16 @@ def edge_energy(element: str, edge: str) -> float:
     SpectrumError
         ``unknown_element`` if there is no such element or edge.
     """
-    found = None
+    tabulated = None
     with suppress(ValueError):
-        found = xraydb.xray_edge(element, edge)
-    if found is None:
+        tabulated = xraydb.xray_edge(element, edge)
+    if tabulated is None:
         raise SpectrumError(
             Reason.UNKNOWN_ELEMENT,
             f"{element!r} {edge!r} is not an absorption edge; give element and edge in the run's"
             ' metadata or the file, for example "Cu" and "K"',
         )
-    return float(found.energy)
+    return float(tabulated.energy)
 
 
 def candidates(element: str, low: float, high: float) -> list[Edge]:

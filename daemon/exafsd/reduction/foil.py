@@ -117,18 +117,18 @@ class Reference:
             return None
         return self._match(wide, Derivative(energy, mu)(wide, WIDTH))
 
-    def _match(self, wide: Floats, found: Floats) -> Match | None:
+    def _match(self, wide: Floats, spectrum: Floats) -> Match | None:
         m = len(self.grid)
         shape = self.derivative - self.derivative.mean()
-        product = np.correlate(found, shape, "valid")
+        product = np.correlate(spectrum, shape, "valid")
         ones = np.ones(m)
-        spread = np.correlate(found**2, ones, "valid")
-        spread -= np.correlate(found, ones, "valid") ** 2 / m
+        spread = np.correlate(spectrum**2, ones, "valid")
+        spread -= np.correlate(spectrum, ones, "valid") ** 2 / m
         explained = np.where(product > 0, product**2 / np.maximum(spread, 1e-300), -1.0)
         best = int(explained.argmax())
         if explained[best] <= 0:
             return None
-        curve = CubicSpline(wide, found)
+        curve = CubicSpline(wide, spectrum)
         slope = curve.derivative()
         shift = float(self.grid[0] - wide[best])
         low, high = self.grid[-1] - wide[-1], self.grid[0] - wide[0]

@@ -34,7 +34,7 @@ class Settled:
     unaudited: int = 0  # of these since one was audited for its new plan
     suspect: bool = False  # whether Larch disagrees, and reduces the next ones itself
 
-    def frozen_for(self, spectrum: Spectrum, wanted: Recipe) -> bool:
+    def frozen_for(self, spectrum: Spectrum, recipe: Recipe) -> bool:
         """Whether the run's ranges hold for a spectrum.
 
         A run may begin in the middle of a sweep; the ranges of that stump must not cut all
@@ -43,7 +43,7 @@ class Settled:
         if self.recipe is None or self.e0 is None:
             return False
         end = ETOK * max(float(spectrum.energy[-1]) - self.e0, 0.0)
-        reach = min(end**0.5, wanted.autobk.kmax or np.inf)
+        reach = min(end**0.5, recipe.autobk.kmax or np.inf)
         return reach <= LONGER * (self.recipe.autobk.kmax or np.inf)
 
     def due(self, every: int) -> bool:

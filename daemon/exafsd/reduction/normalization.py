@@ -71,16 +71,16 @@ class Normalization:
     post_scatter: slice
 
     @classmethod
-    def compile(cls, energy: Floats, e0: float, wanted: PreEdge) -> "Normalization":
+    def compile(cls, energy: Floats, e0: float, settings: PreEdge) -> "Normalization":
         """Resolve the ranges that are null and prepare the fits; `energy` (n,) eV, ascending."""
         low, high = float(energy[0]) - e0, float(energy[-1]) - e0
         ie0 = index_nearest(energy, e0)
-        pre1, pre2 = _pre_range(wanted, float(energy[1]) - e0, low, ie0)
-        npre, nvict = wanted.npre, wanted.nvict
+        pre1, pre2 = _pre_range(settings, float(energy[1]) - e0, low, ie0)
+        npre, nvict = settings.npre, settings.nvict
         if index_of(energy - e0, pre2) - index_of(energy - e0, pre1) < 3:
             npre = nvict = 0
-        norm1, norm2 = _post_range(wanted, high)
-        nnorm = wanted.nnorm
+        norm1, norm2 = _post_range(settings, high)
+        nnorm = settings.nnorm
         if nnorm is None:
             nnorm = 2 if norm2 - norm1 >= 300 else 1 if norm2 - norm1 >= 30 else 0
         nnorm = max(min(nnorm, 5), 0)
@@ -100,7 +100,7 @@ class Normalization:
             nnorm = min(1, nnorm)
         post = Polynomial.of(energy, slice(q1, q2), nnorm)
 
-        ranges = wanted.model_copy(
+        ranges = settings.model_copy(
             update={"pre1": pre1, "pre2": pre2, "norm1": norm1, "norm2": norm2, "nnorm": nnorm}
         )
         return cls(
@@ -144,8 +144,8 @@ class Normalization:
         return np.sqrt(variance)
 
 
-def _pre_range(wanted: PreEdge, second: float, low: float, ie0: int) -> tuple[float, float]:
-    pre1, pre2 = wanted.pre1, wanted.pre2
+def _pre_range(settings: PreEdge, second: float, low: float, ie0: int) -> tuple[float, float]:
+    pre1, pre2 = settings.pre1, settings.pre2
     if pre1 is None:  # the first point is often bad
         unit = 5.0 if ie0 > 20 else 2.0
         pre1 = unit * round(second / unit)
@@ -155,8 +155,8 @@ def _pre_range(wanted: PreEdge, second: float, low: float, ie0: int) -> tuple[fl
     return min(pre1, pre2), max(pre1, pre2)
 
 
-def _post_range(wanted: PreEdge, high: float) -> tuple[float, float]:
-    norm1, norm2 = wanted.norm1, wanted.norm2
+def _post_range(settings: PreEdge, high: float) -> tuple[float, float]:
+    norm1, norm2 = settings.norm1, settings.norm2
     if norm2 is None:
         norm2 = 5.0 * round(high / 5.0)
     if norm2 < 0:

@@ -80,10 +80,10 @@ class _Measured:
                 self._channels[channel] = self._absorption(channel)
             except SpectrumError as error:
                 self._channels[channel] = error
-        found = self._channels[channel]
-        if isinstance(found, SpectrumError):
-            raise found
-        return found
+        prepared = self._channels[channel]
+        if isinstance(prepared, SpectrumError):
+            raise prepared
+        return prepared
 
     def _absorption(self, channel: Channel) -> Columns:
         analysis = self.sweep.run.analysis
@@ -168,18 +168,18 @@ def _foil_edge(memory: RunMemory, sweep: Sweep, edge: Edge, energy: Floats, mu: 
 def _rebinned(memory: RunMemory, spectrum: Spectrum, position: float) -> Spectrum:
     """Spectrum on the run's common grid, if it is to be rebinned."""
     settings = spectrum.id.analysis.reduction
-    sweep, wanted = spectrum.id.sweep, settings.rebin
-    if wanted.method == "off" or (wanted.method == "auto" and not sweep.flown):
+    sweep, options = spectrum.id.sweep, settings.rebin
+    if options.method == "off" or (options.method == "auto" and not sweep.flown):
         return spectrum
     energy, mu = spectrum.energy, spectrum.mu
     common = memory.grids.get((sweep.stream, spectrum.id.edge))
     if common is None:
-        common = CommonGrid(xas_grid(position, wanted))
+        common = CommonGrid(xas_grid(position, options))
         memory.grids[sweep.stream, spectrum.id.edge] = common
     grid = common.grid
     own = covered(grid, energy)
     inside = np.searchsorted(energy, grid.edges[list(own)])
-    if wanted.method == "auto":
+    if options.method == "auto":
         # a run that is rebinned stays so, even if a sweep has a few points less than the last
         enough = POINTS_PER_BIN if common.bins is None else STILL_PER_BIN
         if inside[1] - inside[0] < enough * (own[1] - own[0]):
@@ -187,7 +187,7 @@ def _rebinned(memory: RunMemory, spectrum: Spectrum, position: float) -> Spectru
     bins = common.choose(own, INCOMPLETE.isdisjoint(spectrum.quality))
     if bins[1] - bins[0] < settings.min_points:
         return replace(spectrum, quality=(*spectrum.quality, Flag.REBIN_SPARSE))
-    method: Literal["boxcar", "gaussian"] = "gaussian" if wanted.method == "gaussian" else "boxcar"
+    method: Literal["boxcar", "gaussian"] = "gaussian" if options.method == "gaussian" else "boxcar"
     rebinned = rebin(energy, mu, grid, bins, method)
     if rebinned is None:
         return replace(spectrum, quality=(*spectrum.quality, Flag.REBIN_SPARSE))

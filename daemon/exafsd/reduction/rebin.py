@@ -215,20 +215,20 @@ class OwnGrid:
 
     def choose(self, energy: Floats, whole: bool) -> Floats:
         """Energies for a sweep (n,), inside its own; only `whole` sweeps decide for the run."""
-        mine = self.energy
-        if mine is None or self._is_longer(energy, mine):
+        own = self.energy
+        if own is None or self._is_longer(energy, own):
             inner = _apart(energy)[INSET:-INSET]
             if not whole:
                 return inner
-            mine = self.energy = inner
-        first = int(np.searchsorted(mine, energy[0]))
-        missing = len(mine) - int(np.searchsorted(mine, energy[-1], side="right"))
-        return mine[-(-first // BLOCK) * BLOCK : len(mine) - -(-missing // BLOCK) * BLOCK]
+            own = self.energy = inner
+        first = int(np.searchsorted(own, energy[0]))
+        missing = len(own) - int(np.searchsorted(own, energy[-1], side="right"))
+        return own[-(-first // BLOCK) * BLOCK : len(own) - -(-missing // BLOCK) * BLOCK]
 
     @staticmethod
-    def _is_longer(energy: Floats, mine: Floats) -> bool:
-        before = int(np.searchsorted(energy, mine[0]))
-        after = len(energy) - int(np.searchsorted(energy, mine[-1], side="right"))
+    def _is_longer(energy: Floats, own: Floats) -> bool:
+        before = int(np.searchsorted(energy, own[0]))
+        after = len(energy) - int(np.searchsorted(energy, own[-1], side="right"))
         return max(before, after) > LONGER + len(energy) // LONGER_SHARE
 
 

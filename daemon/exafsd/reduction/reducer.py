@@ -81,25 +81,25 @@ class Reducer:
 
     def audit(self) -> list[str]:
         """Take the verdicts that have come; what they mean for the user, where it is trouble."""
-        told: list[str] = []
+        warnings: list[str] = []
         if self._auditor is None:
-            return told
+            return warnings
         for verdict in self._auditor.poll():
             settled = self._audited.get(verdict.key)
             before = settled is not None and settled.suspect
             if settled is not None and verdict.error is None:
                 settled.suspect = verdict.alarm
             if verdict.error is not None:
-                told.append(f"{verdict.id} could not be audited: {verdict.error}")
+                warnings.append(f"{verdict.id} could not be audited: {verdict.error}")
             elif verdict.alarm and not before:
-                told.append(
+                warnings.append(
                     f"{verdict.id}: the compiled reduction differs from Larch by"
                     f" {verdict.difference:.1e} and is worse; the series goes on with Larch, which"
                     " is slower, until they agree. Please report it"
                 )
             elif before and not verdict.alarm:
-                told.append(f"{verdict.id}: the compiled reduction agrees with Larch again")
-        return told
+                warnings.append(f"{verdict.id}: the compiled reduction agrees with Larch again")
+        return warnings
 
     def audit_metrics(self) -> dict[str, float] | None:
         """Numbers of the audit; None where there is none."""
@@ -121,12 +121,12 @@ class Reducer:
             check_e0(spectrum.energy, e0)
             recipe = settled.recipe if frozen and settled.recipe is not None else job.recipe
             if settings.engine == "larch":
-                some = [by_larch(spectrum.energy, spectrum.mu, e0, recipe)]
+                reduced = [by_larch(spectrum.energy, spectrum.mu, e0, recipe)]
             else:
-                some = self._by_plan(settled, jobs, e0, recipe, frozen)
+                reduced = self._by_plan(settled, jobs, e0, recipe, frozen)
         except SpectrumError as error:
             return [error]
-        checked = [self._checked(settled, j, r) for j, r in zip(jobs, some, strict=False)]
+        checked = [self._checked(settled, j, r) for j, r in zip(jobs, reduced, strict=False)]
         first = checked[0]
         if not frozen and isinstance(first, ReducedSpectrum) and not BAD_FLAGS & {*first.quality}:
             settled.e0, settled.recipe, settled.plan = first.e0, first.recipe, None
@@ -145,12 +145,12 @@ class Reducer:
             jobs = [jobs[0], *self._alike(settled, plan, jobs[1:])]
         else:
             jobs = jobs[:1]
-        some = by_plan(plan, [job.spectrum.mu for job in jobs])
+        planned = by_plan(plan, [job.spectrum.mu for job in jobs])
         if self._auditor is None:
-            return some
+            return planned
         suspect = settled.suspect
         self._audited[settled.key] = settled
-        for job, reduced in zip(jobs, some, strict=True):
+        for job, reduced in zip(jobs, planned, strict=True):
             due = settled.due(self._audit_every)
             settled.unaudited += 1
             if new and settled.unaudited >= NEW_PLANS:
@@ -159,7 +159,7 @@ class Reducer:
                 self._auditor.submit(_audit_job(settled.key, job, recipe, reduced))
         if suspect:
             return [by_larch(j.spectrum.energy, j.spectrum.mu, e0, recipe) for j in jobs]
-        return some
+        return planned
 
     @staticmethod
     def _e0(settled: Settled, job: Job) -> float:

@@ -84,19 +84,19 @@ def judge(job: Job) -> Verdict:
 
 def _judged(job: Job) -> Verdict:
     group, step = _larch(job.energy, job.mu, job.e0, job.recipe)
-    found: dict[str, Any] = {
+    differences: dict[str, Any] = {
         "edge_step_difference": abs(job.edge_step / group.edge_step - 1),
         "larch_objective": float(group.autobk_details.chisqr),
     }
     if job.e0_found:
         e0 = float(find_e0(job.energy, mu=job.mu, group=Group()))
-        found["e0_difference"] = abs(job.e0 / e0 - 1)
+        differences["e0_difference"] = abs(job.e0 / e0 - 1)
     if job.raw is not None:
         raw, _ = _larch(*job.raw, job.e0, job.recipe)
         m = min(len(raw.chi), len(group.chi))
-        found["rebin_change"] = _relative(group.chi[:m] - raw.chi[:m], raw.chi[:m], raw.k[:m])
+        differences["rebin_change"] = _relative(group.chi[:m] - raw.chi[:m], raw.chi[:m], raw.k[:m])
     if len(job.chi) != len(group.chi):
-        return Verdict(job.key, job.id, difference=np.inf, **found)
+        return Verdict(job.key, job.id, difference=np.inf, **differences)
     miss = job.chi - group.chi
     objective, off = _by_larch(group, step * miss, job.recipe.autobk)
     return Verdict(
@@ -106,7 +106,7 @@ def _judged(job: Job) -> Verdict:
         objective=objective,
         off_spline=_relative(off / step, group.chi, group.k),
         claim_difference=abs(job.objective / objective - 1),
-        **found,
+        **differences,
     )
 
 

@@ -212,7 +212,7 @@ class Service:
     def _status(self, state: str) -> None:
         now = time.monotonic()
         outcomes = self._results + self._rejections.total()
-        before, told = self._told
+        before, outcomes_then = self._told
         drops = Counter(self._inbox.drops)
         drops.update(self._problem_counts)
         queues = {"inbox": len(self._inbox), "runs": self._session.open_runs}
@@ -225,7 +225,7 @@ class Service:
                 uptime=now - self._began,
                 results=self._results,
                 rejected=self._rejections.total(),
-                rate=(outcomes - told) / max(now - before, 1e-3),
+                rate=(outcomes - outcomes_then) / max(now - before, 1e-3),
                 rejections=dict(self._rejections),
                 drops={str(problem): count for problem, count in drops.items()},
                 queues=queues,

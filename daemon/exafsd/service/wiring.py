@@ -45,13 +45,13 @@ log = logging.getLogger(__name__)
 
 def versions() -> dict[str, str]:
     """Versions of what decides a number."""
-    found = {"exafsd": __version__}
+    by_distribution = {"exafsd": __version__}
     for name in ("xraylarch", "onnxruntime", "numpy", "bluesky", "pyzmq"):
         try:
-            found[name] = version(name)
+            by_distribution[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return by_distribution
 
 
 def make_pipeline(
@@ -169,9 +169,9 @@ def unresolved(address: str) -> str | None:
 
 
 def _tell_unresolved(settings: Settings, inbox: Inbox) -> None:
-    told = unresolved(settings.source.address)
-    if told is not None:
-        inbox.report(Problem.SOURCE, told)
+    unreachable = unresolved(settings.source.address)
+    if unreachable is not None:
+        inbox.report(Problem.SOURCE, unreachable)
 
 
 def make_service(settings: Settings, proxy: bool = True) -> tuple[Service, Inbox]:
@@ -193,10 +193,10 @@ def make_service(settings: Settings, proxy: bool = True) -> tuple[Service, Inbox
             report=inbox.report,
         )
     pipeline = make_pipeline(settings, registry, audit=True)
-    kept = settings.service
+    options = settings.service
     service = Service(
         inbox=inbox,
-        session=Session(make_router(settings), pipeline, kept.batch, kept.max_lag, Pace()),
+        session=Session(make_router(settings), pipeline, options.batch, options.max_lag, Pace()),
         pipeline=pipeline,
         publisher=make_publisher(settings),
         settings=settings.service,

@@ -463,8 +463,10 @@ class Analysis(_Frozen):
                 else self.composition.model_copy(update={"phases": override.phases}),
             )
         except ValidationError as error:
-            told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise ValueError(f'start["exafsd"] is not valid: {told}') from None
+            errors = "; ".join(
+                f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()
+            )
+            raise ValueError(f'start["exafsd"] is not valid: {errors}') from None
 
     @cached_property
     def canonical(self) -> bytes:

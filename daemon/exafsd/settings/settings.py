@@ -37,9 +37,9 @@ HIGHEST_PORT = 65535
 
 
 def _address(value: str) -> str:
-    found = ADDRESS.fullmatch(value)
-    port = found[2] if found else None
-    if not found or (port and port != "*" and int(port) > HIGHEST_PORT):
+    match = ADDRESS.fullmatch(value)
+    port = match[2] if match else None
+    if not match or (port and port != "*" and int(port) > HIGHEST_PORT):
         raise ValueError(f"{value!r} is not an address; write tcp://HOST:PORT")
     return value
 
@@ -277,13 +277,15 @@ class Settings(BaseSettings):
 
 def _s02_file(name: str, path: str) -> S02:
     try:
-        found = S02File.model_validate_json(Path(path).read_bytes())
+        calibration = S02File.model_validate_json(Path(path).read_bytes())
     except (OSError, ValidationError) as error:
-        told = error.strerror if isinstance(error, OSError) else error.errors()[0]["msg"]
-        raise ValueError(f"s02.{name}: {path} is no file of exafsd calibrate-s02: {told}") from None
-    if found.name != name:
-        raise ValueError(f"s02.{name}: {path} is for {found.name}")
-    return found.s02
+        cause = error.strerror if isinstance(error, OSError) else error.errors()[0]["msg"]
+        raise ValueError(
+            f"s02.{name}: {path} is no file of exafsd calibrate-s02: {cause}"
+        ) from None
+    if calibration.name != name:
+        raise ValueError(f"s02.{name}: {path} is for {calibration.name}")
+    return calibration.s02
 
 
 def load(path: Path | None = None, **overrides: Any) -> Settings:

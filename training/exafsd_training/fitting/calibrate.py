@@ -172,8 +172,8 @@ def _quantiles(values: list[Floats], shares: list[Floats], q: float) -> Floats:
     """Table (cells, c) whose interpolation the values (n, c) of every cell exceed in 1 - q."""
     table = np.zeros((len(values), values[0].shape[1]))
     for _ in range(ROUNDS):
-        found = zip(values, shares, strict=True)
-        table += np.array([np.quantile(v - share @ table, q, axis=0) for v, share in found])
+        weighted = zip(values, shares, strict=True)
+        table += np.array([np.quantile(v - share @ table, q, axis=0) for v, share in weighted])
     return table
 
 

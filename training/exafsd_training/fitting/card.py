@@ -114,10 +114,10 @@ def make_card(model: Model, folder: Path, hashes: dict[str, str]) -> Card:
 def versions() -> dict[str, str]:
     """Versions of the packages that a model depends on."""
     # a machine that only trains may lack what exports
-    found = {}
+    by_distribution = {}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            by_distribution[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return by_distribution

@@ -66,9 +66,9 @@ def learn(
     optimiser = Adam(variables, decay=DECAY)
 
     @tf.function
-    def step(seen: tf.Tensor, truth: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
+    def step(evidence: tf.Tensor, truth: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
-            said = model.odds(seen, DROPOUT)
+            said = model.odds(evidence, DROPOUT)
             off = tf.nn.sigmoid_cross_entropy_with_logits(truth * (1 - 2 * DOUBT) + DOUBT, said)
             loss = tf.reduce_mean(off)
         optimiser.step(tape.gradient(loss, variables), rate)
@@ -94,18 +94,18 @@ def _evidence(
     """`Pinn.evidence` (n, m), and 1 where another phase is in the spectrum (n,); float32."""
 
     @tf.function(jit_compile=True)  # six times as fast as without
-    def seen(chi_k2: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    def evidence(chi_k2: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         out = model(chi_k2, mask)
         outputs = (out[name] for name in ("theta", "chi_k2_exafs", "chi_k2_pred"))
         return model.evidence(chi_k2 * mask, mask, *outputs)
 
     rng = np.random.default_rng((settings.seed, 3))
-    found, truth = [], []
+    rows, truth = [], []
     for number in range(-(-settings.detector_spectra // BATCH)):
         chi_k2, mask, mixed = _batch(rng, data, examples, (settings.seed, number))
-        found.append(seen(chi_k2, mask).numpy())
+        rows.append(evidence(chi_k2, mask).numpy())
         truth.append(mixed)
-    return np.concatenate(found), np.concatenate(truth)
+    return np.concatenate(rows), np.concatenate(truth)
 
 
 def _batch(
@@ -121,9 +121,11 @@ def _batch(
     own = np.where(through[:, None], lender.noisy, own)
     own = own * np.exp(rng.uniform(-0.3, 0.3, (BATCH, 1)))
     mixed = np.float32(rng.random(BATCH) < 0.5)
-    mostly, most = MOSTLY
+    mostly, largest = MOSTLY
     share = np.where(
-        rng.random(BATCH) < mostly, rng.uniform(SHARE[1], most, BATCH), rng.uniform(*SHARE, BATCH)
+        rng.random(BATCH) < mostly,
+        rng.uniform(SHARE[1], largest, BATCH),
+        rng.uniform(*SHARE, BATCH),
     )
     share = (share * mixed)[:, None]
     chi_k2 = (1 - share) * own + share * other

@@ -49,11 +49,11 @@ console = Console(stderr=True)
 
 def crystals(cif: list[Path] | None, amcsd: list[int] | None, site: int = 1) -> Crystal:
     """The one structure named on the command line."""
-    found = [from_cif(path, site) for path in cif or []]
-    found += [from_amcsd(id_, site) for id_ in amcsd or []]
-    if len(found) != 1:
+    structures = [from_cif(path, site) for path in cif or []]
+    structures += [from_amcsd(id_, site) for id_ in amcsd or []]
+    if len(structures) != 1:
         raise SystemExit("give exactly one --cif or --amcsd: several phases are not trained yet")
-    return found[0]
+    return structures[0]
 
 
 def list_paths(crystal: Crystal, absorber: str, edge: str, out: Path) -> None:
@@ -92,8 +92,8 @@ def fit_model(
         task = progress.add_task("training", total=1.0)
 
         def report(share: float, losses: dict[str, float]) -> None:
-            kept = ("data", "theta", "exafs_equation")
-            shown = " ".join(f"{n} {losses[f'validation/{n}']:.3g}" for n in kept if n in losses)
+            names = ("data", "theta", "exafs_equation")
+            shown = " ".join(f"{n} {losses[f'validation/{n}']:.3g}" for n in names if n in losses)
             progress.update(task, completed=share, description=f"training: {shown}")
 
         summary = train(model, data, settings, out, measured if unlabelled else None, report)

@@ -131,9 +131,9 @@ class Pinn(tf.Module):
         nodes = len(NOISE_NODES) * len(END_NODES)
         #: (nodes, p) logarithm of the factor of every error bar, by noise and data end
         self.log_scale = tf.Variable(tf.zeros((nodes, self.p)), trainable=False, name="log_scale")
-        seen = [3 * 2 * len(radii(OOD_R)) + self.p + 5, *DETECTOR, 1]
+        detector_widths = [3 * 2 * len(radii(OOD_R)) + self.p + 5, *DETECTOR, 1]
         own = np.random.default_rng((seed, 1))
-        self.detector = [Dense(own, a, b) for a, b in pairwise(seen)]
+        self.detector = [Dense(own, a, b) for a, b in pairwise(detector_widths)]
         #: (nodes,) answer of the detector above which nothing is read, by noise and data end
         self.detector_limit = tf.Variable(tf.fill((nodes,), NO_LIMIT), trainable=False)
         self.k = tf.constant(K_GRID, tf.float32)
@@ -154,8 +154,10 @@ class Pinn(tf.Module):
         """Encoding z (b, width) of the input (b, 401) and its mask (b, 401)."""
         # soft limit: where noise is many times the signal its size says nothing more
         x = 3 * tf.tanh(chi_k2 * mask / (3 * self.scale))
-        seen = tf.reduce_mean(tf.reshape(mask[:, 1:], (-1, MASK_BINS, K_SIZE // MASK_BINS)), -1)
-        z = tf.concat([x, seen], 1)
+        coarse_mask = tf.reduce_mean(
+            tf.reshape(mask[:, 1:], (-1, MASK_BINS, K_SIZE // MASK_BINS)), -1
+        )
+        z = tf.concat([x, coarse_mask], 1)
         for layer in self.encoder:
             z = tf.tanh(layer(z))
         return z
@@ -271,7 +273,7 @@ class Pinn(tf.Module):
         noise = tf.sqrt(self.power(chi_k2, window, NOISE_R))[:, tf.newaxis]
         relative = [*(part / size for part in rms[1:]), noise / size]
         end = tf.reduce_max(mask * self.k, axis=1, keepdims=True)
-        seen = [
+        evidence_parts = [
             # soft limit: of what is far off, it only counts that it is
             *(
                 3 * tf.tanh(x / (3 * usual * size))
@@ -282,7 +284,7 @@ class Pinn(tf.Module):
             (end - 12) / 4,
             0.5 * (theta - self.centre) / self.unit,
         ]
-        return tf.concat(seen, 1)
+        return tf.concat(evidence_parts, 1)
 
     def odds(self, evidence: tf.Tensor, dropout: float = 0.0) -> tf.Tensor:
         """Logarithm of the odds (b,) that another phase is in the spectrum.

@@ -101,12 +101,12 @@ def fit_entry(material: Material, measured: Measured, data: Path) -> dict[str, A
     }
     if reason := too_short(spectrum, material.parametrisation, config.fit):
         return entry | {"skipped": reason}
-    found, whole = (
+    first_shell, whole = (
         feffit_reference(spectrum, material.parametrisation, material.feff, config.fit, whole=whole)
         for whole in (False, True)
     )
     whole = {"values": _values(whole), "r_factor": _rounded(whole.r_factor)}
-    return entry | _fit(found, material) | {"whole": whole}
+    return entry | _fit(first_shell, material) | {"whole": whole}
 
 
 def too_short(spectrum: Chi, parametrisation: Parametrisation, window: FitWindow) -> str | None:
@@ -122,25 +122,25 @@ def too_short(spectrum: Chi, parametrisation: Parametrisation, window: FitWindow
     )
 
 
-def _values(found: Reference) -> dict[str, dict[str, float | None]]:
+def _values(fit: Reference) -> dict[str, dict[str, float | None]]:
     return {
-        id_: {"value": _rounded(value), "stderr": _rounded(found.stderr[id_])}
-        for id_, value in found.value.items()
+        id_: {"value": _rounded(value), "stderr": _rounded(fit.stderr[id_])}
+        for id_, value in fit.value.items()
     }
 
 
-def _fit(found: Reference, material: Material) -> dict[str, Any]:
+def _fit(fit: Reference, material: Material) -> dict[str, Any]:
     par, window = material.parametrisation, material.config.fit
     return {
         "window": {
-            "k": [round(k, 3) for k in found.k], "r": list(window.r), "kweight": window.kweight,
+            "k": [round(k, 3) for k in fit.k], "r": list(window.r), "kweight": window.kweight,
             "window": window.window, "dk": window.dk,
         },
-        "values": _values(found),
-        "r_factor": _rounded(found.r_factor),
-        "n_idp": _rounded(found.n_idp),
-        "n_var": found.n_var,
-        "correlation": {pair: _rounded(value) for pair, value in found.correlation.items()},
+        "values": _values(fit),
+        "r_factor": _rounded(fit.r_factor),
+        "n_idp": _rounded(fit.n_idp),
+        "n_var": fit.n_var,
+        "correlation": {pair: _rounded(value) for pair, value in fit.correlation.items()},
         "shells": [
             {
                 "shell": number, "scatterer": par.shells[number - 1].scatterer,
@@ -154,7 +154,7 @@ def _fit(found: Reference, material: Material) -> dict[str, Any]:
                     for i in places
                 ],
             }
-            for number, places in found.paths.items()
+            for number, places in fit.paths.items()
         ],
     }  # fmt: skip
 
@@ -209,18 +209,18 @@ def make(data: Path, feff: Path, out: Path, page: Path | None, check: bool) -> b
         fits.append(entry)
         said = entry.get("skipped") or f"R-factor {entry['r_factor']:.4f}"
         console.print(f"{entry['model']}  {Path(entry['spectrum']).name}  {said}")
-    made = document(fits)
+    entries = document(fits)
     if check:
-        difference = largest_difference(made, json.loads(out.read_text()))
+        difference = largest_difference(entries, json.loads(out.read_text()))
         console.print(f"largest relative difference from {out.name}: {difference:.1e}")
         return difference <= SAME
     # one key a line, so that a change shows as one
-    out.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
+    out.write_text(json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
     if page:
         text = page.read_text()
         before, _, rest = text.partition(BEGIN)
         _, _, after = rest.partition(END)
-        page.write_text(f"{before}{BEGIN}\n\n{markdown(made)}\n{END}{after}")
+        page.write_text(f"{before}{BEGIN}\n\n{markdown(entries)}\n{END}{after}")
     return True
 
 
@@ -264,14 +264,14 @@ def _section(fit: dict[str, Any]) -> list[str]:
     head += f", k {k[0]:g} to {k[1]:.2f} 1/Å, {fit['n_var']} variables in {fit['n_idp']:.1f} points"
     columns = ["fit", "R-factor", "shell", "N·S0²/N", "E0 (eV)", "R (Å)", "σ² (Å²)"]
     rows = [head, "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for name, found in (("reference", fit), ("whole", fit["whole"])):
-        values = found["values"]
+    for name, entry in (("reference", fit), ("whole", fit["whole"])):
+        values = entry["values"]
         for i, shell in enumerate(fit["shells"]):
             n = shell["shell"]
             r, sigma2 = _shown(values[f"{n}/r"], 4), _shown(values[f"{n}/sigma2"], 5)
             amplitude = e0 = said = ""
             if i == 0:
-                said = f"{name} | {found['r_factor']:.4f}"
+                said = f"{name} | {entry['r_factor']:.4f}"
                 amplitude = _shown(values[f"{n}/n_s02"], 3, shell["degeneracy"])
                 e0 = _shown(values["e0_shift"], 2)
             rows.append(f"| {said or ' | '} | {n} | {amplitude} | {e0} | {r} | {sigma2} |")

@@ -59,10 +59,10 @@ class Atom:
 def _edge_energy(absorber: str, edge: str) -> float:
     from xraydb import xray_edge
 
-    found = xray_edge(absorber, edge)
-    if found is None:
+    tabulated = xray_edge(absorber, edge)
+    if tabulated is None:
         raise ValueError(f"xraydb knows no {edge} edge of {absorber}")
-    return float(found.energy)
+    return float(tabulated.energy)
 
 
 @lru_cache
@@ -262,19 +262,19 @@ def instrument_pool(
     i_e0, i_n = parametrisation.index("e0_shift"), parametrisation.index("1/n_s02")
     e0 = np.array([np.nan if r is None else origin[i] - r[0] for i, r in enumerate(done)])
     lo, hi = parametrisation.bounds[i_e0]
-    kept = np.flatnonzero((e0 > lo * 0.98) & (e0 < hi * 0.98))
-    step = np.array([done[i][2][0] for i in kept])
+    usable = np.flatnonzero((e0 > lo * 0.98) & (e0 < hi * 0.98))
+    step = np.array([done[i][2][0] for i in usable])
     draw = draw.with_e0(np.nan_to_num(e0), i_e0)
-    theta = draw.theta[kept]
+    theta = draw.theta[usable]
     theta[:, i_n] /= step
-    clean, exact = (x[kept] / step[:, None] for x in path_sums(draw, truth, np.nan_to_num(e0)))
+    clean, exact = (x[usable] / step[:, None] for x in path_sums(draw, truth, np.nan_to_num(e0)))
     inside = (theta[:, i_n] > parametrisation.bounds[i_n, 0]) & (
         theta[:, i_n] < parametrisation.bounds[i_n, 1]
     )
     return Pool(
         np.float32(theta),
         np.float32(K_GRID**2 * clean),
-        np.float32([done[i][2][1:] for i in kept]),
-        np.float32([done[i][1] for i in kept]),
+        np.float32([done[i][2][1:] for i in usable]),
+        np.float32([done[i][1] for i in usable]),
         theory_bias(parametrisation, theta, K_GRID**2 * (clean - exact)),
     ).take(inside)

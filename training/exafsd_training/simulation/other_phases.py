@@ -76,8 +76,8 @@ def _spectra(
     configs: Sequence[ModelConfig], folder: Path, n: int, rng: np.random.Generator
 ) -> Iterator[Floats]:
     for config in configs:
-        found = Phase.of(config, folder).spectra(rng, n)
-        yield stretched(found, rng.uniform(1 - STRETCH, 1 + STRETCH, n))
+        spectra = Phase.of(config, folder).spectra(rng, n)
+        yield stretched(spectra, rng.uniform(1 - STRETCH, 1 + STRETCH, n))
 
 
 def stretched(chi_k2: Floats, factor: Floats) -> Floats:

@@ -80,9 +80,9 @@ class RefinementGraph(tf.Module):
 
     def __init__(self, par: Parametrisation) -> None:
         super().__init__()
-        kept = significant_paths(par)
-        self.equation = Equation(par.with_paths(kept), k=refinement_k(par.window))
-        self.groups = tf.constant(error_groups(par.table, par.shells)[kept], tf.float32)
+        significant = significant_paths(par)
+        self.equation = Equation(par.with_paths(significant), k=refinement_k(par.window))
+        self.groups = tf.constant(error_groups(par.table, par.shells)[significant], tf.float32)
         self.size = self.equation.size
 
     def __call__(self, theta: tf.Tensor) -> dict[str, tf.Tensor]:

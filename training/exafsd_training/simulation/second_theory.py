@@ -85,14 +85,14 @@ def match(table: PathTable, other: PathTable) -> dict[int, int]:
     A path may be turned, mirrored or reversed in the other run; all of these scatter the same.
     """
     left = list(range(len(other)))
-    found = {}
+    partners = {}
     for i, path in enumerate(table.paths):
         for j in left:
             if _same(path, other.paths[j]):
-                found[i] = j
+                partners[i] = j
                 left.remove(j)
                 break
-    return found
+    return partners
 
 
 def _same(one: ScatteringPath, other: ScatteringPath) -> bool:

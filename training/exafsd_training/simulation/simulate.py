@@ -43,7 +43,7 @@ LOOSE = (0.12, 0.0015, 0.12)
 FAR_AMPLITUDE = 0.12
 BATCH = 128
 #: A pool's fields as they are called in its file; folders of trained models have such files.
-KEYS = ("theta", "clean", "noisy", "k_end", "misread")
+KEYS = ("theta", "clean", "noisy", "k_end", "theory_bias")
 
 
 @dataclass(frozen=True)

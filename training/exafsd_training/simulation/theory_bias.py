@@ -40,7 +40,7 @@ def theory_bias(parametrisation: Parametrisation, theta: Floats, error: Floats) 
     equation = Equation(_in_window(par))
     goals = [objective(fit_weight, par.window, end) for end in DATA_ENDS]
     unit = par.prior_std[columns]
-    found = np.zeros((len(theta), len(goals), len(par.parameters)), np.float32)
+    bias = np.zeros((len(theta), len(goals), len(par.parameters)), np.float32)
     for start in range(0, len(theta), BATCH):
         rows = slice(start, start + BATCH)
         _, jacobian = equation.chi_and_jacobian(tf.constant(theta[rows], tf.float32))
@@ -52,8 +52,8 @@ def theory_bias(parametrisation: Parametrisation, theta: Floats, error: Floats) 
             # keeps a direction that the data do not tell finite; far below any that they do
             ridge = 1e-6 * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(len(columns))
             step = np.linalg.solve(normal + ridge, np.swapaxes(a, 1, 2) @ b[..., None])[..., 0]
-            found[rows, place, :][:, columns] = np.clip(step, -MOST, MOST) * unit
-    return found
+            bias[rows, place, :][:, columns] = np.clip(step, -MOST, MOST) * unit
+    return bias
 
 
 def at_end(bias: Floats, end: float) -> Floats:

@@ -191,10 +191,10 @@ def plot_ablation(outcomes: Sequence[Outcome], file: Path) -> None:
     own = [id_ for id_ in outcomes[0].errors if "/1/" in id_]
     figure, axes = plt.subplots(1, len(conditions), sharey=True, figsize=(3 * len(conditions), 3.4))
     for axis, (noise, k_max) in zip(np.atleast_1d(axes), conditions, strict=True):
-        found = {o.variant: o for o in outcomes if (o.noise, o.k_max) == (noise, k_max)}
-        base = found[first]
+        by_variant = {o.variant: o for o in outcomes if (o.noise, o.k_max) == (noise, k_max)}
+        base = by_variant[first]
         for place, name in enumerate(names):
-            o = found[name]
+            o = by_variant[name]
             ratios = [*(o.errors[id_] / base.errors[id_] for id_ in own), o.field / base.field]
             axis.bar(np.arange(len(ratios)) + (place - 2) * 0.16, ratios, 0.16, label=name)
         axis.set_xticks(np.arange(len(own) + 1), [*(id_.split("/")[-1] for id_ in own), "field"],

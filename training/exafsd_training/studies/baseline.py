@@ -216,8 +216,8 @@ def judge(model: Pointwise, pair: Pair, mode: Mode) -> Unseen:
     return Unseen(pair.material, k[0], k[1], r[0], r[1])
 
 
-def _relative(found: Floats, true: Floats) -> float:
-    return float(np.linalg.norm(found - true) / np.linalg.norm(true))
+def _relative(fitted: Floats, true: Floats) -> float:
+    return float(np.linalg.norm(fitted - true) / np.linalg.norm(true))
 
 
 def transform(k: Floats, chi_k2: Floats) -> tuple[Floats, Floats]:
@@ -241,33 +241,33 @@ def baseline(
     """Train one mode with one split, judge it on the unseen materials, and write the report."""
     out.mkdir(parents=True, exist_ok=True)
     pairs = read_pairs(data)
-    known = [pair for pair in pairs if pair.material not in UNSEEN]
+    training_pairs = [pair for pair in pairs if pair.material not in UNSEEN]
     if split == "material":
-        held_groups = split_groups(known, seed)
+        held_groups = split_groups(training_pairs, seed)
         points, held = (
-            Points.of([p for p in known if (p.group in held_groups) == out_], mode)
+            Points.of([p for p in training_pairs if (p.group in held_groups) == out_], mode)
             for out_ in (False, True)
         )
     else:
         held_groups = set()
-        every = Points.of(known, mode)
+        every = Points.of(training_pairs, mode)
         order = np.random.default_rng(seed).permutation(len(every.y))
         few = round(HELD_OUT * len(order))
         points, held = every.take(order[few:]), every.take(order[:few])
     model, last = train(points, held, epochs, seed, out / HISTORY, report)
-    found = {
+    summary = {
         "mode": mode, "split": split, "epochs": epochs, "seed": seed,
         "points": len(points.y), "held_out": len(held.y), "held_groups": sorted(held_groups),
-        "identical": sorted({p.material for p in known if p.identical}),
-        "materials": sorted({p.material for p in known}),
+        "identical": sorted({p.material for p in training_pairs if p.identical}),
+        "materials": sorted({p.material for p in training_pairs}),
         "losses": last,
         "repeating_the_input": _repeating(model, held, mode),
         "published": published(data),
         "unseen": [asdict(judge(model, p, mode)) for p in pairs if p.material in UNSEEN],
     }  # fmt: skip
-    (out / REPORT).write_text(json.dumps(found, indent=1))
+    (out / REPORT).write_text(json.dumps(summary, indent=1))
     plot_baseline(model, [p for p in pairs if p.material in UNSEEN], mode, out / "baseline.png")
-    return found
+    return summary
 
 
 def _repeating(model: Pointwise, held: Points, mode: Mode) -> float | None:
@@ -305,19 +305,19 @@ def published(data: Path) -> dict[str, float]:
     return dict(zip(names, map(float, rows[-1]), strict=True))
 
 
-def show(found: dict) -> None:
+def show(report: dict) -> None:
     """Print a report."""
-    losses, theirs = found["losses"], found["published"]
-    title = f"{found['mode']}, split by {found['split']}, {found['epochs']} epochs"
+    losses, theirs = report["losses"], report["published"]
+    title = f"{report['mode']}, split by {report['split']}, {report['epochs']} epochs"
     shown = Table("scaled loss", "here", "published", title=title)
     for name in losses:
         shown.add_row(name, f"{losses[name]:.4f}", f"{theirs[name]:.4f}")
-    if found["repeating_the_input"] is not None:
-        shown.add_row("returning the input", f"{found['repeating_the_input']:.4f}", "")
+    if report["repeating_the_input"] is not None:
+        shown.add_row("returning the input", f"{report['repeating_the_input']:.4f}", "")
     console = Console(width=120)
     console.print(shown)
     unseen = Table("unseen", "k: network", "k: theory", "R: network", "R: theory")
-    for one in found["unseen"]:
+    for one in report["unseen"]:
         unseen.add_row(one["material"], *(f"{one[name]:.3f}" for name in list(one)[1:]))
     console.print(unseen)
-    console.print(f"input equals label in {', '.join(found['identical'])}")
+    console.print(f"input equals label in {', '.join(report['identical'])}")

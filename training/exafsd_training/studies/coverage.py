@@ -133,25 +133,25 @@ def coverage(
 def as_table(rows: Sequence[Row]) -> Table:
     """Coverage in per cent and, after it, the std said over the bound, for every cell."""
     names = list(dict.fromkeys(row.parameter for row in rows))
-    kept = [row.within_3 for row in rows if row.within_3 is not None]
+    shares = [row.within_3 for row in rows if row.within_3 is not None]
     cells = {(row.k_max, row.noise, row.parameter): row for row in rows}
     shown = Table(
         "k max",
         "noise",
         *names,
         title="coverage of 90 % intervals, %; std / bound",
-        caption=f"of what is not withheld, {np.mean(kept or 0):.1%} is within 3 std; the lowest of"
-        f" all cells is {min(kept, default=0):.1%}",
+        caption=f"of what is not withheld, {np.mean(shares or 0):.1%} is within 3 std; the lowest"
+        f" of all cells is {min(shares, default=0):.1%}",
     )
     for k_max, noise in dict.fromkeys((row.k_max, row.noise) for row in rows):
-        found = [cells[k_max, noise, name] for name in names]
-        text = [f"{100 * row.coverage_90:.0f}  {row.std / row.bound:.2f}" for row in found]
+        cells_of_row = [cells[k_max, noise, name] for name in names]
+        text = [f"{100 * row.coverage_90:.0f}  {row.std / row.bound:.2f}" for row in cells_of_row]
         shown.add_row(f"{k_max:g}", f"{noise:g}", *text)
     return shown
 
 
-def _share(found: Floats) -> float | None:
-    return round(float(found.mean()), 4) if len(found) else None
+def _share(inside: Floats) -> float | None:
+    return round(float(inside.mean()), 4) if len(inside) else None
 
 
 def _misfit(model: Pinn, held: Held, theta: Floats, end: float) -> Floats:

@@ -129,11 +129,11 @@ class Judge:
             raise ValueError(f"{self.card.name} has no reference fit")
         polisher = Polisher(self.card, self.model.equation, fit_weight)
         fits = [one.fit for one in polisher(chi_k2, predictions, end, [None] * len(chi_k2))]
-        found = np.full(chi_k2.shape, np.nan)
+        spectra = np.full(chi_k2.shape, np.nan)
         done = [i for i, fit in enumerate(fits) if fit is not None]
         theta = reference.theta(np.array([fit.value for fit in fits if fit is not None]))
-        found[done] = self.model.equation(theta)[0] * K_GRID**2
-        return found
+        spectra[done] = self.model.equation(theta)[0] * K_GRID**2
+        return spectra
 
     def doubling(self, chi_k2: Floats, end: float) -> Floats:
         """Noise of chi(k) (n,) with which a fit's error bars on clean spectra (n, 401) double."""
@@ -176,9 +176,9 @@ def denoising(
             rebuilt.append(_rebuilt(judge, label, row[None], end))
     for label, scans in _repeats(spectra).items():
         repeated.append(_repeated(judge, label, scans))
-    kept = {"cleaned": cleaned, "repeated": repeated, "rebuilt": rebuilt}
-    found = {name: [asdict(row) for row in rows] for name, rows in kept.items()}
-    (folder / DENOISING).write_text(json.dumps(found, indent=1))
+    tables = {"cleaned": cleaned, "repeated": repeated, "rebuilt": rebuilt}
+    report = {name: [asdict(row) for row in rows] for name, rows in tables.items()}
+    (folder / DENOISING).write_text(json.dumps(report, indent=1))
     for table in as_tables(cleaned, repeated, rebuilt):
         Console(width=140).print(table)
     return cleaned, repeated, rebuilt
@@ -200,9 +200,9 @@ def window_in_k(end: float) -> Floats:
     return ftwindow(K_GRID, xmin=K_LOW, xmax=end, dx=SILL, window="hanning")
 
 
-def distance(found: Floats, clean: Floats, weight: Floats) -> Floats:
+def distance(denoised: Floats, clean: Floats, weight: Floats) -> Floats:
     """Distance (n,) of spectra (n, 401) from clean ones, relative to their size."""
-    missed = np.linalg.norm((found - clean) * weight, axis=-1)
+    missed = np.linalg.norm((denoised - clean) * weight, axis=-1)
     return missed / np.linalg.norm(clean * weight, axis=-1)
 
 
@@ -215,8 +215,8 @@ def _cleaned(judge: Judge, label: str, clean: Floats, end: float, seed: int) -> 
     field, predictions = judge.field(noisy, end)
     window = window_in_k(end)
     network, raw, polish = (
-        distance(found, clean, window)
-        for found in (field, noisy, judge.polished(noisy, end, predictions))
+        distance(denoised, clean, window)
+        for denoised in (field, noisy, judge.polished(noisy, end, predictions))
     )
     filtered = _filtered(noisy, clean, end)
     polish = np.nan_to_num(polish, nan=np.inf)
@@ -235,8 +235,8 @@ def _repeated(judge: Judge, label: str, scans: Sequence[Chi]) -> Repeated:
     window = window_in_k(end)
     field, predictions = judge.field(rows, end)
     single, network, polish = (
-        distance(found, others, window)
-        for found in (rows, field, judge.polished(rows, end, predictions))
+        distance(denoised, others, window)
+        for denoised in (rows, field, judge.polished(rows, end, predictions))
     )
     far = (single, network, _filtered(rows, others, end), polish)
     return Repeated(label, *(round(float(np.mean(x)), 5) for x in far), len(rows))
@@ -253,7 +253,7 @@ def _filtered(spectra: Floats, clean: Floats, end: float) -> Floats:
         )
         for r in FILTERS
     ]
-    return min(tried, key=lambda found: float(np.median(found)))
+    return min(tried, key=lambda distances: float(np.median(distances)))
 
 
 def _rebuilt(judge: Judge, label: str, clean: Floats, end: float) -> Rebuilt:
@@ -272,10 +272,10 @@ def _measured(model: Model, data: Path) -> Iterator[tuple[str, Chi]]:
 
 def _repeats(spectra: dict[str, Chi]) -> dict[str, list[Chi]]:
     """Scans whose names differ only by a number, where there are three or more."""
-    found: defaultdict[str, list[Chi]] = defaultdict(list)
+    groups: defaultdict[str, list[Chi]] = defaultdict(list)
     for label, spectrum in spectra.items():
-        found[re.sub(r"(?<=Scan)\d+.*|_\d+(?=\.xdi)", "*", label)].append(spectrum)
-    return {label: scans for label, scans in found.items() if len(scans) > 2}
+        groups[re.sub(r"(?<=Scan)\d+.*|_\d+(?=\.xdi)", "*", label)].append(spectrum)
+    return {label: scans for label, scans in groups.items() if len(scans) > 2}
 
 
 def _row(spectrum: Chi) -> Floats:

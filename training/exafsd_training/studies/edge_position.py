@@ -67,8 +67,8 @@ def place_edge(folder: Path, files: Sequence[Path]) -> None:
     """Write into the card of a bundle where its material has E0 and FEFF's zero of energy."""
     position = measure_position(load_bundle(folder), files)
     card = Card.model_validate_json((folder / CARD_FILE).read_text())
-    made = card.model_copy(update={"edge_position": position})
-    (folder / CARD_FILE).write_text(made.model_dump_json(by_alias=True, indent=1) + "\n")
+    placed = card.model_copy(update={"edge_position": position})
+    (folder / CARD_FILE).write_text(placed.model_dump_json(by_alias=True, indent=1) + "\n")
     Console().print(
         f"{folder}: E0 is {position.e0:+.2f} eV and FEFF's zero {position.zero:+.2f} eV from where"
         f" mu has risen by half the edge step ({len(files)} spectra)"

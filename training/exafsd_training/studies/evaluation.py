@@ -96,14 +96,14 @@ def evaluate(folder: Path, files: list[Path], data: Path | None = None) -> list[
     card = make_card(model, folder, NOT_HASHED)
     shown = Table("spectrum", "ood", "parameter", "feffit", "network", "off", "in error bars",
                   "polish", "in error bars", "whole feffit", "network off")  # fmt: skip
-    kept: list[AccuracyRow] = []
+    all_rows: list[AccuracyRow] = []
     fitted: list[Chi] = []
     for label, spectrum in _spectra(model, files, data):
         if reason := too_short(spectrum, model.parametrisation, model.window):
             shown.add_row(label, "", reason)
             continue
         rows, ood = compare(model, card, spectrum, label)
-        kept += rows
+        all_rows += rows
         fitted.append(spectrum)
         for row in rows:
             bar = row.feffit_stderr
@@ -122,18 +122,18 @@ def evaluate(folder: Path, files: list[Path], data: Path | None = None) -> list[
                 f"{row.whole:.5f} ({row.whole_stderr:.5f})",
                 f"{row.network - (row.whole or 0.0):+.5f}",
             )
-    (folder / ACCURACY).write_text(json.dumps([row.model_dump() for row in kept], indent=1))
+    (folder / ACCURACY).write_text(json.dumps([row.model_dump() for row in all_rows], indent=1))
     pool = direct_pool(SEED, SIMULATED, model.parametrisation, Job.of(model, folder).table)
     if usual := usual_misfits(model, fitted, Held(pool, np.ones(SIMULATED, np.float32))):
         (folder / POOR_FIT).write_text(usual.model_dump_json(indent=1))
-    known = (
+    earlier = (
         configurations.load(model.name).near_edge if model.name in configurations.names() else None
     )
     with_edge = [spectrum for spectrum in fitted if isinstance(spectrum, ReducedSpectrum)]
-    if shape := usual_near_edge(with_edge, model.absorber, model.edge, known):
+    if shape := usual_near_edge(with_edge, model.absorber, model.edge, earlier):
         (folder / NEAR_EDGE).write_text(shape.model_dump_json(indent=1))
     Console(width=190).print(shown)
-    return kept
+    return all_rows
 
 
 def _spectra(model: Model, files: list[Path], data: Path | None) -> Iterator[tuple[str, Chi]]:

@@ -111,20 +111,22 @@ def simulator(
     )
 
 
-def judge_single(model: Model, made: Simulator, spectra: int, seed: int) -> Readings:
+def judge_single(model: Model, simulator: Simulator, spectra: int, seed: int) -> Readings:
     """Spectra of as many samples."""
     rng = np.random.default_rng(seed)
-    measured = [made.measure(rng, made.draw(rng)) for _ in range(spectra)]
+    measured = [simulator.measure(rng, simulator.draw(rng)) for _ in range(spectra)]
     return _read(model, measured)
 
 
-def judge_series(model: Model, made: Simulator, series: int, seed: int) -> Readings:
+def judge_series(model: Model, simulator: Simulator, series: int, seed: int) -> Readings:
     """Samples that expand as their crystal does, each at every one of `TEMPERATURES`.
 
     Every second is cooled: the hottest is read first. Rows are in the order of temperatures.
     """
     rng = np.random.default_rng(seed)
-    measured = [made.measure(rng, made.draw(rng, TEMPERATURES, own=True)) for _ in range(series)]
+    measured = [
+        simulator.measure(rng, simulator.draw(rng, TEMPERATURES, own=True)) for _ in range(series)
+    ]
     return _read(model, measured, [i % 2 == 1 for i in range(series)])
 
 
@@ -198,8 +200,8 @@ def judge_bundle(
         judge_single(model, judge, spectra, seed), judge_series(model, judge, series, seed + 1)
     )
     card = Card.model_validate_json((folder / CARD_FILE).read_text())
-    kept = card.model_copy(update={"independent": rows})
-    (folder / CARD_FILE).write_text(kept.model_dump_json(by_alias=True, indent=1) + "\n")
+    judged = card.model_copy(update={"independent": rows})
+    (folder / CARD_FILE).write_text(judged.model_dump_json(by_alias=True, indent=1) + "\n")
     Console(width=110).print(as_table(rows, bundle.card.name))
     return rows
 

@@ -20,7 +20,7 @@ def usual_near_edge(
     spectra: Sequence[ReducedSpectrum],
     absorber: str,
     edge: str,
-    known: Sequence[float] | None = None,
+    earlier: Sequence[float] | None = None,
 ) -> NearEdge | None:
     """Mean profile of measured spectra, and how far others may be from it.
 
@@ -32,15 +32,15 @@ def usual_near_edge(
         Of the material, nothing else in them.
     absorber, edge
         For example ``Cu`` and ``K``.
-    known
+    earlier
         (51,) profile to take where none of the spectra has one.
     """
-    found = [profile(s.energy, s.norm, s.e0) for s in spectra]
-    profiles = [one for one in found if one is not None]
-    if not profiles and known is None:
+    measured = [profile(s.energy, s.norm, s.e0) for s in spectra]
+    profiles = [one for one in measured if one is not None]
+    if not profiles and earlier is None:
         return None
-    mean = np.mean([one for one, _ in profiles], axis=0) if profiles else np.asarray(known)
+    mean = np.mean([one for one, _ in profiles], axis=0) if profiles else np.asarray(earlier)
     usual = NearEdge(profile=tuple(mean.round(4).tolist()), limit=MARGIN * KNOWN)
     compare = Comparison(usual, edge_energy(absorber, edge))
-    most = max((compare.difference(*one) for one in profiles), default=0.0)
-    return usual.model_copy(update={"limit": round(MARGIN * max(most, KNOWN), 4)})
+    largest = max((compare.difference(*one) for one in profiles), default=0.0)
+    return usual.model_copy(update={"limit": round(MARGIN * max(largest, KNOWN), 4)})

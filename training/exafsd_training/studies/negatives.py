@@ -67,17 +67,17 @@ def negatives(folder: Path, workers: int = 1, data: Path | None = None) -> list[
     model = load_model(folder)
     card = make_card(model, folder, NOT_HASHED)
     limit = card.thresholds.ood
-    found = []
+    judged = []
     every = [*kinds(model, folder, workers), *(measured_kinds(model, data) if data else ())]
     for name, good, chi_k2, mask in every:
         score, poor = _judged(model, card, chi_k2, mask)
         withheld = score > limit
         flagged = withheld | poor
         shares = (round(float(np.mean(x)), 4) for x in (withheld, flagged))
-        found.append(Kind(name, good, *shares, round(float(np.median(score)), 5), len(score)))
-    write_rows(found, folder / NEGATIVES)
-    Console(width=120).print(as_table(found, limit))
-    return found
+        judged.append(Kind(name, good, *shares, round(float(np.median(score)), 5), len(score)))
+    write_rows(judged, folder / NEGATIVES)
+    Console(width=120).print(as_table(judged, limit))
+    return judged
 
 
 def _judged(model: Model, card: Card, chi_k2: Floats, mask: Floats) -> tuple[Floats, Floats]:
@@ -85,13 +85,13 @@ def _judged(model: Model, card: Card, chi_k2: Floats, mask: Floats) -> tuple[Flo
     ends = K_GRID[K_SIZE - 1 - np.argmax(mask[:, ::-1] > 0, axis=1)]
     score, poor = np.empty(len(ends)), np.empty(len(ends), bool)
     for end in np.unique(ends):
-        some = ends == end
-        found = (
-            *misfits(model, chi_k2[some], mask[some][0], end, usual_signal(card, end)),
-            noise_of(chi_k2[some], end),
+        rows = ends == end
+        signals = (
+            *misfits(model, chi_k2[rows], mask[rows][0], end, usual_signal(card, end)),
+            noise_of(chi_k2[rows], end),
         )
-        score[some] = found[0]
-        poor[some] = [fits_poorly(card, *each, end) for each in zip(*found, strict=True)]
+        score[rows] = signals[0]
+        poor[rows] = [fits_poorly(card, *each, end) for each in zip(*signals, strict=True)]
     return score, poor
 
 
@@ -171,11 +171,11 @@ def _moved(model: Model, table: PathTable, seed: int) -> Floats:
     return K_GRID**2 * path_sums(draw, table, away)[0]
 
 
-def as_table(found: Sequence[Kind], limit: float) -> Table:
+def as_table(kinds: Sequence[Kind], limit: float) -> Table:
     """One kind a row."""
     title = f"score above {limit:g}"
     shown = Table("spectra", "withheld", "or poor_fit", "median score", title=title)
-    for kind in found:
+    for kind in kinds:
         shares = (f"{kind.withheld:.1%}", f"{kind.flagged:.1%}")
         shown.add_row(kind.name, *shares, f"{kind.median:.4f}")
     return shown

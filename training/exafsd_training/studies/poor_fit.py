@@ -62,7 +62,7 @@ def usual_misfits(
     """
     rng = np.random.default_rng(seed)
     # score, then R-factor
-    found = np.full((2, len(MISFIT_NOISE), len(MISFIT_ENDS)), np.nan)
+    worst = np.full((2, len(MISFIT_NOISE), len(MISFIT_ENDS)), np.nan)
     signal = usual_signals(model, spectra)
     limit = float(model.summary["calibration"]["ood_limit"])
     for spectrum in spectra:
@@ -84,10 +84,10 @@ def usual_misfits(
                 usual = np.quantile(
                     misfits(model, copies, mask, k_end, signal[column]), BELOW, axis=1
                 )
-                found[:, row, column] = np.fmax(found[:, row, column], usual)
-    if np.isnan(found).all():
+                worst[:, row, column] = np.fmax(worst[:, row, column], usual)
+    if np.isnan(worst).all():
         return None
-    measured, r_factors = map(_filled, found)
+    measured, r_factors = map(_filled, worst)
     medians = np.array(
         [[_median(model, held, level, end) for end in MISFIT_ENDS] for level in MISFIT_NOISE]
     )
@@ -119,24 +119,26 @@ def usual_signals(model: Model, spectra: Sequence[Chi]) -> Floats:
 
     0 without spectra.
     """
-    found = np.zeros(len(MISFIT_ENDS))
+    signals = np.zeros(len(MISFIT_ENDS))
     for spectrum in spectra:
         for column, end in enumerate(MISFIT_ENDS):
             k_end = min(end, spectrum.k_data[1])
             chi_k2, _ = to_grid(spectrum.k, spectrum.chi, 0.0, k_end)
             window = fit_window(model.window, k_end)
             signal = misfit(chi_k2[None], np.zeros_like(chi_k2)[None], window, k_end).signal[0]
-            found[column] = max(found[column], SIGNAL_LEFT * signal)
-    return found
+            signals[column] = max(signals[column], SIGNAL_LEFT * signal)
+    return signals
 
 
-def _filled(found: Floats) -> Floats:
+def _filled(limits: Floats) -> Floats:
     """The table where spectra say nothing: of the next higher noise, and the nearest data end."""
-    found = found.copy()
-    for quiet, noisier in reversed(list(pairwise(found))):
+    limits = limits.copy()
+    for quiet, noisier in reversed(list(pairwise(limits))):
         quiet[:] = np.where(np.isnan(quiet), noisier, quiet)
-    known = np.flatnonzero(~np.isnan(found).any(axis=0))
-    return np.array([np.interp(range(len(MISFIT_ENDS)), known, row[known]) for row in found])
+    with_values = np.flatnonzero(~np.isnan(limits).any(axis=0))
+    return np.array(
+        [np.interp(range(len(MISFIT_ENDS)), with_values, row[with_values]) for row in limits]
+    )
 
 
 def _table(limits: Floats) -> LimitTable:

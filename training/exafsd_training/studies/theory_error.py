@@ -79,11 +79,11 @@ def difference(
         jacobian = fit.chi_and_jacobian(theta(x))[1].numpy()[0][inside][:, free]
         return jacobian * unit * K_GRID[inside, None] ** 2
 
-    found = least_squares(misfit, np.zeros(len(free)), slopes)
+    solution = least_squares(misfit, np.zeros(len(free)), slopes)
     prefix = len(parametrisation.phase) + 1
     names = [parametrisation.parameters[i].id[prefix:] for i in free]
-    moved = dict(zip(names, map(float, found.x * unit), strict=True))
-    return moved, float(2 * found.cost / np.sum(clean**2))
+    moved = dict(zip(names, map(float, solution.x * unit), strict=True))
+    return moved, float(2 * solution.cost / np.sum(clean**2))
 
 
 def typical(parametrisation: Parametrisation) -> Floats:
@@ -99,30 +99,30 @@ def typical(parametrisation: Parametrisation) -> Floats:
 def compare_theories(model: Model, setups: Sequence[FeffSetup]) -> list[Difference]:
     """How far FEFF with other set-ups is from the model's own theory."""
     table = read_paths(model.feff_folder).within(REFF_MAX)
-    found = []
+    differences = []
     for setup in setups:
         other, matched, shift = matched_table(
             model.crystal, model.absorber, model.edge, model.feff_folder.parent, table, setup
         )
         moved, rest = difference(model.parametrisation, other)
-        found.append(Difference(setup, moved, rest, shift, matched, len(table)))
-    return found
+        differences.append(Difference(setup, moved, rest, shift, matched, len(table)))
+    return differences
 
 
 def measure_theory(folder: Path) -> list[Difference]:
     """Print how far `SECOND` and `NO_HOLE` are from the model's own theory; kept in its folder."""
-    found = compare_theories(load_model(folder), (SECOND, NO_HOLE))
-    write_rows(found, folder / THEORY)
-    Console(width=200).print(as_table(found))
-    return found
+    differences = compare_theories(load_model(folder), (SECOND, NO_HOLE))
+    write_rows(differences, folder / THEORY)
+    Console(width=200).print(as_table(differences))
+    return differences
 
 
-def as_table(found: Sequence[Difference]) -> Table:
+def as_table(differences: Sequence[Difference]) -> Table:
     """Differences, one set-up a row."""
-    names = list(found[0].moved)
+    names = list(differences[0].moved)
     title = "what a fit with the model's theory misreads in a spectrum of another"
     shown = Table("set-up", "paths", "origin, eV", *names, "left over", title=title)
-    for one in found:
+    for one in differences:
         words = "no core hole" if not one.setup.core_hole else "self-consistent"
         shown.add_row(
             words, f"{one.matched} of {one.paths}", f"{one.origin:+.2f}",

@@ -122,19 +122,19 @@ def _sigma2(
     shells: Sequence[Shell], priors: Priors, temperatures: Floats, stiffness: float
 ) -> list[Floats]:
     """sigma2 (t,) of every shell, as training draws them but without scatter."""
-    found: list[Floats] = []
+    columns: list[Floats] = []
     nearest: dict[str, Floats] = {}
     for place, shell in enumerate(shells):
-        known = place < len(priors.einstein)
-        if known or shell.scatterer not in nearest:
+        tabulated = place < len(priors.einstein)
+        if tabulated or shell.scatterer not in nearest:
             own = bond(shell, place, priors, priors.spread)
             einstein = np.full(len(temperatures), own.temperature * stiffness)
             values = einstein_sigma2(temperatures, einstein, own.mass)
             nearest.setdefault(shell.scatterer, values)
         else:
             values = nearest[shell.scatterer] * FAR_RATIO[0]
-        found.append(values)
-    return found
+        columns.append(values)
+    return columns
 
 
 def make_series(
@@ -167,7 +167,7 @@ def make_series(
     together = Draw.joined(draws)
     e0 = together.theta[:, parametrisation.index("e0_shift")]
     chi, _ = path_sums(together, paths, e0 if atom is None else np.zeros_like(e0))
-    kept = []
+    pairs = []
     for number, (draw, series) in enumerate(zip(draws, np.split(chi, n), strict=True)):
         chi_k2 = K_GRID**2 * series
         if atom is not None:
@@ -180,8 +180,8 @@ def make_series(
             if len(good) < len(done):
                 continue
             chi_k2 = np.array(good)
-        kept.append((draw.theta, chi_k2))
-    theta, chi_k2 = (np.array(part) for part in zip(*kept, strict=True))
+        pairs.append((draw.theta, chi_k2))
+    theta, chi_k2 = (np.array(part) for part in zip(*pairs, strict=True))
     # no leakage: of one sample it would not change from scan to scan
     flat = corrupted(
         chi_k2.reshape(-1, len(K_GRID)), K_END[1], 0.0, (seed, 17), noise, end, glitched=0.0
@@ -197,7 +197,7 @@ def slopes(temperatures: Floats, values: Floats) -> Floats:
 
 
 def read_series(
-    network: "tf.Module", parametrisation: Parametrisation, series: Series, made: str
+    network: "tf.Module", parametrisation: Parametrisation, series: Series, source: str
 ) -> list[Slope]:
     """Slopes of R and sigma2 of every shell in the fit window, read beside true.
 
@@ -207,22 +207,22 @@ def read_series(
         Trained network, and what its theta means.
     series
         Spectra with their truth.
-    made
+    source
         How, in a word for the table.
     """
     n, t, p = series.theta.shape
     flat = (x.reshape(n * t, -1) for x in (series.chi_k2, series.mask))
     read = predict(network, *flat)["theta"].reshape(n, t, p)
-    found = []
+    rows = []
     for shell in parametrisation.fitted:
         for name in ("r", "sigma2"):
             i = parametrisation.index(f"{shell.number}/{name}")
             true = slopes(series.temperatures, series.theta[..., i])
             ratio = slopes(series.temperatures, read[..., i]) / true
             low, middle, high = np.quantile(ratio, (0.16, 0.5, 0.84))
-            found.append(
+            rows.append(
                 Slope(
-                    made=made,
+                    made=source,
                     parameter=parametrisation.parameters[i].id,
                     true=float(np.median(true)),
                     ratio=round(float(middle), 4),
@@ -231,7 +231,7 @@ def read_series(
                     series=n,
                 )
             )
-    return found
+    return rows
 
 
 def temperature_series(
@@ -259,11 +259,11 @@ def temperature_series(
     paths = read_paths(model.feff_folder).within(REFF_MAX)
     atom = Atom(model.absorber, model.edge)
     seed = model.settings.seed + 6  # nothing of training and calibration
-    found = []
-    for made, number, where in (("path sums", n, None), ("instrument", through, atom)):
+    slopes = []
+    for source, number, where in (("path sums", n, None), ("instrument", through, atom)):
         series = make_series(model.parametrisation, paths, kelvin, number, seed, where, noise, end)
-        found += read_series(model.network, model.parametrisation, series, made)
-    return found
+        slopes += read_series(model.network, model.parametrisation, series, source)
+    return slopes
 
 
 def measure_trend(
@@ -273,14 +273,14 @@ def measure_trend(
     through: int = 20,
 ) -> list[Slope]:
     """Print slopes read over slopes put in; kept in the model folder."""
-    found = temperature_series(load_model(folder), temperatures, n, through)
-    write_rows(found, folder / TREND)
+    slopes = temperature_series(load_model(folder), temperatures, n, through)
+    write_rows(slopes, folder / TREND)
     shown = Table("made as", "parameter", "true, per K", "read / true", "spread", "within 5 %",
                   title=f"slopes from {temperatures[0]:g} to {temperatures[1]:g} K")  # fmt: skip
-    for slope in found:
+    for slope in slopes:
         shown.add_row(
             slope.made, slope.parameter, f"{slope.true:.3g}", f"{slope.ratio:.3f}",
             f"{slope.spread:.3f}", f"{100 * slope.within:.0f} % of {slope.series}",
         )  # fmt: skip
     Console(width=120).print(shown)
-    return found
+    return slopes

@@ -86,9 +86,9 @@ class Parametrisation:
         """(p,)."""
         return np.array([parameter.prior.std for parameter in self.parameters])
 
-    def with_paths(self, kept: Sequence[int]) -> "Parametrisation":
+    def with_paths(self, selected: Sequence[int]) -> "Parametrisation":
         """The same parameters with some of the paths, by place in the table."""
-        paths, ties = list(kept), self.ties
+        paths, ties = list(selected), self.ties
         return replace(
             self,
             table=PathTable(tuple(self.table.paths[i] for i in paths), self.table.momentum),
@@ -176,13 +176,13 @@ def parametrise(
         )
     fitted = [shell for shell in shells if in_window(shell.reff, window)]
     # E0, N S0^2, C3 and the expansion, then R and sigma2 in the window, sigma2 beyond it
-    most = int(independent_points(window)) - 4 - 2 * len(fitted) + len(fitted)
-    if most < len(fitted):
+    highest = int(independent_points(window)) - 4 - 2 * len(fitted) + len(fitted)
+    if highest < len(fitted):
         raise ValueError(
             f"the fit window holds {independent_points(window):.1f} independent points, too few"
             f" for {len(fitted)} shells"
         )
-    shells = shells[:most]
+    shells = shells[:highest]
     end = max(table.paths[i].reff for i in shells[-1].paths)
     table = table.within(max(end + 1e-6, shells[-1].reff + SHELL_RESOLUTION / 2))
     parameters = _parameters(phase, shells, table, window, priors)

@@ -77,8 +77,8 @@ class PathTable:
 
     def within(self, reff_max: float) -> "PathTable":
         """Only the paths up to `reff_max` (angstrom)."""
-        kept = tuple(path for path in self.paths if path.reff <= reff_max)
-        return PathTable(kept, self.momentum)
+        nearer = tuple(path for path in self.paths if path.reff <= reff_max)
+        return PathTable(nearer, self.momentum)
 
     def coefficients(self) -> Floats:
         """(KNOTS, 2 n + 2, 4): phases, amplitudes, momentum, mean free path."""

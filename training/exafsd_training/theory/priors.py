@@ -71,16 +71,16 @@ def vibrations(
     mean, common, own = FAR_RATIO
     together = rng.normal(mean, common, n)
     for place, shell in enumerate(shells):
-        known = place < len(priors.einstein)
-        if known or shell.scatterer not in nearest:
-            spread = priors.spread if known or place == 0 else GUESS_SPREAD
-            found = vibrate(rng, temperature, bond(shell, place, priors, spread))
-            nearest.setdefault(shell.scatterer, found)
+        tabulated = place < len(priors.einstein)
+        if tabulated or shell.scatterer not in nearest:
+            spread = priors.spread if tabulated or place == 0 else GUESS_SPREAD
+            vibration = vibrate(rng, temperature, bond(shell, place, priors, spread))
+            nearest.setdefault(shell.scatterer, vibration)
         else:
             thermal = nearest[shell.scatterer].thermal * together * np.exp(rng.normal(0, own, n))
-            found = Vibration(thermal, np.zeros(n), np.zeros(n))
+            vibration = Vibration(thermal, np.zeros(n), np.zeros(n))
         if drawn:
             # disorder of one sample: the same spectra have it in every shell
-            found = replace(found, static=drawn[0].static * rng.uniform(0.5, 2.5, n))
-        drawn.append(found)
+            vibration = replace(vibration, static=drawn[0].static * rng.uniform(0.5, 2.5, n))
+        drawn.append(vibration)
     return drawn

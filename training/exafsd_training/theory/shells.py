@@ -56,7 +56,7 @@ def group_shells(table: PathTable, ligands_within: float = SHELL_RESOLUTION) -> 
             groups.append([index])
     shells = sorted((_shell(table, group) for group in groups), key=lambda shell: shell.reff)
     strength = [sum(table.paths[i].strength for i in shell.paths) for shell in shells]
-    kept = [
+    separate = [
         shell
         for shell, own in zip(shells, strength, strict=True)
         if not any(
@@ -66,7 +66,7 @@ def group_shells(table: PathTable, ligands_within: float = SHELL_RESOLUTION) -> 
             for other, more in zip(shells, strength, strict=True)
         )
     ]
-    return tuple(replace(s, number=n) for n, s in enumerate(kept[:MAX_SHELLS], start=1))
+    return tuple(replace(s, number=n) for n, s in enumerate(separate[:MAX_SHELLS], start=1))
 
 
 def _shell(table: PathTable, group: Sequence[int]) -> Shell:

@@ -128,8 +128,8 @@ def from_cif(path: Path, site: int = 1) -> Crystal:
 
 def _crystal(cif: str, source: str, site: int) -> Crystal:
     def item(key: str) -> str | None:
-        found = re.search(rf"^{key}\s+(.+)$", cif, re.MULTILINE)
-        return found.group(1).strip().strip("'\"") if found else None
+        line = re.search(rf"^{key}\s+(.+)$", cif, re.MULTILINE)
+        return line.group(1).strip().strip("'\"") if line else None
 
     space_group = item("_symmetry_space_group_name_H-M") or item("_space_group_name_H-M_alt")
     return Crystal(item("_chemical_formula_sum") or source, source, cif, space_group, site)
@@ -162,12 +162,12 @@ def absorber_sites(crystal: Crystal, absorber: str) -> tuple[Site, ...]:
         raise StructureError(
             f"{crystal.source} has no {absorber}, only {', '.join(cluster.atom_sites)}"
         )
-    found = []
+    sites = []
     for index in cluster.atom_sites[absorber]:
         site, multiplicity, wyckoff = cluster.unique_sites[index - 1]
         share = sum(part for kind, part in site.species.items() if kind.symbol == absorber)
-        found.append(Site(index, multiplicity, wyckoff, float(share)))
-    return tuple(found)
+        sites.append(Site(index, multiplicity, wyckoff, float(share)))
+    return tuple(sites)
 
 
 def chosen_sites(crystal: Crystal, absorber: str) -> tuple[tuple[Site, float], ...]:

@@ -139,6 +139,6 @@ def load(config: str | Path) -> ModelConfig:
     if not file.is_file():
         raise FileNotFoundError(f"{config}: no such file, and the models are {', '.join(names())}")
     with file.open("rb") as stream:
-        made = ModelConfig.model_validate(tomllib.load(stream))
-    made._folder = file.parent
-    return made
+        parsed = ModelConfig.model_validate(tomllib.load(stream))
+    parsed._folder = file.parent
+    return parsed

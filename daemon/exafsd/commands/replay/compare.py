@@ -58,12 +58,12 @@ class Comparison:
 
     def begin(self, raw_uid: str) -> bool:
         """Look up what is stored of a run; whether there is something."""
-        found = result_runs(self.catalog, raw_uid)
-        if not found:
+        stored_runs = result_runs(self.catalog, raw_uid)
+        if not stored_runs:
             self._stored = {}
             return False
-        self._stored = {header["id"]: header for header in headers(found[-1])}
-        analysis = found[-1].metadata["start"]["analysis"]
+        self._stored = {header["id"]: header for header in headers(stored_runs[-1])}
+        analysis = stored_runs[-1].metadata["start"]["analysis"]
         model = {"name": analysis["model"], "sha256": analysis["model_sha256"]}
         self.old_by.add(_made_by(model, analysis["settings_sha256"], analysis["version"]))
         return True
@@ -76,11 +76,11 @@ class Comparison:
             self.only_new += 1
             return []
         self.changed_kind += old["kind"] != header["kind"]
-        found = list(_differences(old, header))
-        for one in found:
+        differences = list(_differences(old, header))
+        for one in differences:
             key = (header["run_uid"][:6], header["channel"], one.name, one.unit)
             self._pairs[key].append(one)
-        return found
+        return differences
 
     def end(self) -> None:
         """The run is over: what is left of the stored ones has no new one."""
@@ -141,5 +141,5 @@ def _listed(made_by: set[str]) -> str:
 
 
 def _median(values: list[float]) -> str:
-    known = [value for value in values if not math.isnan(value)]
-    return f"{median(known):.6g}" if known else ""
+    numbers = [value for value in values if not math.isnan(value)]
+    return f"{median(numbers):.6g}" if numbers else ""

@@ -102,13 +102,13 @@ def _replay(
             " with `tiled serve config`, or replay without --processes"
         )
     cards = wiring.cards_of(Registry.load(settings.models))
-    kept = catalogs[options.write] if options.write is not None and options.resume else None
-    uids, found = _wanted(source, chosen, settings, kept, cards)
-    if not found:
+    catalog = catalogs[options.write] if options.write is not None and options.resume else None
+    uids, total = _wanted(source, chosen, settings, catalog, cards)
+    if not total:
         tell(f"{archive}: no run matches")
         return False
     if options.resume:
-        tell(f"{found - len(uids)} of {found} runs are done already")
+        tell(f"{total - len(uids)} of {total} runs are done already")
     if options.processes > 1:
         runs = in_processes(archive, uids, settings, options.processes)
     else:
@@ -134,9 +134,9 @@ def _wanted(
 ) -> tuple[list[str], int]:
     """Uids of the chosen runs that are not done yet in a catalog, and how many were chosen."""
     analysis = settings.analysis
-    uids, found = [], 0
+    uids, total = [], 0
     for run in source.runs(**asdict(chosen)):
-        found += 1
+        total += 1
         uid = run.start.get("uid")
         if not isinstance(uid, str):
             tell("a run without a start document is left out")
@@ -149,4 +149,4 @@ def _wanted(
             if is_done(catalog, uid, sha256, __version__, cards):
                 continue
         uids.append(uid)
-    return uids, found
+    return uids, total

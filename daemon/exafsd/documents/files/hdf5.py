@@ -47,8 +47,8 @@ def read_hdf5(file: File) -> Contents:
                 if last in NAMES and data.shape == ():
                     header.setdefault(NAMES[last], _string(data[()]))
                 elif data.ndim in (1, 2) and data.dtype.kind in "iuf":
-                    wanted = bool(columns_by_role([last], file.adapter))
-                    groups.setdefault(parent, _Group()).add(last, data, wanted)
+                    is_signal = bool(columns_by_role([last], file.adapter))
+                    groups.setdefault(parent, _Group()).add(last, data, is_signal)
     except Exception as error:  # h5py raises whatever a broken file makes it hit
         raise SpectrumError(
             Reason.UNREADABLE,
@@ -75,9 +75,9 @@ class _Group:
         self.table = Table({}, {})
         self.origin: dict[str, tuple[str, int]] = {}
 
-    def add(self, name: str, data: Any, wanted: bool) -> None:
+    def add(self, name: str, data: Any, is_signal: bool) -> None:
         """Read a dataset, if it is wanted; else note its name."""
-        self.table.columns[name] = np.asarray(data[()], float) if wanted else np.empty(0)
+        self.table.columns[name] = np.asarray(data[()], float) if is_signal else np.empty(0)
         self.origin[name] = _identity(data)
         for key in data.attrs:
             if key.lower() in ("units", "unit"):

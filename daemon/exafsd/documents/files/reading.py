@@ -109,10 +109,10 @@ def read_file(
     if reader is None:
         raise SpectrumError(Reason.UNREADABLE, f"{path} is binary, but not HDF5")
     contents = reader.read(File(path, content, analysis.adapter, roots))
-    given = edge or Edge.of(contents.element, contents.edge)
+    named_edge = edge or Edge.of(contents.element, contents.edge)
     run = Run(
         uid=hashlib.sha256(content).hexdigest()[:32],
-        edges=(given,) if given.element or given.edge else (),
+        edges=(named_edge,) if named_edge.element or named_edge.edge else (),
         sample=contents.sample or path.name,
         analysis=analysis,
     )

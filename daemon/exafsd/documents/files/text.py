@@ -150,8 +150,8 @@ def _length(text: str) -> float | None:
 def _contradict(names: list[str], labels: list[str], adapter: Adapter) -> bool:
     """Whether two lists of names give a column two roles, or differ in number."""
     roles = [
-        {name: role for role, spelt in columns_by_role(some, adapter).items() for name in spelt}
-        for some in (names, labels)
+        {name: role for role, spelt in columns_by_role(titles, adapter).items() for name in spelt}
+        for titles in (names, labels)
     ]
     pairs = [(roles[0].get(a), roles[1].get(b)) for a, b in zip(names, labels, strict=False)]
     return len(names) != len(labels) or any(a and b and a != b for a, b in pairs)
@@ -262,12 +262,12 @@ def _begins_a_table(above: list[str], row: list[str], block: _Block, adapter: Ad
     """
     if any(line.startswith((SPEC_SCAN, SPEC_LABELS)) for line in above):
         return True
-    known = _label_line(block, adapter)
+    labels = _label_line(block, adapter)
     last = [_number(cells[0]) for cells in block.rows[-2:]]
     goes_on = len(last) == 2 and (last[1] - last[0]) * (_number(row[0]) - last[1]) >= 0
     for line in above:
         fitting = [n for n in _splits(line, block.delimiter) if len(n) == len(row)]
-        if any(_is_labels(names, adapter) and names != known for names in fitting):
+        if any(_is_labels(names, adapter) and names != labels for names in fitting):
             return True
         if fitting and not goes_on and re.search(r"[^\W\d_]", line):
             return True

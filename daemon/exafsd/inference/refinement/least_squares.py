@@ -117,10 +117,10 @@ def minimize(
             break
         evaluations += 1
         tried, slopes = evaluate(moved, rows)
-        found = np.sum(tried**2, axis=-1)
-        better = found <= cost[rows] + LEVEL * scale
+        tried_cost = np.sum(tried**2, axis=-1)
+        better = tried_cost <= cost[rows] + LEVEL * scale
         good, bad = rows[better], rows[~better]
-        x[good], cost[good], residual[good] = moved[better], found[better], tried[better]
+        x[good], cost[good], residual[good] = moved[better], tried_cost[better], tried[better]
         jacobian[good] = slopes[better]
         damping[good] *= 0.1
         damping[good[damping[good] < UNDAMPED]] = 0.0

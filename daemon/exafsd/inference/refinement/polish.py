@@ -55,8 +55,8 @@ def objective(weigh: Weigh, window: FitWindow, k_end: float) -> Objective:
     inside = slice(int(used[0]), int(used[-1]) + 1)
     # chi(R) is oversampled; these combinations of its points hold all of the sum of squares
     _, size, along = np.linalg.svd(rows[:, inside], full_matrices=False)
-    kept = size > NEGLIGIBLE * size[0]
-    matrix = size[kept, None] * along[kept]
+    significant = size > NEGLIGIBLE * size[0]
+    matrix = size[significant, None] * along[significant]
     k_max = min(window.k[1], k_end - 0.5)
     n_idp = 1.0 + 2.0 * (window.r[1] - window.r[0]) * (k_max - window.k[0]) / np.pi
     return Objective(matrix, matrix * K_GRID[inside] ** 2, inside, n_idp)

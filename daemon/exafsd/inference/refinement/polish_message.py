@@ -69,24 +69,24 @@ def _phases(card: Card, fit: Fit) -> list[PolishPhase]:
 
 
 def _shells(card: Card, fit: Fit) -> list[PolishShell]:
-    known = {(p.shell, p.name): p for p in card.parameters}
+    parameters = {(p.shell, p.name): p for p in card.parameters}
     numbers = shells_in_window(card)
-    amplitude = known[numbers[0], "n_s02"]
-    made = []
+    amplitude = parameters[numbers[0], "n_s02"]
+    polished = []
     for number in numbers:
-        sigma2 = known[number, "sigma2"]
-        c3 = known.get((number, "c3"))
+        sigma2 = parameters[number, "sigma2"]
+        c3 = parameters.get((number, "c3"))
         ratio = (sigma2.degeneracy or 0.0) / (amplitude.degeneracy or 1.0)
-        made.append(
+        polished.append(
             PolishShell(
                 id=f"{sigma2.phase}/{number}",
                 n_s02=_value(fit, amplitude.id, ratio),
-                r=_value(fit, known[number, "r"].id),
+                r=_value(fit, parameters[number, "r"].id),
                 sigma2=_value(fit, sigma2.id, offset=sigma2.split),
                 c3=_value(fit, c3.id) if c3 is not None and c3.id in fit.ids else None,
             )
         )
-    return made
+    return polished
 
 
 def _correlation(fit: Fit) -> Correlation:

@@ -254,10 +254,10 @@ def _own(fits: Linear, lesson: _Lesson) -> tuple[Floats, Floats]:
     count = len(lesson.own_cov) - 1  # the last is E0
     turned = np.swapaxes(lesson.of_own * lesson.own_cov, 1, 2)
     gain = turned @ np.linalg.inv(lesson.noise)
-    kept = np.eye(count + 1) - gain @ lesson.of_own
+    residual_map = np.eye(count + 1) - gain @ lesson.of_own
     alike = fits.noise + SCATTER * fits.floor[:, None, None] * np.eye(fits.rest.shape[1])
     scatter = gain @ alike @ np.swapaxes(gain, 1, 2)
-    scatter += (kept * lesson.own_cov) @ np.swapaxes(kept, 1, 2)
+    scatter += (residual_map * lesson.own_cov) @ np.swapaxes(residual_map, 1, 2)
     return -gain[:, :count] @ lesson.of_shared, scatter[:, :count, :count]
 
 
