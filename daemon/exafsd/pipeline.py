@@ -120,14 +120,29 @@ class Pipeline:
         reducer: Reducer | None = None,
         composer: Composer | None = None,
     ) -> None:
-        self._registry = registry
         self._arrays = arrays
         self._reducer = reducer or Reducer()
         self._composer = composer or Composer(())
-        self._models = {name: Model.of(bundle) for name, bundle in registry.bundles.items()}
+        self._models: dict[str, Model] = {}
         self._panels: dict[tuple[str, Edge], _Panel] = {}
         self._memories: dict[str, RunMemory] = {}
         self._trends: dict[str, RunTrends] = {}
+        self.adopt(registry)
+
+    def adopt(self, registry: Registry) -> None:
+        """Read what comes from now on with these models; trends of others are forgotten."""
+        running = {name: m for name, m in self._models.items() if name in registry.bundles}
+        self._models = {
+            name: running[name]
+            if name in running and running[name].bundle is bundle
+            else Model.of(bundle)
+            for name, bundle in registry.bundles.items()
+        }
+        for trends in (one for run in self._trends.values() for one in run.values()):
+            for name in [n for n in trends if self._models.get(n) is not running.get(n)]:
+                del trends[name]
+        self._registry, self._models_sha256 = registry, registry.sha256
+        self._panels.clear()
 
     def process(self, sweep: Sweep) -> list[Outcome]:
         """One outcome for each channel and edge of a sweep; never raises on bad data."""
@@ -341,6 +356,7 @@ class Pipeline:
             fit=fit,
             model=ref,
             candidates=best.scores + unasked,
+            models_sha256=self._models_sha256,
             phases=phases,
             shells=amplitude.shells,
             read_by=read_by,

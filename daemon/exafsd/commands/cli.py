@@ -398,6 +398,43 @@ def models_show(
         typer.echo(card.model_dump_json(by_alias=True, indent=2))
 
 
+@models_app.command("add")
+def models_add(
+    file: Annotated[Path, typer.Argument(help="Crystal structure, CIF.")],
+    absorber: Annotated[str, typer.Option(help="Absorbing element, for example Ni.")],
+    edge: Annotated[str, typer.Option(help="For example K.")],
+    config: ConfigOption = None,
+    site: Annotated[
+        int, typer.Option(min=0, help="Which site of the absorber; 0 averages over all.")
+    ] = 1,
+    name: Annotated[str | None, typer.Option(help="Of the model.")] = None,
+) -> None:
+    """Make a model of a crystal in a minute; a running daemon takes it up by itself."""
+    from exafsd.commands.model_add import NotMadeError, add_model
+
+    with failing(NotMadeError):
+        folder = add_model(file, absorber, edge, _settings(config), site, name)
+    typer.echo(f"{folder}: a daemon with these settings takes it up within seconds")
+
+
+@models_app.command("reload")
+def models_reload(
+    address: AddressArgument = DEFAULT_ADDRESS,
+    config: ConfigOption = None,
+    keys: KeysOption = None,
+    wait: Annotated[float, typer.Option(min=0, help="s to wait for what is missing.")] = 10.0,
+) -> None:
+    """Wait until a running daemon has taken up what is in its model folders, and say so."""
+    from exafsd.commands.model_add import taken_up
+
+    with failing(ValueError):  # the keys, or something else talks there
+        lines, complete = taken_up(_settings(config), address, keys, wait)
+    for line in lines:
+        typer.echo(line)
+    if not complete:
+        raise typer.Exit(1)
+
+
 @models_app.command("page")
 def models_page() -> None:
     """Print a page about the shipped models, in Markdown."""

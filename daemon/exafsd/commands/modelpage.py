@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from exafsd.contract.card import PINN_FILE, AccuracyRow, Card
+from exafsd.contract.card import AccuracyRow, Card
 
 ACCURACY_HEAD = (
     "spectrum", "parameter", "feffit", "network", "difference", "bars", "polish, bars",
@@ -61,7 +61,7 @@ def _templates() -> Any:
         loader=loader, undefined=StrictUndefined, keep_trailing_newline=True
     )
     environment.filters["g"] = lambda value: f"{value:g}"
-    names = {"graph": PINN_FILE, "accuracy_head": ACCURACY_HEAD, "accuracy": _accuracy, "zip": zip}
+    names = {"accuracy_head": ACCURACY_HEAD, "accuracy": _accuracy, "zip": zip}
     return environment.get_template("modelpage.md.jinja", globals=names).module
 
 

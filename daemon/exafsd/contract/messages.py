@@ -284,6 +284,11 @@ class Result(Identity):
     fit: FitWindow | None
     model: ModelRef | None
     candidates: list[Candidate] = Field(default_factory=list[Candidate])
+    models_sha256: str | None = Field(
+        default=None,
+        description="hash of the names and hashes of all models that were loaded; it changes where"
+        " one is added, replaced or dropped",
+    )
     phases: list[Phase] | None
     shells: list[Shell] | None = Field(description="null where trust.reason says why")
     read_by: Literal["network", "fit"] | None = Field(

@@ -113,9 +113,7 @@ def bundle_folders(roots: Iterable[Path]) -> list[Path]:
         if (root / CARD_FILE).is_file() or not root.is_dir():
             folders.append(root)
         else:
-            folders += sorted(
-                f for f in root.iterdir() if f.is_dir() and not f.name.startswith("_")
-            )
+            folders += sorted(f for f in root.iterdir() if f.is_dir() and f.name[0] not in "._")
     return folders
 
 
@@ -127,18 +125,39 @@ class Registry:
     refused: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, roots: Iterable[Path] = ()) -> "Registry":
-        """Load what is shipped and what is in `roots`; a later bundle of a name wins."""
+    def load(cls, roots: Iterable[Path] = (), running: "Registry | None" = None) -> "Registry":
+        """Load what is shipped and what is in `roots`; a later bundle of a name wins.
+
+        Bundles that are `running` already are not loaded again.
+        """
         registry = cls()
+        started = {b.folder: b for b in running.bundles.values()} if running else {}
         for folder in bundle_folders([shipped_folder(), *roots]):
             try:
-                bundle = load_bundle(folder)
+                bundle = started.get(folder) or load_bundle(folder)
             except BundleError as error:
                 registry.refused[folder.name] = str(error)
                 log.error("model refused: %s", error)
             else:
                 registry.bundles[bundle.card.name] = bundle
         return registry
+
+    def of_folders(self, folders: Iterable[Path]) -> "Registry":
+        """Those bundles that ship, or are in `folders`."""
+        chosen = {*folders}
+        return Registry(
+            {
+                name: bundle
+                for name, bundle in self.bundles.items()
+                if bundle.folder in chosen or bundle.folder.parent == shipped_folder()
+            }
+        )
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the set of models."""
+        models = sorted((name, b.card.model_sha256) for name, b in self.bundles.items())
+        return hashlib.sha256(repr(models).encode()).hexdigest()
 
     def candidates(
         self, edge: Edge, name: str | None = None, structure: str | None = None

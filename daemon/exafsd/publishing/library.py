@@ -32,6 +32,10 @@ class Library:
         while len(self._settings) > REMEMBERED:
             self._settings.popitem(last=False)
 
+    def keep_cards(self, cards: Mapping[str, bytes]) -> None:
+        """Hand out more cards; those of models that have left stay, since results name them."""
+        self._cards = self._cards | dict(cards)
+
     def schema(self, name: str) -> bytes | None:
         """JSON schema of a file name in docs/schemas."""
         document = schemas().get(name)

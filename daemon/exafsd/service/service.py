@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from exafsd.archive.journal import Journal
 from exafsd.contract.messages import Status
@@ -13,6 +13,8 @@ from exafsd.contract.vocabulary import Problem
 from exafsd.documents.inbox import Arrival, Inbox
 from exafsd.documents.items import Began, Ended, Trouble
 from exafsd.documents.proxy import ProxySource
+from exafsd.inference.registry import Registry
+from exafsd.inference.watch import ModelWatch
 from exafsd.pipeline import Outcome, Pipeline
 from exafsd.publishing import Publisher
 from exafsd.publishing.outcomes import text
@@ -46,8 +48,8 @@ class Service:
         source: ProxySource | None = None,
         journal: Journal | None = None,
         sinks: Sequence[QueuedSink] = (),
-        models: Iterable[str] = (),
-        refused_models: dict[str, str] | None = None,
+        registry: Registry | None = None,
+        watch: ModelWatch | None = None,
         versions: dict[str, str] | None = None,
     ) -> None:
         self._inbox = inbox
@@ -59,11 +61,9 @@ class Service:
         self._source = source
         self._journal = journal
         self._sinks = sinks
-        self._about = {
-            "models": sorted(models),
-            "refused_models": refused_models or {},
-            "versions": versions or {},
-        }
+        self._registry = registry or Registry()
+        self._watch = watch
+        self._versions = versions or {}
         self._stopping = threading.Event()
         self._results = 0
         self._rejections: Counter[str] = Counter()
@@ -92,8 +92,10 @@ class Service:
             except OSError:
                 self._publisher.close()
                 raise
+        if self._watch is not None:
+            self._watch.start()
         self._status("ready")
-        log.info("ready models=%s", ",".join(self._about["models"]) or "none")
+        log.info("ready models=%s", ",".join(sorted(self._registry.bundles)) or "none")
         if on_ready is not None:
             on_ready()
         while not self._stopping.is_set():
@@ -109,6 +111,8 @@ class Service:
         self._status("stopping")
         if self._source is not None:
             self._source.stop()
+        if self._watch is not None:
+            self._watch.stop()
         while len(self._inbox) and time.monotonic() < end - last_words:
             self._step(0.0)
         left, problems = self._inbox.empty()
@@ -129,8 +133,31 @@ class Service:
         self._publisher.close()
         log.info("stopped results=%d rejected=%d", self._results, self._rejections.total())
 
+    def _adopt(self, registry: Registry) -> None:
+        """Take up models as they are now; sweeps that are there are read with those before."""
+        self._handle_all(self._session.flush())
+        before, now = self._registry.bundles, registry.bundles
+        self._pipeline.adopt(registry)
+        cards = [bundle.card for bundle in now.values()]
+        self._publisher.library.keep_cards(
+            {card.model_sha256: card.model_dump_json(by_alias=True).encode() for card in cards}
+        )
+        self._registry = registry
+        changed = [name for name in now if name in before and now[name] is not before[name]]
+        log.info(
+            "models taken up added=%s replaced=%s dropped=%s refused=%s",
+            ",".join(sorted(now.keys() - before.keys())) or "none",
+            ",".join(sorted(changed)) or "none",
+            ",".join(sorted(before.keys() - now.keys())) or "none",
+            ",".join(sorted(registry.refused)) or "none",
+        )
+        self._status("ready")
+
     def _step(self, timeout: float) -> None:
         """Take documents while there are some, or until a batch is full; process its sweeps."""
+        fresh = self._watch.take() if self._watch is not None else None
+        if fresh is not None:
+            self._adopt(fresh)
         arrival = self._inbox.get(timeout)
         began = time.perf_counter()
         while arrival is not None:
@@ -232,7 +259,9 @@ class Service:
                 lag=self._lag,
                 audit=self._pipeline.audit_metrics(),
                 problems=list(self._problems),
-                **self._about,  # type: ignore[arg-type]
+                models=sorted(self._registry.bundles),
+                refused_models=self._registry.refused,
+                versions=self._versions,
             )
         )
         self._told = (now, outcomes)

@@ -25,6 +25,7 @@ from exafsd.inference.registry import (
     read_card,
     shipped_folder,
 )
+from exafsd.inference.watch import ModelWatch
 from exafsd.pipeline import Pipeline
 from exafsd.publishing import (
     Library,
@@ -204,8 +205,10 @@ def make_service(settings: Settings, proxy: bool = True) -> tuple[Service, Inbox
         source=source,
         journal=journal,
         sinks=make_sinks(settings, registry, inbox.report),
-        models=registry.bundles,
-        refused_models=registry.refused,
+        registry=registry,
+        watch=ModelWatch(settings.models, registry, options.models_every)
+        if options.models_every
+        else None,
         versions=versions(),
     )
     return service, inbox

@@ -189,6 +189,12 @@ class Service(_Frozen):
         description="one in so many spectra is also reduced by Larch itself, in another process,"
         " and the first of each plan; 0: none",
     )
+    models_every: float = Field(
+        default=2.0,
+        ge=0,
+        description="s between two looks at the folders of `models`, whose bundles are taken up"
+        " when they appear, change or leave; 0: only at the start",
+    )
     shutdown: float = Field(
         default=4.0,
         gt=0,
