@@ -82,13 +82,12 @@ K_MAX_MIN = 6.0
 #: Simulated spectra that error bars are calibrated on, their noise of chi(k), and their ends.
 SPECTRA, NOISE, K_END = 200, (1e-4, 2e-3), (10.0, 16.0)
 #: The theory that spectra are made with beside the model's own, and by how much FEFF's usual errors
-#: come on top of it: potentials about an atom without a core hole are as far off as FEFF can be.
-OTHER_THEORY, ROUGH = FeffSetup(scf_radius=4.0, core_hole=False, criteria=(1.0, 0.5)), (0.25, 0.5)
+#: come on top of it: an atom in its ground state is as far off as FEFF can be.
+OTHER_THEORY, ROUGH = FeffSetup(core_hole=False), (0.25, 0.5)
 #: Training's samples are particles and frozen in disorder in a third of the cases, which makes N
 #: and sigma2 of a fit worse. Error bars of a quick bundle are those of a bulk crystal: on the
-#: independent simulations of Fe, CdS and Pt they are this much smaller.
-#: So it is with R, of which that theory is the larger part of the error.
-BULK = {"n_s02": 0.65, "sigma2": 0.65, "r": 0.85}
+#: independent simulations of Fe, CdS and Pt they are this much smaller, and so is that of R.
+BULK = {"n_s02": 0.65, "sigma2": 0.65, "r": 0.8}
 
 
 @dataclass(frozen=True)
