@@ -62,13 +62,13 @@ def received(message, arrays=None):
 
 
 def test_status_in_plain_words_and_exit_0():
-    told = {
+    fields = {
         "results": 12, "rejected": 3, "rate": 4.56, "lag": 0.123, "uptime": 3725.0,
         "rejections": {"no_edge": 3}, "drops": {"bad_frame": 2}, "queues": {"inbox": 7},
         "audit": {"spectra": 10, "worst": 1.5e-7}, "refused_models": {"old": "its hash is wrong"},
         "problems": ["bad_frame: 12 bytes were dropped"],
     }  # fmt: skip
-    with Beating(**told) as one:
+    with Beating(**fields) as one:
         done = exafsd("status", one.address)
         as_json = exafsd("status", one.address, "--json")
     assert done.returncode == 0, done.stderr

@@ -98,9 +98,9 @@ def test_check_says_what_is_wrong(tmp_path):
         'models = ["/nowhere"]\n[publish]\naddress = "tcp://0.0.0.0:1"\n'
         '[inference]\nmodel = "nobody"\n[reduction]\ne0_policy = "fixed"\n'
     )
-    told = exafsd("check", "--config", config, expect=1).stderr
+    complaint = exafsd("check", "--config", config, expect=1).stderr
     for word in ("/nowhere", "loopback", "nobody", "reduction.e0"):
-        assert word in told
+        assert word in complaint
     config.write_text("[publish]\nadress = 'tcp://127.0.0.1:1'\n")
     assert "adress" in exafsd("check", "--config", config, expect=2).stderr
     exafsd("check", "--config", tmp_path / "missing.toml", expect=2)
@@ -131,8 +131,8 @@ def test_models_commands(tmp_path):
 def test_replay_of_nothing_is_said(tmp_path):
     assert "no run" in exafsd("replay", tmp_path, expect=1).stderr
     assert "exafsd:" in exafsd("replay", "no-such-profile", expect=1).stderr
-    told = exafsd("replay", tmp_path, "--since", "yesterday-ish", expect=1).stderr
-    assert "yesterday-ish" in told
+    complaint = exafsd("replay", tmp_path, "--since", "yesterday-ish", expect=1).stderr
+    assert "yesterday-ish" in complaint
 
 
 @pytest.mark.parametrize(

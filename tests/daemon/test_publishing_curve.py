@@ -90,13 +90,13 @@ def test_a_key_is_added_and_taken_away_without_a_restart(publisher, keys):
     with Answers(publisher.address, keys=kit) as ask:
         assert ask.snapshot("result.")
     allowed = keys / "allowed" / "bob.key"
-    known = allowed.read_bytes()
+    public_keys = allowed.read_bytes()
     allowed.unlink()
     with Answers(publisher.address, keys=kit, timeout=0.7) as ask, pytest.raises(NoAnswer):
         ask.snapshot("result.")
     with Follower(publisher.address, keys=kit, silent=0.5) as follower:
         assert follower.receive(1.0) is None
-        allowed.write_bytes(known)  # a follower that was refused comes in by itself
+        allowed.write_bytes(public_keys)  # a follower that was refused comes in by itself
         until(lambda: follower.receive(0.1))
 
 
@@ -129,14 +129,14 @@ def test_with_keys_other_addresses_are_allowed(keys):
 
 def test_key_files_are_private_and_never_overwritten(tmp_path):
     folder = tmp_path / "keys"
-    made = make_keys(folder, ["alice", "bob"])
+    paths = make_keys(folder, ["alice", "bob"])
     assert mode(folder) == 0o700
-    secrets = [path for path in made if path.name.endswith("_secret")]
+    secrets = [path for path in paths if path.name.endswith("_secret")]
     assert {path.name for path in secrets} == {
         "server.key_secret", "alice.key_secret", "bob.key_secret"
     }  # fmt: skip
     assert {mode(path) for path in secrets} == {0o600}
-    assert all(path.is_file() for path in made)
+    assert all(path.is_file() for path in paths)
     server = (folder / "server.key_secret").read_bytes()
     with pytest.raises(KeyFileError, match="already"):
         make_keys(folder, ["alice"])

@@ -53,14 +53,14 @@ def test_first_shell_agrees_with_feffit(data, tmp_path, name):
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    (found,) = [json.loads(line) for line in done.stdout.splitlines()]
+    (result,) = [json.loads(line) for line in done.stdout.splitlines()]
     expected = reference_fit(path, feff_paths(tmp_path)[0])
-    shell = found["shells"][0]
-    assert found["trust"]["in_domain"]
+    shell = result["shells"][0]
+    assert result["trust"]["in_domain"]
     assert shell["r"]["value"] == pytest.approx(expected["r"], abs=0.02)
     assert shell["sigma2"]["value"] == pytest.approx(expected["sigma2"], abs=0.002)
     assert shell["n_s02"]["value"] == pytest.approx(expected["n_s02"], rel=0.1)
-    shift = found["phases"][0]["e0_shift"]["value"]
+    shift = result["phases"][0]["e0_shift"]["value"]
     assert shift == pytest.approx(expected["e0_shift"], abs=1.0)
 
 

@@ -92,11 +92,11 @@ def test_a_catalog_that_does_not_answer_is_said_and_not_waited_for(
     assert took < ALLOWED, f"{PROMISED} s are promised"
     assert results == 2
     assert drops["results_shutdown"] == follower.status["results"]
-    (told,) = [text for text in problems if text.startswith("results: ")]
-    assert stop["run_uid"] in told
-    assert "exafsd replay --write" in told
+    (problem,) = [text for text in problems if text.startswith("results: ")]
+    assert stop["run_uid"] in problem
+    assert "exafsd replay --write" in problem
     log = running.log.read_text()
-    assert told.removeprefix("results: ") in log
+    assert problem.removeprefix("results: ") in log
     assert "Traceback" not in log
 
 
