@@ -309,8 +309,8 @@ def memory(folder: Path, spectra: int) -> str:
     ]
     return "\n\n".join((
         f"Resident size of the daemon over {figures['spectra']:,} spectra of 500 points in"
-        f" {figures['seconds']:.0f} s, array events in runs, {figures['lost']} lost. Larch's process"
-        f" for the audit has its own {figures['children']:.0f} MB.",
+        f" {figures['seconds']:.0f} s, array events in runs, {figures['lost']} lost. Larch's"
+        f" process for the audit has its own {figures['children']:.0f} MB.",
         table(head, rows),
         bar(figures["growth"] <= 20, f"at most 20 MB more after the first tenth"
             f" ({figures['growth']:.1f} MB)") + ".",
