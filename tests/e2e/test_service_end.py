@@ -114,7 +114,7 @@ def test_documents_without_time_are_counted_and_troubles_among_them_told(
     assert inbox.drops == {"shutdown": len(documents), "disk": 1}
     assert len(inbox) == 0
     said = [record.getMessage() for record in caplog.records]
-    assert f"stopping: {len(documents)} documents were not processed in time" in said
+    assert f"stopping before all documents were processed left={len(documents)}" in said
     assert "problem reason=disk detail=the journal is full" in said
 
 

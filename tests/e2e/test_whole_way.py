@@ -308,7 +308,7 @@ def test_sigterm_ends_the_daemon_with_stopped_and_exit_0(site):
     assert time.monotonic() - began < 8
     log = site.running.log.read_text()
     assert "Traceback" not in log
-    assert " level=ERROR " not in log
+    assert " level=error " not in log
 
 
 def test_exafsd_run_never_imports_tensorflow(tmp_path):

@@ -2,9 +2,7 @@
 
 import atexit
 import gc
-import logging
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,14 +80,11 @@ def _with_model(config: Path | None, model: str | None) -> Any:
         return with_model(_settings(config), model)
 
 
-def _log(level: str) -> None:
-    """One line an event on stderr; only our own, whatever libraries do to the root logger."""
-    handler = logging.StreamHandler(sys.stderr)
-    form = "%(asctime)s level=%(levelname)s logger=%(name)s %(message)s"
-    handler.setFormatter(logging.Formatter(form))
-    logger = logging.getLogger("exafsd")
-    logger.handlers = [handler]
-    logger.setLevel(level)
+def _log(level: str, form: Any = "auto") -> None:
+    """Begin to write the log to stderr."""
+    from exafsd.logs import configure
+
+    configure(level, form)
 
 
 @app.callback(invoke_without_command=True)
@@ -108,7 +103,7 @@ def main(
 def run(config: ConfigOption = None) -> None:
     """Listen to bluesky-0MQ-proxy and publish results until SIGTERM."""
     settings = _settings(config)
-    _log(settings.service.log_level)
+    _log(settings.service.log_level, settings.service.log_format)
     from exafsd.publishing import AddressError, KeyFileError
     from exafsd.service.wiring import make_service
 

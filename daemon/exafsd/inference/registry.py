@@ -1,7 +1,6 @@
 """Model bundles: found, checked and refused with a reason, chosen by element and edge."""
 
 import hashlib
-import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,9 +12,10 @@ from pydantic import ValidationError
 from exafsd.contract.card import CARD_FILE, EQUATION_FILE, PINN_FILE, REFINEMENT_FILE, Card
 from exafsd.inference.predictor import Equation, Predictor, Waves
 from exafsd.inference.readout import Readout
+from exafsd.logs import get_logger
 from exafsd.spectra import Edge
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 #: In every graph that keeps weights in another file, whatever tensor they belong to: the key under
 #: which onnxruntime looks up which file, after its length as protobuf writes it, 8, or 8 with zeros
 #: after it. (Given a graph as bytes, onnxruntime would look for the file in the current folder.)
@@ -134,7 +134,7 @@ class Registry:
                 bundle = load_bundle(folder)
             except BundleError as error:
                 registry.refused[folder.name] = str(error)
-                log.error("model refused: %s", error)
+                log.error("model refused", folder=str(folder), detail=str(error))
             else:
                 registry.bundles[bundle.card.name] = bundle
         return registry

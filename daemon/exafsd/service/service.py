@@ -1,6 +1,5 @@
 """The daemon's life: take documents, process sweeps, publish, tell how it is, end cleanly."""
 
-import logging
 import signal
 import threading
 import time
@@ -13,14 +12,16 @@ from exafsd.contract.vocabulary import Problem
 from exafsd.documents.inbox import Arrival, Inbox
 from exafsd.documents.items import Began, Ended, Trouble
 from exafsd.documents.proxy import ProxySource
+from exafsd.logs import get_logger
 from exafsd.pipeline import Outcome, Pipeline
 from exafsd.publishing import Publisher
 from exafsd.publishing.outcomes import text
+from exafsd.service.rejection_log import RejectionLog
 from exafsd.service.session import Event, Session
 from exafsd.service.sink import QueuedSink, deliver
 from exafsd.settings.settings import Service as ServiceSettings
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: s the worker waits for a document before it looks at clock and signals
 TICK = 0.05
@@ -67,6 +68,7 @@ class Service:
         self._stopping = threading.Event()
         self._results = 0
         self._rejections: Counter[str] = Counter()
+        self._rejection_log = RejectionLog()
         self._problems: deque[str] = deque(maxlen=PROBLEMS)
         self._problem_counts: Counter[Problem] = Counter()
         self._lag: float | None = None
@@ -93,7 +95,7 @@ class Service:
                 self._publisher.close()
                 raise
         self._status("ready")
-        log.info("ready models=%s", ",".join(self._about["models"]) or "none")
+        log.info("ready", models=",".join(self._about["models"]) or "none")
         if on_ready is not None:
             on_ready()
         while not self._stopping.is_set():
@@ -114,7 +116,7 @@ class Service:
         left, problems = self._inbox.empty()
         if left:
             self._inbox.drops[Problem.SHUTDOWN] += left
-            log.warning("stopping: %d documents were not processed in time", left)
+            log.warning("stopping before all documents were processed", left=left)
         for problem in problems:
             self._tell(problem)
         self._handle_all(self._session.close())
@@ -127,7 +129,7 @@ class Service:
                 self._tell(problem)
         self._status("stopped")
         self._publisher.close()
-        log.info("stopped results=%d rejected=%d", self._results, self._rejections.total())
+        log.info("stopped", results=self._results, rejected=self._rejections.total())
 
     def _step(self, timeout: float) -> None:
         """Take documents while there are some, or until a batch is full; process its sweeps."""
@@ -179,15 +181,16 @@ class Service:
             self._count(event)
         deliver(event, self._publisher, *self._sinks)
         if isinstance(event, Began):
-            log.info("run started run_uid=%s scan_id=%s", event.run.uid, event.run.scan_id)
+            log.info("run started", run_uid=event.run.uid, scan_id=event.run.scan_id)
         elif isinstance(event, Ended):
             log.info(
-                "run ended run_uid=%s exit_status=%s results=%d rejected=%d",
-                event.run.uid,
-                event.exit_status,
-                event.counts.get("result", 0),
-                event.counts.get("rejected", 0),
+                "run ended",
+                run_uid=event.run.uid,
+                exit_status=event.exit_status,
+                results=event.counts.get("result", 0),
+                rejected=event.counts.get("rejected", 0),
             )
+            self._rejection_log.end(event.run.uid)
 
     def _count(self, outcome: Outcome) -> None:
         message = outcome.message
@@ -195,7 +198,7 @@ class Service:
             self._results += 1
         else:
             self._rejections[message.reason] += 1
-            log.info("rejected id=%s reason=%s", message.id, message.reason)
+            self._rejection_log.add(message)
         if outcome.received is not None:
             message.timing_ms.published = (time.perf_counter() - outcome.received) * 1e3
         if message.acquired.end is not None:
@@ -207,7 +210,7 @@ class Service:
 
     def _tell(self, problem: Trouble) -> None:
         self._problems.append(text(f"{problem.reason}: {problem.detail}"))
-        log.warning("problem reason=%s detail=%s", problem.reason, text(problem.detail))
+        log.warning("problem", reason=problem.reason, detail=text(problem.detail))
 
     def _status(self, state: str) -> None:
         now = time.monotonic()
