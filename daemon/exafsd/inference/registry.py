@@ -1,7 +1,6 @@
 """Model bundles: found, checked and refused with a reason, chosen by element and edge."""
 
 import hashlib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -19,7 +18,7 @@ log = get_logger(__name__)
 #: In every graph that keeps weights in another file, whatever tensor they belong to: the key under
 #: which onnxruntime looks up which file, after its length as protobuf writes it, 8, or 8 with zeros
 #: after it. (Given a graph as bytes, onnxruntime would look for the file in the current folder.)
-OUTSIDE = re.compile(rb"[\x08\x00]location")
+OUTSIDE = (b"\x08location", b"\x00location")
 
 
 class BundleError(ValueError):
@@ -75,7 +74,7 @@ def read_bundle(folder: Path) -> tuple[Card, dict[str, bytes]]:
                 f"{graph} does not have the SHA-256 of its card: it was changed or damaged;"
                 " export the bundle again"
             )
-        if OUTSIDE.search(graphs[name]):
+        if any(key in graphs[name] for key in OUTSIDE):
             raise BundleError(
                 f"{graph} has weights in another file (ONNX external data), which the SHA-256 of"
                 " its card does not cover: save it with its weights inside, and write the card anew"
