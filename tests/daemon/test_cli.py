@@ -14,20 +14,9 @@ from exafsd.documents.inbox import Inbox
 from exafsd.documents.proxy import ProxySource
 from exafsd.settings.settings import load
 from synthetic import ROOT, foil
+from typed_commands import exafsd
 
 EXAMPLES = sorted((ROOT / "deploy").rglob("*.toml"))
-
-
-def exafsd(*arguments, expect=0):
-    """Run a command in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "exafsd.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == expect, done.stdout + done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +80,7 @@ def test_analyze_without_a_model_and_as_a_table(spectra):
     assert "card.json" in empty.stderr
 
 
+@pytest.mark.expects_error_log
 def test_check_says_what_is_wrong(tmp_path):
     assert "ok" in exafsd("check").stdout
     config = tmp_path / "exafsd.toml"

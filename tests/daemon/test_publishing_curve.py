@@ -2,8 +2,6 @@
 
 import os
 import stat
-import subprocess
-import sys
 
 import pytest
 import zmq
@@ -14,6 +12,7 @@ from exafsd.publishing import AddressError, KeyFileError, Publisher, ServerKeys,
 from exafsd.service.wiring import make_publisher
 from exafsd.settings.settings import load
 from messages import joined, result, status, until
+from typed_commands import exafsd
 
 
 @pytest.fixture(scope="module")
@@ -188,28 +187,20 @@ def test_files_that_are_no_keys_are_refused(tmp_path):
 
 
 def test_the_command_makes_keys_and_the_daemon_refuses_open_ones(tmp_path):
-    def exafsd(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "exafsd.cli", *map(str, arguments)],
-            capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-
     folder = tmp_path / "keys"
     done = exafsd("keys", folder, "--client", "alice")
-    assert done.returncode == 0, done.stderr
     assert str(folder / "clients" / "alice") in done.stdout
-    assert exafsd("keys", folder, "--client", "alice").returncode == 1
+    exafsd("keys", folder, "--client", "alice", expect=1)
     secret = folder / "server.key_secret"
     config = tmp_path / "exafsd.toml"
     config.write_text(
         '[publish]\naddress = "tcp://0.0.0.0:*"\n'
         f'curve = {{ secret = "{secret}", clients = "{folder / "allowed"}" }}\n'
     )
-    assert exafsd("check", "--config", config).returncode == 0
+    exafsd("check", "--config", config)
     secret.chmod(0o644)
     for command in ("check", "run"):
-        done = exafsd(command, "--config", config)
-        assert done.returncode == 1
+        done = exafsd(command, "--config", config, expect=1)
         assert "chmod 600" in done.stderr
         assert "Traceback" not in done.stderr
 

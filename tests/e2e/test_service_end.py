@@ -20,6 +20,7 @@ from exafsd.settings.settings import load
 from exafsd.testing.processes import daemon
 from simulated import shapes
 from synthetic import METADATA, sweep_columns
+from typed_commands import exafsd
 
 #: of design section 6; the tests allow more, because this machine may be busy
 PROMISED, ALLOWED = 5.0, 10.0
@@ -163,9 +164,5 @@ def test_a_host_that_nobody_knows_is_said(tmp_path: Path) -> None:
     assert status["drops"] == {"source": 1}
     assert "source.address" in status["problems"][0]
     assert "no-such-host.invalid" in status["problems"][0]
-    checked = subprocess.run(
-        [sys.executable, "-m", "exafsd.cli", "check", "--config", str(tmp_path / "exafsd.toml")],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert checked.returncode == 0, checked.stderr
+    checked = exafsd("check", "--config", tmp_path / "exafsd.toml")
     assert "warning   source.address tcp://no-such-host.invalid" in checked.stdout

@@ -2,8 +2,6 @@
 
 import io
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +30,7 @@ from exafsd.spectra import Edge, Run, Sweep
 from exafsd.testing.heating import HeatedFoil
 from reducing import analysed
 from simulated import shapes
+from typed_commands import exafsd
 
 CARD = read_card(shipped_folder() / "cu-k-fcc")
 RECIPE = recipe_sha256(CARD.recipe, Rebin())
@@ -302,18 +301,6 @@ def beamline(feff_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Beam
     columns = np.column_stack([particles.energy, particles.i0, particles.it])
     np.savetxt(sample, columns, header="energy i0 it")
     return Beamline(folder / "journal", "foil-run", sample)
-
-
-def exafsd(*arguments: object, expect: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "exafsd.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == expect, done.stdout + done.stderr
-    return done
 
 
 def test_calibrate_on_a_foils_run_and_count_neighbours(beamline: Beamline, tmp_path: Path) -> None:
