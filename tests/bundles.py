@@ -102,8 +102,8 @@ def shipped_as(folder: Path, name: str, phase: Structure | None = None) -> Path:
 def _write_card(card: Card, home: Path) -> None:
     names = [PINN_FILE, EQUATION_FILE] + ([REFINEMENT_FILE] if card.refinement else [])
     sha256 = {name: file_sha256(home / name) for name in names}
-    told = card.model_copy(update={"sha256": sha256, "accuracy": []})
-    (home / CARD_FILE).write_text(told.model_dump_json(by_alias=True))
+    own_card = card.model_copy(update={"sha256": sha256, "accuracy": []})
+    (home / CARD_FILE).write_text(own_card.model_dump_json(by_alias=True))
 
 
 def _name(model: onnx.ModelProto, name: str) -> None:

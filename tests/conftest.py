@@ -44,3 +44,14 @@ def no_error_logged(caplog, request):
         return
     errors = [r.getMessage() for r in caplog.get_records("call") if r.levelno >= logging.ERROR]
     assert not errors
+
+
+@pytest.fixture
+def logging_restored():
+    """Loggers that `exafsd.logs.configure` changes are as before afterwards."""
+    loggers = [logging.getLogger(), logging.getLogger("exafsd")]
+    before = [(one.handlers[:], one.level, one.propagate) for one in loggers]
+    yield
+    for one, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        one.handlers, one.level, one.propagate = handlers, level, propagate
+        one.manager._clear_cache()  # which level is enabled

@@ -14,14 +14,14 @@ SAME = 0.002
 def neighbours(text: str) -> list[tuple[str, int, float]]:
     """Element, number and distance (angstrom) of the shells of a feff.inp, nearest first."""
     rows = [row.split() for row in text.split("ATOMS", 1)[1].splitlines() if len(row.split()) > 5]
-    found: list[tuple[str, int, float]] = []
+    rings: list[tuple[str, int, float]] = []
     for row in rows[1:]:
         element, distance = row[4], float(row[5])
-        if found and found[-1][0] == element and distance - found[-1][2] < SAME:
-            found[-1] = (element, found[-1][1] + 1, found[-1][2])
+        if rings and rings[-1][0] == element and distance - rings[-1][2] < SAME:
+            rings[-1] = (element, rings[-1][1] + 1, rings[-1][2])
         else:
-            found.append((element, 1, distance))
-    return found
+            rings.append((element, 1, distance))
+    return rings
 
 
 def single_scattering(name: str, reff_max: float = 6.0) -> PathTable:

@@ -74,24 +74,24 @@ def until(condition, seconds=20.0, step=0.01):
     """Wait for something to become true, and give it back."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        found = condition()
-        if found:
-            return found
+        value = condition()
+        if value:
+            return value
         time.sleep(step)
     raise AssertionError(f"{condition} did not come true in {seconds} s")
 
 
 def collect(subscriber, enough, seconds=20.0):
     """Messages of a subscriber up to the first for which `enough` is true."""
-    found = []
+    messages = []
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         message = subscriber.receive(0.1)
         if message is not None:
-            found.append(message)
+            messages.append(message)
             if enough(message):
-                return found
-    raise AssertionError(f"nothing came; so far {[m.topic for m in found[-5:]]}")
+                return messages
+    raise AssertionError(f"nothing came; so far {[m.topic for m in messages[-5:]]}")
 
 
 def joined(publisher, subscriber):

@@ -44,7 +44,7 @@ def pipeline(*folders, bundles=()):
     return Pipeline(Registry({b.card.name: b for b in loaded}), tuple(ARRAY_UNITS), Counting())
 
 
-def made(tmp_path, name, phase, explains, ood=0.05, **changes):
+def bundle_of(tmp_path, name, phase, explains, ood=0.05, **changes):
     parameters = [p.model_copy(update={"phase": phase.phase}) for p in copper().parameters]
     card = copper(name=name, structures=[phase], parameters=parameters, **changes)
     return write(tmp_path, card, explains, ood)

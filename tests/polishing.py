@@ -41,8 +41,8 @@ class Spectrum:
 
     def polished(self, polisher: Polisher) -> Polished:
         """Polish this spectrum alone."""
-        (found,) = polisher(self.chi_k2[None], [self.prediction], self.k_end, [self.epsilon_k])
-        return found
+        (outcome,) = polisher(self.chi_k2[None], [self.prediction], self.k_end, [self.epsilon_k])
+        return outcome
 
 
 def measured(file: Path) -> ReducedSpectrum:
@@ -94,12 +94,12 @@ def reference(
         data=Group(k=spectrum.k, chi=spectrum.chi), pathlist=paths, transform=transform
     )
     out = feffit(param_group(**free), data)
-    found = {name: out.params[name] for name in free}
+    fitted = {name: out.params[name] for name in free}
     ids = {variable: id_ for id_, (variable, _, _) in places.items()}
     return Reference(
-        {i: found[v].value * scale + offset for i, (v, scale, offset) in places.items()},
-        {i: found[v].stderr * scale for i, (v, scale, _) in places.items()},
-        {(ids[a], ids[b]): c for a in found for b, c in (found[a].correl or {}).items()},
+        {i: fitted[v].value * scale + offset for i, (v, scale, offset) in places.items()},
+        {i: fitted[v].stderr * scale for i, (v, scale, _) in places.items()},
+        {(ids[a], ids[b]): c for a in fitted for b, c in (fitted[a].correl or {}).items()},
         out.rfactor,
         out.n_independent,
         np.array(data.model.chi),

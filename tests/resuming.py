@@ -26,7 +26,7 @@ def session(roots=(), batch=1):
     return Session(router, Pipeline(Registry({}, {}), tuple(ARRAY_UNITS)), batch)
 
 
-def told(events):
+def outcomes_of(events):
     """Outcomes as on the wire but for what depends on when they were made; other events' names."""
     lines = []
     for event in events:
@@ -42,4 +42,4 @@ def resumed(data, documents, roots, batch):
     """The rest of a run whose state was saved, in a process of its own."""
     going_on = session(roots, batch)
     going_on.resume(RunState.load(data, time.monotonic()))
-    return told(going_on.replay(documents))
+    return outcomes_of(going_on.replay(documents))

@@ -5,7 +5,6 @@ takes much more memory or time than its size. What a plan puts into its document
 whatever it is, because an error here would stop the experiment.
 """
 
-import logging
 import re
 from collections import deque
 from collections.abc import Mapping
@@ -17,7 +16,9 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-log = logging.getLogger(__name__)
+from exafsd.logs import get_logger
+
+log = get_logger(__name__)
 
 #: msgpack extension type of an array: (dtype string, shape, raw bytes).
 ARRAY_EXT = 78
@@ -179,7 +180,7 @@ def _text(value: Any) -> str:
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     if kind not in _as_text:
         _as_text.add(kind)
-        log.warning("documents hold a %s, which is sent as text", kind)
+        log.warning("documents hold a type that is sent as text", type=kind)
     try:
         text = str(value)
     except Exception:

@@ -4,7 +4,6 @@ Sweeps that are there together go through it together: on one energy grid the re
 matrix product, and the network reads a batch for little more than one spectrum.
 """
 
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -45,6 +44,7 @@ from exafsd.inference.reading import (
 from exafsd.inference.refinement.polish import OFF, SHED, Polished
 from exafsd.inference.refinement.polish_message import best_of, polish_message
 from exafsd.inference.registry import Registry
+from exafsd.logs import get_logger
 from exafsd.publishing import outcomes
 from exafsd.reduction import preparation
 from exafsd.reduction.memory import RunMemory
@@ -54,7 +54,7 @@ from exafsd.settings.analysis import Analysis
 from exafsd.spectra import Edge, ReducedSpectrum, Spectrum, SpectrumError, Sweep
 from exafsd.spectra import Rejected as RejectedSpectrum
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: combinations of settings and edge whose models are remembered
 REMEMBERED = 256
@@ -234,7 +234,8 @@ class Pipeline:
         bundles, reason = self._registry.candidates(edge, inference.model, inference.structure)
         names = [bundle.card.name for bundle in bundles]
         if names[:-MOST]:
-            log.warning("models not asked, more than %d fit: %s", MOST, ", ".join(names[:-MOST]))
+            left_out = ",".join(names[:-MOST])
+            log.warning("more models of an edge than are asked", asked=MOST, left_out=left_out)
         models = [self._models[name] for name in names[-MOST:]]
         placement = None
         if reduction.e0_policy == "model":
@@ -438,7 +439,7 @@ def _without_foil(outcomes: list[Outcome], memory: RunMemory) -> Iterator[Outcom
 
 def _internal(sweep: Sweep, error: Exception) -> SpectrumError:
     """Log an error that is ours; call in an ``except`` clause."""
-    log.exception("internal error id=%s/%s", sweep.run.uid, sweep.number)
+    log.exception("internal error", run_uid=sweep.run.uid, sweep=sweep.number)
     text = f"internal error, please report it: {type(error).__name__}: {error}"
     return SpectrumError(Reason.INTERNAL, text)
 

@@ -58,10 +58,10 @@ def archive(documents: Documents, client: Any) -> None:
 
 def journal(documents: Documents, folder: Path) -> None:
     """Journal a run as the daemon does."""
-    kept = Journal(folder)
+    journal_ = Journal(folder)
     for name, document in documents:
-        kept.write(name, document)
-    kept.close()
+        journal_.write(name, document)
+    journal_.close()
 
 
 def renamed(journal_folder: Path, folder: Path, uid: str) -> Path:

@@ -51,7 +51,7 @@ def live(folder: Path) -> dict[str, Documents]:
         number = next(started)
         return {"time": 1e9 + number, "scan_id": number, "element": "Cu", "sample": {"name": "Cu"}}
 
-    made = {
+    generators = {
         "events": shapes.events(sweeps(), metadata()),
         "event_pages": shapes.event_pages(sweeps(), metadata(), page_size=50),
         "array_events": shapes.array_events(sweeps(), metadata()),
@@ -59,7 +59,7 @@ def live(folder: Path) -> dict[str, Documents]:
         "resource_datum": shapes.resource_datum(sweeps(), metadata(), folder / "assets"),
         "stream_assets": shapes.stream_assets(sweeps(), metadata(), folder / "assets"),
     }
-    return {shape: list(generator) for shape, generator in made.items()}
+    return {shape: list(generator) for shape, generator in generators.items()}
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +95,12 @@ def catalog(server: CatalogServer) -> Iterator[Any]:
 def rows(run: Documents) -> dict[str, list[tuple[int, dict[str, list[float]]]]]:
     """Stream to sequence number and columns, as an assembler sees them."""
     names = {d["uid"]: d["name"] for n, d in run if n == "descriptor"}
-    found: dict[str, list[tuple[int, dict[str, list[float]]]]] = {n: [] for n in names.values()}
+    rows_: dict[str, list[tuple[int, dict[str, list[float]]]]] = {n: [] for n in names.values()}
     for name, doc in run:
         if name == "event":
             data = {k: np.ravel(v).tolist() for k, v in sorted(doc["data"].items())}
-            found[names[doc["descriptor"]]].append((doc["seq_num"], data))
-    return found
+            rows_[names[doc["descriptor"]]].append((doc["seq_num"], data))
+    return rows_
 
 
 def as_arrays() -> dict[str, list[tuple[int, dict[str, list[float]]]]]:
@@ -167,16 +167,16 @@ def test_slices(catalog: Any, live: dict[str, Documents], monkeypatch: pytest.Mo
 def test_selection(catalog: Any, live: dict[str, Documents], server: CatalogServer) -> None:
     uids = [run[0][1]["uid"] for run in live.values()]
 
-    def found(**chosen: Any) -> list[str]:
+    def selected(**chosen: Any) -> list[str]:
         return [run.metadata["start"]["uid"] for run in runs(catalog, **chosen)]
 
-    assert found() == [*uids, "cut-off-in-mid-run"]
-    assert found(last=3) == [*uids[-2:], "cut-off-in-mid-run"]
-    assert found(uid=uids[2][:8]) == [uids[2]]
-    assert found(uid="result-of-ours") == ["result-of-ours"]
-    assert found(since=1e9 + 2, until=1e9 + 4) == uids[2:4]
-    assert found(search={"scan_id": 4, "sample.name": "Cu"}) == [uids[4]]
-    assert found(search={"element": "Fe"}) == []
+    assert selected() == [*uids, "cut-off-in-mid-run"]
+    assert selected(last=3) == [*uids[-2:], "cut-off-in-mid-run"]
+    assert selected(uid=uids[2][:8]) == [uids[2]]
+    assert selected(uid="result-of-ours") == ["result-of-ours"]
+    assert selected(since=1e9 + 2, until=1e9 + 4) == uids[2:4]
+    assert selected(search={"scan_id": 4, "sample.name": "Cu"}) == [uids[4]]
+    assert selected(search={"element": "Fe"}) == []
     source = open_source(server.uri)
     (run,) = source.runs(search={"scan_id": "4"})
     assert next(run.documents())[1]["uid"] == run.start["uid"] == uids[4]
@@ -247,8 +247,8 @@ def test_embedded_after_the_server(
     done = subprocess.run(
         [sys.executable, "-c", READER], env=environment, capture_output=True, check=True
     )
-    found = json.loads(done.stdout)
-    assert list(found) == [*(run[0][1]["uid"] for run in live.values()), "cut-off-in-mid-run"]
+    by_run = json.loads(done.stdout)
+    assert list(by_run) == [*(run[0][1]["uid"] for run in live.values()), "cut-off-in-mid-run"]
     expected = [float(signals["I0"].sum()) for _, signals, _ in sweeps()]
     for shape in ("array_events", "resource_datum", "stream_assets"):
-        assert found[live[shape][0][1]["uid"]] == pytest.approx(expected)
+        assert by_run[live[shape][0][1]["uid"]] == pytest.approx(expected)

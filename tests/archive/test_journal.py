@@ -51,15 +51,15 @@ def write(journal: Journal, documents: list[tuple[str, dict[str, Any]]]) -> None
 @pytest.mark.parametrize("shape", MAKERS)
 def test_interleaved_runs_come_back_apart(shape: str, tmp_path: Path) -> None:
     assets = {"folder": tmp_path} if shape in ("resource_datum", "stream_assets") else {}
-    made = [
+    generators = [
         list(MAKERS[shape]([small_sweep()] * 2, {"uid": f"run-{n}"}, **assets)) for n in range(2)
     ]
     journal = Journal(tmp_path / "journal")
-    for pair in zip(*made, strict=True):
+    for pair in zip(*generators, strict=True):
         write(journal, list(pair))
-    found = list(read_journal(tmp_path / "journal"))
-    assert [run.start["uid"] for run in found] == ["run-0", "run-1"]
-    for run, documents in zip(found, made, strict=True):
+    journaled = list(read_journal(tmp_path / "journal"))
+    assert [run.start["uid"] for run in journaled] == ["run-0", "run-1"]
+    for run, documents in zip(journaled, generators, strict=True):
         assert same(list(run.documents(pytest.fail)), documents)
     assert not journal.failures
 
@@ -196,18 +196,18 @@ def test_selection(tmp_path: Path) -> None:
         write(journal, run_of(f"run-{number}", 2e9 + number, element=element, scan_id=number,
                               sample={"name": "foil"}))  # fmt: skip
 
-    def found(**chosen: Any) -> list[str]:
+    def selected(**chosen: Any) -> list[str]:
         runs = open_source(str(tmp_path)).runs(**chosen)
         return [next(run.documents())[1]["uid"][-1] for run in runs]
 
-    assert found() == ["0", "1", "2", "3"]
-    assert found(uid="run-2") == ["2"]
-    assert found(last=2) == ["2", "3"]
-    assert found(since=2e9 + 1, until=2e9 + 3) == ["1", "2"]
-    assert found(search={"element": "Cu", "sample.name": "foil"}) == ["0", "2", "3"]
-    assert found(search={"scan_id": "1"}) == ["1"]
-    assert found(search={"element": "Cu"}, last=1) == ["3"]
-    assert found(search={"sample.name.more": "x"}) == []
+    assert selected() == ["0", "1", "2", "3"]
+    assert selected(uid="run-2") == ["2"]
+    assert selected(last=2) == ["2", "3"]
+    assert selected(since=2e9 + 1, until=2e9 + 3) == ["1", "2"]
+    assert selected(search={"element": "Cu", "sample.name": "foil"}) == ["0", "2", "3"]
+    assert selected(search={"scan_id": "1"}) == ["1"]
+    assert selected(search={"element": "Cu"}, last=1) == ["3"]
+    assert selected(search={"sample.name.more": "x"}) == []
     assert open_source(str(tmp_path)).run("run-2").start["uid"] == "run-2"
     with pytest.raises(CatalogError, match="no run"):
         open_source(str(tmp_path)).run("2")

@@ -102,10 +102,10 @@ def test_embedded_catalog_gives_the_same_and_takes_results(
     assert stored == 1
 
 
-def assert_same(expected: list[dict[str, Any]], found: list[dict[str, Any]]) -> None:
+def assert_same(expected: list[dict[str, Any]], headers: list[dict[str, Any]]) -> None:
     """Ids, order, and numbers to the last digit: the documents carry the same float64."""
-    assert [h["id"] for h in found] == [h["id"] for h in expected]
-    for one, other in zip(expected, found, strict=True):
+    assert [h["id"] for h in headers] == [h["id"] for h in expected]
+    for one, other in zip(expected, headers, strict=True):
         assert stable(other) == one
 
 
@@ -166,9 +166,9 @@ def test_beside_the_stored_one(
     assert replay(str(journal_folder), chosen, changed, Options(lines=True))
     new = {h["id"]: h for h in lines(capsys)}
     assert replay(str(journal_folder), chosen, changed, Options(compare=uri, lines=True))
-    found = lines(capsys)
+    report = lines(capsys)
     checked = 0
-    for line in found:
+    for line in report:
         if line["parameter"] == "Cu/1/r" and line["new"] is not None:
             first, second = old[line["id"]]["shells"][0], new[line["id"]]["shells"][0]
             assert line["old"] == first["r"]["value"]
@@ -244,9 +244,9 @@ def test_failures_of_this_process(
 
     monkeypatch.setattr(JournalSource, "run", broken)
     assert not replay(str(journal_folder), Selection(), load(), Options(lines=True))
-    told = capsys.readouterr()
-    assert "the disk is gone" in told.err
-    uids = [json.loads(line)["run_uid"] for line in told.out.splitlines()]
+    captured = capsys.readouterr()
+    assert "the disk is gone" in captured.err
+    uids = [json.loads(line)["run_uid"] for line in captured.out.splitlines()]
     assert uids == ["raw-run-0"] * OUTCOMES + ["raw-run-2"] * OUTCOMES
 
 
@@ -280,17 +280,17 @@ def test_published(journal_folder: Path, tmp_path: Path) -> None:
     try:
         while not address.exists():
             assert process.poll() is None
-        found = []
+        kinds = []
         with Subscriber(address.read_text().strip()) as subscriber:
-            while len(found) < RUNS * (OUTCOMES + 2):
+            while len(kinds) < RUNS * (OUTCOMES + 2):
                 message = subscriber.receive(30.0)
                 assert message is not None
-                found.append(message.header["kind"])
+                kinds.append(message.header["kind"])
     finally:
         assert process.wait(60) == 0
-    assert found[0] == "run.start"
-    assert found[-1] == "run.stop"
-    assert found.count("run.start") == found.count("run.stop") == RUNS
+    assert kinds[0] == "run.start"
+    assert kinds[-1] == "run.stop"
+    assert kinds.count("run.start") == kinds.count("run.stop") == RUNS
 
 
 def test_realtime_keeps_the_pauses() -> None:

@@ -49,10 +49,10 @@ def published(
 
 def until(condition: Callable[[], Any], timeout: float = 60.0) -> Any:
     end = time.monotonic() + timeout
-    while not (found := condition()):
+    while not (value := condition()):
         assert time.monotonic() < end
         time.sleep(0.05)
-    return found
+    return value
 
 
 def test_found_by_the_raw_uid_and_equal_to_the_wire(client: Any, published: Published) -> None:
@@ -138,8 +138,8 @@ def test_spectra_of_different_lengths(
     def change(place: int, arrays: dict[str, Any]) -> dict[str, Any]:
         return {k: a[:1].repeat(lengths[place]) if k in mu else a for k, a in arrays.items()}
 
-    told: list[str] = []
-    out = Published(ResultWriter(client, cards(), lambda *words: told.append(words[1])))
+    reports: list[str] = []
+    out = Published(ResultWriter(client, cards(), lambda *words: reports.append(words[1])))
     renamed(journal_folder, tmp_path, "raw-run-l")
     wire = out.run(tmp_path, "raw-run-l", change=change)
     stored = read_back(find_result_run(client, "raw-run-l"))
@@ -149,8 +149,8 @@ def test_spectra_of_different_lengths(
     assert_equal(
         [m for i, m in enumerate(stored) if i != long], [m for i, m in enumerate(wire) if i != long]
     )
-    assert len(told) == 1
-    assert "1 spectra have more energies" in told[0]
+    assert len(reports) == 1
+    assert "1 spectra have more energies" in reports[0]
 
 
 def test_what_counts_as_done(client: Any, published: Published, journal_folder: Path) -> None:
@@ -182,15 +182,15 @@ def test_a_catalog_that_is_away_does_no_harm(
     journal_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tiled.client.utils.TILED_RETRY_ATTEMPTS", 1)
-    told: list[str] = []
+    reports: list[str] = []
     writer = ResultWriter(
-        "http://127.0.0.1:9/api/v1", cards(), lambda *words: told.append(words[1])
+        "http://127.0.0.1:9/api/v1", cards(), lambda *words: reports.append(words[1])
     )
     out = Published(writer)
     out.run(journal_folder, "raw-run-0")
     assert writer.lost["results_failed"] == len(out.wire)
-    assert len(told) == 1
-    assert "raw-run-0" in told[0]
+    assert len(reports) == 1
+    assert "raw-run-0" in reports[0]
 
 
 def test_a_catalog_that_goes_away_later(published: Published) -> None:
@@ -203,15 +203,15 @@ def test_a_catalog_that_goes_away_later(published: Published) -> None:
 
             return emit
 
-    told: list[str] = []
-    writer = Gone("nowhere", cards(), lambda *words: told.append(words[1]))
+    reports: list[str] = []
+    writer = Gone("nowhere", cards(), lambda *words: reports.append(words[1]))
     writer.run_began(published.began.start, published.began.analysis)
     for _ in range(3):
         writer.write(*_result(published))
     stop = published.ended.stop
     writer.run_ended(stop)
     assert writer.lost == {"results_failed": 3}
-    assert len(told) == 1
+    assert len(reports) == 1
 
 
 class TestProcess:
@@ -233,8 +233,10 @@ class TestProcess:
     def test_a_full_queue_is_counted_and_said_once(
         self, catalog_server: CatalogServer, client: Any, published: Published
     ) -> None:
-        told: list[str] = []
-        sink = ResultProcess(catalog_server.uri, cards(), 2, lambda *words: told.append(words[1]))
+        reports: list[str] = []
+        sink = ResultProcess(
+            catalog_server.uri, cards(), 2, lambda *words: reports.append(words[1])
+        )
         began, stop = published.began, published.ended.stop
         header = {**published.wire[0].header, "run_uid": "too-fast"}
         message = Result.model_validate(header)
@@ -249,8 +251,8 @@ class TestProcess:
         )
         until(lambda: (r := result_runs(client, "too-fast")) and r[-1].metadata.get("stop"))
         sink.close(PATIENCE)
-        assert len(told) == 1
-        assert "faster than the catalog" in told[0]
+        assert len(reports) == 1
+        assert "faster than the catalog" in reports[0]
         stored = result_runs(client, "too-fast")[-1].metadata["stop"]
         assert stored["exit_status"] == "fail"
         assert stored["reason"] == f"{lost} outcomes are missing"
@@ -263,16 +265,18 @@ class TestProcess:
         journal_folder: Path,
         tmp_path: Path,
     ) -> None:
-        told: list[str] = []
-        sink = ResultProcess(catalog_server.uri, cards(), 100, lambda *words: told.append(words[1]))
+        reports: list[str] = []
+        sink = ResultProcess(
+            catalog_server.uri, cards(), 100, lambda *words: reports.append(words[1])
+        )
         began, stop = published.began, published.ended.stop
         sink.run_began(began.start.model_copy(update={"run_uid": "killed"}), began.analysis)
         process = until(lambda: sink._process)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         sink.run_ended(stop.model_copy(update={"run_uid": "killed"}))
-        until(lambda: told)
-        assert "killed" in told[0]
+        until(lambda: reports)
+        assert "killed" in reports[0]
         renamed(journal_folder, tmp_path, "raw-run-k")
         wire = Published(sink).run(tmp_path, "raw-run-k")
         until(lambda: is_done(client, "raw-run-k", load().analysis.sha256, __version__, cards()))
@@ -280,9 +284,9 @@ class TestProcess:
         assert_equal(read_back(find_result_run(client, "raw-run-k")), wire)
 
     def test_closing_does_not_wait_for_a_catalog_that_is_away(self, published: Published) -> None:
-        told: list[str] = []
+        reports: list[str] = []
         sink = ResultProcess(
-            "http://127.0.0.1:9/api/v1", cards(), 100, lambda *words: told.append(words[1])
+            "http://127.0.0.1:9/api/v1", cards(), 100, lambda *words: reports.append(words[1])
         )
         began = published.began
         sink.run_began(began.start, began.analysis)
@@ -292,7 +296,7 @@ class TestProcess:
         assert sink.queues()["result_runs"] == 1
         sink.close(PATIENCE)
         assert sum(sink.lost.values()) >= 1
-        assert told
+        assert reports
         assert not any(sink.queues().values())
         sink._thread.join(0)
         assert not sink._thread.is_alive()

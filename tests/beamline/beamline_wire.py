@@ -30,16 +30,16 @@ class Wire:
 
     def until(self, over: Callable[[], bool]) -> Documents:
         """Documents until `over` is true and the wire is silent."""
-        found = []
+        received = []
         deadline = time.monotonic() + 100.0
         while time.monotonic() < deadline:
             finished = over()  # asked first: what was sent before is then still received
             got = self.receive(0.5)
             if got:
-                found.append(got)
+                received.append(got)
             elif finished:
-                return found
-        raise TimeoutError(f"{len(found)} documents, and no end")
+                return received
+        raise TimeoutError(f"{len(received)} documents, and no end")
 
     def close(self) -> None:
         self._socket.close(linger=0)

@@ -44,7 +44,7 @@ def test_feffit_recovers_the_truth(
     reduced = reduce_mu(counts.energy, np.log(counts.i0 / counts.it), Recipe())
     path = feff_paths(cache / "exafsd")[0]
     group = Group(k=reduced.k, chi=reduced.chi)
-    found = feffit_of(group, path, counts.truth["c3"])
+    fitted = feffit_of(group, path, counts.truth["c3"])
     expected = {
         "s02": counts.truth["n_s02"] / 12,
         "dr": counts.truth["r"] - feffpath(str(path)).reff,
@@ -52,7 +52,7 @@ def test_feffit_recovers_the_truth(
         "e0": counts.truth["e0"] - reduced.e0,
     }
     for name, value in expected.items():
-        got, stderr = found[name]
+        got, stderr = fitted[name]
         assert abs(got - value) <= bars * stderr, (name, got, stderr, value)
 
 
@@ -71,8 +71,8 @@ def test_edge_is_stable(foil: HeatedFoil) -> None:
     rng = np.random.default_rng(8)
     for temperature in (300.0, 600.0, 900.0):
         counts = foil.sweep(temperature, "up", rng)
-        found = find_e0(counts.energy, np.log(counts.i0 / counts.it))
-        assert abs(found - INFLECTION) < 1.5
+        e0 = find_e0(counts.energy, np.log(counts.i0 / counts.it))
+        assert abs(e0 - INFLECTION) < 1.5
         reference = find_e0(counts.energy, np.log(counts.it / counts.ir))
         assert abs(reference - INFLECTION) < 1.5
 

@@ -35,7 +35,7 @@ def some_sweeps(draw: Callable[..., Any]) -> list[shapes.SweepData]:
 
 def columns(documents: list[tuple[str, dict[str, Any]]]) -> dict[str, np.ndarray]:
     """Flat columns, whatever the shape."""
-    found: dict[str, list[Any]] = {}
+    by_key: dict[str, list[Any]] = {}
     files: dict[str, tuple[Path, str]] = {}
     data: dict[str, tuple[str, int]] = {}
     for name, doc in documents:
@@ -51,7 +51,7 @@ def columns(documents: list[tuple[str, dict[str, Any]]]) -> dict[str, np.ndarray
             path, dataset = files[doc["stream_resource"]]
             with h5py.File(path) as file:
                 rows = file[dataset][doc["indices"]["start"] : doc["indices"]["stop"]]
-            found.setdefault(dataset.rsplit("/")[-1], []).append(rows)
+            by_key.setdefault(dataset.rsplit("/")[-1], []).append(rows)
         elif name in ("event", "event_page"):
             for key, value in doc["data"].items():
                 if isinstance(value, str):
@@ -59,8 +59,8 @@ def columns(documents: list[tuple[str, dict[str, Any]]]) -> dict[str, np.ndarray
                     path, dataset = files[resource]
                     with h5py.File(path) as file:
                         value = file[dataset][index]
-                found.setdefault(key, []).append(value)
-    return {key: np.concatenate([np.ravel(v) for v in values]) for key, values in found.items()}
+                by_key.setdefault(key, []).append(value)
+    return {key: np.concatenate([np.ravel(v) for v in values]) for key, values in by_key.items()}
 
 
 @WHOLE
@@ -68,7 +68,7 @@ def columns(documents: list[tuple[str, dict[str, Any]]]) -> dict[str, np.ndarray
 def test_every_shape_holds_the_same(
     sweeps: list[shapes.SweepData], page: int, tmp_path: Path
 ) -> None:
-    made = {
+    generators = {
         "events": shapes.events(sweeps, {"element": "Cu"}),
         "event_pages": shapes.event_pages(sweeps, {"element": "Cu"}, page_size=page),
         "array_events": shapes.array_events(sweeps, {"element": "Cu"}),
@@ -76,18 +76,18 @@ def test_every_shape_holds_the_same(
         "resource_datum": shapes.resource_datum(sweeps, {"element": "Cu"}, tmp_path),
         "stream_assets": shapes.stream_assets(sweeps, {"element": "Cu"}, tmp_path),
     }
-    for title, generator in made.items():
+    for title, generator in generators.items():
         documents = list(generator)
         for name, document in documents:
             schema_validators[DocumentNames[name]].validate(document)
         assert documents[0][1]["element"] == "Cu"
-        found = columns(documents)
+        values = columns(documents)
         for key in ("I0", "It"):
             expected = np.concatenate([signals[key] for _, signals, _ in sweeps])
-            assert np.array_equal(found[key], expected), title
+            assert np.array_equal(values[key], expected), title
         if title != "monitors":  # there the encoder is read between the points
             expected = np.concatenate([energy for energy, _, _ in sweeps])
-            assert np.array_equal(found["energy"], expected), title
+            assert np.array_equal(values["energy"], expected), title
 
 
 def test_uid_can_be_given() -> None:

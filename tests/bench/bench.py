@@ -70,7 +70,7 @@ def reduction(folder: Path, quick: bool) -> str:
     done = subprocess.run(command, env=single, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr)
-    found = json.loads(done.stdout)
+    timings = json.loads(done.stdout)
     parts = [
         "From mu(E) to chi(R), per spectrum, on one core with one BLAS thread: `pre_edge`, `autobk`"
         " and `xftf` of Larch, the compiled plan, which adds the noise of chi(k) and of the edge"
@@ -79,7 +79,7 @@ def reduction(folder: Path, quick: bool) -> str:
         " spectra for all, in turn, best of three. `E0 given` leaves out the search for E0; a plan"
         " has it compiled in, as in a run.",
     ]
-    for points, one in found.items():
+    for points, one in timings.items():
         ms = one["ms"]
         batch, bare = (name for name in ms if "batch" in name)
         rows = [
@@ -88,7 +88,7 @@ def reduction(folder: Path, quick: bool) -> str:
             for name, took in ms.items()
         ]  # fmt: skip
         plan = "plan, one spectrum"
-        told = [
+        sentences = [
             bar(ms[slow] >= least * ms[quick_one],
                 f"{quick_one} at least {least} times {slow} ({ms[slow] / ms[quick_one]:.1f})")
             for quick_one, least, slow in (
@@ -104,14 +104,14 @@ def reduction(folder: Path, quick: bool) -> str:
             f"### {points} points",
             table(head, rows),
             f"Median relative difference of k^2 chi(k) from Larch's: {differ}.",
-            "; ".join(told) + ".",
+            "; ".join(sentences) + ".",
         ]
     return "\n\n".join(parts)
 
 
 def _stages(one: Measured) -> str:
-    known = np.nanmedian(one.stages, axis=0)
-    return ", ".join(f"{name} {at:.2f}" for name, at in zip(STAGES, known, strict=True))
+    medians = np.nanmedian(one.stages, axis=0)
+    return ", ".join(f"{name} {at:.2f}" for name, at in zip(STAGES, medians, strict=True))
 
 
 def _quickest(runs: Sequence[Measured]) -> Measured:
@@ -125,7 +125,7 @@ def latency(folder: Path, quick: bool) -> str:
     runs: dict[str, list[Measured]] = {"daemon": [], "control": [], "daemon, journal": []}
     with ExitStack() as stack:
         sites = {"daemon": stack.enter_context(daemon_site(folder / "daemon"))}
-        sizes = measure(sites["daemon"], Load(), sweeps=50, rate=50).told["sizes"]
+        sizes = measure(sites["daemon"], Load(), sweeps=50, rate=50).run_stop["sizes"]
         sites["control"] = stack.enter_context(control_site(folder / "control", sizes))
         sites["daemon, journal"] = stack.enter_context(
             daemon_site(folder / "journal", journal=True)
@@ -136,7 +136,7 @@ def latency(folder: Path, quick: bool) -> str:
                 runs[name].append(one)
                 print(f"latency {number + 1}/{repeats} {name}: p50 {one.p50:.2f} p99 {one.p99:.2f}"
                       f" ms, lost {one.lost}", flush=True)  # fmt: skip
-    best = {name: _quickest(found) for name, found in runs.items()}
+    best = {name: _quickest(of_name) for name, of_name in runs.items()}
     rows = [
         (
             name,
@@ -145,9 +145,9 @@ def latency(folder: Path, quick: bool) -> str:
             f"{best[name].latency.max():.1f}",
             f"{best[name].lost} of {best[name].sent['sweeps']}",
             f"{best[name].cores:.2f}",
-            "; ".join(f"{one.p50:.2f}, {one.p99:.2f}" for one in found),
+            "; ".join(f"{one.p50:.2f}, {one.p99:.2f}" for one in of_name),
         )
-        for name, found in runs.items()
+        for name, of_name in runs.items()
     ]
     daemon = best["daemon"]
     return "\n\n".join((
@@ -182,11 +182,11 @@ def rates(folder: Path, quick: bool) -> str:
         print("rates", *rows[-1], flush=True)
 
     def highest(site: object, load: Load, window: int, channels: int = 1) -> Measured:
-        found = [
+        rates = [
             measure(site, load, seconds=seconds, window=window, channels=channels)
             for _ in range(repeats)
         ]
-        return min(found, key=lambda one: (one.lost > 0, -one.per_second))
+        return min(rates, key=lambda one: (one.lost > 0, -one.per_second))
 
     fast = "as fast as results come"
     with ExitStack() as stack:
@@ -257,7 +257,7 @@ def _tries(site: object, seconds: float, rate: float, repeats: int) -> Iterator[
             yield None
             continue
         print(f"events at {rate:.0f}/s: lost {one.lost}, drain {one.drain:.0f} ms", flush=True)
-        kept_up = one.lost == 0 and one.drain <= DRAINED * 1e3 and not one.told["rejected"]
+        kept_up = one.lost == 0 and one.drain <= DRAINED * 1e3 and not one.run_stop["rejected"]
         yield one if kept_up else None
 
 
@@ -299,21 +299,21 @@ def wire(folder: Path, quick: bool) -> str:
 
 def memory(folder: Path, spectra: int) -> str:
     """Resident size over many spectra."""
-    found = measure_memory(folder / "daemon", spectra)
+    figures = measure_memory(folder / "daemon", spectra)
     head = ("when", "MB")
     rows = [
-        ("first results", f"{found['start']:.1f}"),
-        ("after a tenth of the spectra", f"{found['warm']:.1f}"),
-        ("most after that", f"{found['most']:.1f}"),
-        ("at the end", f"{found['end']:.1f}"),
+        ("first results", f"{figures['start']:.1f}"),
+        ("after a tenth of the spectra", f"{figures['warm']:.1f}"),
+        ("most after that", f"{figures['most']:.1f}"),
+        ("at the end", f"{figures['end']:.1f}"),
     ]
     return "\n\n".join((
-        f"Resident size of the daemon over {found['spectra']:,} spectra of 500 points in"
-        f" {found['seconds']:.0f} s, array events in runs, {found['lost']} lost. Larch's process"
-        f" for the audit has its own {found['children']:.0f} MB.",
+        f"Resident size of the daemon over {figures['spectra']:,} spectra of 500 points in"
+        f" {figures['seconds']:.0f} s, array events in runs, {figures['lost']} lost. Larch's"
+        f" process for the audit has its own {figures['children']:.0f} MB.",
         table(head, rows),
-        bar(found["growth"] <= 20, f"at most 20 MB more after the first tenth"
-            f" ({found['growth']:.1f} MB)") + ".",
+        bar(figures["growth"] <= 20, f"at most 20 MB more after the first tenth"
+            f" ({figures['growth']:.1f} MB)") + ".",
     ))  # fmt: skip
 
 
@@ -349,9 +349,11 @@ ORDER = [*(title for title, _ in PARTS.values()), MEMORY]
 def write(sections: dict[str, str]) -> None:
     """Put sections into the page; others stay as they are."""
     old = PAGE.read_text() if PAGE.exists() else ""
-    kept = dict(re.findall(r"^## (.*?)\n+(.*?)\n*(?=^## |\Z)", old, re.M | re.S))
-    kept |= sections
-    body = "\n\n".join(f"## {title}\n\n{kept[title]}" for title in ORDER if title in kept)
+    old_sections = dict(re.findall(r"^## (.*?)\n+(.*?)\n*(?=^## |\Z)", old, re.M | re.S))
+    old_sections |= sections
+    body = "\n\n".join(
+        f"## {title}\n\n{old_sections[title]}" for title in ORDER if title in old_sections
+    )
     PAGE.write_text(f"{HEAD}\n{body}\n")
 
 

@@ -60,7 +60,7 @@ def best(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, floa
     for _ in range(repeats):
         for name, work in works.items():
             times[name].append(_took(work, counts[name]) * 1e3)
-    return {name: min(found) for name, found in times.items()}
+    return {name: min(seconds) for name, seconds in times.items()}
 
 
 def _took(work: Callable[[], object], count: int) -> float:

@@ -57,7 +57,7 @@ def sweeps(points: int, even: bool, count: int = SPECTRA) -> list[np.ndarray]:
     low, high = foil.energy[[0, -1]]
     energy = np.linspace(low, high, points) if even else trajectory(points)
     rng = np.random.default_rng(1)
-    found = []
+    passes = []
     for number, kelvin in enumerate(np.linspace(300, 850, count)):
         one = foil.sweep(kelvin, "up", rng)
         through = np.interp(energy, one.energy, one.it / one.i0)
@@ -66,8 +66,8 @@ def sweeps(points: int, even: bool, count: int = SPECTRA) -> list[np.ndarray]:
         it = rng.poisson(i0 * through).astype(float)
         ir = rng.poisson(it * behind).astype(float)
         columns = np.array([energy, i0, it, ir])
-        found.append(columns[:, ::-1].copy() if number % 2 else columns)
-    return found
+        passes.append(columns[:, ::-1].copy() if number % 2 else columns)
+    return passes
 
 
 def frames(load: Load) -> tuple[str, Iterator[tuple[bytes, int]], bytes]:
@@ -131,8 +131,8 @@ def _uids(first: int, count: int) -> bytes:
 
 def _arrays(load: Load, descriptor: str) -> Iterator[tuple[bytes, int]]:
     own = msgpack.packb(descriptor)
-    made = sweeps(load.points, even=load.points > STEP_SCAN)
-    data = [codec.dumps(dict(zip(COLUMNS, one, strict=True))) for one in made]
+    columns = sweeps(load.points, even=load.points > STEP_SCAN)
+    data = [codec.dumps(dict(zip(COLUMNS, one, strict=True))) for one in columns]
     number = 0
     while True:
         number += 1

@@ -106,8 +106,8 @@ def read(name, data, larch):
         mu = np.log(i0 / it)
     else:
         project, group = name.split(":")
-        found = getattr(read_athena(str(folder / "AthenaProjectFiles" / project)), group)
-        energy, mu = found.energy, found.mu
+        spectrum = getattr(read_athena(str(folder / "AthenaProjectFiles" / project)), group)
+        energy, mu = spectrum.energy, spectrum.mu
     energy, first = np.unique(energy, return_index=True)
     return energy, mu[first]
 
@@ -138,13 +138,13 @@ def states(pipe, element, spectra, model=None):
         run = Run(uid=str(uuid4()), edges=(Edge(element, EDGES[element]),), analysis=how)
         signals = {"i0": np.full(len(energy), 1e8), "it": 1e8 * np.exp(-mu)}
         jobs.append(Sweep(run, "primary", 1, energy, signals))
-    found = []
+    answers = []
     for (outcome,) in pipe.process_many(jobs):
         message = outcome.message
         flags = [f for f in getattr(message, "quality", ()) if f in FLAGS]
-        given = getattr(message, "shells", None) is not None
-        found.append((",".join(flags) or "read") if given else "withheld")
-    return found
+        has_shells = getattr(message, "shells", None) is not None
+        answers.append((",".join(flags) or "read") if has_shells else "withheld")
+    return answers
 
 
 def main(data, larch):
@@ -181,10 +181,10 @@ def main(data, larch):
                 count = mixed if other in OTHERS[element] else later
                 count.update(states(pipe, element, tried, model))
         print(f"{SHARE:.0%} of others, {model}: {dict(mixed)}; later {dict(later)}", flush=True)
-    for counts, found in noisy.items():
-        print(f"{counts:.0e} photons: {dict(found)}")
-    for a, found in thick.items():
-        print(f"over-absorbed to {a / (a + 1):.0%} of the amplitude: {dict(found)}")
+    for counts, tally in noisy.items():
+        print(f"{counts:.0e} photons: {dict(tally)}")
+    for a, tally in thick.items():
+        print(f"over-absorbed to {a / (a + 1):.0%} of the amplitude: {dict(tally)}")
     print(f"{OFF:g} eV off: {dict(moved)}")
 
 

@@ -52,10 +52,10 @@ def changed(document, rng):
     """A copy with one to three places changed."""
     copied = copy.deepcopy(document)
     for _ in range(rng.integers(1, 4)):
-        known = [path for path in places(copied) if path]
-        if not known:
+        below_root = [path for path in places(copied) if path]
+        if not below_root:
             return JUNK[rng.integers(len(JUNK))]
-        path = known[rng.integers(len(known))]
+        path = below_root[rng.integers(len(below_root))]
         inner = copied
         for step in path[:-1]:
             inner = inner[step]

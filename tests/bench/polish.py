@@ -60,12 +60,12 @@ def whole_way(folder: Path) -> None:
     for _ in range(REPEATS):  # in turn, so that other work on the machine hits all alike
         for n in CANDIDATES:
             pipeline = Pipeline(Registry({b.card.name: b for b in bundles[:n]}), tuple(ARRAY_UNITS))
-            for wanted in ("off", "always"):
-                inference = Inference(polish=wanted)  # type: ignore[arg-type]
+            for when in ("off", "always"):
+                inference = Inference(polish=when)  # type: ignore[arg-type]
                 job = analysed(sweep, Analysis(reduction=reduction, inference=inference))
                 pipeline.process(job)
-                some = [best(lambda: pipeline.process(job), 1, 1) for _ in range(SWEEPS)]  # noqa: B023
-                took.setdefault((n, wanted), []).append(float(np.median(some)))
+                seconds = [best(lambda: pipeline.process(job), 1, 1) for _ in range(SWEEPS)]  # noqa: B023
+                took.setdefault((n, when), []).append(float(np.median(seconds)))
     print(f"\nColumns of {POINTS} points to message, one sweep at a time, median ms of {SWEEPS},"
           f" best of {REPEATS}:\n")  # fmt: skip
     print("| models that match | without polish | with |\n|---|---|---|")

@@ -42,7 +42,7 @@ class Measured:
     """What one run gave. Times in ms, `per_second` sweeps as outcomes came."""
 
     sent: dict[str, Any]
-    told: dict[str, Any]
+    run_stop: dict[str, Any]
     latency: np.ndarray
     stages: np.ndarray
     lost: int
@@ -156,22 +156,22 @@ def measure(
     process = psutil.Process(site.listener.process.pid)
     before = sum(process.cpu_times()[:2])
     sent = _answer(sender, seconds + END)
-    told = _answer(subscriber, END)
+    run_stop = _answer(subscriber, END)
     used = sum(process.cpu_times()[:2]) - before
     site.listener.check()
-    if told["run"] != sent["uid"]:
-        sys.exit(f"the run did not come to its end: {told}\n{site.listener.tail()}")
+    if run_stop["run"] != sent["uid"]:
+        sys.exit(f"the run did not come to its end: {run_stop}\n{site.listener.tail()}")
     rows = np.load(arrived)
     complete = np.load(times)
-    known = rows[rows[:, 0] <= len(complete)]
-    outcomes = told["results"] + sum(told["rejected"].values())
-    last = told["last"] or np.nan
+    complete_rows = rows[rows[:, 0] <= len(complete)]
+    outcomes = run_stop["results"] + sum(run_stop["rejected"].values())
+    last = run_stop["last"] or np.nan
     lasted = last - sent["began"]
     return Measured(
         sent=sent,
-        told=told,
-        latency=(known[:, 1] - complete[known[:, 0].astype(int) - 1]) * 1e3,
-        stages=known[:, 2:],
+        run_stop=run_stop,
+        latency=(complete_rows[:, 1] - complete[complete_rows[:, 0].astype(int) - 1]) * 1e3,
+        stages=complete_rows[:, 2:],
         lost=sent["sweeps"] * channels - outcomes,
         per_second=outcomes / channels / lasted,
         drain=(last - sent["ended"]) * 1e3,

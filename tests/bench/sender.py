@@ -29,15 +29,15 @@ class Outcomes:
             self._socket.setsockopt_string(zmq.SUBSCRIBE, topic)
         self._socket.connect(address)
         self._channels = channels
-        self.seen = 0
+        self.outcomes = 0
 
     def wait_for(self, sweeps: int) -> None:
         """Return when those of so many sweeps have come."""
-        while self.seen < sweeps * self._channels:
+        while self.outcomes < sweeps * self._channels:
             if not self._socket.poll(int(PATIENCE * 1e3)):
-                sys.exit(f"no outcome within {PATIENCE:.0f} s; {self.seen} came")
+                sys.exit(f"no outcome within {PATIENCE:.0f} s; {self.outcomes} came")
             self._socket.recv_multipart()
-            self.seen += 1
+            self.outcomes += 1
 
     def close(self) -> None:
         """Close the socket."""
@@ -48,16 +48,16 @@ def send(
     socket: zmq.Socket,
     load: Load,
     seconds: float,
-    most: float,
+    limit: float,
     rate: float | None,
     outcomes: Outcomes | None,
     window: int,
 ) -> tuple[dict, list[float]]:
-    """One run of `seconds` or `most` sweeps; what was sent, and when each sweep was complete."""
-    uid, made, stop = frames(load)
-    socket.send(next(made)[0])
-    socket.send(next(made)[0])
-    frame, points = next(made)
+    """One run of `seconds` or `limit` sweeps; what was sent, and when each sweep was complete."""
+    uid, stream, stop = frames(load)
+    socket.send(next(stream)[0])
+    socket.send(next(stream)[0])
+    frame, points = next(stream)
     time.sleep(0.3)  # the run's start is not part of what is measured
     began = deadline = time.monotonic()
     late, completed, sent, size = [], [], 0, 0
@@ -77,12 +77,12 @@ def send(
         socket.send(frame)
         documents, sent, size = documents + 1, points, size + len(frame)
         whole = points % load.points == 0  # a piece of a sweep might have no edge
-        if whole and (now - began >= seconds or len(completed) >= most):
+        if whole and (now - began >= seconds or len(completed) >= limit):
             break
-        frame, points = next(made)
+        frame, points = next(stream)
     ended = time.monotonic()
     socket.send(stop)
-    told = {
+    summary = {
         "uid": uid,
         "documents": documents,
         "sweeps": -(-sent // load.points),
@@ -92,7 +92,7 @@ def send(
         "ended": ended,
         "late": max(late, default=0.0),
     }
-    return told, completed
+    return summary, completed
 
 
 def main() -> None:
@@ -114,12 +114,12 @@ def main() -> None:
     socket.connect(asked.address)
     outcomes = Outcomes(context, asked.results, asked.channels) if asked.results else None
     time.sleep(SETTLE)
-    told, completed = send(
+    summary, completed = send(
         socket, Load(**asked.load), asked.seconds, asked.sweeps, asked.rate, outcomes, asked.window
     )
     if asked.times:
         np.save(asked.times, completed)
-    print(json.dumps(told), flush=True)
+    print(json.dumps(summary), flush=True)
     if outcomes is not None:
         outcomes.close()
     socket.close(linger=10_000)

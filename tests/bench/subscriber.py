@@ -24,7 +24,7 @@ def main() -> None:
     socket.set_hwm(0)
     socket.setsockopt_string(zmq.SUBSCRIBE, "")
     socket.connect(asked.address)
-    kept, sizes, status, stop = [], None, None, None
+    results, sizes, status, stop = [], None, None, None
     while stop is None:
         if not socket.poll(int(PATIENCE * 1e3)):
             break
@@ -32,7 +32,7 @@ def main() -> None:
         now = time.monotonic()
         topic = got[0]
         if topic.startswith((b"result.", b"rejected.")):
-            kept.append((now, got[1]))
+            results.append((now, got[1]))
             if topic.startswith(b"result."):
                 sizes = [len(part) for part in got]
         elif topic == b"status.":
@@ -41,28 +41,28 @@ def main() -> None:
         elif topic == b"run.stop.":
             stop = json.loads(got[1])
     rows, rejected, trusted = [], {}, 0
-    for at, header in kept:
-        told = json.loads(header)
-        if told["kind"] == "rejected":
-            rejected[told["reason"]] = rejected.get(told["reason"], 0) + 1
+    for at, header in results:
+        content = json.loads(header)
+        if content["kind"] == "rejected":
+            rejected[content["reason"]] = rejected.get(content["reason"], 0) + 1
         else:
-            timing = told.get("timing_ms") or {}
-            trusted += (told.get("trust") or {}).get("in_domain") is True
+            timing = content.get("timing_ms") or {}
+            trusted += (content.get("trust") or {}).get("in_domain") is True
             stages = [timing.get(s) for s in ("assembled", "reduced", "inferred", "published")]
-            rows.append([told["sweep"], at, *(np.nan if s is None else s for s in stages)])
+            rows.append([content["sweep"], at, *(np.nan if s is None else s for s in stages)])
     np.save(asked.arrived, np.array(rows, dtype=float).reshape(-1, 6))
-    told = {
+    content = {
         "results": len(rows),
         "rejected": rejected,
         "trusted": trusted,
         "sizes": sizes,
-        "first": kept[0][0] if kept else None,
-        "last": kept[-1][0] if kept else None,
+        "first": results[0][0] if results else None,
+        "last": results[-1][0] if results else None,
         "run": stop and stop["run_uid"],
         "drops": status and status.get("drops"),
         "problems": status and status.get("problems"),
     }
-    print(json.dumps(told), flush=True)
+    print(json.dumps(content), flush=True)
     socket.close(linger=0)
     context.term()
 

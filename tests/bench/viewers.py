@@ -86,7 +86,7 @@ def viewers(site: Site, case: str) -> Iterator[None]:
                  "--port", "0")
         )  # fmt: skip
         end = time.monotonic() + START
-        while (found := re.search(r"dashboard at (\S+),", page.tail())) is None:
+        while (address := re.search(r"dashboard at (\S+),", page.tail())) is None:
             page.check()
             if time.monotonic() > end:
                 sys.exit(f"no dashboard:\n{page.tail()}")
@@ -97,7 +97,7 @@ def viewers(site: Site, case: str) -> Iterator[None]:
                 yield
             return
         looking = subprocess.Popen(
-            [sys.executable, __file__, found[1]],
+            [sys.executable, __file__, address[1]],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert looking.stdin is not None
@@ -116,31 +116,31 @@ def viewers(site: Site, case: str) -> Iterator[None]:
 def measure_viewers(folder: Path, quick: bool) -> dict[str, list[Measured]]:
     """For every case, in turn, runs at a fixed rate."""
     seconds, repeats = (8, 1) if quick else (30, 3)
-    found: dict[str, list[Measured]] = {case: [] for case in CASES}
+    by_case: dict[str, list[Measured]] = {case: [] for case in CASES}
     with on_core(DAEMON_CORE), daemon_site(folder / "daemon") as site:
         for number in range(repeats):
             for case in CASES:
                 with viewers(site, case):
                     one = measure(site, Load(), seconds=seconds, rate=RATE)
-                found[case].append(one)
+                by_case[case].append(one)
                 print(f"viewers {number + 1}/{repeats} {case}: p50 {one.p50:.2f} p99 {one.p99:.2f}"
                       f" ms, lost {one.lost}, {one.per_second:.1f} sweeps/s,"
                       f" {one.cpu * 1e3:.2f} ms of a core each", flush=True)  # fmt: skip
-    return found
+    return by_case
 
 
-def report(found: dict[str, list[Measured]]) -> tuple[list[str], list[list[str]]]:
+def report(by_case: dict[str, list[Measured]]) -> tuple[list[str], list[list[str]]]:
     """Head and rows of a table; medians of the repeats, ratios to nobody looking."""
 
     def median(case: str, name: str) -> float:
-        return float(np.median([getattr(one, name) for one in found[case]]))
+        return float(np.median([getattr(one, name) for one in by_case[case]]))
 
     head = ["looking", "p50 ms", "p99 ms", "lost", "sweeps/s", "daemon, ms of a core",
             "ratio of p50", "of sweeps/s", "of the daemon's time"]  # fmt: skip
     rows = []
     for case in CASES:
         p50, p99, rate, cpu = (median(case, name) for name in ("p50", "p99", "per_second", "cpu"))
-        lost = sum(one.lost for one in found[case])
+        lost = sum(one.lost for one in by_case[case])
         ratios = (median(case, name) / median(CASES[0], name)
                   for name in ("p50", "per_second", "cpu"))  # fmt: skip
         rows.append([

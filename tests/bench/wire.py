@@ -233,23 +233,23 @@ def measure_wire(quick: bool = False) -> dict[str, Any]:
     }
 
 
-def report(found: dict[str, Any]) -> str:
+def report(figures: dict[str, Any]) -> str:
     """Numbers as a Markdown table, with the bars."""
-    late, added = found["late_joiner"]["worst"], found["frozen"]["added_p99"]
+    late, added = figures["late_joiner"]["worst"], figures["frozen"]["added_p99"]
     rows = [
         (f"late joiner has the state of {RUNS} runs, {len(CHANNELS)} channels",
-         found["late_joiner"], f"200: {'met' if late <= 200 else 'missed'}"),
-        ("1,000 lost messages recovered", found["recovery"], ""),
-        ("latency, nobody frozen", found["control"], ""),
-        ("latency beside a frozen subscriber", found["frozen"],
+         figures["late_joiner"], f"200: {'met' if late <= 200 else 'missed'}"),
+        ("1,000 lost messages recovered", figures["recovery"], ""),
+        ("latency, nobody frozen", figures["control"], ""),
+        ("latency beside a frozen subscriber", figures["frozen"],
          f"1 added to p99: {'met' if added <= 1 else 'missed'}"),
-        ("one call of send", found["send"], ""),
-        ("the same while a client replays the ring", found["send_while_replaying"], ""),
+        ("one call of send", figures["send"], ""),
+        ("the same while a client replays the ring", figures["send_while_replaying"], ""),
     ]  # fmt: skip
     lines = ["| | ms | at most |", "|---|---|---|"]
     for name, numbers, bar in rows:
-        told = ", ".join(f"{key} {value:.2f}" for key, value in numbers.items())
-        lines.append(f"| {name} | {told} | {bar} |")
+        values = ", ".join(f"{key} {value:.2f}" for key, value in numbers.items())
+        lines.append(f"| {name} | {values} | {bar} |")
     return "\n".join(lines)
 
 

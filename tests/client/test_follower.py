@@ -131,11 +131,11 @@ def test_a_restart_is_noticed_and_nothing_of_the_new_publisher_is_lost():
         first.send(status("stopped"))
         first.close()
 
-        def told(kind):
+        def events_of(kind):
             follower.receive(0.05)
             return kind in [event.kind for event in events]
 
-        until(lambda: told("gone"))
+        until(lambda: events_of("gone"))
         second = Publisher(address, heartbeat=0.1)
         try:
             for sweep in (1, 2, 3):  # before the follower is connected again

@@ -45,20 +45,20 @@ class Wire:
                     id=ask.id, publisher=self.name, topic=ask.topic, frames=[], missing=missing,
                     next=after,
                 )  # fmt: skip
-            frames = [frame for kept in state for frame in kept.frames]
+            frames = [frame for message in state for frame in message.frames]
             client.answered(reply, messages_of([len(k.frames) for k in state], frames), now)
 
 
 def drain(client):
-    found = [(m.topic, m.header["publisher"], m.header["seq"]) for m in client.ready]
+    delivered = [(m.topic, m.header["publisher"], m.header["seq"]) for m in client.ready]
     client.ready.clear()
-    return found
+    return delivered
 
 
 def kinds(client):
-    found = [event.kind for event in client.events]
+    events = [event.kind for event in client.events]
     client.events.clear()
-    return found
+    return events
 
 
 def client(start="now", topics=("",)):

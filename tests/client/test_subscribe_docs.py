@@ -43,7 +43,7 @@ def test_all_blocks_are_known():
 
 @pytest.fixture
 def publisher(tmp_path):
-    made = []
+    publishers = []
 
     def make(secure):
         make_keys(tmp_path / "keys", ["alice"])
@@ -51,13 +51,13 @@ def publisher(tmp_path):
         server = ServerKeys.load(tmp_path / "keys" / "server.key_secret", tmp_path / "keys/allowed")
         library = Library()
         library.keep_settings(Analysis())
-        made.append(
+        publishers.append(
             Publisher("tcp://127.0.0.1:*", keys=server if secure else None, library=library)
         )
-        return made[-1]
+        return publishers[-1]
 
     yield make
-    for one in made:
+    for one in publishers:
         one.close()
 
 
@@ -81,17 +81,17 @@ def test_the_blocks_print_what_they_should(publisher, tmp_path, page, number):
         cwd=tmp_path,
     )  # fmt: skip
     try:
-        told, end = "", time.monotonic() + 30
-        while PRINTED[page][number] not in told and time.monotonic() < end:
+        printed, end = "", time.monotonic() + 30
+        while PRINTED[page][number] not in printed and time.monotonic() < end:
             one.send(status())
             one.send(result(1, settings_sha256=Analysis().sha256), ARRAYS)
             if select.select([process.stdout], [], [], 0.1)[0]:
-                told += process.stdout.readline()
+                printed += process.stdout.readline()
             if process.poll() is not None:
-                told += process.stdout.read()
+                printed += process.stdout.read()
                 break
         process.kill()
-        assert PRINTED[page][number] in told, process.stderr.read()
+        assert PRINTED[page][number] in printed, process.stderr.read()
     finally:
         process.kill()
         process.communicate()

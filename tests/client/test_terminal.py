@@ -17,6 +17,7 @@ from exafsd.commands.terminal import TRENDS, Screen, sparkline
 from exafsd.contract.frames import decode, encode
 from exafsd.publishing import Publisher
 from messages import ARRAYS, SHELL, rejected, result, status, value
+from typed_commands import exafsd
 
 
 class Beating:
@@ -43,14 +44,6 @@ class Beating:
         self._publisher.close()
 
 
-def exafsd(*arguments):
-    """Run a command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "exafsd.cli", *arguments],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-
-
 def drawn(screen):
     console = Console(width=140, file=io.StringIO())
     console.print(screen.render())
@@ -62,16 +55,15 @@ def received(message, arrays=None):
 
 
 def test_status_in_plain_words_and_exit_0():
-    told = {
+    fields = {
         "results": 12, "rejected": 3, "rate": 4.56, "lag": 0.123, "uptime": 3725.0,
         "rejections": {"no_edge": 3}, "drops": {"bad_frame": 2}, "queues": {"inbox": 7},
         "audit": {"spectra": 10, "worst": 1.5e-7}, "refused_models": {"old": "its hash is wrong"},
         "problems": ["bad_frame: 12 bytes were dropped"],
     }  # fmt: skip
-    with Beating(**told) as one:
+    with Beating(**fields) as one:
         done = exafsd("status", one.address)
         as_json = exafsd("status", one.address, "--json")
-    assert done.returncode == 0, done.stderr
     for words in (
         "ready", "1:02:05", "12 results, 3 rejected", "4.6 a second", "0.12 s", "inbox 7",
         "no edge 3", "bad frame 2", "worst 1.5e-07", "cu", "exafsd 0", "its hash is wrong",
@@ -83,12 +75,10 @@ def test_status_in_plain_words_and_exit_0():
 
 def test_status_of_a_daemon_that_is_not_ready_or_not_there():
     with Beating("overloaded") as one:
-        done = exafsd("status", one.address)
+        done = exafsd("status", one.address, expect=3)
         address = one.address
-    assert done.returncode == 3
     assert "overloaded" in done.stdout
-    gone = exafsd("status", address, "--timeout", "0.5")
-    assert gone.returncode == 1
+    gone = exafsd("status", address, "--timeout", "0.5", expect=1)
     assert "no daemon answers" in gone.stderr
 
 
@@ -100,8 +90,7 @@ def test_commands_have_help(command):
 
 def test_wrong_keys_are_said(tmp_path):
     for command in ("status", "watch"):
-        done = exafsd(command, "tcp://127.0.0.1:9", "--keys", str(tmp_path))
-        assert done.returncode == 1
+        done = exafsd(command, "tcp://127.0.0.1:9", "--keys", tmp_path, expect=1)
         assert "no folder of a client" in done.stderr
 
 

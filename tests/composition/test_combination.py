@@ -17,9 +17,9 @@ ENERGY = np.concatenate([np.arange(8840.0, 8960.0, 5.0), np.arange(8960.0, 9340.
 
 @pytest.fixture(scope="module")
 def references():
-    found, refused = load([shipped_folder()])
+    loaded, refused = load([shipped_folder()])
     assert not refused
-    return {one.name: one for one in found if one.edge.element == "Cu"}
+    return {one.name: one for one in loaded if one.edge.element == "Cu"}
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +69,8 @@ def test_shares_are_right_whatever_differs_between_scans(references, ranges, nui
     rng = np.random.default_rng(1)
     truth, samples = [], []
     for i in range(30):
-        some = rng.choice(names, 1 + i % 3, replace=False)
-        shares = dict(zip(some, rng.dirichlet(np.full(len(some), 1.5)), strict=True))
+        chosen = rng.choice(names, 1 + i % 3, replace=False)
+        shares = dict(zip(chosen, rng.dirichlet(np.full(len(chosen), 1.5)), strict=True))
         truth.append([shares.get(name, 0.0) for name in names])
         mu = mixture(references, shares, rng=rng, **nuisance)
         samples.append(near_edge(ENERGY, mu, ranges))
@@ -108,13 +108,13 @@ def test_what_no_reference_is_like_is_told(references, ranges):
     combine = combination(references, ["Cu", "Cu2O"], ranges)
     rng = np.random.default_rng(2)
 
-    def told(share):
+    def flagged(share):
         mus = [mixture(references, {"Cu": 1 - share, "CuO": share}, rng=rng) for _ in range(20)]
         samples = [near_edge(ENERGY, mu, ranges) for mu in mus]
         return np.mean([fit.other for fit in combine(samples, SHIFT_ALONE, fluorescent=False)])
 
-    assert told(0.0) <= 0.05
-    assert told(0.2) >= 0.95
+    assert flagged(0.0) <= 0.05
+    assert flagged(0.2) >= 0.95
 
 
 def test_of_many_references_the_likeliest_are_compared(references, ranges):

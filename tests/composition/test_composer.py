@@ -63,9 +63,9 @@ def shares(message):
 
 def test_a_mixture_has_its_shares_in_the_message_and_the_tables(pipe, references):
     message = result(pipe, mu_of(references, Cu=0.3, CuO=0.7))
-    found = message.composition
-    assert found.in_domain
-    assert found.method == "lcf"
+    composition = message.composition
+    assert composition.in_domain
+    assert composition.method == "lcf"
     assert shares(message)["CuO"] == pytest.approx(0.7, abs=0.03)
     assert sum(shares(message).values()) == pytest.approx(1.0)
     header = json.loads(message.model_dump_json())
@@ -79,24 +79,26 @@ def test_a_mixture_has_its_shares_in_the_message_and_the_tables(pipe, references
 def test_only_the_phases_that_are_asked_for(pipe, references):
     message = result(pipe, mu_of(references, Cu=0.5, Cu2O=0.5), phases=("Cu", "Cu2O"))
     assert set(shares(message)) == {"Cu", "Cu2O"}
-    told = result(pipe, mu_of(references, Cu=1.0), phases=("Cu", "Cu3N"), number=2).composition
-    assert not told.in_domain
-    assert "no reference Cu3N" in told.reason
+    composition = result(
+        pipe, mu_of(references, Cu=1.0), phases=("Cu", "Cu3N"), number=2
+    ).composition
+    assert not composition.in_domain
+    assert "no reference Cu3N" in composition.reason
 
 
 def test_something_else_is_told_in_words(pipe, references):
-    told = result(pipe, mu_of(references, CuO=1.0), phases=("Cu", "Cu2O")).composition
-    assert not told.in_domain
-    assert told.reason.startswith("something else is there")
-    assert told.other.value > 5 * told.other.std
+    composition = result(pipe, mu_of(references, CuO=1.0), phases=("Cu", "Cu2O")).composition
+    assert not composition.in_domain
+    assert composition.reason.startswith("something else is there")
+    assert composition.other.value > 5 * composition.other.std
 
 
 def test_energies_that_are_far_off_are_told(pipe, references):
     mu = mu_of(references, Cu=1.0)
     run = Run(uid="r", edges=(Edge("Cu", "K"),), analysis=Analysis())
     sweep = Sweep(run, "primary", 1, ENERGY + 2.5, {"mutrans": mu})
-    told = pipe.process(sweep)[0].message.composition
-    assert not told.in_domain
+    composition = pipe.process(sweep)[0].message.composition
+    assert not composition.in_domain
 
 
 def test_where_there_is_no_time_or_nothing_to_compare_there_is_none(pipe, references):
@@ -140,16 +142,16 @@ def test_references_are_added_listed_shown_and_removed(tmp_path, references):
     again = run.invoke(app, ["references", "add", "mine", str(file), "--out", str(out)])
     assert again.exit_code == 1
     assert "exists already" in again.output
-    (kept,) = [one for one in load([out])[0] if one.name == "mine"]
-    np.testing.assert_array_equal(kept.mu, measured(file).mu)
+    (added,) = [one for one in load([out])[0] if one.name == "mine"]
+    np.testing.assert_array_equal(added.mu, measured(file).mu)
     assert run.invoke(app, ["references", "remove", "mine", "--out", str(out)]).exit_code == 0
     assert load([out]) == ([], [])
 
 
 def test_a_folders_reference_takes_the_place_of_a_shipped_one(tmp_path, references):
     add(tmp_path, "Cu", next(one.file for one in references if one.name == "Cu2O"))
-    found, _ = load([shipped_folder(), tmp_path])
-    (copper,) = [one for one in found if one.name == "Cu"]
+    loaded, _ = load([shipped_folder(), tmp_path])
+    (copper,) = [one for one in loaded if one.name == "Cu"]
     assert copper.file.parent == tmp_path
 
 
@@ -173,8 +175,8 @@ def test_what_is_no_reference_says_why(tmp_path, name, content, why):
 def test_a_bad_file_in_a_folder_is_told_and_the_others_serve(tmp_path, references):
     add(tmp_path, "good", references[0].file)
     (tmp_path / "bad.xdi").write_text("# XDI/1.0\n# Column.1: energy eV\n1 2\n")
-    found, refused = load([tmp_path, tmp_path / "nowhere"])
-    assert [one.name for one in found] == ["good"]
+    loaded, refused = load([tmp_path, tmp_path / "nowhere"])
+    assert [one.name for one in loaded] == ["good"]
     assert len(refused) == 2
     with pytest.raises(ReferenceFileError, match="no reference missing"):
         remove(tmp_path, "missing")
@@ -190,9 +192,9 @@ def test_equal_references_cannot_be_told_apart(references):
     for extra in (["CuO"], ["CuO", "Cu"]):  # five of an edge, and six
         twice = copper + [named(copper, name, f"{name}_again") for name in extra]
         pipe = Pipeline(Registry({}, {}), (), composer=Composer(twice))
-        told = result(pipe, mu).composition
-        assert not told.in_domain
-        assert "told apart" in told.reason or "would do as well" in told.reason
+        composition = result(pipe, mu).composition
+        assert not composition.in_domain
+        assert "told apart" in composition.reason or "would do as well" in composition.reason
 
 
 def test_a_name_counts_once(pipe, references):
@@ -202,8 +204,10 @@ def test_a_name_counts_once(pipe, references):
 
 def test_phases_that_leave_nothing_to_compare_say_so(pipe, references):
     for number, phases in enumerate((("Cu",), ("Cu", "ZnO"))):
-        told = result(pipe, mu_of(references, Cu=1.0), phases=phases, number=number).composition
-        assert "fewer than 2" in told.reason
+        composition = result(
+            pipe, mu_of(references, Cu=1.0), phases=phases, number=number
+        ).composition
+        assert "fewer than 2" in composition.reason
 
 
 def test_more_than_ten_are_too_many(references):
@@ -251,8 +255,8 @@ def test_a_sweep_that_was_cut_short_is_not_averaged_into_a_reference(tmp_path, r
 @pytest.mark.parametrize("name", ["a,b", "new\nline", "[bold]", "Δ"])
 def test_names_that_would_spoil_tables_are_refused(tmp_path, references, name):
     (tmp_path / f"{name}.XDI").write_bytes(references[0].file.read_bytes())
-    found, refused = load([tmp_path])
-    assert found == []
+    loaded, refused = load([tmp_path])
+    assert loaded == []
     assert "cannot be a reference's name" in refused[0]
     listed = CliRunner().invoke(app, ["references", "list", str(tmp_path)])
     assert listed.exit_code == 1
@@ -263,9 +267,9 @@ def test_odd_bytes_in_names_and_headers_do_not_stop_the_commands(tmp_path, refer
     rows = zip(references[0].energy, references[0].mu, strict=True)
     file.write_text("# energy mutrans\n" + "\n".join(f"{e} {m}" for e, m in rows))
     add(tmp_path / "[/x]", "odd", file, references[0].edge)
-    kept = tmp_path / "[/x]" / "odd.xdi"
-    kept.write_bytes(
-        kept.read_bytes().replace(b"Exafsd.channel", b"Exafsd.note: \xe9\n# Exafsd.channel")
+    odd_file = tmp_path / "[/x]" / "odd.xdi"
+    odd_file.write_bytes(
+        odd_file.read_bytes().replace(b"Exafsd.channel", b"Exafsd.note: \xe9\n# Exafsd.channel")
     )
     for command in ("list", "show"):
         arguments = [*(["odd"] if command == "show" else []), str(tmp_path / "[/x]")]

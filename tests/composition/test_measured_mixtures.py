@@ -84,8 +84,8 @@ def test_shares_of_mixtures_of_five_compounds(scans, sources, ranges, nuisance, 
     rng = np.random.default_rng(7)
     truth, samples = [], []
     for i in range(240):
-        some = rng.choice(NAMES, 1 + i % 3, replace=False)
-        shares = dict(zip(some, rng.dirichlet(np.full(len(some), 1.5)), strict=True))
+        chosen = rng.choice(NAMES, 1 + i % 3, replace=False)
+        shares = dict(zip(chosen, rng.dirichlet(np.full(len(chosen), 1.5)), strict=True))
         truth.append([shares.get(name, 0.0) for name in NAMES])
         mu = mixture(rng, sources, shares, 10 ** rng.uniform(*STEPS), **nuisance)
         samples.append(near_edge(ENERGY, mu, ranges))
@@ -102,7 +102,7 @@ def test_shares_of_mixtures_of_five_compounds(scans, sources, ranges, nuisance, 
 @pytest.mark.measured
 def test_a_missing_compound_is_told(scans, sources, ranges):
     rng = np.random.default_rng(3)
-    told = []
+    flagged = []
     for missing in NAMES:
         rest = [name for name in NAMES if name != missing]
         combine = combination(scans, rest, ranges)
@@ -111,8 +111,8 @@ def test_a_missing_compound_is_told(scans, sources, ranges):
             samples = [near_edge(ENERGY, mixture(rng, sources, shares, 1e-3), ranges)
                        for _ in range(5)]  # fmt: skip
             fits = combine(samples, SHIFT_ALONE, fluorescent=False)
-            told += [fit is None or fit.other for fit in fits]
-    assert np.mean(told) >= 0.95
+            flagged += [fit is None or fit.other for fit in fits]
+    assert np.mean(flagged) >= 0.95
 
 
 @pytest.mark.measured
@@ -124,5 +124,5 @@ def test_measured_compounds_without_a_reference_are_something_else(data):
     files = [f for name in ("ZnC2O4_rt_0", "Zn_hopeite_rt_0")
              for f in sorted((data / "xas" / "Zn").glob(f"Chorover13BM_{name}*.xdi"))]  # fmt: skip
     assert len(files) > 3
-    for told in composer([measured(file) for file in files]):
-        assert told.reason.startswith("something else is there")
+    for composition in composer([measured(file) for file in files]):
+        assert composition.reason.startswith("something else is there")

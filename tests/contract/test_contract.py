@@ -57,8 +57,8 @@ def result(**changes):
 def test_schemas_on_disk_are_those_of_the_models():
     expected = {n: json.dumps(s, indent=2, sort_keys=True) + "\n" for n, s in schemas().items()}
     expected["settings.json"] = schema_text()
-    found = {path.name: path.read_text() for path in SCHEMAS.glob("*.json")}
-    assert found == expected, "run `make schemas`"
+    on_disk = {path.name: path.read_text() for path in SCHEMAS.glob("*.json")}
+    assert on_disk == expected, "run `make schemas`"
 
 
 def test_a_message_has_every_field_of_the_design_and_validates():

@@ -40,13 +40,13 @@ def calls():
 
 def test_every_code_that_is_produced_is_a_member():
     """Types say the same (pyright), but only where a code is not put together from text."""
-    seen = 0
+    codes = 0
     for path, name, node in calls():
         if name in CODED and "client" not in path.parts:
             text = isinstance(node.args[0], ast.Constant | ast.JoinedStr)
             assert not text, f"{path}:{node.lineno}: a code that is no member of a vocabulary"
-            seen += 1
-    assert seen > 50
+            codes += 1
+    assert codes > 50
 
 
 def test_every_member_is_used():
@@ -76,24 +76,24 @@ def test_codes_of_signals():
 def future(message, arrays=None):
     """Frames of a later version: unknown fields, codes, arrays' fields and states everywhere."""
     topic, header, *buffers = encode(message, arrays)
-    told = json.loads(header)
-    told |= {"dose": {"unit": "MGy"}, "revision": 2}
+    content = json.loads(header)
+    content |= {"dose": {"unit": "MGy"}, "revision": 2}
     for name, value in (("quality", "after_gap"), ("guessed", "crystal")):
-        if name in told:
-            told[name] = [*told[name], value]
+        if name in content:
+            content[name] = [*content[name], value]
     for name, value in (
         ("channel", "electron_yield"), ("direction", "sideways"), ("e0_policy", "model"),
         ("reason", "too_bright"), ("state", "degraded"), ("best", "refinement"),
     ):  # fmt: skip
-        if name in told:
-            told[name] = value
-    if told["kind"] == "result":
-        told["trust"]["state"] = "flagged"
-        told["shells"][0]["r"]["std_trend"] = 0.001
-        told["xanes"] = {"white_line": {"value": 1.2, "std": 0.1}}
-        for spec in told["arrays"]:
+        if name in content:
+            content[name] = value
+    if content["kind"] == "result":
+        content["trust"]["state"] = "flagged"
+        content["shells"][0]["r"]["std_trend"] = 0.001
+        content["xanes"] = {"white_line": {"value": 1.2, "std": 0.1}}
+        for spec in content["arrays"]:
             spec["compression"] = None
-    return [topic, json.dumps(told).encode(), *buffers]
+    return [topic, json.dumps(content).encode(), *buffers]
 
 
 MESSAGES = {
@@ -141,26 +141,26 @@ def test_a_follower_hands_out_messages_of_the_future():
         assert message.header["trust"]["state"] == "flagged"
         np.testing.assert_allclose(message.arrays["energy"], ARRAYS["energy"])
         send(rejected(2))
-        found = collect(follower, lambda m: m.header["kind"] == "rejected")
-        assert found[-1].header["reason"] == "too_bright"
+        messages = collect(follower, lambda m: m.header["kind"] == "rejected")
+        assert messages[-1].header["reason"] == "too_bright"
     publisher.close()
 
 
 def test_replies_of_the_future_are_read():
-    told = {"schema": "exafsd/1", "kind": "reply.error", "reason": "busy", "detail": "later",
+    content = {"schema": "exafsd/1", "kind": "reply.error", "reason": "busy", "detail": "later",
             "retry_after": 2.0}  # fmt: skip
-    assert read_reply(json.dumps(told).encode()).reason == "busy"
-    jsonschema.validate(told | {"id": "", "publisher": "", "time": 0.0},
+    assert read_reply(json.dumps(content).encode()).reason == "busy"
+    jsonschema.validate(content | {"id": "", "publisher": "", "time": 0.0},
                         schemas()["reply.error.json"])  # fmt: skip
 
 
 def test_a_card_that_says_more_is_read_but_not_another_reduction():
-    told = json.loads((shipped_folder() / "cu-k-fcc" / CARD_FILE).read_text())
-    jsonschema.validate(told | {"trained_by": "somebody"}, schemas()["card.json"])
-    assert Card.model_validate(told | {"trained_by": "somebody"}).name == "cu-k-fcc"
-    told["recipe"]["autobk"]["spline_order"] = 5  # would be other numbers
+    content = json.loads((shipped_folder() / "cu-k-fcc" / CARD_FILE).read_text())
+    jsonschema.validate(content | {"trained_by": "somebody"}, schemas()["card.json"])
+    assert Card.model_validate(content | {"trained_by": "somebody"}).name == "cu-k-fcc"
+    content["recipe"]["autobk"]["spline_order"] = 5  # would be other numbers
     with pytest.raises(ValueError, match="spline_order"):
-        Card.model_validate(told)
+        Card.model_validate(content)
 
 
 def test_schemas_list_todays_codes_and_close_nothing():

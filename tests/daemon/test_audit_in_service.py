@@ -24,9 +24,9 @@ RUN = Run(uid="run", edges=(Edge("Cu", "K"),))
 
 @pytest.fixture
 def pipeline():
-    found = Pipeline(Registry({}, {}), tuple(ARRAY_UNITS), Reducer(Auditor(), EVERY))
-    yield found
-    found.close()
+    pipe = Pipeline(Registry({}, {}), tuple(ARRAY_UNITS), Reducer(Auditor(), EVERY))
+    yield pipe
+    pipe.close()
 
 
 def sweep(number):
@@ -40,7 +40,7 @@ def process(pipeline, number):
     return outcome.arrays["chi_k2"]
 
 
-def told(pipeline):
+def warnings_of(pipeline):
     """What the audit says within a while."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
@@ -74,7 +74,7 @@ def test_a_wrong_plan_is_found_and_larch_takes_over(pipeline, monkeypatch):
     for number in range(2, 2 + EVERY):
         bad = process(pipeline, number)
     assert np.abs(bad - good).max() > 0.1  # it is wrong, and nobody has said so yet
-    (alarm,) = told(pipeline)
+    (alarm,) = warnings_of(pipeline)
     assert "differs from Larch" in alarm
     assert "goes on with Larch" in alarm
 
@@ -83,7 +83,7 @@ def test_a_wrong_plan_is_found_and_larch_takes_over(pipeline, monkeypatch):
 
     monkeypatch.undo()
     process(pipeline, 21)
-    while "agrees with Larch again" not in (said := told(pipeline))[0]:
+    while "agrees with Larch again" not in (said := warnings_of(pipeline))[0]:
         assert "goes on" in said[0]
     assert np.abs(process(pipeline, 22) - good).max() < 0.1
 

@@ -14,20 +14,9 @@ from exafsd.documents.inbox import Inbox
 from exafsd.documents.proxy import ProxySource
 from exafsd.settings.settings import load
 from synthetic import ROOT, foil
+from typed_commands import exafsd
 
 EXAMPLES = sorted((ROOT / "deploy").rglob("*.toml"))
-
-
-def exafsd(*arguments, expect=0):
-    """Run a command in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "exafsd.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == expect, done.stdout + done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +80,7 @@ def test_analyze_without_a_model_and_as_a_table(spectra):
     assert "card.json" in empty.stderr
 
 
+@pytest.mark.expects_error_log
 def test_check_says_what_is_wrong(tmp_path):
     assert "ok" in exafsd("check").stdout
     config = tmp_path / "exafsd.toml"
@@ -98,9 +88,9 @@ def test_check_says_what_is_wrong(tmp_path):
         'models = ["/nowhere"]\n[publish]\naddress = "tcp://0.0.0.0:1"\n'
         '[inference]\nmodel = "nobody"\n[reduction]\ne0_policy = "fixed"\n'
     )
-    told = exafsd("check", "--config", config, expect=1).stderr
+    complaint = exafsd("check", "--config", config, expect=1).stderr
     for word in ("/nowhere", "loopback", "nobody", "reduction.e0"):
-        assert word in told
+        assert word in complaint
     config.write_text("[publish]\nadress = 'tcp://127.0.0.1:1'\n")
     assert "adress" in exafsd("check", "--config", config, expect=2).stderr
     exafsd("check", "--config", tmp_path / "missing.toml", expect=2)
@@ -131,8 +121,8 @@ def test_models_commands(tmp_path):
 def test_replay_of_nothing_is_said(tmp_path):
     assert "no run" in exafsd("replay", tmp_path, expect=1).stderr
     assert "exafsd:" in exafsd("replay", "no-such-profile", expect=1).stderr
-    told = exafsd("replay", tmp_path, "--since", "yesterday-ish", expect=1).stderr
-    assert "yesterday-ish" in told
+    complaint = exafsd("replay", tmp_path, "--since", "yesterday-ish", expect=1).stderr
+    assert "yesterday-ish" in complaint
 
 
 @pytest.mark.parametrize(

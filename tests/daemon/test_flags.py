@@ -15,7 +15,7 @@ from exafsd.inference.registry import load_bundle, shipped_folder
 from exafsd.reduction.engine import reduce_mu
 from exafsd.spectra import Edge, Run, Sweep
 from exafsd_training.reference.feffit import read_mu
-from pipelines import CU, analysis, counted, made, one, pipeline
+from pipelines import CU, analysis, bundle_of, counted, one, pipeline
 
 
 @pytest.mark.parametrize("off, flagged", [(0.0, False), (15.0, True), (-15.0, True)])
@@ -23,13 +23,13 @@ def test_an_energy_scale_that_is_off_is_flagged_and_nothing_withheld(tmp_path, f
     thresholds = copper().thresholds.model_copy(update={"edge_shift": (-7.0, 9.0)})
     counts = counted(foil)
     counts = replace(counts, energy=counts.energy + off)
-    found = one(pipeline(made(tmp_path, "cu-k-own", CU, 0.9, thresholds=thresholds)), counts)
-    assert ("edge_moved" in found["quality"]) == flagged
-    assert found["trust"]["in_domain"]
+    result = one(pipeline(bundle_of(tmp_path, "cu-k-own", CU, 0.9, thresholds=thresholds)), counts)
+    assert ("edge_moved" in result["quality"]) == flagged
+    assert result["trust"]["in_domain"]
     # where a material has its edge is not always known
     unknown = copper().thresholds.model_copy(update={"edge_shift": None})
-    found = one(pipeline(made(tmp_path, "cu-k-other", CU, 0.9, thresholds=unknown)), counts)
-    assert "edge_moved" not in found["quality"]
+    result = one(pipeline(bundle_of(tmp_path, "cu-k-other", CU, 0.9, thresholds=unknown)), counts)
+    assert "edge_moved" not in result["quality"]
 
 
 def test_what_fits_worse_than_measured_spectra_of_the_material_is_flagged(tmp_path, foil):
@@ -45,7 +45,7 @@ def test_what_fits_worse_than_measured_spectra_of_the_material_is_flagged(tmp_pa
             signal=signal and (signal, signal),
         )
         thresholds = copper().thresholds.model_copy(update={"poor_fit": usual})
-        own = made(
+        own = bundle_of(
             tmp_path / f"{ood} {limit} {r_factor} {signal}",
             "cu-k-own",
             CU,
@@ -53,9 +53,9 @@ def test_what_fits_worse_than_measured_spectra_of_the_material_is_flagged(tmp_pa
             ood,
             thresholds=thresholds,
         )
-        found = one(pipeline(own), counted(foil))
-        assert (found["shells"] is None) == (ood > 1)
-        return "poor_fit" in found["quality"]
+        result = one(pipeline(own), counted(foil))
+        assert (result["shells"] is None) == (ood > 1)
+        return "poor_fit" in result["quality"]
 
     assert quality(0.5, 0.4)
     assert not quality(0.5, 0.6)
@@ -81,8 +81,8 @@ def test_a_measured_mixture_is_flagged_and_the_measured_phase_is_not(data):
         signals = {"i0": np.ones_like(mu), "it": np.exp(-mixed)}
         run = Run(uid="mixed", edges=(Edge("Zn", "K"),), analysis=analysis())
         counts = Sweep(run, "primary", 1, energy, signals)
-        ((found,),) = pipe.process_many([counts])
-        return found.message.quality
+        ((outcome,),) = pipe.process_many([counts])
+        return outcome.message.quality
 
     assert not {"poor_fit", "edge_shape"} & set(flags(0.0))
     # what the score cannot tell from FEFF's errors, the R-factor of measured ZnS can
@@ -93,13 +93,13 @@ def test_a_measured_mixture_is_flagged_and_the_measured_phase_is_not(data):
 
 def test_another_near_edge_is_flagged_and_nothing_withheld(tmp_path, foil):
     counts = counted(foil)
-    found = reduce_mu(counts.energy, np.log(counts.i0 / counts.it), Recipe())
-    own, _ = near_edge.profile(found.energy, found.norm, found.e0)
+    reduced = reduce_mu(counts.energy, np.log(counts.i0 / counts.it), Recipe())
+    own, _ = near_edge.profile(reduced.energy, reduced.norm, reduced.e0)
 
     def result(profile):
         usual = profile and NearEdge(profile=tuple(profile), limit=0.0175)
         thresholds = copper().thresholds.model_copy(update={"near_edge": usual})
-        bundle = made(tmp_path / str(len(list(tmp_path.iterdir()))), "cu-k-own", CU, 0.9,
+        bundle = bundle_of(tmp_path / str(len(list(tmp_path.iterdir()))), "cu-k-own", CU, 0.9,
                       thresholds=thresholds)  # fmt: skip
         return one(pipeline(bundle), counts)
 
@@ -119,9 +119,9 @@ def test_a_scan_too_short_to_be_normalised_well_is_not_judged_by_its_near_edge(s
     assert "edge_shape" in one(pipeline(bundles=[shipped]), other)["quality"]
     near = whole.energy < 9100.0
     short = {name: getattr(other, name)[near] for name in ("energy", "i0", "it", "ir")}
-    found = one(pipeline(bundles=[shipped]), replace(other, **short))
-    assert found["shells"] is None
-    assert "edge_shape" not in found["quality"]
+    result = one(pipeline(bundles=[shipped]), replace(other, **short))
+    assert result["shells"] is None
+    assert "edge_shape" not in result["quality"]
 
 
 def drifting(counts, start, size):
@@ -164,6 +164,6 @@ def test_noise_begins_where_the_prediction_no_longer_explains():
     signal = np.sin(4 * K_GRID) * np.exp(-K_GRID / 10)
     mask = np.float32((K_GRID >= 2.5) & (K_GRID <= 14))
     noise = np.random.default_rng(1).normal(0, 1, K_GRID.size) * (K_GRID > 10)
-    found = noise_begins(np.float32([signal, signal + noise]), np.array([signal, signal]), mask)
-    assert found[0] == K_GRID[mask > 0].max()
-    assert found[1] == pytest.approx(10, abs=0.3)
+    ends = noise_begins(np.float32([signal, signal + noise]), np.array([signal, signal]), mask)
+    assert ends[0] == K_GRID[mask > 0].max()
+    assert ends[1] == pytest.approx(10, abs=0.3)

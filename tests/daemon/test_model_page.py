@@ -1,8 +1,5 @@
 """docs/models.md is what the cards say; models list and show for people."""
 
-import subprocess
-import sys
-
 import pytest
 
 from exafsd.commands import modelpage
@@ -10,6 +7,7 @@ from exafsd.commands.models import models_page, models_table, show_card
 from exafsd.inference.registry import read_card, shipped_folder
 from exafsd.settings.settings import load
 from synthetic import ROOT
+from typed_commands import exafsd
 
 CARD = read_card(shipped_folder() / "cu-k-fcc")
 
@@ -79,6 +77,4 @@ def test_list_and_show(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
 
 
 def test_the_page_is_printed_by_the_command() -> None:
-    command = [sys.executable, "-m", "exafsd.cli", "models", "page"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == models_page()
+    assert exafsd("models", "page").stdout == models_page()

@@ -11,82 +11,83 @@ from exafsd.contract.recipe import Autobk, Recipe
 from exafsd.inference.candidates import MOST
 from exafsd.inference.registry import BundleError, load_bundle, shipped_folder
 from exafsd.testing.heating import cache_folder, feff_paths
-from pipelines import CU, analysis, counted, made, one, pipeline, sweep
+from pipelines import CU, analysis, bundle_of, counted, one, pipeline, sweep
 from polishing import Spectrum, reference, simulated
 from reducing import analysed
 
 CUO, CU2O = structure("CuO"), structure("Cu2O")
 
 
-def told(header):
+def scores_of(header):
     return {c["model"]: c["score"] for c in header["candidates"]}
 
 
 def test_the_most_plausible_model_is_published_with_the_scores_of_all(tmp_path, foil):
     pipe = pipeline(
-        made(tmp_path, "cu-k-cuo", CUO, explains=0.5, ood=0.02),
-        made(tmp_path, "cu-k-right", CU, explains=0.9, ood=0.08),
-        made(tmp_path, "cu-k-cu2o", CU2O, explains=0.4, ood=1.2),
+        bundle_of(tmp_path, "cu-k-cuo", CUO, explains=0.5, ood=0.02),
+        bundle_of(tmp_path, "cu-k-right", CU, explains=0.9, ood=0.08),
+        bundle_of(tmp_path, "cu-k-cu2o", CU2O, explains=0.4, ood=1.2),
     )
-    found = one(pipe, counted(foil))
-    assert found["model"]["name"] == "cu-k-right"
-    assert found["trust"]["in_domain"]
-    assert found["shells"][0]["phase"] == "Cu"
-    assert found["r_factor"] == pytest.approx(0.01, rel=1e-3)
-    scores = told(found)
+    result = one(pipe, counted(foil))
+    assert result["model"]["name"] == "cu-k-right"
+    assert result["trust"]["in_domain"]
+    assert result["shells"][0]["phase"] == "Cu"
+    assert result["r_factor"] == pytest.approx(0.01, rel=1e-3)
+    scores = scores_of(result)
     assert list(scores) == sorted(scores, key=scores.get, reverse=True)
-    assert scores["cu-k-right"] == found["trust"]["score"]
+    assert scores["cu-k-right"] == result["trust"]["score"]
     assert scores.keys() == {"cu-k-cuo", "cu-k-right", "cu-k-cu2o"}
     assert scores["cu-k-cuo"] < 1e-6  # although its own limit trusts it more
 
 
 def test_two_that_fit_equally_well_are_ambiguous(tmp_path, foil):
     pipe = pipeline(
-        made(tmp_path, "cu-k-cuo", CUO, explains=0.9), made(tmp_path, "cu-k-cu2o", CU2O, 0.89)
+        bundle_of(tmp_path, "cu-k-cuo", CUO, explains=0.9),
+        bundle_of(tmp_path, "cu-k-cu2o", CU2O, 0.89),
     )
-    found = one(pipe, counted(foil))
-    assert (found["shells"], found["phases"], found["polish"], found["best"]) == (None,) * 4
-    assert found["trust"]["reason"].startswith("ambiguous: cu-k-cuo")
-    assert "cu-k-cu2o" in found["trust"]["reason"]
+    result = one(pipe, counted(foil))
+    assert (result["shells"], result["phases"], result["polish"], result["best"]) == (None,) * 4
+    assert result["trust"]["reason"].startswith("ambiguous: cu-k-cuo")
+    assert "cu-k-cu2o" in result["trust"]["reason"]
     for how in (analysis(model="cu-k-cu2o"), analysis(structure="Cu2O")):
         named = one(pipe, counted(foil), how)
         assert named["model"]["name"] == "cu-k-cu2o"
         assert named["trust"]["reason"] is None
-        assert list(told(named)) == ["cu-k-cu2o"]
+        assert list(scores_of(named)) == ["cu-k-cu2o"]
 
 
 def test_where_none_fits_the_nearest_is_named_and_nothing_is_given(tmp_path, foil):
     pipe = pipeline(
-        made(tmp_path, "cu-k-cuo", CUO, explains=0.5, ood=2.4),
-        made(tmp_path, "cu-k-cu2o", CU2O, explains=0.3, ood=2.3),
+        bundle_of(tmp_path, "cu-k-cuo", CUO, explains=0.5, ood=2.4),
+        bundle_of(tmp_path, "cu-k-cu2o", CU2O, explains=0.3, ood=2.3),
     )
-    found = one(pipe, counted(foil))
-    assert found["shells"] is None
-    assert found["model"]["name"] == "cu-k-cuo"
-    reason = found["trust"]["reason"]
+    result = one(pipe, counted(foil))
+    assert result["shells"] is None
+    assert result["model"]["name"] == "cu-k-cuo"
+    reason = result["trust"]["reason"]
     assert "does not fit cu-k-cuo" in reason
     assert "cu-k-cu2o" in reason
-    assert np.abs(found["k_data"]).max() > 10
+    assert np.abs(result["k_data"]).max() > 10
 
 
 def test_two_networks_of_one_structure_are_no_rivals(tmp_path, foil, shipped):
     again = shipped_as(tmp_path, "cu-k-again")
-    found = one(pipeline(again, bundles=[shipped]), counted(foil))
-    assert found["shells"]
-    first, second = told(found).values()
+    result = one(pipeline(again, bundles=[shipped]), counted(foil))
+    assert result["shells"]
+    first, second = scores_of(result).values()
     assert first == second > 0.5
     other = shipped_as(tmp_path, "cu-k-hcp", structure("Cu", "P 63/m m c"))
-    found = one(pipeline(other, bundles=[shipped]), counted(foil))
-    assert found["shells"] is None
-    assert "ambiguous" in found["trust"]["reason"]
+    result = one(pipeline(other, bundles=[shipped]), counted(foil))
+    assert result["shells"] is None
+    assert "ambiguous" in result["trust"]["reason"]
 
 
 def test_a_spectrum_is_reduced_once_for_models_of_one_recipe(tmp_path, foil):
     other = Recipe(autobk=Autobk(rbkg=1.2))
-    same = [made(tmp_path, f"cu-k-{i}", CUO, 0.5) for i in range(3)]
+    same = [bundle_of(tmp_path, f"cu-k-{i}", CUO, 0.5) for i in range(3)]
     for folders, how, jobs in (
         (same, analysis(), 1),
-        ([*same, made(tmp_path, "cu-k-own", CU, 0.9, recipe=other)], analysis(), 2),
+        ([*same, bundle_of(tmp_path, "cu-k-own", CU, 0.9, recipe=other)], analysis(), 2),
         (same, analysis({"autobk": Autobk(rbkg=1.4)}), 2),
     ):
         pipe = pipeline(*folders)
@@ -97,8 +98,8 @@ def test_a_spectrum_is_reduced_once_for_models_of_one_recipe(tmp_path, foil):
 def test_each_model_has_its_own_recipe(tmp_path, foil):
     """What is shown is reduced as the chosen model wants it."""
     recipes = {"cu-k-a": Recipe(autobk=Autobk(rbkg=1.4)), "cu-k-b": Recipe()}
-    a = made(tmp_path, "cu-k-a", CUO, 0.9, recipe=recipes["cu-k-a"])
-    b = made(tmp_path, "cu-k-b", CU2O, 0.5, recipe=recipes["cu-k-b"])
+    a = bundle_of(tmp_path, "cu-k-a", CUO, 0.9, recipe=recipes["cu-k-a"])
+    b = bundle_of(tmp_path, "cu-k-b", CU2O, 0.5, recipe=recipes["cu-k-b"])
     (both,) = pipeline(a, b).process(analysed(sweep(counted(foil)), analysis()))
     (alone,) = pipeline(a).process(analysed(sweep(counted(foil)), analysis()))
     assert both.message.model.name == "cu-k-a"
@@ -109,24 +110,24 @@ def test_each_model_has_its_own_recipe(tmp_path, foil):
 
 def test_not_more_than_some_models_are_asked(tmp_path, foil):
     names = [f"cu-k-{i}" for i in range(MOST + 2)]
-    pipe = pipeline(*(made(tmp_path, name, CU, 0.9) for name in names))
-    scores = told(one(pipe, counted(foil)))
+    pipe = pipeline(*(bundle_of(tmp_path, name, CU, 0.9) for name in names))
+    scores = scores_of(one(pipe, counted(foil)))
     assert scores.keys() == set(names)
     assert [n for n, score in scores.items() if score is None] == names[:2]
 
 
 def test_a_data_range_too_short_for_one_model_leaves_the_others(tmp_path, foil, shipped):
     long = copper().thresholds.model_copy(update={"k_max_min": 19.0})
-    pipe = pipeline(made(tmp_path, "cu-k-long", CUO, 0.99, thresholds=long), bundles=[shipped])
-    found = one(pipe, counted(foil))
-    assert found["model"]["name"] == "cu-k-fcc"
-    assert told(found)["cu-k-long"] is None
-    assert found["shells"]
+    pipe = pipeline(bundle_of(tmp_path, "cu-k-long", CUO, 0.99, thresholds=long), bundles=[shipped])
+    result = one(pipe, counted(foil))
+    assert result["model"]["name"] == "cu-k-fcc"
+    assert scores_of(result)["cu-k-long"] is None
+    assert result["shells"]
 
 
 def test_candidates_change_nothing_in_the_numbers_of_the_chosen(tmp_path, foil, shipped):
     """Many at once, with others beside, read like one alone."""
-    pipe = pipeline(made(tmp_path, "cu-k-cuo", CUO, 0.5), bundles=[shipped])
+    pipe = pipeline(bundle_of(tmp_path, "cu-k-cuo", CUO, 0.5), bundles=[shipped])
     several = [
         analysed(sweep(counted(foil, 100.0 + 50 * i, i), i), analysis()) for i in range(1, 5)
     ]
@@ -147,11 +148,11 @@ def test_candidates_change_nothing_in_the_numbers_of_the_chosen(tmp_path, foil, 
 def test_the_polish_of_an_older_bundle_is_feffit(foil, shipped):
     counts = counted(foil)
     card = shipped.card.model_copy(update={"refinement": None, "edge_position": None})
-    found = one(pipeline(bundles=[replace(shipped, card=card, waves=None)]), counts)
+    result = one(pipeline(bundles=[replace(shipped, card=card, waves=None)]), counts)
     first = feff_paths(cache_folder())[0]
     own = Spectrum.of(simulated(counts), shipped)
     larch = reference(own, shipped.card.fit[0], {1: first})
-    polish = found["polish"]
+    polish = result["polish"]
     assert polish["status"] == "converged"
     (shell,), (phase,) = polish["shells"], polish["phases"]
     values = {
@@ -164,15 +165,15 @@ def test_the_polish_of_an_older_bundle_is_feffit(foil, shipped):
         assert value["std_feffit"] == pytest.approx(larch.stderr[name], rel=0.05)
         assert 0 < value["std"] < value["std_feffit"]
     assert polish["r_factor"] == pytest.approx(larch.r_factor, rel=0.01)
-    assert found["best"] == "network"
-    assert found["shells"][0]["r"]["value"] != shell["r"]["value"]  # shells stay the network's
+    assert result["best"] == "network"
+    assert result["shells"][0]["r"]["value"] != shell["r"]["value"]  # shells stay the network's
 
 
 def test_the_refinement_is_published_as_the_polish_and_is_the_best(foil, shipped):
     counts = counted(foil)
-    found = one(pipeline(bundles=[shipped]), counts)
-    (shell,) = found["polish"]["shells"]
-    assert found["best"] == "polish"
+    result = one(pipeline(bundles=[shipped]), counts)
+    (shell,) = result["polish"]["shells"]
+    assert result["best"] == "polish"
     for name in ("r", "sigma2"):
         assert abs(shell[name]["value"] - counts.truth[name]) < 3 * shell[name]["std"]
         assert 0 < shell[name]["std_noise"] < shell[name]["std"]
@@ -180,20 +181,22 @@ def test_the_refinement_is_published_as_the_polish_and_is_the_best(foil, shipped
 
 
 @pytest.mark.parametrize(
-    ("wanted", "room", "status"),
+    ("setting", "room", "status"),
     [
         ("auto", True, "converged"), ("auto", False, "shed"), ("always", False, "converged"),
         ("always", True, "converged"), ("off", True, "off"), ("off", False, "off"),
     ],
 )  # fmt: skip
-def test_the_polish_is_made_when_there_is_room_or_it_is_wanted(foil, shipped, wanted, room, status):
-    found = one(pipeline(bundles=[shipped]), counted(foil), analysis(polish=wanted), room=room)
-    assert found["polish"]["status"] == status
-    assert found["shells"]
-    assert found["trust"]["in_domain"]
+def test_the_polish_is_made_when_there_is_room_or_it_is_wanted(
+    foil, shipped, setting, room, status
+):
+    result = one(pipeline(bundles=[shipped]), counted(foil), analysis(polish=setting), room=room)
+    assert result["polish"]["status"] == status
+    assert result["shells"]
+    assert result["trust"]["in_domain"]
     if status != "converged":
-        assert found["best"] == "network"
-        assert found["polish"]["shells"] == []
+        assert result["best"] == "network"
+        assert result["polish"]["shells"] == []
 
 
 def test_without_a_word_files_and_replays_are_polished(foil, shipped):
@@ -209,10 +212,10 @@ def test_a_polish_that_breaks_leaves_the_networks_answer(foil, shipped, monkeypa
         raise np.linalg.LinAlgError("on purpose")
 
     monkeypatch.setattr("exafsd.inference.refinement.refiner.Refiner.__call__", broken)
-    found = one(pipe, counted(foil))
-    assert found["polish"]["status"] == "failed"
-    assert found["best"] == "network"
-    assert found["shells"]
+    result = one(pipe, counted(foil))
+    assert result["polish"]["status"] == "failed"
+    assert result["best"] == "network"
+    assert result["shells"]
 
 
 def mixture(tmp_path, parameters, theta, cov=None):
@@ -243,13 +246,13 @@ def test_two_phases_are_read_out(tmp_path, foil):
     std = np.array([0.5, 0.04, 0.2, 1e-3, 1e-3, 1e-3, 4.0, 1e-3, 0.019])
     cov = np.diag(std**2)
     cov[1, 3] = cov[3, 1] = 0.5 * std[1] * std[3]  # what is not asked about changes nothing
-    found = one(pipeline(mixture(tmp_path, TWO_PHASES, THETA, cov)), counted(foil))
-    first, second = found["phases"]
+    result = one(pipeline(mixture(tmp_path, TWO_PHASES, THETA, cov)), counted(foil))
+    first, second = result["phases"]
     assert first["fraction"] == pytest.approx({"value": 0.3, "std": 0.04})
     assert second["fraction"] == pytest.approx({"value": 0.7, "std": 0.04})
     assert [p["e0_shift"]["value"] for p in (first, second)] == [2.0, 6.0]
     assert [p["prior_limited"] for p in (first, second)] == [[], ["e0_shift"]]
-    by_id = {s["id"]: s for s in found["shells"]}
+    by_id = {s["id"]: s for s in result["shells"]}
     assert list(by_id) == ["CuO/1", "CuO/2", "Cu2O/1"]
     assert [s["phase"] for s in by_id.values()] == ["CuO", "CuO", "Cu2O"]
     assert [s["n"] for s in by_id.values()] == [None] * 3
@@ -260,38 +263,38 @@ def test_two_phases_are_read_out(tmp_path, foil):
     assert by_id["Cu2O/1"]["r"] == pytest.approx({"value": 1.85 * 0.99, "std": 1.85 * 0.019}, 1e-5)
     assert by_id["Cu2O/1"]["prior_limited"] == ["r"]
     assert by_id["CuO/1"]["prior_limited"] == []
-    assert found["fit"]["r"] == [1.0, 3.4]  # all shells of both
-    assert found["polish"]["status"] == "off"  # the reference fit has one phase
-    assert found["best"] == "network"
+    assert result["fit"]["r"] == [1.0, 3.4]  # all shells of both
+    assert result["polish"]["status"] == "off"  # the reference fit has one phase
+    assert result["best"] == "network"
 
 
 def test_both_phases_may_have_a_fraction_of_their_own(tmp_path, foil):
     parameters = [*TWO_PHASES, parameter("Cu2O/fraction", 0.3)]
-    found = one(pipeline(mixture(tmp_path, parameters, [*THETA, 0.65])), counted(foil))
-    assert [p["fraction"]["value"] for p in found["phases"]] == pytest.approx([0.3, 0.65])
+    result = one(pipeline(mixture(tmp_path, parameters, [*THETA, 0.65])), counted(foil))
+    assert [p["fraction"]["value"] for p in result["phases"]] == pytest.approx([0.3, 0.65])
 
 
 @pytest.mark.parametrize("lost", ["Cu2O/e0_shift", "CuO/fraction", "Cu2O/expansion", "CuO/1/n_s02"])
 def test_a_card_that_cannot_be_read_out_is_refused(tmp_path, lost):
-    kept = [(p, t) for p, t in zip(TWO_PHASES, THETA, strict=True) if p.id != lost]
-    folder = mixture(tmp_path, [p for p, _ in kept], [t for _, t in kept])
+    others = [(p, t) for p, t in zip(TWO_PHASES, THETA, strict=True) if p.id != lost]
+    folder = mixture(tmp_path, [p for p, _ in others], [t for _, t in others])
     with pytest.raises(BundleError, match="no parameter"):
         load_bundle(folder)
 
 
 def test_a_mixture_is_published_only_where_it_fits_better_than_a_pure_phase(tmp_path, foil):
     mixed = mixture(tmp_path, TWO_PHASES, THETA)
-    pure = made(tmp_path, "cu-k-cuo", CUO, 0.9)
+    pure = bundle_of(tmp_path, "cu-k-cuo", CUO, 0.9)
     assert one(pipeline(mixed, pure), counted(foil))["model"]["name"] == "cu-k-cuo"
-    poor = made(tmp_path, "cu-k-poor", CUO, 0.7)
-    found = one(pipeline(mixed, poor), counted(foil))
-    assert found["model"]["name"] == "cu-k-mix"
-    assert found["trust"]["reason"] is None
+    poor = bundle_of(tmp_path, "cu-k-poor", CUO, 0.7)
+    result = one(pipeline(mixed, poor), counted(foil))
+    assert result["model"]["name"] == "cu-k-mix"
+    assert result["trust"]["reason"] is None
 
 
 def test_what_came_first_does_not_decide(foil):
     """With the policy ``run`` the first sweep does, with ``model`` none."""
-    found = {}
+    difference = {}
     for policy in ("run", "model"):
         how = analysis({"e0_policy": policy}, model="cu-k-fcc")
         pipe = pipeline(shipped_folder() / "cu-k-fcc")
@@ -304,6 +307,6 @@ def test_what_came_first_does_not_decide(foil):
             ((outcome,),) = pipe.process_many([analysed(sweep(counted(foil), 2), how)])
             energies.append(outcome.message.e0)
             pipe.end("run")
-        found[policy] = abs(energies[1] - energies[0])
-    assert found["run"] > 3.0
-    assert found["model"] == 0.0
+        difference[policy] = abs(energies[1] - energies[0])
+    assert difference["run"] > 3.0
+    assert difference["model"] == 0.0

@@ -29,18 +29,18 @@ class Daemon:
         self.service, self.inbox = wiring.make_service(settings, proxy=False)
         self.results = []
         self.process = self.service._pipeline.process_many
-        self.service._pipeline.process_many = self.kept
+        self.service._pipeline.process_many = self.recorded
         self.thread = threading.Thread(target=self.service.run)
         foil = HeatedFoil(cache_folder(), 400, (300.0, 400.0))
         counts = foil.sweep(300.0, "up", np.random.default_rng(1))
         columns = {"I0": counts.i0, "It": counts.it, "Ir": counts.ir}
         self.sweep = counts.energy, columns, {"temperature": 300.0}
 
-    def kept(self, sweeps, room):
+    def recorded(self, sweeps, room):
         """Outcomes of the pipeline, which are kept on their way."""
-        found = self.process(sweeps, room)
-        self.results += [outcome.message for each in found for outcome in each]
-        return found
+        outcomes = self.process(sweeps, room)
+        self.results += [outcome.message for each in outcomes for outcome in each]
+        return outcomes
 
     def measure(self, sweeps):
         """Results of a run whose documents are all there before the first is read."""
@@ -59,10 +59,10 @@ class Daemon:
 
 @pytest.fixture
 def daemon():
-    made = Daemon()
-    yield made
-    made.service.stop()
-    made.thread.join(20)
+    one = Daemon()
+    yield one
+    one.service.stop()
+    one.thread.join(20)
 
 
 def test_shed_in_a_rush_and_back_afterwards(daemon):

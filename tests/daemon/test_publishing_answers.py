@@ -115,18 +115,18 @@ def test_a_rep_style_client_is_answered_too(publisher):
 
 def test_replies_are_valid_by_their_schemas(publisher, raw):
     publisher.send(result(1))
-    known = schemas()
+    by_file = schemas()
     for request in (
         {"ask": "snapshot"},
         {"ask": "replay", "topic": "result.Cu.K.", "from": 1, "to": 5},
         {"ask": "schema", "name": "message.result.json"},
         {"ask": "schema", "name": "nothing.json"},
     ):
-        jsonschema.validate(request, known[f"ask.{request['ask']}.json"])
+        jsonschema.validate(request, by_file[f"ask.{request['ask']}.json"])
         header, frames = raw(json.dumps(request).encode())
-        jsonschema.validate(header, known[f"{header['kind']}.json"])
+        jsonschema.validate(header, by_file[f"{header['kind']}.json"])
         if header["kind"] == "reply.document":
-            assert json.loads(frames[0]) == known["message.result.json"]
+            assert json.loads(frames[0]) == by_file["message.result.json"]
     assert header["reason"] == "unknown"
 
 
@@ -195,9 +195,9 @@ def test_a_peer_that_asks_and_does_not_read_is_dropped(publisher, ask):
     with Subscriber(publisher.address, "status.") as subscriber:
         joined(publisher, subscriber)
         publisher.send(status(drops={"bad_frame": 1}))
-        told = collect(subscriber, lambda m: True)[-1].header
-    assert told["drops"]["reply"] > 10
-    assert told["drops"]["bad_frame"] == 1
+        newest = collect(subscriber, lambda m: True)[-1].header
+    assert newest["drops"]["reply"] > 10
+    assert newest["drops"]["bad_frame"] == 1
     greedy.close(linger=0)
     context.term()
     assert HIGH_WATER * 1_000_000 < 10_000_000
@@ -267,10 +267,18 @@ def test_arrays_on_one_result_in_three_of_a_channel():
     finally:
         one.close()
     for channel in ("transmission", "reference"):
-        mine = [m for m in got if m.header["channel"] == channel]
-        assert [bool(m.arrays) for m in mine] == [True, False, False, True, False, False, True]
-        assert [len(m.header["arrays"]) for m in mine] == [9, 0, 0, 9, 0, 0, 9]
-        assert all(m.header["shells"] for m in mine)
+        of_channel = [m for m in got if m.header["channel"] == channel]
+        assert [bool(m.arrays) for m in of_channel] == [
+            True,
+            False,
+            False,
+            True,
+            False,
+            False,
+            True,
+        ]
+        assert [len(m.header["arrays"]) for m in of_channel] == [9, 0, 0, 9, 0, 0, 9]
+        assert all(m.header["shells"] for m in of_channel)
 
 
 def test_settings_and_card_behind_a_result_by_their_hashes():
@@ -281,9 +289,9 @@ def test_settings_and_card_behind_a_result_by_their_hashes():
     try:
         with Answers(one.address) as ask:
             for analysis in (settings.analysis, special):
-                told = ask.settings(analysis.sha256)
-                assert told["reduction"]["e0_policy"] == analysis.reduction.e0_policy
-                text = json.dumps(told, sort_keys=True, separators=(",", ":")).encode()
+                answer = ask.settings(analysis.sha256)
+                assert answer["reduction"]["e0_policy"] == analysis.reduction.e0_policy
+                text = json.dumps(answer, sort_keys=True, separators=(",", ":")).encode()
                 assert hashlib.sha256(text).hexdigest() == analysis.sha256
             cards = list(wiring.read_cards(settings))
             assert cards

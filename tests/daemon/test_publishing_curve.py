@@ -2,8 +2,6 @@
 
 import os
 import stat
-import subprocess
-import sys
 
 import pytest
 import zmq
@@ -14,6 +12,7 @@ from exafsd.publishing import AddressError, KeyFileError, Publisher, ServerKeys,
 from exafsd.service.wiring import make_publisher
 from exafsd.settings.settings import load
 from messages import joined, result, status, until
+from typed_commands import exafsd
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +89,13 @@ def test_a_key_is_added_and_taken_away_without_a_restart(publisher, keys):
     with Answers(publisher.address, keys=kit) as ask:
         assert ask.snapshot("result.")
     allowed = keys / "allowed" / "bob.key"
-    known = allowed.read_bytes()
+    public_keys = allowed.read_bytes()
     allowed.unlink()
     with Answers(publisher.address, keys=kit, timeout=0.7) as ask, pytest.raises(NoAnswer):
         ask.snapshot("result.")
     with Follower(publisher.address, keys=kit, silent=0.5) as follower:
         assert follower.receive(1.0) is None
-        allowed.write_bytes(known)  # a follower that was refused comes in by itself
+        allowed.write_bytes(public_keys)  # a follower that was refused comes in by itself
         until(lambda: follower.receive(0.1))
 
 
@@ -129,14 +128,14 @@ def test_with_keys_other_addresses_are_allowed(keys):
 
 def test_key_files_are_private_and_never_overwritten(tmp_path):
     folder = tmp_path / "keys"
-    made = make_keys(folder, ["alice", "bob"])
+    paths = make_keys(folder, ["alice", "bob"])
     assert mode(folder) == 0o700
-    secrets = [path for path in made if path.name.endswith("_secret")]
+    secrets = [path for path in paths if path.name.endswith("_secret")]
     assert {path.name for path in secrets} == {
         "server.key_secret", "alice.key_secret", "bob.key_secret"
     }  # fmt: skip
     assert {mode(path) for path in secrets} == {0o600}
-    assert all(path.is_file() for path in made)
+    assert all(path.is_file() for path in paths)
     server = (folder / "server.key_secret").read_bytes()
     with pytest.raises(KeyFileError, match="already"):
         make_keys(folder, ["alice"])
@@ -188,28 +187,20 @@ def test_files_that_are_no_keys_are_refused(tmp_path):
 
 
 def test_the_command_makes_keys_and_the_daemon_refuses_open_ones(tmp_path):
-    def exafsd(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "exafsd.cli", *map(str, arguments)],
-            capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-
     folder = tmp_path / "keys"
     done = exafsd("keys", folder, "--client", "alice")
-    assert done.returncode == 0, done.stderr
     assert str(folder / "clients" / "alice") in done.stdout
-    assert exafsd("keys", folder, "--client", "alice").returncode == 1
+    exafsd("keys", folder, "--client", "alice", expect=1)
     secret = folder / "server.key_secret"
     config = tmp_path / "exafsd.toml"
     config.write_text(
         '[publish]\naddress = "tcp://0.0.0.0:*"\n'
         f'curve = {{ secret = "{secret}", clients = "{folder / "allowed"}" }}\n'
     )
-    assert exafsd("check", "--config", config).returncode == 0
+    exafsd("check", "--config", config)
     secret.chmod(0o644)
     for command in ("check", "run"):
-        done = exafsd(command, "--config", config)
-        assert done.returncode == 1
+        done = exafsd(command, "--config", config, expect=1)
         assert "chmod 600" in done.stderr
         assert "Traceback" not in done.stderr
 

@@ -25,12 +25,12 @@ class Feeder:
 
 def replayed(ring, topic, first, last, **more):
     """Numbers of all pages, and the number of pages."""
-    found, pages = [], 0
+    numbers, pages = [], 0
     while first is not None:
         page, _, first = ring.replay(topic, first, last, **more)
-        found += [kept.seq for kept in page]
+        numbers += [stored.seq for stored in page]
         pages += 1
-    return found, pages
+    return numbers, pages
 
 
 def test_ranges_come_back_exactly_whatever_the_order_of_topics():
@@ -52,7 +52,7 @@ def test_pages_are_bounded_and_go_on():
     for i in range(1, 121):
         feed(result(i), ARRAYS)
     page, _, following = ring.replay("result.Cu.K.", 1, 120)
-    assert sum(kept.size for kept in page) <= PAGE_BYTES
+    assert sum(stored.size for stored in page) <= PAGE_BYTES
     assert following == len(page) + 1
     numbers, pages = replayed(ring, "result.Cu.K.", 1, 120)
     assert numbers == list(range(1, 121))
@@ -67,16 +67,16 @@ def test_a_run_can_be_picked():
     assert replayed(ring, "result.Cu.K.", 1, 100, run_uid="run1")[0] == list(range(1, 101, 4))
 
 
-@pytest.mark.parametrize(("most", "most_bytes"), [(50, 10**9), (10**6, 1_000_000)])
-def test_the_oldest_are_forgotten_by_number_and_by_bytes(most, most_bytes):
-    ring = Ring(most, most_bytes)
+@pytest.mark.parametrize(("limit", "most_bytes"), [(50, 10**9), (10**6, 1_000_000)])
+def test_the_oldest_are_forgotten_by_number_and_by_bytes(limit, most_bytes):
+    ring = Ring(limit, most_bytes)
     feed = Feeder(ring)
     for i in range(1, 201):
         feed(result(i, element="Cu" if i <= 180 else "Zn"), ARRAYS)
     messages, size = ring.size
-    assert messages <= most
+    assert messages <= limit
     assert size <= most_bytes
-    assert messages >= min(most, 30)  # a bound, not a reason to keep nothing
+    assert messages >= min(limit, 30)  # a bound, not a reason to keep nothing
     page, missing, _ = ring.replay("result.Cu.K.", 1, 180)
     assert missing.first == 1
     assert not page or page[0].seq == missing.last + 1
@@ -119,14 +119,14 @@ def test_the_snapshot_is_the_latest_of_each_run_channel_and_edge():
     feed(status())
     feed(status("overloaded"))
     state, spans = ring.snapshot("")
-    assert [kept.topic for kept in state if kept.run_uid == "b"] == [
+    assert [stored.topic for stored in state if stored.run_uid == "b"] == [
         "run.start.", "result.Cu.K.", "result.Cu.K.", "result.Zn.K.", "rejected.Cu.K.", "run.stop.",
     ]  # fmt: skip
-    assert [kept.topic for kept in state].count("status.") == 1
+    assert [stored.topic for stored in state].count("status.") == 1
     assert b"overloaded" in state[-1].frames[1]
     assert spans["result.Cu.K."].last == 12
     assert "status." not in spans
-    assert {kept.topic for kept in ring.snapshot("rejected.")[0]} == {"rejected.Cu.K."}
+    assert {stored.topic for stored in ring.snapshot("rejected.")[0]} == {"rejected.Cu.K."}
 
 
 def test_a_result_without_arrays_does_not_displace_one_with():
@@ -146,7 +146,7 @@ def test_runs_are_forgotten_oldest_first():
     runs, size = ring.snapshot_size
     assert runs == RUNS
     state, _ = ring.snapshot("")
-    assert size == sum(kept.size for kept in state)
-    assert {kept.run_uid for kept in state} == {
+    assert size == sum(stored.size for stored in state)
+    assert {stored.run_uid for stored in state} == {
         "again and again", *(f"run{i}" for i in range(2 * RUNS + 1, 3 * RUNS))
     }  # fmt: skip

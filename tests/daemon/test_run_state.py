@@ -13,7 +13,7 @@ from exafsd.archive.journal import Journal
 from exafsd.documents.assembler import describe
 from exafsd.service.run_state import HEAD, RunState, StateError, _OwnClasses
 from exafsd.worker_process import Worker
-from resuming import resumed, session, told
+from resuming import outcomes_of, resumed, session
 from simulated.shapes import SHAPES
 from synthetic import METADATA, sweep_columns
 
@@ -32,7 +32,7 @@ def elsewhere():
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_run_goes_on_in_another_process(shape, batch, elsewhere, tmp_path):
     documents = list(SHAPES[shape](SWEEPS, METADATA, tmp_path))
-    undisturbed = told(session([tmp_path], batch).replay(documents))
+    undisturbed = outcomes_of(session([tmp_path], batch).replay(documents))
     assert sum(line[0].startswith(b"result.") for line in undisturbed if len(line) > 2) > 20
     rng = np.random.default_rng(sum(map(ord, shape)) + batch)
     cuts = {1, len(documents) - 1, *rng.integers(2, len(documents) - 1, CUTS).tolist()}
@@ -41,7 +41,9 @@ def test_a_run_goes_on_in_another_process(shape, batch, elsewhere, tmp_path):
         events = [e for d in documents[:cut] for e in first.feed(*d, time.perf_counter())]
         data = first.save(documents[0][1]["uid"]).dump(time.monotonic())
         rest = elsewhere.submit(resumed, data, documents[cut:], [tmp_path], batch).result(120)
-        assert told(events) + rest == undisturbed, f"cut after {cut} of {len(documents)} documents"
+        assert outcomes_of(events) + rest == undisturbed, (
+            f"cut after {cut} of {len(documents)} documents"
+        )
 
 
 def saved():
@@ -56,9 +58,9 @@ def saved():
 
 def test_a_run_is_forgotten_at_its_end(tmp_path):
     one = session([tmp_path])
-    first = told(one.replay(list(SHAPES["array"](SWEEPS, METADATA, tmp_path))))
+    first = outcomes_of(one.replay(list(SHAPES["array"](SWEEPS, METADATA, tmp_path))))
     assert one._pipeline._memories == one._counts == one._router._runs == one._router._owner == {}
-    again = told(one.replay(list(SHAPES["array"](SWEEPS, METADATA, tmp_path))))
+    again = outcomes_of(one.replay(list(SHAPES["array"](SWEEPS, METADATA, tmp_path))))
     assert [line[2:] for line in again] == [line[2:] for line in first]  # arrays, bit for bit
 
 

@@ -60,14 +60,14 @@ class Daemon:
 
 @pytest.fixture
 def daemon(tmp_path):
-    made = []
+    daemons = []
 
     def make(**settings):
-        made.append(Daemon(tmp_path, **settings))
-        return made[-1]
+        daemons.append(Daemon(tmp_path, **settings))
+        return daemons[-1]
 
     yield make
-    for one in made:
+    for one in daemons:
         if one.thread.is_alive():
             one.close()
 
@@ -76,16 +76,16 @@ def test_every_sweep_and_channel_has_one_outcome(daemon):
     one = daemon()
     stop = one.measure(shapes.array_events(SWEEPS, METADATA))
     uid = stop["run_uid"]
-    found = one.outcomes()
+    outcomes = one.outcomes()
     expected = {
         f"{uid}/primary/{c}/K/{n}" for c in ("transmission", "reference") for n in range(1, 5)
     }
-    assert {f["id"] for f in found} == expected
-    assert len(found) == 8
+    assert {f["id"] for f in outcomes} == expected
+    assert len(outcomes) == 8
     assert (stop["results"], stop["rejected"], stop["exit_status"]) == (8, 0, "success")
     kinds = [m.header["kind"] for m in one.messages if m.header["kind"].startswith("run")]
     assert kinds == ["run.start", "run.stop"]
-    first = found[0]
+    first = outcomes[0]
     assert first["context"]["temperature"]["value"] == 300.0
     assert first["sample"] == {"name": "Cu foil"}
     assert first["settings_sha256"] == one.settings.analysis.sha256
@@ -93,7 +93,7 @@ def test_every_sweep_and_channel_has_one_outcome(daemon):
     assert (
         0 <= timing["assembled"] <= timing["reduced"] <= timing["inferred"] <= timing["published"]
     )
-    e0 = {f["e0"] for f in found if f["channel"] == "transmission"}
+    e0 = {f["e0"] for f in outcomes if f["channel"] == "transmission"}
     assert len(e0) == 1  # the policy run: one E0 for all of them
 
 
@@ -118,11 +118,11 @@ def test_bad_sweeps_are_rejected_and_the_next_is_analysed(daemon):
     bad = [(SWEEPS[0][0], columns, {"temperature": 1.0}) for columns in (zero, nan, flat)]
     stop = one.measure(shapes.array_events([*bad, SWEEPS[0]], METADATA))
     assert (stop["results"], stop["rejected"]) == (1, 3)
-    found = one.outcomes()
-    assert [f["kind"] for f in found] == ["rejected"] * 3 + ["result"]
-    assert [f.get("reason") for f in found[:3]] == ["i0_zero", "non_finite", "no_edge"]
-    assert all(len(f["detail"]) > 20 for f in found[:3])
-    assert found[0]["element"] == "Cu"
+    outcomes = one.outcomes()
+    assert [f["kind"] for f in outcomes] == ["rejected"] * 3 + ["result"]
+    assert [f.get("reason") for f in outcomes[:3]] == ["i0_zero", "non_finite", "no_edge"]
+    assert all(len(f["detail"]) > 20 for f in outcomes[:3])
+    assert outcomes[0]["element"] == "Cu"
 
 
 def test_trouble_is_told_in_the_status(daemon):

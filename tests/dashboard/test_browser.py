@@ -85,8 +85,8 @@ class Site:
             part("dashboard", folder, "-m", "exafsd.cli", "dashboard", self._address, "--port", "0")
         )  # fmt: skip
         self.dashboard = page
-        found = until(lambda: re.search(r"dashboard at (\S+),", page.tail()), 60)
-        self.url = found[1]
+        address = until(lambda: re.search(r"dashboard at (\S+),", page.tail()), 60)
+        self.url = address[1]
         until(lambda: self.listener.ready, 60)
 
     def start(self):
@@ -111,11 +111,11 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     with ExitStack() as stack:
-        made = Site(tmp_path_factory.mktemp("dashboard"), stack)
-        yield made
-        made.dashboard.process.send_signal(signal.SIGTERM)
-        assert made.dashboard.process.wait(10) == 0
-        assert "Traceback" not in made.dashboard.tail()
+        one = Site(tmp_path_factory.mktemp("dashboard"), stack)
+        yield one
+        one.dashboard.process.send_signal(signal.SIGTERM)
+        assert one.dashboard.process.wait(10) == 0
+        assert "Traceback" not in one.dashboard.tail()
 
 
 @pytest.fixture(scope="module")
@@ -202,14 +202,14 @@ def test_traces_move_parameters_have_bands_and_truth(site, page):
 
 def test_rejected_sweeps_are_marked_and_a_hostile_name_is_only_text(site, page):
     run = site.measure(3, HOSTILE, bad=(3,))
-    told = site.listener.outcomes(run, "rejected")[0].header
+    rejection = site.listener.outcomes(run, "rejected")[0].header
     wait_for(page, "readout", "sweep 3 rejected")
-    assert told["reason"] in text(page, "readout")
+    assert rejection["reason"] in text(page, "readout")
     page.wait_for_function("exafsd.model('r').renderers[5].data_source.get_length() == 1")
     marks = "Array.from(exafsd.model('r').renderers[5].data_source.data."
     assert page.evaluate(f"{marks}kind)") == ["rejected"]
     assert page.evaluate(f"{marks}sweep)") == [3]
-    assert told["reason"] in page.evaluate(f"{marks}reason)")[0]
+    assert rejection["reason"] in page.evaluate(f"{marks}reason)")[0]
     assert len(column(page, "r", "r")) == 3
     dots = page.locator(".cellbox").nth(3)
     dots.hover()

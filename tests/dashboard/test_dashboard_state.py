@@ -76,11 +76,11 @@ def test_withheld_and_rejected_points_carry_their_reason():
 
 def test_only_what_is_new_is_handed_out():
     state = filled(3)
-    seen, points = state.since(KEY, 0, 100)
-    assert (seen, [p.sweep for p in points]) == (3, [1, 2, 3])
-    assert state.since(KEY, seen, 100) == (3, [])
+    total, points = state.since(KEY, 0, 100)
+    assert (total, [p.sweep for p in points]) == (3, [1, 2, 3])
+    assert state.since(KEY, total, 100) == (3, [])
     state.take(sent(result(4), ARRAYS))
-    assert [p.sweep for p in state.since(KEY, seen, 100)[1]] == [4]
+    assert [p.sweep for p in state.since(KEY, total, 100)[1]] == [4]
     assert [p.sweep for p in state.since(KEY, 0, 2)[1]] == [3, 4]
     assert state.since(KEY._replace(channel="reference"), 0, 9) == (0, [])
 
@@ -101,11 +101,11 @@ def test_any_order_of_outcomes_stays_within_bounds(order):
         one = (result if good else rejected)(sweep, run=f"run {run}")
         state.take(sent(one, {"k": np.zeros(3)} if good else None))
     runs = state.runs()
-    kept = [m for run in runs for m in state.outcomes(run.uid)]
-    ids = [m.header["id"] for m in kept]
+    messages = [m for run in runs for m in state.outcomes(run.uid)]
+    ids = [m.header["id"] for m in messages]
     assert len(runs) <= 3
     assert len(ids) == len(set(ids)) <= 12
-    assert sum(bool(m.arrays) for m in kept) <= 5
+    assert sum(bool(m.arrays) for m in messages) <= 5
     if order:
         run, sweep, _ = order[-1]
         assert f"run {run}/primary/transmission/K/{sweep}" in ids
@@ -161,10 +161,10 @@ def test_a_stopped_daemon_and_none_at_all_are_said_in_words():
 
 def test_health_in_plain_words():
     state = State()
-    told = {"rate": 12.3, "lag": 0.045, "drops": {"bad_frame": 2}, "rejections": {"no_edge": 3},
+    fields = {"rate": 12.3, "lag": 0.045, "drops": {"bad_frame": 2}, "rejections": {"no_edge": 3},
             "rejected": 3, "queues": {"inbox": 7},
             "audit": {"count": 9.0, "off": 0.0, "alarms": 0.0, "difference_max": 3e-8}}  # fmt: skip
-    state.take(sent(status(**told)))
+    state.take(sent(status(**fields)))
     state.heard()
     state.tell(Event("restarted", "publisher b after a"))
     line = words.health_line(state.health())
@@ -185,13 +185,13 @@ def test_nothing_of_the_wire_becomes_markup(hostile):
     state = State()
     state.take(sent(status(problems=[hostile], drops={hostile: 1}, queues={hostile: 1})))
     state.heard()
-    told = words.health_line(state.health()) + words.legend(True, hostile)
-    told += words.alert(State().health(1e9), hostile)
+    markup = words.health_line(state.health()) + words.legend(True, hostile)
+    markup += words.alert(State().health(1e9), hostile)
     for header in (one, other):
-        told += words.readout(point_of(header), header) + words.remarks(point_of(header), header)
-    assert "<script" not in told
-    assert "<img" not in told
-    assert "&lt;" in told
+        markup += words.readout(point_of(header), header) + words.remarks(point_of(header), header)
+    assert "<script" not in markup
+    assert "<img" not in markup
+    assert "&lt;" in markup
 
 
 def test_every_documented_flag_has_words():

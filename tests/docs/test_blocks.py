@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from code_blocks import MARK, PYTHON_ELSEWHERE, everything, wanted
+from code_blocks import MARK, PYTHON_ELSEWHERE, by_page, everything
 
 from exafsd.inference.registry import shipped_folder
 from exafsd.publishing import Publisher, ServerKeys
@@ -31,7 +31,7 @@ from synthetic import ROOT
 HERE = Path(__file__).parent
 #: what a block is written in; text is to be read, and console comes from the generated pages
 LANGUAGES = {"sh", "python", "toml", "text", "console"}
-SH, PYTHON, TOML = wanted("sh"), wanted("python"), wanted("toml")
+SH, PYTHON, TOML = by_page("sh"), by_page("python"), by_page("toml")
 #: what Python blocks take for granted, and what must be true after them
 PRELUDE = """
 import bluesky.plan_stubs as bps
@@ -170,8 +170,8 @@ assert "no/such/folder" in told[0][1] and broken.lost.total() == 1
 def test_every_block_is_run_or_says_why_not():
     assert {block.language for block in everything()} <= LANGUAGES
     for block in everything():
-        told = block.mark and MARK.fullmatch(block.mark)
-        assert told is None or told[2] is None or (ROOT / told[2]).is_file(), block
+        reason = block.mark and MARK.fullmatch(block.mark)
+        assert reason is None or reason[2] is None or (ROOT / reason[2]).is_file(), block
     for page, test in PYTHON_ELSEWHERE.items():
         assert page.removeprefix("docs/") in (ROOT / test).read_text()
     pages = {**SH, **PYTHON, **TOML}
@@ -243,7 +243,7 @@ def as_here(text, archive, desk):
     return text
 
 
-def run(arguments, desk, archive, told=None):
+def run(arguments, desk, archive, typed=None):
     """Run Python in the folder `desk` with what the archive needs; what it printed."""
     environment = {
         **os.environ,
@@ -252,7 +252,7 @@ def run(arguments, desk, archive, told=None):
         "EXAFSD_PUBLISH__ADDRESS": "tcp://127.0.0.1:*",
     }
     done = subprocess.run(
-        [sys.executable, *arguments], input=told, capture_output=True, text=True, timeout=200,
+        [sys.executable, *arguments], input=typed, capture_output=True, text=True, timeout=200,
         cwd=desk, env=environment, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -267,8 +267,8 @@ def test_commands(page, archive, desk):
     if "config init" not in lines:
         for name in ("exafsd.toml", "other.toml"):
             (desk / name).write_text(config_of(page, desk))
-    told = run([HERE / "typed.py"], desk, archive, as_here(lines, archive, desk))
-    assert told.count("$ exafsd") == len(re.findall(r"^exafsd", lines, re.MULTILINE))
+    shown = run([HERE / "typed.py"], desk, archive, as_here(lines, archive, desk))
+    assert shown.count("$ exafsd") == len(re.findall(r"^exafsd", lines, re.MULTILINE))
 
 
 def config_of(page, desk):
@@ -294,12 +294,12 @@ def test_watch_with_keys(archive, desk):
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
-        end, told = time.monotonic() + 60, ""
-        while "run/primary" not in told and time.monotonic() < end:
+        end, shown = time.monotonic() + 60, ""
+        while "run/primary" not in shown and time.monotonic() < end:
             publisher.send(result(1))
             if select.select([watcher.stdout], [], [], 0.1)[0]:
-                told += watcher.stdout.readline()
-        assert "run/primary/transmission/K/1" in told
+                shown += watcher.stdout.readline()
+        assert "run/primary/transmission/K/1" in shown
     finally:
         watcher.kill()
         watcher.communicate()

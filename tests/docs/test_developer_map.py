@@ -56,9 +56,9 @@ def test_what_is_named_is_there(page):
         elif re.fullmatch(r"[a-z_]+(\.\w+)+", name) and name.split(".")[0] in ROOMS:
             if any(package.joinpath(*name.split(".")).is_dir() for package in PACKAGES):
                 continue  # a room in a room
-            found = source_of(name.split("."))
-            assert found, name
-            path, rest = found
+            source = source_of(name.split("."))
+            assert source, name
+            path, rest = source
             assert set(rest) <= names_in(path), name
 
 

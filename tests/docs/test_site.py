@@ -64,6 +64,8 @@ def keys(path, table, parts):
 @pytest.mark.parametrize("model", [Settings, Adapter])
 def test_every_setting_is_explained(model):
     schema = model.model_json_schema()
-    told = {path: field for path, field, table in keys("", schema, schema["$defs"]) if not table}
-    assert len(told) > 15
-    assert [path for path, field in told.items() if not field.get("description")] == []
+    settings = {
+        path: field for path, field, table in keys("", schema, schema["$defs"]) if not table
+    }
+    assert len(settings) > 15
+    assert [path for path, field in settings.items() if not field.get("description")] == []

@@ -32,15 +32,15 @@ def newcomer(tmp_path):
     clone(folder)
     if not FRESH:
         lend_environment(folder)
-    made = {}
+    terminals = {}
 
     def terminal(name):
-        if name not in made:
-            made[name] = Terminal(folder, tmp_path / f"{name}.log")
-        return made[name]
+        if name not in terminals:
+            terminals[name] = Terminal(folder, tmp_path / f"{name}.log")
+        return terminals[name]
 
     yield folder, terminal
-    for one in reversed(made.values()):
+    for one in reversed(terminals.values()):
         one.close()
 
 
@@ -48,7 +48,7 @@ def steps():
     """Blocks of the tutorial; ports that are taken here are replaced by free ones."""
     ports = {"5580": str(free_port(5580)), "5100": str(free_port(5100))}
     for block in blocks(PAGE):
-        text = re.sub(r"\b(5580|5100)\b", lambda found: ports[found[0]], block.text)
+        text = re.sub(r"\b(5580|5100)\b", lambda match: ports[match[0]], block.text)
         yield block.title, text, ports
 
 
@@ -107,15 +107,15 @@ def follow(folder, terminal, todo, ports):
 
 def agrees_with_the_demo(read, address):
     """What was printed is what was published, and that is what the simulation put in."""
-    wanted = {int(sweep): values for sweep, *values in read}
+    expected = {int(sweep): values for sweep, *values in read}
     headers = {}
     with Follower(address, "result.Cu.K.", start="ring") as results:
-        while not wanted.keys() <= headers.keys():
+        while not expected.keys() <= headers.keys():
             message = results.receive(10)
             assert message is not None, "results that were printed are not in the ring"
             if message.header["channel"] == "transmission":
                 headers.setdefault(message.header["sweep"], []).append(message.header)
-    for sweep, (r, r_std, sigma2, sigma2_std) in wanted.items():
+    for sweep, (r, r_std, sigma2, sigma2_std) in expected.items():
         # a demo that goes on has several runs, each with sweeps from 1
         (header,) = [h for h in headers[sweep] if f"{h['shells'][0]['r']['value']:.4f}" == r]
         truth = header["truth"]

@@ -33,7 +33,7 @@ class Block:
 
 def blocks(page: Path) -> list[Block]:
     """Blocks with a title, in order."""
-    return [Block(*found) for found in BLOCK.findall(page.read_text())]
+    return [Block(*groups) for groups in BLOCK.findall(page.read_text())]
 
 
 def clone(folder: Path) -> Path:
@@ -57,9 +57,9 @@ def lend_environment(folder: Path) -> None:
     (lent / ".stamp").touch()
 
 
-def free_port(wanted: int) -> int:
+def free_port(preferred: int) -> int:
     """Return the port that is wanted, or another one where that (or the next) is taken."""
-    for port in (wanted, 0):
+    for port in (preferred, 0):
         with socket.socket() as first, socket.socket() as second:
             try:
                 first.bind(("127.0.0.1", port))
@@ -106,9 +106,9 @@ class Terminal:
     def status(self) -> int:
         """Exit status of the last command."""
         self.shell.sendline("echo status=$?")
-        found = int(self.see(r"status=(\d+)")[1])
+        code = int(self.see(r"status=(\d+)")[1])
         self.prompt()
-        return found
+        return code
 
     @contextmanager
     def left_alone(self) -> Iterator[None]:

@@ -40,7 +40,8 @@ def test_a_type_that_goes_as_text_is_told_once(caplog, monkeypatch):
     with caplog.at_level(logging.WARNING, "exafsd.codec"):
         for _ in range(3):
             codec.dumps([VALUES["decimal"][0], VALUES["uuid"][0]])
-    assert sorted(record.args[0] for record in caplog.records) == ["decimal.Decimal", "uuid.UUID"]
+    types = sorted(record.exafsd_fields["type"] for record in caplog.records)
+    assert types == ["decimal.Decimal", "uuid.UUID"]
 
 
 anything = st.recursive(

@@ -46,11 +46,11 @@ def test_dark_and_gain_give_the_counts_back(shape, tmp_path):
     # numbers as strings, as some beamlines write them
     documents = documents_of(shape, raw, tmp_path, detectors={"it_dark": "7.0"}, gain_it=1e-3)
     changed = analysis(dark=DARK, gain=GAIN, iff=["If", "if2"])
-    found = sweeps_of(feed(documents, roots=[tmp_path], analysis=changed))
+    sweeps = sweeps_of(feed(documents, roots=[tmp_path], analysis=changed))
     plain = documents_of(shape, with_two, tmp_path)
     expected = sweeps_of(feed(plain, roots=[tmp_path], analysis=analysis(iff=["If", "if2"])))
-    assert len(found) == len(expected) == 4
-    for a, b in zip(found, expected, strict=True):
+    assert len(sweeps) == len(expected) == 4
+    for a, b in zip(sweeps, expected, strict=True):
         assert a.broken is None
         assert set(a.signals) == {"i0", "it", "ir", "iff"}
         for name in a.signals:
@@ -93,17 +93,17 @@ def lagging(sweeps):
 def test_a_lagging_signal_is_brought_back_to_its_energies(shape, tmp_path):
     documents = documents_of(shape, lagging(SWEEPS), tmp_path)
     late = sweeps_of(feed(documents, analysis=analysis()))
-    found = sweeps_of(feed(documents, analysis=analysis(delay={"it": LAG * shapes.DWELL})))
-    assert [s.number for s in found] == [1, 2, 3, 4]
+    sweeps = sweeps_of(feed(documents, analysis=analysis(delay={"it": LAG * shapes.DWELL})))
+    assert [s.number for s in sweeps] == [1, 2, 3, 4]
     step = SWEEPS[0][0][1] - SWEEPS[0][0][0]
-    for sweep, wrong in zip(found, late, strict=True):
+    for sweep, wrong in zip(sweeps, late, strict=True):
         assert "delay_ignored" not in sweep.flags
         inner = slice(10, -10)  # at a turn the energy does not go on in a line
         np.testing.assert_allclose(sweep.signals["it"][inner], sweep.energy[inner], atol=0.01)
         off = np.abs(wrong.signals["it"] - wrong.energy)[inner]
         np.testing.assert_allclose(off, LAG * step, atol=0.01 * step)
     # the last points have no partner, nothing else is lost
-    lost = sum(len(s.energy) for s in late) - sum(len(s.energy) for s in found)
+    lost = sum(len(s.energy) for s in late) - sum(len(s.energy) for s in sweeps)
     assert LAG - 1 <= lost <= LAG + 2
 
 
@@ -122,8 +122,8 @@ def test_a_lag_is_the_same_for_pages_of_any_size(tmp_path):
 @pytest.mark.parametrize("shape", ["array_events", "resource_datum", "stream_assets"])
 def test_a_lag_without_times_of_points_is_said(shape, tmp_path):
     documents = documents_of(shape, SWEEPS, tmp_path)
-    found = sweeps_of(feed(documents, roots=[tmp_path], analysis=analysis(delay={"it": 0.01})))
-    assert [s.flags for s in found] == [("delay_ignored",)] * 4
+    sweeps = sweeps_of(feed(documents, roots=[tmp_path], analysis=analysis(delay={"it": 0.01})))
+    assert [s.flags for s in sweeps] == [("delay_ignored",)] * 4
     other = sweeps_of(feed(documents, roots=[tmp_path], analysis=analysis(delay={"iff": 0.01})))
     assert [s.flags for s in other] == [()] * 4
 
@@ -135,8 +135,8 @@ def test_points_without_times_keep_their_lag_and_say_so():
         if name == "event":  # as the archive gives back rows of a file
             doc["timestamps"] = {}
         documents.append((name, doc))
-    found = sweeps_of(feed(documents, analysis=analysis(delay={"it": 0.01})))
-    assert [s.flags for s in found] == [("delay_ignored",)] * 4
+    sweeps = sweeps_of(feed(documents, analysis=analysis(delay={"it": 0.01})))
+    assert [s.flags for s in sweeps] == [("delay_ignored",)] * 4
     np.testing.assert_array_equal(
-        found[0].signals["it"], sweeps_of(feed(documents))[0].signals["it"]
+        sweeps[0].signals["it"], sweeps_of(feed(documents))[0].signals["it"]
     )

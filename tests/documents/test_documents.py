@@ -69,13 +69,13 @@ def test_splitter_cuts_the_same_however_the_points_are_chunked(data):
     expected = [*whole.push({"energy": energy}), *whole.finish()]
     assert len(expected) == legs
     chunked = TurningSplitter(20.0)
-    found, at = [], 0
+    cut, at = [], 0
     while at < energy.size:
         size = data.draw(st.integers(1, 60))
-        found += chunked.push({"energy": energy[at : at + size]})
+        cut += chunked.push({"energy": energy[at : at + size]})
         at += size
-    found += chunked.finish()
-    for a, b in zip(expected, found, strict=True):
+    cut += chunked.finish()
+    for a, b in zip(expected, cut, strict=True):
         np.testing.assert_array_equal(a.columns["energy"], b.columns["energy"])
 
 

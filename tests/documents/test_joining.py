@@ -49,8 +49,8 @@ def test_the_points_are_the_same_bit_by_bit_however_the_streams_arrive(data):
     queues = [chunks(data, "mono", mono), chunks(data, "det", det)]
     mixed = []
     while any(queues):
-        some = [q for q in queues if q]
-        mixed.append(some[data.draw(st.integers(0, len(some) - 1))].pop(0))
+        waiting = [q for q in queues if q]
+        mixed.append(waiting[data.draw(st.integers(0, len(waiting) - 1))].pop(0))
     again, same = joined(mixed, streams)
     assert same == base
     for key, array in whole.items():
@@ -63,14 +63,14 @@ def test_the_points_are_the_same_bit_by_bit_however_the_streams_arrive(data):
 def test_the_slowest_stream_sets_the_points_and_detectors_do_where_rates_are_alike(mono, det, base):
     t_mono, t_det = np.arange(0, 6, 1 / mono), np.arange(0.001, 6, 1 / det)
     t_mono[0] = t_det[0] = -500.0  # a monitor's first value has been there for long
-    points, found = joined(
+    points, which = joined(
         [
             ("mono", {"time": t_mono, "energy": 9000 + 10 * t_mono}),
             ("det", {"time": t_det, "i0": 5 * t_det}),
         ],
         {"mono": ["energy"], "det": ["i0"]},
     )
-    assert found == base
+    assert which == base
     inner = points["time"] > 0.5
     np.testing.assert_allclose(points["energy"][inner], 9000 + 10 * points["time"][inner])
     np.testing.assert_allclose(points["i0"][inner], 5 * points["time"][inner], atol=1e-9)
@@ -165,11 +165,11 @@ def test_joined_sweeps_are_flown_and_rows_that_are_missing_flag_theirs():
     whole = sweeps_of(feed(monitors()))
     assert [s.flown for s in whole] == [True] * 4
     assert [s.flags for s in whole] == [()] * 4
-    documents, seen = [], 0
+    documents, rows = [], 0
     for name, doc in monitors():
         if name == "event" and "I0" in doc["data"]:
-            seen += 1
-            if 180 < seen < 190:  # in the second sweep
+            rows += 1
+            if 180 < rows < 190:  # in the second sweep
                 continue
         documents.append((name, doc))
     items = feed(documents)

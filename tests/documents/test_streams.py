@@ -155,8 +155,8 @@ def test_a_row_that_is_measured_again_is_a_revision_of_its_sweep():
     for seq, it in ((1, IT), (2, IT * 0.5), (2, IT), (3, IT), (2, IT)):
         plan.event(stream, seq, {"energy": ENERGY, "I0": I0, "It": it})
     items = feed(plan.stopped())
-    given = [(s.number, s.revision) for s in sweeps_of(items)]
-    assert given == [(1, 1), (2, 1), (2, 2), (3, 1)]  # the last one only came twice
+    revisions = [(s.number, s.revision) for s in sweeps_of(items)]
+    assert revisions == [(1, 1), (2, 1), (2, 2), (3, 1)]  # the last one only came twice
     whole(sweeps_of(items)[2])
     assert [p.reason for p in problems_of(items)] == [Problem.REPEATED]
 

@@ -161,8 +161,8 @@ def test_arrays_of_nothing_cannot_hold_up_the_worker():
     ],
 )
 def test_elements_and_edges_as_people_write_them(element, edge, expected):
-    given = {k: v for k, v in (("element", element), ("edge", edge)) if v is not None}
-    (first, *_) = sweeps_of(feed(shapes.array_events(ARRAYS[:1], given)))
+    metadata = {k: v for k, v in (("element", element), ("edge", edge)) if v is not None}
+    (first, *_) = sweeps_of(feed(shapes.array_events(ARRAYS[:1], metadata)))
     assert [(e.element, e.edge) for e in first.run.edges] == expected
 
 

@@ -42,20 +42,20 @@ def cuts_of(energy, chunks=()):
 def test_turning_points_are_found_to_within_the_noise_and_none_invented(share):
     """3,378 turns for each noise; right is within its standard deviation in true energy."""
     noise = share * SPAN
-    turns = found = invented = missed_by_far = 0
+    turns = hits = invented = missed_by_far = 0
     for seed, motion in enumerate(MOTIONS):
         legs = 75_000 // motion.points
         reading = read(Motion(**{**vars(motion), "noise": noise}), legs, seed)
         cuts = cuts_of(reading.energy)
         turns += legs - 1
         right, wrong = score(cuts, reading, max(noise, 2 * SPAN / motion.points))
-        found, invented = found + right, invented + wrong
+        hits, invented = hits + right, invented + wrong
         far, extra = score(cuts, reading, 3 * noise + 3 * SPAN / motion.points)
         missed_by_far += legs - 1 - far + extra
     assert turns > 3000
-    assert found >= 0.999 * turns
+    assert hits >= 0.999 * turns
     assert missed_by_far == 0  # every turn has its cut, and every cut its turn
-    assert invented == turns - found  # the cuts that are a little off
+    assert invented == turns - hits  # the cuts that are a little off
 
 
 def test_the_score_itself_sees_misses_and_inventions():
@@ -191,10 +191,10 @@ def test_a_slow_scan_is_not_held_back(monkeypatch):
     monkeypatch.setattr("exafsd.documents.stream.HELD_SECONDS", 0.1)  # points are 1 ms apart
     _, documents = documents_of(Motion(points=400), 3)
     router = make_router()
-    seen = []
+    arrivals = []
     for i, (name, document) in enumerate(documents):
-        seen += [i for item in router.feed(name, document) if isinstance(item, Sweep)]
-    assert seen[0] < 600
+        arrivals += [i for item in router.feed(name, document) if isinstance(item, Sweep)]
+    assert arrivals[0] < 600
 
 
 def test_one_step_scan_is_not_flown():

@@ -76,13 +76,13 @@ def publisher():
 
 
 def arrivals(inbox, count):
-    found = []
+    items = []
     end = time.monotonic() + 5
-    while len(found) < count and time.monotonic() < end:
+    while len(items) < count and time.monotonic() < end:
         item = inbox.get(0.1)
         if item is not None:
-            found.append(item)
-    return found
+            items.append(item)
+    return items
 
 
 def receive(publisher, frames, **options):
@@ -116,10 +116,10 @@ def test_proxy_source_reports_bad_frames_and_reads_the_next(publisher):
         b" start \xc1\xc1",
         good,
     ]
-    found, inbox = receive(publisher, frames)
-    assert isinstance(found[-1], Arrival)
-    assert found[-1].document == {"uid": "x"}
-    problems = [f for f in found if isinstance(f, Trouble)]
+    items, inbox = receive(publisher, frames)
+    assert isinstance(items[-1], Arrival)
+    assert items[-1].document == {"uid": "x"}
+    problems = [f for f in items if isinstance(f, Trouble)]
     assert [p.reason for p in problems] == ["bad_frame"] * 4 + ["pickle", "bad_frame"]
     assert "serializer" in problems[4].detail
     assert inbox.drops == {"bad_frame": 5, "pickle": 1}
@@ -127,9 +127,9 @@ def test_proxy_source_reports_bad_frames_and_reads_the_next(publisher):
 
 def test_proxy_source_reads_pickle_only_when_allowed(publisher):
     frames = [b" start " + pickle.dumps({"uid": "p"}), b" start " + pickle.dumps(Evil())]
-    found, _ = receive(publisher, frames, allow_pickle=True)
-    assert found[0].document == {"uid": "p"}
-    assert found[1].reason == "bad_frame"
+    items, _ = receive(publisher, frames, allow_pickle=True)
+    assert items[0].document == {"uid": "p"}
+    assert items[1].reason == "bad_frame"
 
 
 def test_a_full_inbox_counts_what_it_drops():

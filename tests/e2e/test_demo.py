@@ -135,7 +135,7 @@ def test_replayed_they_are_the_same_numbers(shown: Shown) -> None:
         "-m", "exafsd.cli", "replay", "exafsd-demo", "--compare", "exafsd-demo", "--json",
         "--config", str(shown.folder / "exafsd.toml"),
     ).splitlines()  # fmt: skip
-    found = [json.loads(line) for line in lines]
-    assert {line["id"] for line in found} == {message.header["id"] for message in shown.wire}
-    for line in found:  # spectra that came together were multiplied together: other rounding
+    results = [json.loads(line) for line in lines]
+    assert {line["id"] for line in results} == {message.header["id"] for message in shown.wire}
+    for line in results:  # spectra that came together were multiplied together: other rounding
         assert line["new"] == pytest.approx(line["old"], rel=1e-5, abs=1e-9), line

@@ -1,8 +1,6 @@
 """`exafsd analyze` on measured copper, beside a Larch feffit that this test does itself."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ from larch.io import read_xdi
 from larch.xafs import autobk, feffit, feffit_dataset, feffit_transform, feffpath, pre_edge
 
 from exafsd.testing.heating import feff_paths
+from typed_commands import exafsd
 
 
 def reference_fit(path, first_path):
@@ -46,21 +45,15 @@ def reference_fit(path, first_path):
 @pytest.mark.parametrize("name", ["cu_metal_rt.xdi", "Cu_Foil_rt_2016Foils.xdi"])
 def test_first_shell_agrees_with_feffit(data, tmp_path, name):
     path = data / "xas" / "Cu" / name
-    done = subprocess.run(
-        [sys.executable, "-m", "exafsd.cli", "analyze", str(path), "--json"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    (found,) = [json.loads(line) for line in done.stdout.splitlines()]
+    done = exafsd("analyze", path, "--json")
+    (result,) = [json.loads(line) for line in done.stdout.splitlines()]
     expected = reference_fit(path, feff_paths(tmp_path)[0])
-    shell = found["shells"][0]
-    assert found["trust"]["in_domain"]
+    shell = result["shells"][0]
+    assert result["trust"]["in_domain"]
     assert shell["r"]["value"] == pytest.approx(expected["r"], abs=0.02)
     assert shell["sigma2"]["value"] == pytest.approx(expected["sigma2"], abs=0.002)
     assert shell["n_s02"]["value"] == pytest.approx(expected["n_s02"], rel=0.1)
-    shift = found["phases"][0]["e0_shift"]["value"]
+    shift = result["phases"][0]["e0_shift"]["value"]
     assert shift == pytest.approx(expected["e0_shift"], abs=1.0)
 
 
@@ -72,13 +65,7 @@ def test_other_samples_get_no_parameters(data):
         "Fe/FeS2_rt_01.xdi", "Zn/Chorover13BM_Znfoil_rt_01.xdi", "Ni/NiOH2_rt_01.xdi",
     ]  # fmt: skip
     files = [data / "xas" / name for name in names]
-    done = subprocess.run(
-        [sys.executable, "-m", "exafsd.cli", "analyze", *map(str, files), "--json"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
+    done = exafsd("analyze", *files, "--json")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     for line in lines:
         if line["channel"] != "reference":  # the reference beside Cu2S is a copper foil

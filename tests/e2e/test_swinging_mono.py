@@ -54,30 +54,30 @@ def results(chunk, **settings):
         Session(router, pipeline).replay(shapes.event_pages(pieces, METADATA, page_size=chunk))
     )
     assert not [event for event in events if isinstance(event, Trouble)]
-    found = [event for event in events if isinstance(event, Outcome)]
-    return found, offsets
+    outcomes = [event for event in events if isinstance(event, Outcome)]
+    return outcomes, offsets
 
 
 def test_the_foil_takes_drift_backlash_and_a_jump_off_the_energies():
-    found, offsets = results(1000, calibration=Calibration(source="foil"))
-    assert [one.message.sweep for one in found] == list(range(1, LEGS + 1))
-    assert [one.message.direction for one in found] == [
+    outcomes, offsets = results(1000, calibration=Calibration(source="foil"))
+    assert [one.message.sweep for one in outcomes] == list(range(1, LEGS + 1))
+    assert [one.message.direction for one in outcomes] == [
         "down" if i % 2 else "up" for i in range(LEGS)
     ]
     # the first is the reference: its own offset stays
-    shifts = np.array([one.message.energy_shift.value for one in found])
+    shifts = np.array([one.message.energy_shift.value for one in outcomes])
     steady = [i for i in range(LEGS) if i not in (JUMP_AT, JUMP_AT + 1)]
     np.testing.assert_allclose(shifts[steady], -offsets[steady], atol=0.05)
-    jumps = [i for i, one in enumerate(found) if "energy_jump" in one.message.quality]
+    jumps = [i for i, one in enumerate(outcomes) if "energy_jump" in one.message.quality]
     assert jumps
     assert JUMP_AT <= jumps[0] <= JUMP_AT + 2
     # all sweeps lie on one grid, and their edges together
-    grids = {one.arrays["energy"].tobytes() for one in found[1:-1]}
+    grids = {one.arrays["energy"].tobytes() for one in outcomes[1:-1]}
     assert len(grids) == 1
-    energy = found[5].arrays["energy"]
+    energy = outcomes[5].arrays["energy"]
     near = (energy > 8965) & (energy < 8995)
     edges = {
-        i: np.interp(0.5, found[i].arrays["norm"][near], energy[near])
+        i: np.interp(0.5, outcomes[i].arrays["norm"][near], energy[near])
         for i in steady
         if 0 < i < LEGS - 1
     }

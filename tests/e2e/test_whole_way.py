@@ -85,25 +85,25 @@ def site(tmp_path_factory):
         listener = Listener(address)
         stack.callback(listener.close)
         listener.until(lambda h: h["kind"] == "status" and h["state"] == "ready")
-        made = Site(folder, listener, running, address, into, server, journal, assets)
+        one = Site(folder, listener, running, address, into, server, journal, assets)
         # monitors make 1,000 documents a sweep; PUB and proxy drop what a busy machine takes too
         # late (ZeroMQ's default of 1,000 messages a socket), and live would differ from the catalog
-        made.beamline("--shape", *SHAPES, "--sweeps", str(SWEEPS), "--rate", "1")
+        one.beamline("--shape", *SHAPES, "--sweeps", str(SWEEPS), "--rate", "1")
         ended = 0
         while ended < len(SHAPES):
             listener.until(lambda h: h["kind"] == "run.stop")
             ended = sum(m[1]["kind"] == "run.stop" for m in listener.messages)
-        yield made
+        yield one
 
 
 def outcomes(site):
     """Header and arrays by id, of all runs."""
-    found = {}
+    by_id = {}
     for _, header, arrays in site.listener.messages:
         if header["kind"] in ("result", "rejected"):
-            assert header["id"] not in found, "one outcome per sweep, channel and edge"
-            found[header["id"]] = (header, arrays)
-    return found
+            assert header["id"] not in by_id, "one outcome per sweep, channel and edge"
+            by_id[header["id"]] = (header, arrays)
+    return by_id
 
 
 def by_run(site):
@@ -119,21 +119,21 @@ def by_run(site):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_each_shape_yields_one_outcome_per_sweep_and_channel(site, shape):
-    found = by_run(site)[shape]
+    outcomes = by_run(site)[shape]
     expected = {(c, n) for c in ("transmission", "reference") for n in range(1, SWEEPS + 1)}
-    assert {(h["channel"], h["sweep"]) for h, _ in found} == expected
-    assert [h["kind"] for h, _ in found] == ["result"] * len(expected)
-    for header, arrays in found:
+    assert {(h["channel"], h["sweep"]) for h, _ in outcomes} == expected
+    assert [h["kind"] for h, _ in outcomes] == ["result"] * len(expected)
+    for header, arrays in outcomes:
         assert header["element"] == "Cu"
         assert arrays["k"].shape == (401,)
         assert np.isfinite(arrays["chi_k2"]).all()
 
 
 def test_messages_are_valid_and_numbered_without_a_gap(site):
-    known = schemas()
+    by_file = schemas()
     last = {}
     for topic, header, _ in site.listener.messages:
-        jsonschema.validate(header, known[f"message.{header['kind']}.json"])
+        jsonschema.validate(header, by_file[f"message.{header['kind']}.json"])
         assert topic.endswith(".")
         if topic in last:
             assert header["seq"] == last[topic] + 1
@@ -207,10 +207,10 @@ def test_watch_shows_truth_beside_prediction_and_json_for_pipes(site):
         for process in both:
             process.send_signal(signal.SIGINT)
             process.wait(30)
-    shown, told = (out.read_text() for out in outputs)
+    shown, piped = (out.read_text() for out in outputs)
     assert "true R σ²" in shown
     assert "4 results, 0 rejected" in shown
-    results = [h for h in map(json.loads, told.splitlines()) if h["kind"] == "result"]
+    results = [h for h in map(json.loads, piped.splitlines()) if h["kind"] == "result"]
     assert len(results) == 4
     assert len(results[0]["arrays"]["chi_k2"]) == 401
     assert results[0]["truth"]["r"] == pytest.approx(2.56, abs=0.1)
@@ -308,7 +308,7 @@ def test_sigterm_ends_the_daemon_with_stopped_and_exit_0(site):
     assert time.monotonic() - began < 8
     log = site.running.log.read_text()
     assert "Traceback" not in log
-    assert " level=ERROR " not in log
+    assert " level=error " not in log
 
 
 def test_exafsd_run_never_imports_tensorflow(tmp_path):

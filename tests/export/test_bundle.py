@@ -14,13 +14,13 @@ from exafsd_training.studies.evaluation import evaluate
 
 
 @pytest.fixture(scope="module")
-def made(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+def exported(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     out = tmp_path_factory.mktemp("bundle") / "smoke"
     return out, bundle.make_bundle(model_folder, out)
 
 
-def test_every_output_is_proven_equal(made: tuple[Path, dict]) -> None:
-    _, differences = made
+def test_every_output_is_proven_equal(exported: tuple[Path, dict]) -> None:
+    _, differences = exported
     assert set(differences) == {
         "theta", "theta_cov", "chi_k2_pred", "chi_k2_exafs", "ood", "chi", "jacobian",
         "refinement real", "refinement imag", "refinement jacobian",
@@ -35,8 +35,8 @@ def test_equal_on_measured_spectra_too(model_folder: Path, measured: Path, tmp_p
     assert max(differences.values()) <= prove.TOLERANCE
 
 
-def test_card_and_graphs_belong_together(made: tuple[Path, dict]) -> None:
-    out, _ = made
+def test_card_and_graphs_belong_together(exported: tuple[Path, dict]) -> None:
+    out, _ = exported
     card = Card.model_validate_json((out / "card.json").read_text())
     assert card.name == "smoke"
     for name, digest in card.sha256.items():
@@ -48,8 +48,8 @@ def test_card_and_graphs_belong_together(made: tuple[Path, dict]) -> None:
     assert set(card.training.final_losses) == {"data", "theta", "total"}
 
 
-def test_shapes_at_any_batch(made: tuple[Path, dict]) -> None:
-    out, _ = made
+def test_shapes_at_any_batch(exported: tuple[Path, dict]) -> None:
+    out, _ = exported
     p = len(Card.model_validate_json((out / "card.json").read_text()).parameters)
     pinn = prove.session(onnx.load(out / "pinn.onnx"))
     equation = prove.session(onnx.load(out / "equation.onnx"))
@@ -76,9 +76,9 @@ def test_shapes_at_any_batch(made: tuple[Path, dict]) -> None:
 
 
 def test_a_graph_that_differs_is_refused(
-    made: tuple[Path, dict], model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    exported: tuple[Path, dict], model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graphs = iter([onnx.load(made[0] / name) for name in ("pinn.onnx", "equation.onnx")])
+    graphs = iter([onnx.load(exported[0] / name) for name in ("pinn.onnx", "equation.onnx")])
     monkeypatch.setattr(bundle, "convert", lambda module, function: next(graphs))
     monkeypatch.setattr(prove, "TOLERANCE", 1e-12)
     with pytest.raises(prove.NotEqualError, match="differs"):

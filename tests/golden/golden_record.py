@@ -198,11 +198,13 @@ def _compare(base: str, data: Path, fit: bool) -> int:
 
 def _record(data: Path) -> int:
     with tempfile.TemporaryDirectory() as folder:
-        found = lines(ROOT, data, write_journal(Path(folder) / "runs", data))
-    kept = {name: [digest(line) for line in some] for name, some in found.items()}
-    text = json.dumps(_rounded(kept), separators=(",", ":"), sort_keys=True)
+        outcomes = lines(ROOT, data, write_journal(Path(folder) / "runs", data))
+    digests = {
+        name: [digest(line) for line in outcome_lines] for name, outcome_lines in outcomes.items()
+    }
+    text = json.dumps(_rounded(digests), separators=(",", ":"), sort_keys=True)
     RECORD.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
-    print(f"{sum(map(len, kept.values()))} outcomes, {RECORD.stat().st_size} bytes in {RECORD}")
+    print(f"{sum(map(len, digests.values()))} outcomes, {RECORD.stat().st_size} bytes in {RECORD}")
     return 0
 
 

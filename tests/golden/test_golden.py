@@ -7,7 +7,7 @@ from golden_runs import write_journal
 
 @pytest.mark.measured
 def test_results_are_those_of_the_golden_record(tmp_path):
-    found = lines(ROOT, DATA, write_journal(tmp_path / "runs", DATA))
-    new = {name: [digest(line) for line in outcomes] for name, outcomes in found.items()}
+    recorded = lines(ROOT, DATA, write_journal(tmp_path / "runs", DATA))
+    new = {name: [digest(line) for line in outcomes] for name, outcomes in recorded.items()}
     wrong = list(differences(load(), new, exact=False))
     assert not wrong, "\n".join(wrong[:20])

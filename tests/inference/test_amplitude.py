@@ -2,8 +2,6 @@
 
 import io
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +30,7 @@ from exafsd.spectra import Edge, Run, Sweep
 from exafsd.testing.heating import HeatedFoil
 from reducing import analysed
 from simulated import shapes
+from typed_commands import exafsd
 
 CARD = read_card(shipped_folder() / "cu-k-fcc")
 RECIPE = recipe_sha256(CARD.recipe, Rebin())
@@ -57,7 +56,7 @@ def foil(**changes: str) -> Foil:
     return Foil.model_validate({**fields, **changes})
 
 
-def known(of: Foil | None = None, value: float = 0.85, std: float = 0.02) -> Inference:
+def calibrated(of: Foil | None = None, value: float = 0.85, std: float = 0.02) -> Inference:
     return Inference(s02={"Cu-K": S02(value=value, std=std, foil=of)})
 
 
@@ -90,7 +89,7 @@ def test_only_the_foils_own_way_keeps_its_std(value: float, std: float) -> None:
     """Another model, geometry or recipe, or none known: at least 0.05 more, in quadrature."""
 
     def carried(of: Foil | None, card: Card = CARD) -> Value:
-        done = with_numbers([shell()], card, "transmission", known(of, value, std), RECIPE)
+        done = with_numbers([shell()], card, "transmission", calibrated(of, value, std), RECIPE)
         assert done.s02 is not None
         assert done.shells is not None
         assert done.shells[0].n == divide(shell().n_s02, done.s02)
@@ -122,7 +121,7 @@ def test_without_s02_there_is_no_n_and_it_says_what_to_do() -> None:
 
 def test_several_phases_have_no_n() -> None:
     card = CARD.model_copy(update={"structures": [*CARD.structures, *CARD.structures]})
-    done = with_numbers([shell()], card, "transmission", known(), RECIPE)
+    done = with_numbers([shell()], card, "transmission", calibrated(), RECIPE)
     assert done.shells[0].n is None
     assert done.s02 is None
     assert "phases" in done.reason
@@ -130,7 +129,7 @@ def test_several_phases_have_no_n() -> None:
 
 @pytest.mark.parametrize("declared", [None, "thick", "dilute", "corrected"])
 def test_fluorescence_must_be_declared(declared: str | None) -> None:
-    settings = Inference.model_validate({**known().model_dump(), "fluorescence": declared})
+    settings = Inference.model_validate({**calibrated().model_dump(), "fluorescence": declared})
     done = with_numbers([shell()], CARD, "fluorescence", settings, RECIPE)
     assert done.shells[0].n_s02.value is not None  # always there
     if declared in ("dilute", "corrected"):
@@ -173,11 +172,11 @@ CARDS = {CARD.name: CARD, "another": CARD}
 
 def test_s02_is_the_mean_and_its_std_has_noise_and_the_model() -> None:
     values = [10.0, 10.2, 10.4, 10.2]
-    found = measure([result(v, 0.3) for v in values], CARDS, 3)
-    assert found.value == pytest.approx(0.85)
-    assert found.scatter == pytest.approx(np.std(values, ddof=1) / 12)
-    assert found.noise == pytest.approx(found.scatter / 2)
-    assert found.std == pytest.approx(np.hypot(0.3 / 12, found.noise))
+    measured = measure([result(v, 0.3) for v in values], CARDS, 3)
+    assert measured.value == pytest.approx(0.85)
+    assert measured.scatter == pytest.approx(np.std(values, ddof=1) / 12)
+    assert measured.noise == pytest.approx(measured.scatter / 2)
+    assert measured.std == pytest.approx(np.hypot(0.3 / 12, measured.noise))
     alone = measure([result(10.2, 0.3)], CARDS, 1)
     assert alone.scatter is None
     assert alone.std == pytest.approx(0.3 / 12)
@@ -285,10 +284,10 @@ class Beamline:
 def beamline(feff_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Beamline:
     folder = tmp_path_factory.mktemp("amplitude")
     rng = np.random.default_rng(7)
-    made = HeatedFoil(feff_cache, 400, (295.0, 400.0), photons=1e7, n_s02=12 * S02_TRUE)
+    beam = HeatedFoil(feff_cache, 400, (295.0, 400.0), photons=1e7, n_s02=12 * S02_TRUE)
     sweeps: list[shapes.SweepData] = []
     for _ in range(4):
-        counts = made.sweep(300.0, "up", rng)
+        counts = beam.sweep(300.0, "up", rng)
         sweeps.append((counts.energy, {"I0": counts.i0, "It": counts.it, "Ir": counts.ir}, {}))
     journal = Journal(folder / "journal")
     start = {"uid": "foil-run", "scan_id": 7, "time": 1.7e9, "element": "Cu", "edge": "K"}
@@ -304,27 +303,15 @@ def beamline(feff_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Beam
     return Beamline(folder / "journal", "foil-run", sample)
 
 
-def exafsd(*arguments: object, expect: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "exafsd.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == expect, done.stdout + done.stderr
-    return done
-
-
 def test_calibrate_on_a_foils_run_and_count_neighbours(beamline: Beamline, tmp_path: Path) -> None:
     path = tmp_path / "copper.json"
-    told = exafsd("calibrate-s02", beamline.journal, "--uid", beamline.uid, "--to", path).stdout
-    assert "S0² of Cu-K" in told
-    found = S02File.model_validate_json(path.read_text())
-    assert abs(found.s02.value - S02_TRUE) < 3 * found.s02.std
-    assert found.s02.std < 0.1
-    assert found.evidence.spectra == 4
-    assert found.s02.source == "foil run foil-run"
+    printed = exafsd("calibrate-s02", beamline.journal, "--uid", beamline.uid, "--to", path).stdout
+    assert "S0² of Cu-K" in printed
+    calibration = S02File.model_validate_json(path.read_text())
+    assert abs(calibration.s02.value - S02_TRUE) < 3 * calibration.s02.std
+    assert calibration.s02.std < 0.1
+    assert calibration.evidence.spectra == 4
+    assert calibration.s02.source == "foil run foil-run"
     config = tmp_path / "exafsd.toml"
     config.write_text(f'[inference]\ns02 = {{ Cu-K = "{path}" }}\n')
     assert "Cu-K" in exafsd("check", "--config", config).stdout
@@ -334,10 +321,10 @@ def test_calibrate_on_a_foils_run_and_count_neighbours(beamline: Beamline, tmp_p
     header = json.loads(line)
     n, n_s02 = header["shells"][0]["n"], header["shells"][0]["n_s02"]
     assert header["s02"] == {
-        "value": found.s02.value, "std": found.s02.std, "source": "foil run foil-run"
+        "value": calibration.s02.value, "std": calibration.s02.std, "source": "foil run foil-run"
     }  # fmt: skip  # the foil's own way: nothing added
     assert header["n_reason"] is None
-    assert n["value"] == pytest.approx(n_s02["value"] / found.s02.value)
+    assert n["value"] == pytest.approx(n_s02["value"] / calibration.s02.value)
     assert n["std"] / n["value"] > n_s02["std"] / n_s02["value"]
     assert abs(n["value"] - N_TRUE) < 3 * n["std"]
     assert n["std"] < 0.15 * N_TRUE
@@ -384,12 +371,12 @@ def test_what_cannot_be_read_is_said(beamline: Beamline, tmp_path: Path) -> None
 
 def test_fluorescence_in_the_pipeline(feff_cache: Path) -> None:
     """Counts of a dilute sample: N only where the run says so."""
-    made = HeatedFoil(feff_cache, 400, (295.0, 400.0), photons=1e8, n_s02=N_TRUE * S02_TRUE)
-    counts = made.sweep(300.0, "up", np.random.default_rng(3))
+    beam = HeatedFoil(feff_cache, 400, (295.0, 400.0), photons=1e8, n_s02=N_TRUE * S02_TRUE)
+    counts = beam.sweep(300.0, "up", np.random.default_rng(3))
     signals = {"i0": counts.i0, "iff": 1e-3 * counts.i0 * np.log(counts.i0 / counts.it)}
     run = Run("u", edges=(Edge("Cu", "K"),))
     sweep = Sweep(run, "primary", 1, counts.energy, signals)
-    analysis = Analysis(reduction=Reduction(), inference=known())
+    analysis = Analysis(reduction=Reduction(), inference=calibrated())
     pipeline = Pipeline(Registry.load(), ())
     (undeclared,) = pipeline.process(analysed(sweep, analysis))
     assert undeclared.message.shells[0].n is None

@@ -80,8 +80,8 @@ def test_trust_is_half_at_the_threshold(bundle):
     assert trust_score(bundle.card, np.nan) == 0.0
 
 
-def names(found):
-    return [bundle.card.name for bundle in found[0]]
+def names(candidates):
+    return [bundle.card.name for bundle in candidates[0]]
 
 
 def test_models_are_found_by_edge_name_or_structure():
@@ -93,8 +93,8 @@ def test_models_are_found_by_edge_name_or_structure():
         ({"name": "nobody"}, "nobody"),
         ({"structure": "CuO3"}, "CuO3"),
     ):
-        found, reason = registry.candidates(COPPER, **asked)
-        assert found == []
+        bundles, reason = registry.candidates(COPPER, **asked)
+        assert bundles == []
         assert says in reason
     assert "Ni K" in registry.candidates(Edge("Ni", "K"))[1]
     assert "for Cu K" in registry.candidates(Edge("Fe", "K"), name="cu-k-fcc")[1]

@@ -41,10 +41,10 @@ def norm(energy=GRID, peak=5.0, height=8.0, shift=0.0, width=0.0, damping=0.0):
 
 @pytest.fixture(scope="module")
 def comparison():
-    found, noise = profile(GRID, norm(), EDGE)
-    assert found.shape == CENTRES.shape == (NEAR_EDGE_BINS,)
+    shape, noise = profile(GRID, norm(), EDGE)
+    assert shape.shape == CENTRES.shape == (NEAR_EDGE_BINS,)
     assert noise < 1e-3
-    return Comparison(NearEdge(profile=tuple(found), limit=LIMIT), EDGE)
+    return Comparison(NearEdge(profile=tuple(shape), limit=LIMIT), EDGE)
 
 
 def difference(comparison, energy, mu):
@@ -66,8 +66,8 @@ def test_beamline_and_temperature_are_no_difference(comparison, same, scale, off
 
 
 def test_a_sharper_spectrum_than_the_reference_is_no_difference():
-    found, _ = profile(GRID, norm(width=1.8), EDGE)
-    comparison = Comparison(NearEdge(profile=tuple(found), limit=LIMIT), EDGE)
+    shape, _ = profile(GRID, norm(width=1.8), EDGE)
+    comparison = Comparison(NearEdge(profile=tuple(shape), limit=LIMIT), EDGE)
     assert not comparison.differs(GRID, norm(), EDGE)
 
 
@@ -85,13 +85,13 @@ def test_any_grid_fine_enough_will_do(comparison):
 def test_noise_is_no_difference_and_is_measured(comparison):
     rng = np.random.default_rng(4)
     for sigma in (0.003, 0.03):
-        found = []
+        distances = []
         for _ in range(100):
             means, noise = profile(GRID, norm() + rng.normal(0, sigma, len(GRID)), EDGE)
-            found.append(comparison.difference(means, noise))
+            distances.append(comparison.difference(means, noise))
             # points 1.5 eV apart in bins of 2
             assert noise == pytest.approx(sigma * 0.75**0.5, rel=0.4)
-        assert np.mean(np.array(found) > LIMIT) <= 0.05
+        assert np.mean(np.array(distances) > LIMIT) <= 0.05
 
 
 @pytest.mark.parametrize(

@@ -97,9 +97,9 @@ def test_a_poor_start_ends_in_the_same_place(series, bundle, polisher):
         for id_, sign, far in zip(there.ids, signs, (4.0, 4.0, 0.04, 0.005), strict=True):
             theta[index[id_]] += sign * far
         lost = Prediction(theta, spectrum.prediction.theta_cov, K_GRID, K_GRID, 0.0)
-        (found,) = polisher(spectrum.chi_k2[None], [lost], spectrum.k_end, [None])
-        assert found.status == "converged"
-        assert (np.abs(found.fit.value - there.value) < WORST * bars).all()
+        (polished,) = polisher(spectrum.chi_k2[None], [lost], spectrum.k_end, [None])
+        assert polished.status == "converged"
+        assert (np.abs(polished.fit.value - there.value) < WORST * bars).all()
 
 
 def test_a_batch_is_its_members_one_by_one(series, polisher):
@@ -146,10 +146,10 @@ def test_the_r_factor_of_results_is_that_of_feffit(series, paths, window):
         model[: len(larch.model)] = larch.model
         end = min(window.k[1], spectrum.k_end - 0.5)
         cut = window.model_copy(update={"k": (window.k[0], end)})
-        (found,) = misfit(
+        (r_factor,) = misfit(
             spectrum.chi_k2[None], (K_GRID**2 * model)[None], cut, spectrum.k_end
         ).r_factor()
-        assert found == pytest.approx(larch.r_factor, rel=1e-4)
+        assert r_factor == pytest.approx(larch.r_factor, rel=1e-4)
 
 
 def test_two_shells_in_the_window(bundle, foil, paths):
@@ -208,12 +208,14 @@ def test_std_is_what_noise_does_to_the_values(series, bundle, polisher):
     theta = spectrum.prediction.theta
     chi = bundle.equation(theta[None])[0][0]
     rows = noisy(chi, epsilon, draws, spectrum.k_end)
-    found = polisher(rows, [spectrum.prediction] * draws, spectrum.k_end, [epsilon] * draws)
-    assert {one.status for one in found} == {"converged"}
-    values = np.array([one.fit.value for one in found])
-    told = np.sqrt(np.mean([np.diag(one.fit.noise_cov) for one in found], axis=0))
-    np.testing.assert_allclose(values.std(axis=0), told, rtol=0.12)
-    correlation = np.mean([one.fit.noise_cov for one in found], axis=0) / np.outer(told, told)
+    fits = polisher(rows, [spectrum.prediction] * draws, spectrum.k_end, [epsilon] * draws)
+    assert {one.status for one in fits} == {"converged"}
+    values = np.array([one.fit.value for one in fits])
+    error_bars = np.sqrt(np.mean([np.diag(one.fit.noise_cov) for one in fits], axis=0))
+    np.testing.assert_allclose(values.std(axis=0), error_bars, rtol=0.12)
+    correlation = np.mean([one.fit.noise_cov for one in fits], axis=0) / np.outer(
+        error_bars, error_bars
+    )
     np.testing.assert_allclose(np.corrcoef(values.T), correlation, atol=0.1)
 
 

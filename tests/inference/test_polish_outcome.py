@@ -155,21 +155,21 @@ def test_a_spoilt_spectrum_fails_and_its_neighbours_do_not(bundle, card, polishe
     rows[1] = 0.0
     read = [Prediction(typical.copy(), np.eye(9), K_GRID, K_GRID, 0.0) for _ in rows]
     read[2].theta[0] = np.inf
-    found = polisher(rows, read, K_END, [EPSILON] * 4)
-    assert [one.status for one in found] == ["failed"] * 3 + ["converged"]
-    message = polish_message(card, found[0])
+    fits = polisher(rows, read, K_END, [EPSILON] * 4)
+    assert [one.status for one in fits] == ["failed"] * 3 + ["converged"]
+    message = polish_message(card, fits[0])
     assert (message.phases, message.shells, message.correlation) == ([], [], None)
     assert message.r_factor is None
-    assert best_of(card, found[0]) == "network"
+    assert best_of(card, fits[0]) == "network"
 
 
 def test_what_is_no_copper_never_raises(polisher, typical):
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(40, K_GRID.size)) * 10.0 ** rng.uniform(-6, 6, size=(40, 1))
     read = [Prediction(typical, np.eye(9), K_GRID, K_GRID, 0.0)] * len(rows)
-    found = polisher(rows, read, K_END, [EPSILON] * len(rows))
-    assert {one.status for one in found} <= {"converged", "at_bound", "failed"}
-    assert "at_bound" in {one.status for one in found}
+    fits = polisher(rows, read, K_END, [EPSILON] * len(rows))
+    assert {one.status for one in fits} <= {"converged", "at_bound", "failed"}
+    assert "at_bound" in {one.status for one in fits}
 
 
 def test_not_polished(bundle, card, polisher, typical):
@@ -234,7 +234,7 @@ def test_another_equation_is_refused(bundle, tmp_path, card):
     for name in ("pinn.onnx", "equation.onnx"):
         (tmp_path / "cu-k-fcc" / name).write_bytes(pinn)
     sha256 = dict.fromkeys(("pinn.onnx", "equation.onnx"), card.sha256["pinn.onnx"])
-    told = card.model_copy(update={"sha256": sha256}).model_dump_json(by_alias=True)
-    (tmp_path / "cu-k-fcc" / "card.json").write_text(told)
+    other_card = card.model_copy(update={"sha256": sha256}).model_dump_json(by_alias=True)
+    (tmp_path / "cu-k-fcc" / "card.json").write_text(other_card)
     with pytest.raises(BundleError, match=r"equation\.onnx"):
         load_bundle(tmp_path / "cu-k-fcc")

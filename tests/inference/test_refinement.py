@@ -118,7 +118,7 @@ def test_the_covariance_of_theory_is_that_of_drawn_errors():
     matrix = rng.normal(size=(4, len(k)))
     real, imag = rng.normal(size=(2, 1, len(k), 2))
     modes = TheoryModes(matrix, k, theory)(real, imag)[0]
-    found = modes @ modes.T
+    covariance = modes @ modes.T
     shapes, size = error_shapes(k), error_sizes(theory)
     drawn = []
     for _ in range(20_000):
@@ -128,8 +128,8 @@ def test_the_covariance_of_theory_is_that_of_drawn_errors():
             gain, phase = ((common + rng.normal(size=size.shape)) / np.sqrt(2) * size).T @ shapes
             total = total + matrix @ (gain * imag[0, :, g] + phase * real[0, :, g])
         drawn.append(total)
-    scale = np.sqrt(np.outer(np.diag(found), np.diag(found)))
-    np.testing.assert_allclose(np.cov(np.transpose(drawn)) / scale, found / scale, atol=0.05)
+    scale = np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
+    np.testing.assert_allclose(np.cov(np.transpose(drawn)) / scale, covariance / scale, atol=0.05)
 
 
 def test_the_message_has_three_error_bars_and_the_third_cumulant(bundle, refiner, typical):
@@ -152,8 +152,8 @@ def test_spoilt_spectra_fail_and_their_neighbours_do_not(bundle, refiner, typica
     rows[1] = 0.0
     read = [Prediction(typical.copy(), np.eye(9), K_GRID, K_GRID, 0.0) for _ in rows]
     read[2].theta[0] = np.inf
-    found = refiner(rows, read, K_END, [NOISE] * 4, [5.0] * 4)
-    assert [one.status for one in found] == ["failed"] * 3 + ["converged"]
+    fits = refiner(rows, read, K_END, [NOISE] * 4, [5.0] * 4)
+    assert [one.status for one in fits] == ["failed"] * 3 + ["converged"]
     assert refiner(rows, read, 3.2, [NOISE] * 4, [5.0] * 4) == [OFF] * 4
 
 
@@ -161,10 +161,10 @@ def test_what_is_no_copper_never_raises(refiner, typical):
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(40, K_GRID.size)) * 10.0 ** rng.uniform(-6, 6, size=(40, 1))
     read = [Prediction(typical, np.eye(9), K_GRID, K_GRID, 0.0)] * len(rows)
-    found = refiner(
+    fits = refiner(
         rows, read, K_END, [None, NOISE, 0.0, np.nan] * 10, [None, 5.0, -20.0, 40.0] * 10
     )
-    assert {one.status for one in found} <= {"converged", "at_bound", "failed"}
+    assert {one.status for one in fits} <= {"converged", "at_bound", "failed"}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -127,15 +127,15 @@ def test_a_step_is_not_smoothed_away(model, variables):
     assert r[20:].mean() - r[:20].mean() == pytest.approx(0.005, abs=0.0003)
 
 
-@pytest.mark.parametrize(("noise", "least", "most"), [(1e-4, 1, 1), (2e-3, 5, 400)])
-def test_what_is_learned_of_one_state_is_limited(model, variables, noise, least, most):
+@pytest.mark.parametrize(("noise", "least", "greatest"), [(1e-4, 1, 1), (2e-3, 5, 400)])
+def test_what_is_learned_of_one_state_is_limited(model, variables, noise, least, greatest):
     sample = Sample(model, variables, np.random.default_rng(3))
     trend = model.refiner.begin()
     taught = 0
     while trend.teaches(0.0085):
         sample.read([(2.55, 0.0085)], trend, noise=noise)
         taught += 1
-    assert least <= taught <= most
+    assert least <= taught <= greatest
     assert trend.lessons[next(iter(trend.lessons))] >= LESSONS
     assert trend.teaches(0.012)
 
@@ -207,7 +207,7 @@ def test_a_trend_goes_on_from_a_saved_state(unread):
     state.trends = {("primary", "transmission", "Cu K"): trends}
     loaded = RunState.load(state.dump(0.0), 0.0).trends["primary", "transmission", "Cu K"]
     assert isinstance(loaded["cu-k-fcc"], Trend)
-    rest = [[Question([one], None, kept) for one in unread[9:]] for kept in (trends, loaded)]
+    rest = [[Question([one], None, saved) for one in unread[9:]] for saved in (trends, loaded)]
     np.testing.assert_array_equal(*(values(answer(questions)) for questions in rest))
     assert len(pickle.dumps(loaded)) < 200_000
 

@@ -39,12 +39,12 @@ def job(points=500, scale=1.0, recipe=None, number=0, **changes):
     energy, mu = foil(points, noise=1e-4, seed=number)
     mu = mu * scale
     batch = Plan.compile(energy, E0, recipe).reduce(mu[None])
-    made = Job(
+    default = Job(
         key="run/transmission/Cu/K", id=f"run/{number}", energy=energy, mu=mu, e0=E0,
         recipe=recipe, chi=batch.chi[0], edge_step=float(batch.edge_step[0]),
         objective=float(batch.objective[0]),
     )  # fmt: skip
-    return replace(made, **changes)
+    return replace(default, **changes)
 
 
 def k_of(chi):
@@ -53,20 +53,20 @@ def k_of(chi):
 
 def verdicts(auditor, count, timeout=START):
     """The next verdicts, as many as asked for."""
-    found = []
+    received = []
     end = time.monotonic() + timeout
-    while len(found) < count:
-        assert time.monotonic() < end, f"{len(found)} of {count} verdicts"
-        found += auditor.poll()
+    while len(received) < count:
+        assert time.monotonic() < end, f"{len(received)} of {count} verdicts"
+        received += auditor.poll()
         time.sleep(0.005)
-    return found
+    return received
 
 
 @pytest.fixture
 def auditor():
-    made = Auditor()
-    yield made
-    made.close()
+    one = Auditor()
+    yield one
+    one.close()
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_whatever_is_added_is_found_by_its_size(shape, exponent):
 @pytest.mark.filterwarnings("ignore:Mean of empty slice", "ignore:invalid value")
 def test_no_measured_spectrum_is_an_alarm(data):
     """Every third, as it came from the beamline; early stops of leastsq are among them."""
-    analysis, found = Analysis(), []
+    analysis, judged = Analysis(), []
     for path in sorted((data / "xas").glob("*/*.xdi"))[::3]:
         for sweep in sweeps_of_file(path, analysis.adapter):
             for one in Preparation().spectra(sweep, analysis):
@@ -152,14 +152,14 @@ def test_no_measured_spectrum_is_an_alarm(data):
                     r = reduce_mu(one.energy, one.mu, Recipe())
                 except SpectrumError:
                     continue
-                found.append(judge(Job(
+                judged.append(judge(Job(
                     "k", path.name, one.energy, one.mu, r.e0, Recipe(), r.chi, r.edge_step,
                     r.objective, e0_found=True,
                 )))  # fmt: skip
-    assert len(found) > 40
-    assert not [v for v in found if v.alarm or v.error]
-    assert max(v.off_spline for v in found) < 1e-9
-    assert max(v.e0_difference for v in found) == 0.0
+    assert len(judged) > 40
+    assert not [v for v in judged if v.alarm or v.error]
+    assert max(v.off_spline for v in judged) < 1e-9
+    assert max(v.e0_difference for v in judged) == 0.0
 
 
 def test_what_rebinning_changes_is_told_apart_and_no_alarm():
@@ -179,9 +179,11 @@ def test_what_rebinning_changes_is_told_apart_and_no_alarm():
 def test_e0_is_compared_where_it_was_found():
     assert judge(job()).e0_difference is None
     one = job()
-    found = replace(one, e0=find_e0(one.energy, one.mu), e0_found=True)
-    assert judge(found).e0_difference == 0.0
-    assert judge(replace(found, e0=found.e0 * 1.0001)).e0_difference == pytest.approx(1e-4)
+    with_own_e0 = replace(one, e0=find_e0(one.energy, one.mu), e0_found=True)
+    assert judge(with_own_e0).e0_difference == 0.0
+    assert judge(replace(with_own_e0, e0=with_own_e0.e0 * 1.0001)).e0_difference == pytest.approx(
+        1e-4
+    )
 
 
 def test_a_spectrum_that_larch_cannot_reduce_is_an_error_and_no_alarm(auditor):

@@ -160,13 +160,13 @@ def test_a_steady_series_has_no_outlier(drift, noise):
 
 def test_an_outlier_is_told_and_leaves_no_trace():
     series, untouched = Series(8.0), Series(8.0)
-    told = []
+    outliers = []
     for i, norm in enumerate(norms(100)):
         if i in (30, 31, 60):
-            told.append(series.check(norm + 0.05 * (i + 1) * np.cos(ENERGY / 9)))
+            outliers.append(series.check(norm + 0.05 * (i + 1) * np.cos(ENERGY / 9)))
         else:
             assert series.check(norm) == untouched.check(norm) is False
-    assert told == [True] * 3
+    assert outliers == [True] * 3
 
 
 def test_nothing_stands_out_before_there_is_a_series():
@@ -179,8 +179,8 @@ def test_a_lasting_change_is_accepted():
     series = Series(8.0)
     for norm in norms(20):
         series.check(norm)
-    told = [series.check(norm + 0.3 * np.sin(ENERGY / 50)) for norm in norms(20, seed=1)]
-    assert told == [True] * LASTING + [False] * (20 - LASTING)
+    outliers = [series.check(norm + 0.3 * np.sin(ENERGY / 50)) for norm in norms(20, seed=1)]
+    assert outliers == [True] * LASTING + [False] * (20 - LASTING)
 
 
 def test_a_series_that_is_no_more_begins_anew():
@@ -188,8 +188,8 @@ def test_a_series_that_is_no_more_begins_anew():
     for norm in norms(20):
         series.check(norm)
     wild = [norm * (2 + i % 3) for i, norm in enumerate(norms(40, noise=0.3))]
-    told = [series.check(norm) for norm in wild]
-    assert told == [True] * HOPELESS + [False] * (40 - HOPELESS)
+    outliers = [series.check(norm) for norm in wild]
+    assert outliers == [True] * HOPELESS + [False] * (40 - HOPELESS)
 
 
 def test_another_grid_begins_another_series():

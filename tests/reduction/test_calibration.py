@@ -31,9 +31,9 @@ def foil(step=0.5, shift=0.0, noise=0.0, seed=0, phase=0.0, low=8850.0, high=925
 
 
 def reference(**kws):
-    found = Reference.of(*foil(**kws), (EDGE,), WINDOW)
-    assert found is not None
-    return found
+    built = Reference.of(*foil(**kws), (EDGE,), WINDOW)
+    assert built is not None
+    return built
 
 
 @settings(max_examples=60, deadline=None)
@@ -46,25 +46,25 @@ def reference(**kws):
 )
 def test_any_shift_is_found_on_any_grid_and_intensity(shift, scale, offset, step, phase):
     energy, mu = foil(step, shift, phase=phase)
-    found = reference().match(energy, offset + scale * mu, MAX_SHIFT)
-    assert found is not None
-    assert found.shift == pytest.approx(shift, abs=0.03 * step)
+    matched = reference().match(energy, offset + scale * mu, MAX_SHIFT)
+    assert matched is not None
+    assert matched.shift == pytest.approx(shift, abs=0.03 * step)
 
 
 @pytest.mark.parametrize("noise", [1e-2, 3e-2])
 def test_the_error_bar_is_the_scatter(noise):
     rng = np.random.default_rng(1)
     against = reference()
-    errors, told = [], []
+    errors, stds = [], []
     for seed in range(60):
         shift = rng.uniform(-5, 5)
         energy, mu = foil(0.5, shift, noise, seed, phase=rng.uniform())
-        found = against.match(energy, mu, MAX_SHIFT)
-        errors.append(found.shift - shift)
-        told.append(found.std)
+        matched = against.match(energy, mu, MAX_SHIFT)
+        errors.append(matched.shift - shift)
+        stds.append(matched.std)
     scatter = np.sqrt(np.mean(np.square(errors)))
     assert scatter < 1.5 * noise  # eV for a step of 2
-    assert np.mean(told) == pytest.approx(scatter, rel=0.35)
+    assert np.mean(stds) == pytest.approx(scatter, rel=0.35)
     assert abs(np.mean(errors)) < 4 * scatter / np.sqrt(60)
 
 
@@ -84,8 +84,8 @@ def test_what_is_no_foil_has_no_shift():
 def test_a_glitch_is_not_taken_for_the_edge():
     energy, mu = foil()
     mu[100:103] += 2.0
-    found = Reference.of(energy, mu, (), WINDOW)
-    assert found.e0 == pytest.approx(reference().e0, abs=0.01)
+    built = Reference.of(energy, mu, (), WINDOW)
+    assert built.e0 == pytest.approx(reference().e0, abs=0.01)
 
 
 def test_the_foil_of_another_element_is_found():
@@ -106,8 +106,8 @@ def test_shifts_of_measured_foils(data):
         against = Reference.of(energy, mu, (EDGE,), WINDOW)
         other = np.arange(energy[0] + 1, energy[-1] - 1, 0.37)
         for shift in np.linspace(-7, 7, 15):
-            found = against.match(other - shift, 2 + 3 * np.interp(other, energy, mu), MAX_SHIFT)
-            worst = max(worst, abs(found.shift - shift))
+            matched = against.match(other - shift, 2 + 3 * np.interp(other, energy, mu), MAX_SHIFT)
+            worst = max(worst, abs(matched.shift - shift))
     assert worst < 0.02
 
 
@@ -132,16 +132,18 @@ def test_larch_aligns_by_what_comes_after_the_edge():
 
 def follow(tracker, shifts, noise=2e-3, first=1, start_seed=0, both=True):
     """Shift applied and flags for sweeps that need `shifts`, every other one downwards."""
-    told = []
+    drifts = []
     for i, shift in enumerate(shifts):
-        seen = None if shift is None else foil(0.5, shift, noise, start_seed + i, phase=0.3 * i % 1)
+        foil_scan = (
+            None if shift is None else foil(0.5, shift, noise, start_seed + i, phase=0.3 * i % 1)
+        )
         direction = "down" if both and i % 2 else "up"
-        told.append(tracker.follow(first + i, direction, seen, whole=True))
-    return told
+        drifts.append(tracker.follow(first + i, direction, foil_scan, whole=True))
+    return drifts
 
 
-def applied(told):
-    return np.array([np.nan if one.shift is None else one.shift.value for one in told])
+def applied(drifts):
+    return np.array([np.nan if one.shift is None else one.shift.value for one in drifts])
 
 
 @pytest.mark.parametrize("noise", [2e-3, 2e-2])
@@ -158,9 +160,9 @@ def test_a_drift_is_followed_and_the_directions_agree(drift, noise):
     """Within 0.05 eV, with a backlash of 1.3 eV, from the first sweep on."""
     number = np.arange(80)
     needed = drift(number) + 1.3 * (number % 2)
-    told = follow(Tracker(Calibration(), (EDGE,)), needed, noise)
-    error = applied(told) - needed
-    assert all(one.flags == () for one in told)
+    drifts = follow(Tracker(Calibration(), (EDGE,)), needed, noise)
+    error = applied(drifts) - needed
+    assert all(one.flags == () for one in drifts)
     error -= error.mean()  # the first sweep's own noise moves them all alike
     assert np.sqrt(np.mean(error**2)) < (0.01 if noise < 0.01 else 0.025)
     assert np.quantile(np.abs(error), 0.95) < 0.05
@@ -169,10 +171,10 @@ def test_a_drift_is_followed_and_the_directions_agree(drift, noise):
 
 def test_a_slow_drift_needs_few_sets_of_energies():
     """A plan serves one set of energies: shifts come in steps, which many sweeps share."""
-    told = follow(Tracker(Calibration(), (EDGE,)), 5e-4 * np.arange(60), both=False)
-    steps = applied(told) / STEP
+    drifts = follow(Tracker(Calibration(), (EDGE,)), 5e-4 * np.arange(60), both=False)
+    steps = applied(drifts) / STEP
     np.testing.assert_allclose(steps, np.round(steps), atol=1e-9)
-    assert len(np.unique(applied(told))) <= 10
+    assert len(np.unique(applied(drifts))) <= 10
 
 
 def test_half_a_step_of_the_shift_is_far_below_the_noise():
@@ -198,12 +200,12 @@ def test_smoothing_makes_it_quieter():
 def test_a_jump_is_told_and_followed_within_three_sweeps(size, both):
     number = np.arange(40)
     needed = 0.01 * number + size * (number >= 20) + (0.8 * (number % 2) if both else 0)
-    told = follow(Tracker(Calibration(), (EDGE,)), needed, both=both)
-    flags = [one.flags for one in told]
+    drifts = follow(Tracker(Calibration(), (EDGE,)), needed, both=both)
+    flags = [one.flags for one in drifts]
     assert flags[20] == ("foil_outlier",)
     assert flags[21] == ("energy_jump",)
     assert all(flag == () for flag in flags[:20] + flags[22:])
-    error = np.abs(applied(told) - needed)
+    error = np.abs(applied(drifts) - needed)
     assert np.max(error[:20]) < 0.05
     assert np.max(error[21:]) < 0.05
 
@@ -212,34 +214,34 @@ def test_a_single_outlier_is_not_followed():
     needed = np.zeros(30)
     measured = needed.copy()
     measured[[12, 19]] = 3.0, -2.0
-    told = follow(Tracker(Calibration(), (EDGE,)), measured)
-    assert {i for i, one in enumerate(told) if one.flags} == {12, 19}
-    assert told[12].flags == ("foil_outlier",)
-    assert np.max(np.abs(applied(told))) < 0.05
+    drifts = follow(Tracker(Calibration(), (EDGE,)), measured)
+    assert {i for i, one in enumerate(drifts) if one.flags} == {12, 19}
+    assert drifts[12].flags == ("foil_outlier",)
+    assert np.max(np.abs(applied(drifts))) < 0.05
 
 
 def test_without_a_foil_the_last_shift_holds():
-    told = follow(Tracker(Calibration(), (EDGE,)), [None, 0.0, None, 0.0, 0.0, None], both=False)
-    assert told[0] == (None, ("foil_missing",))
-    assert [one.flags for one in told[1:]] == [(), ("foil_missing",), (), (), ("foil_missing",)]
-    assert told[5].shift == told[4].shift
+    drifts = follow(Tracker(Calibration(), (EDGE,)), [None, 0.0, None, 0.0, 0.0, None], both=False)
+    assert drifts[0] == (None, ("foil_missing",))
+    assert [one.flags for one in drifts[1:]] == [(), ("foil_missing",), (), (), ("foil_missing",)]
+    assert drifts[5].shift == drifts[4].shift
 
 
 def test_a_foil_too_far_away_is_lost():
     tracker = Tracker(Calibration(max_shift=5.0), (EDGE,))
-    told = follow(tracker, [0.0, 0.0, 8.0, 0.0])
-    assert [one.flags for one in told] == [(), (), ("foil_lost",), ()]
-    assert abs(told[2].shift.value) < 0.05
+    drifts = follow(tracker, [0.0, 0.0, 8.0, 0.0])
+    assert [one.flags for one in drifts] == [(), (), ("foil_lost",), ()]
+    assert abs(drifts[2].shift.value) < 0.05
 
 
 def test_the_foil_is_moved_to_the_energy_given():
-    wanted = reference().e0 + 2.0
-    tracker = Tracker(Calibration(foil_e0=wanted), ())
+    energy_given = reference().e0 + 2.0
+    tracker = Tracker(Calibration(foil_e0=energy_given), ())
     needed = np.where(np.arange(12) % 2, 1.0, 0.0)
-    told = follow(tracker, needed)
-    assert np.max(np.abs(applied(told) - needed - 2.0)) < 0.05
-    assert [one.flags for one in told] == [()] * 12
-    far = Tracker(Calibration(foil_e0=wanted + 1e6), ())
+    drifts = follow(tracker, needed)
+    assert np.max(np.abs(applied(drifts) - needed - 2.0)) < 0.05
+    assert [one.flags for one in drifts] == [()] * 12
+    far = Tracker(Calibration(foil_e0=energy_given + 1e6), ())
     assert {one.flags for one in follow(far, needed)} == {("foil_lost",)}
 
 
@@ -262,20 +264,20 @@ def test_up_and_down_agree_after_correction_and_rebinning(source):
         reduction = Reduction(e0_policy="foil", rebin=Rebin(method="boxcar"))
     analysis, preparation = Analysis(reduction=reduction), Preparation()
     against = None
-    seen = []
+    shifts = []
     for number in range(1, 25):
         shift = 1.7 * (number % 2) + 0.03 * number
-        found = preparation.spectra(a_sweep(number, shift), analysis)
-        assert [one.id.channel for one in found] == ["transmission", "reference"]
-        one = found[0]
+        spectra = preparation.spectra(a_sweep(number, shift), analysis)
+        assert [one.id.channel for one in spectra] == ["transmission", "reference"]
+        one = spectra[0]
         assert isinstance(one, Spectrum)
         assert one.energy_shift.value == pytest.approx(shift - 1.73, abs=0.05)
-        np.testing.assert_array_equal(one.energy, found[1].energy)
+        np.testing.assert_array_equal(one.energy, spectra[1].energy)
         if against is None:
             grid, against = one.energy, Reference.of(one.energy, one.mu, (EDGE,), WINDOW)
         np.testing.assert_array_equal(one.energy, grid)  # the compiled plan holds for all
-        seen.append(against.match(one.energy, one.mu, MAX_SHIFT).shift)
-    assert np.ptp(seen) < 0.05
+        shifts.append(against.match(one.energy, one.mu, MAX_SHIFT).shift)
+    assert np.ptp(shifts) < 0.05
 
 
 def test_a_run_without_foil_says_so():

@@ -56,7 +56,7 @@ def test_one_negative_current_is_rejected_with_what_to_do():
 
 
 @pytest.mark.parametrize(
-    ("missing", "rejected", "given"),
+    ("missing", "rejected", "channels"),
     [
         ({"i0"}, {"transmission"}, {"reference"}),
         ({"i0", "ir"}, {"transmission"}, set()),
@@ -64,7 +64,7 @@ def test_one_negative_current_is_rejected_with_what_to_do():
         ({"iff"}, set(), {"transmission", "reference"}),
     ],
 )
-def test_a_missing_i0_is_a_rejection_that_says_so(missing, rejected, given):
+def test_a_missing_i0_is_a_rejection_that_says_so(missing, rejected, channels):
     sweep = a_sweep(behind=8979.0)
     signals = {**sweep.signals, "iff": sweep.signals["i0"]}
     if missing >= {"i0"} and "it" not in missing:
@@ -74,7 +74,7 @@ def test_a_missing_i0_is_a_rejection_that_says_so(missing, rejected, given):
     bad = [one for one in spectra if isinstance(one, Rejected)]
     assert {one.id.channel for one in bad} == rejected
     assert all("i0 is missing" in one.error.detail for one in bad)
-    assert {one.id.channel for one in spectra if isinstance(one, Spectrum)} == given
+    assert {one.id.channel for one in spectra if isinstance(one, Spectrum)} == channels
 
 
 @pytest.mark.parametrize(
@@ -159,6 +159,6 @@ def test_a_revision_is_published_under_its_id_and_counts_once():
     assert steps(revised[:2]) == steps(plain[:2])
     np.testing.assert_allclose(steps(revised[2:]), steps(better[2:]))  # the average has it, too
     messages = [Message("", m.model_dump(), {}) for m in (*revised[1], one, *revised[2])]
-    kept = [(m.header["id"], m.header["revision"]) for m in latest(messages)]
-    assert (one.id, 2) in kept and (one.id, 1) not in kept
-    assert len(kept) == len(messages) - 1
+    newest = [(m.header["id"], m.header["revision"]) for m in latest(messages)]
+    assert (one.id, 2) in newest and (one.id, 1) not in newest
+    assert len(newest) == len(messages) - 1

@@ -34,11 +34,11 @@ def test_noise_moves_it_less_than_a_tenth_of_an_ev():
     """Of an edge with two equal rises, 6 eV apart, the steepest point is either."""
     rng = np.random.default_rng(0)
     double = mu(steps=((0.5, -3.0), (0.5, 3.0)))
-    found = [
+    middles = [
         edge_middle(ENERGY + EDGE, double + 1e-3 * rng.normal(size=len(ENERGY)), EDGE)
         for _ in range(50)
     ]
-    assert np.std(found) < 0.1
+    assert np.std(middles) < 0.1
 
 
 @pytest.mark.parametrize(

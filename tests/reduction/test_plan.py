@@ -130,8 +130,8 @@ def test_directions_that_only_the_clamps_see_follow_them():
     """With one Fourier component for five coefficients the objective is still the least."""
     energy, mu = foil(noise=1e-3)
     recipe = Recipe(autobk=Autobk(kweight=0, rbkg=0.02))
-    found = Plan.compile(energy, E0, recipe).reduce(mu[None]).objective[0]
-    assert found < 1e-6  # Larch stops at 3e-9 of 0.02 without the clamps
+    objective = Plan.compile(energy, E0, recipe).reduce(mu[None]).objective[0]
+    assert objective < 1e-6  # Larch stops at 3e-9 of 0.02 without the clamps
 
 
 @settings(deadline=None, max_examples=25)
@@ -150,8 +150,8 @@ def test_the_objective_is_never_above_larchs(scale, noise, rbkg, clamp, seed):
     except TypeError:  # Larch stumbles where its minimiser gives no covariance
         assume(False)
     assume(np.isfinite(group.chi).all())  # too many knots for the points: the plan refuses
-    found = Plan.compile(energy, E0, recipe).reduce(scale * mu[None]).objective[0]
-    assert found <= group.autobk_details.chisqr * (1 + 1e-9)
+    objective = Plan.compile(energy, E0, recipe).reduce(scale * mu[None]).objective[0]
+    assert objective <= group.autobk_details.chisqr * (1 + 1e-9)
 
 
 def test_noise_is_larchs_estimate():

@@ -51,8 +51,8 @@ def spectrum(sweep, settings, preparation=None):
 
 def test_with_all_off_the_measured_points_come_out():
     sweep = a_sweep(2, flown=False)
-    for wanted in (analysis(rebin=OFF), analysis()):
-        one = spectrum(sweep, wanted)
+    for without in (analysis(rebin=OFF), analysis()):
+        one = spectrum(sweep, without)
         assert np.shares_memory(one.energy, sweep.energy)
         np.testing.assert_array_equal(one.mu, np.log(1e5 / sweep.signals["it"]))
         assert (one.raw, one.energy_shift, one.removed, one.averaged) == (None, None, (), None)
@@ -75,9 +75,9 @@ def test_few_points_of_an_encoder_come_onto_the_energies_of_the_first_sweep():
         one = spectrum(a_sweep(number, 300, noise=0.0), analysis(), preparation)
         energy, mu = one.raw
         if number == 1:  # the first is as it was measured
-            kept = np.isin(energy, one.energy)
-            assert kept.sum() == len(one.energy)
-            np.testing.assert_allclose(one.mu, mu[kept], rtol=1e-12)
+            same = np.isin(energy, one.energy)
+            assert same.sum() == len(one.energy)
+            np.testing.assert_allclose(one.mu, mu[same], rtol=1e-12)
         grids.add(one.energy.tobytes())
         far = np.abs(one.energy - EDGE) > 100  # 300 points do not resolve the edge itself
         np.testing.assert_allclose(one.mu[far], curve(one.energy)[far], atol=5e-3)
@@ -136,8 +136,8 @@ def test_glitches_are_named():
 
 def test_dim_and_saturated_signals_are_flagged():
     dim = Analysis(adapter=adapter(low_flux={"i0": 2e5, "ir": 1.0}, saturation={"i0": 1e5}))
-    found = Preparation().spectra(a_sweep(1, flown=False), dim)
-    assert [one.quality for one in found] == [("saturated_i0", "low_flux_i0"), ()]
+    spectra = Preparation().spectra(a_sweep(1, flown=False), dim)
+    assert [one.quality for one in spectra] == [("saturated_i0", "low_flux_i0"), ()]
     bright = Analysis(adapter=adapter(low_flux={"i0": 9e4}))
     assert Preparation().spectra(a_sweep(1, flown=False), bright)[0].quality == ()
 
@@ -164,12 +164,12 @@ ALL = analysis(
 )
 
 
-def summary(found):
+def summary(items):
     return [
         (one.id.sweep.number, one.averaged, one.quality, one.energy.tobytes(), one.mu.tobytes())
         if isinstance(one, Spectrum)
         else (one.id.sweep.number, one.error.reason)
-        for one in found
+        for one in items
     ]
 
 
@@ -205,8 +205,8 @@ def test_refusal_reads_no_data():
     two = replace(RUN, edges=(Edge("Ni", "K"), Edge("Cu", "K")))
     sweep = Sweep(two, "primary", 3, None, {"i0": None, "it": None, "ir": None})
     overload = SpectrumError(Reason.OVERLOAD, "too slow")
-    found = list(refuse(sweep, overload))
-    assert [(one.id.channel, one.id.edge.element, one.error.reason) for one in found] == [
+    rejections = list(refuse(sweep, overload))
+    assert [(one.id.channel, one.id.edge.element, one.error.reason) for one in rejections] == [
         ("transmission", "Ni", "overload"), ("transmission", "Cu", "overload"),
         ("reference", "Ni", "overload"), ("reference", "Cu", "overload"),
     ]  # fmt: skip

@@ -87,10 +87,10 @@ def test_a_straight_line_stays_one_however_the_points_lie(seed, method):
     rng = np.random.default_rng(seed)
     energy = np.sort(rng.uniform(8900, 9300, 4000))
     energy = energy[np.concatenate([[True], np.diff(energy) > 1e-3])]
-    found = rebin(energy, 3 - 0.01 * (energy - EDGE), GRID, whole(energy), method)
+    binned = rebin(energy, 3 - 0.01 * (energy - EDGE), GRID, whole(energy), method)
     centres = GRID.centres[slice(*whole(energy))]
-    if found.empty == 0:
-        np.testing.assert_allclose(found.mu, 3 - 0.01 * (centres - EDGE), atol=1e-9)
+    if binned.empty == 0:
+        np.testing.assert_allclose(binned.mu, 3 - 0.01 * (centres - EDGE), atol=1e-9)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -132,9 +132,9 @@ def test_what_is_left_is_the_broadening_of_the_bin(method, share):
     """mu is too high by w^2 mu''/24 with the box-car: 1.0 % of a wave as long as 2 pi bins."""
     step = 0.5
     energy = np.arange(8960, 9020, 0.011)
-    at, found = rebinned(energy, np.sin(energy / (2 * step)), method)
+    at, binned = rebinned(energy, np.sin(energy / (2 * step)), method)
     inner = (at > 8965) & (at < 9015)
-    lost = 1 - np.ptp(found[inner]) / 2
+    lost = 1 - np.ptp(binned[inner]) / 2
     assert lost == pytest.approx(share / 4, rel=0.15)
 
 
@@ -162,9 +162,9 @@ def test_few_empty_bins_are_filled_and_many_are_not():
     energy, mu = swung(4000)
     gap = np.abs(energy - 9100) > 1.2
     at, _ = rebinned(energy, mu)
-    found = rebin(energy[gap], mu[gap], GRID, whole(energy))
-    assert 0 < found.empty < 0.02
-    np.testing.assert_allclose(found.mu, curve(at), atol=0.015)  # at the edge, by its broadening
+    binned = rebin(energy[gap], mu[gap], GRID, whole(energy))
+    assert 0 < binned.empty < 0.02
+    np.testing.assert_allclose(binned.mu, curve(at), atol=0.015)  # at the edge, by its broadening
     assert rebin(energy[::20], mu[::20], GRID, whole(energy)) is None
 
 

@@ -42,9 +42,9 @@ def reduce(reducer, spectrum, analysis=None):
 
 
 def rejection(a_sweep, analysis=None):
-    found = outcomes(a_sweep, analysis)
-    assert isinstance(found[0], Rejected), found
-    return found[0]
+    items = outcomes(a_sweep, analysis)
+    assert isinstance(items[0], Rejected), items
+    return items[0]
 
 
 @pytest.mark.measured
@@ -92,10 +92,10 @@ def test_spectra_reduced_together_are_as_one_by_one():
         a_sweep = sweep(run=run, number=number)
         spectra.append(Spectrum(SpectrumId(a_sweep, channel, RUN.edges[0]), energy, mu))
     together, apart = Reducing(), Reducing()
-    for spectrum, found in zip(spectra, together.reduce(spectra), strict=True):
+    for spectrum, reduced in zip(spectra, together.reduce(spectra), strict=True):
         (single,) = apart.reduce([spectrum])
-        assert found.e0 == single.e0
-        np.testing.assert_allclose(found.chi, single.chi, atol=1e-10)
+        assert reduced.e0 == single.e0
+        np.testing.assert_allclose(reduced.chi, single.chi, atol=1e-10)
 
 
 def test_a_bad_spectrum_in_a_batch_hurts_no_other():
@@ -105,8 +105,8 @@ def test_a_bad_spectrum_in_a_batch_hurts_no_other():
         Spectrum(SpectrumId(sweep(number=i), "transmission", RUN.edges[0]), energy, m)
         for i, m in enumerate(mus)
     ]
-    found = Reducing().reduce(spectra)
-    assert [isinstance(one, SpectrumError) for one in found] == [False, True, False, True, False]
+    reduced = Reducing().reduce(spectra)
+    assert [isinstance(one, SpectrumError) for one in reduced] == [False, True, False, True, False]
 
 
 def test_noise_estimate_follows_the_noise():
@@ -142,11 +142,11 @@ def test_e0_policies():
 def test_channels_side_by_side():
     energy, columns, _ = sweep_columns()
     signals = {n.lower(): c for n, c in columns.items()} | {"iff": columns["I0"] * 0.1}
-    found = outcomes(sweep(energy, **signals))
-    assert [f.id.channel for f in found] == ["transmission", "fluorescence", "reference"]
-    np.testing.assert_allclose(found[0].mu, np.log(columns["I0"] / columns["It"]))
-    np.testing.assert_allclose(found[1].mu, 0.1)
-    np.testing.assert_allclose(found[2].mu, np.log(columns["It"] / columns["Ir"]))
+    spectra = outcomes(sweep(energy, **signals))
+    assert [f.id.channel for f in spectra] == ["transmission", "fluorescence", "reference"]
+    np.testing.assert_allclose(spectra[0].mu, np.log(columns["I0"] / columns["It"]))
+    np.testing.assert_allclose(spectra[1].mu, 0.1)
+    np.testing.assert_allclose(spectra[2].mu, np.log(columns["It"] / columns["Ir"]))
     only = Analysis(reduction=Reduction(channels=("reference",)))
     assert [f.id.channel for f in outcomes(sweep(energy, **signals), only)] == ["reference"]
 
@@ -166,9 +166,9 @@ def test_order_and_repeats_do_not_change_mu(seed):
 
 def test_a_down_sweep_is_no_disorder():
     energy, columns, _ = sweep_columns(number=1)
-    found = outcomes(sweep(energy, **{n.lower(): c for n, c in columns.items()}))
-    assert found[0].quality == ()
-    assert (np.diff(found[0].energy) > 0).all()
+    spectra = outcomes(sweep(energy, **{n.lower(): c for n, c in columns.items()}))
+    assert spectra[0].quality == ()
+    assert (np.diff(spectra[0].energy) > 0).all()
 
 
 def broken(name, value, share=1.0):
@@ -200,9 +200,9 @@ def broken(name, value, share=1.0):
     ],
 )  # fmt: skip
 def test_bad_sweeps_are_rejected_with_a_reason(bad, reason, says):
-    found = rejection(bad)
-    assert found.error.reason == reason
-    assert says in found.error.detail
+    rejected = rejection(bad)
+    assert rejected.error.reason == reason
+    assert says in rejected.error.detail
 
 
 @pytest.mark.parametrize(
@@ -245,20 +245,20 @@ def test_wrong_element_and_short_range_are_flagged():
 
 
 def test_element_and_edge_are_guessed_where_they_are_missing():
-    found = outcomes(sweep(run=Run(uid="r")))[0]
-    assert (found.id.edge, found.id.guessed) == (Edge("Cu", "K"), ("element", "edge"))
-    found = outcomes(sweep(run=Run(uid="r", edges=(Edge("Cu", ""),))))[0]
-    assert (found.id.edge, found.id.guessed) == (Edge("Cu", "K"), ("edge",))
+    spectrum = outcomes(sweep(run=Run(uid="r")))[0]
+    assert (spectrum.id.edge, spectrum.id.guessed) == (Edge("Cu", "K"), ("element", "edge"))
+    spectrum = outcomes(sweep(run=Run(uid="r", edges=(Edge("Cu", ""),))))[0]
+    assert (spectrum.id.edge, spectrum.id.guessed) == (Edge("Cu", "K"), ("edge",))
 
 
 def test_a_sweep_over_two_edges_gives_both():
     energy = np.linspace(8100, 9900, 1800)
     mu = foil(1800, low=8100, high=9900)[1] + 0.7 * (np.arctan(energy - 8333) / np.pi + 0.5)
     run = Run(uid="r", edges=(Edge("Ni", "K"), Edge("Cu", "K")))
-    found = outcomes(sweep(energy, run=run, i0=np.ones(1800), it=np.exp(-mu)))
-    assert [f.id.edge.element for f in found] == ["Ni", "Cu"]
-    assert found[0].energy[-1] < 8979 - 25
-    assert found[1].energy[0] > 8979 - 310
+    spectra = outcomes(sweep(energy, run=run, i0=np.ones(1800), it=np.exp(-mu)))
+    assert [f.id.edge.element for f in spectra] == ["Ni", "Cu"]
+    assert spectra[0].energy[-1] < 8979 - 25
+    assert spectra[1].energy[0] > 8979 - 310
 
 
 def test_recipe_reaches_larch():
@@ -271,16 +271,18 @@ def test_recipe_reaches_larch():
 @pytest.mark.measured
 def test_files_of_every_measured_folder_are_read(data):
     analysis = Analysis()
-    seen, refused = 0, []
+    files, refused = 0, []
     for path in sorted((data / "xas").glob("*/*.xdi")):
         for a_sweep in sweeps_of_file(path, analysis.adapter):
-            for found in outcomes(a_sweep):
-                seen += 1
-                if isinstance(found, Rejected):
-                    refused.append((path.name, found.id.channel, found.error.reason))
+            for outcome in outcomes(a_sweep):
+                files += 1
+                if isinstance(outcome, Rejected):
+                    refused.append((path.name, outcome.id.channel, outcome.error.reason))
                     continue
-                assert found.id.edge.element == path.parent.name or found.id.channel == "reference"
-    assert seen >= 100
+                assert (
+                    outcome.id.edge.element == path.parent.name or outcome.id.channel == "reference"
+                )
+    assert files >= 100
     # a rejection is allowed only where a column really is unusable
     assert all(channel == "reference" for _, channel, _ in refused), refused
 
@@ -305,11 +307,11 @@ def test_ascii_and_hdf5_files(tmp_path):
     for path, count in ((bare, 1), (named, 1), (stack, 3), (kev, 1)):
         sweeps = sweeps_of_file(path, adapter())
         assert len(sweeps) == count, path
-        found = outcomes(sweeps[0])[0]
-        assert isinstance(found, Spectrum), found
-        np.testing.assert_allclose(found.energy, energy, rtol=1e-6)
-        np.testing.assert_allclose(found.mu, mu, atol=1e-5)
-        assert found.id.edge == Edge("Cu", "K")
+        spectrum = outcomes(sweeps[0])[0]
+        assert isinstance(spectrum, Spectrum), spectrum
+        np.testing.assert_allclose(spectrum.energy, energy, rtol=1e-6)
+        np.testing.assert_allclose(spectrum.mu, mu, atol=1e-5)
+        assert spectrum.id.edge == Edge("Cu", "K")
 
 
 def test_groups_of_an_hdf5_file_are_never_mixed(tmp_path):

@@ -56,12 +56,12 @@ class Reading:
         A cut is good where the points about the turn that it gives to the wrong leg are truly
         within `tolerance` eV of the turning point.
         """
-        found = []
+        ranges = []
         for first, last in self.turns:
             before = np.abs(self.truth[: first + 1][::-1] - self.truth[first]) <= tolerance
             after = np.abs(self.truth[last:] - self.truth[last]) <= tolerance
-            found.append((first - _leading(before) + 1, last + _leading(after)))
-        return np.array(found, dtype=int).reshape(-1, 2)
+            ranges.append((first - _leading(before) + 1, last + _leading(after)))
+        return np.array(ranges, dtype=int).reshape(-1, 2)
 
 
 def read(motion: Motion, legs: int, seed: int = 0) -> Reading:
@@ -126,10 +126,10 @@ def score(
     """
     windows = reading.windows(tolerance)
     nearest = np.searchsorted(windows[:, 1], cuts)
-    found = {
+    hits = {
         i for i, cut in zip(nearest, cuts, strict=True) if i < len(windows) and windows[i, 0] <= cut
     }
-    return len(found), len(cuts) - len(found)
+    return len(hits), len(cuts) - len(hits)
 
 
 def _leading(good: NDArray[np.bool_]) -> int:

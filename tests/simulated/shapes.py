@@ -214,8 +214,8 @@ def _rows(
 
 def _run(metadata: Metadata) -> Any:
     metadata = dict(metadata)
-    given = {key: metadata.pop(key) for key in ("uid", "time") if key in metadata}
-    return compose_run(**given, metadata={"plan_name": "qexafs", "scan_id": 1, **metadata})
+    identity = {key: metadata.pop(key) for key in ("uid", "time") if key in metadata}
+    return compose_run(**identity, metadata={"plan_name": "qexafs", "scan_id": 1, **metadata})
 
 
 def _keys(sweeps: Sequence[SweepData]) -> tuple[list[str], list[str]]:

@@ -48,15 +48,15 @@ def test_variants_are_trained_and_judged_side_by_side(
     monkeypatch.setattr(ablation, "VARIANTS", few)
     short = replace(settings, steps=2, epoch_steps=2)
     real = data.direct.clean[:3], np.ones((3, 401), np.float32)
-    found = ablate(copper, data, held, short, tmp_path, real)
-    assert [o.variant for o in found] == [n for n in few for _ in CONDITIONS]
+    outcomes = ablate(copper, data, held, short, tmp_path, real)
+    assert [o.variant for o in outcomes] == [n for n in few for _ in CONDITIONS]
     for name, physics in few.items():
         header = (tmp_path / name.replace(" ", "-") / "history.csv").read_text().split()[0]
         terms = {t for t in header.split(",") if "/" not in t} - {"epoch", "steps", "total"}
         assert terms == {"data", "theta", *physics}
-    assert len(json.loads((tmp_path / ABLATION).read_text())) == len(found)
-    assert as_table(found).row_count == len(found)
-    plot_ablation(found, tmp_path / "ablation.png")
+    assert len(json.loads((tmp_path / ABLATION).read_text())) == len(outcomes)
+    assert as_table(outcomes).row_count == len(outcomes)
+    plot_ablation(outcomes, tmp_path / "ablation.png")
     assert (tmp_path / "ablation.png").stat().st_size > 10_000
 
 
@@ -70,5 +70,5 @@ def test_without_measured_spectra_their_variant_is_left_out(
 ) -> None:
     monkeypatch.setattr(ablation, "VARIANTS", {"data only": (), "measured": ("measured",)})
     short = replace(settings, steps=2, epoch_steps=2)
-    found = ablate(copper, data, held, short, tmp_path, None)
-    assert {o.variant for o in found} == {"data only"}
+    outcomes = ablate(copper, data, held, short, tmp_path, None)
+    assert {o.variant for o in outcomes} == {"data only"}

@@ -44,13 +44,13 @@ def test_pairs_say_when_input_is_label(data: Path) -> None:
 
 
 def test_split_by_material_shares_none(data: Path) -> None:
-    known = [p for p in read_pairs(data) if p.material not in module.UNSEEN]
-    held = split_groups(known, 1)
-    assert held and held < {p.group for p in known}
-    assert {p.material for p in known if p.group in held}.isdisjoint(
-        {p.material for p in known if p.group not in held}
+    training_pairs = [p for p in read_pairs(data) if p.material not in module.UNSEEN]
+    held = split_groups(training_pairs, 1)
+    assert held and held < {p.group for p in training_pairs}
+    assert {p.material for p in training_pairs if p.group in held}.isdisjoint(
+        {p.material for p in training_pairs if p.group not in held}
     )
-    assert split_groups(known, 1) == held
+    assert split_groups(training_pairs, 1) == held
 
 
 def test_second_derivative_against_finite_differences(data: Path) -> None:
@@ -65,12 +65,12 @@ def test_second_derivative_against_finite_differences(data: Path) -> None:
 
 
 def test_report_and_history(data: Path, tmp_path: Path) -> None:
-    found = baseline(data, tmp_path / "out", "hybrid", "material", 20, 1)
-    assert json.loads((tmp_path / "out" / "report.json").read_text()) == found
-    assert found["identical"] == ["A_exp"]
-    assert found["materials"] == ["A", "A_exp", "B", "C"]
-    assert found["published"]["validation_data"] == 0.2
-    assert [one["material"] for one in found["unseen"]] == ["CdS", "LiCoO2"]
+    report = baseline(data, tmp_path / "out", "hybrid", "material", 20, 1)
+    assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
+    assert report["identical"] == ["A_exp"]
+    assert report["materials"] == ["A", "A_exp", "B", "C"]
+    assert report["published"]["validation_data"] == 0.2
+    assert [one["material"] for one in report["unseen"]] == ["CdS", "LiCoO2"]
     with (tmp_path / "out" / "history.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 20
@@ -79,7 +79,7 @@ def test_report_and_history(data: Path, tmp_path: Path) -> None:
     }  # fmt: skip
     assert float(rows[-1]["train_data"]) < 0.5 * float(rows[0]["train_data"])
     again = baseline(data, tmp_path / "again", "hybrid", "material", 20, 1)
-    assert again["losses"] == pytest.approx(found["losses"], rel=1e-3)
+    assert again["losses"] == pytest.approx(report["losses"], rel=1e-3)
 
 
 def test_blind_is_given_k_alone(data: Path) -> None:
@@ -92,8 +92,8 @@ def test_blind_is_given_k_alone(data: Path) -> None:
 def test_published_data(tmp_path: Path) -> None:
     if not SEED.is_dir():
         pytest.skip("the data of Khan 2025 are not here")
-    found = baseline(SEED, tmp_path, "hybrid", "points", 3, 1)
-    assert len(found["materials"]) == 10
-    assert found["identical"] == ["CuO_exp", "ZnFoil_exp", "ZnO_exp", "ZnSe_exp"]
-    assert found["losses"]["validation_data"] < 0.2
-    assert found["published"]["train_data"] == pytest.approx(0.0444, abs=1e-4)
+    report = baseline(SEED, tmp_path, "hybrid", "points", 3, 1)
+    assert len(report["materials"]) == 10
+    assert report["identical"] == ["CuO_exp", "ZnFoil_exp", "ZnO_exp", "ZnSe_exp"]
+    assert report["losses"]["validation_data"] < 0.2
+    assert report["published"]["train_data"] == pytest.approx(0.0444, abs=1e-4)

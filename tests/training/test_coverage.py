@@ -96,16 +96,16 @@ def test_calibration_makes_bars_cover_at_every_noise_and_end(
     # untrained: errors are the prior's; the bars are made half as wide, calibration must mend them
     model = build(copper, data.direct, settings)
     model.to_cholesky.b.assign_sub(tf.where(model.diagonal, 0.7, 0.0))
-    seen = Held.of(held, through)
-    before = coverage(model, copper, seen, levels=(5e-4, 8e-3), ends=(10.0, 14.0))
+    held_out = Held.of(held, through)
+    before = coverage(model, copper, held_out, levels=(5e-4, 8e-3), ends=(10.0, 14.0))
     calibrate(model, copper, Held.of(direct_pool(78, 600, copper, truth), through))
-    after = coverage(model, copper, seen, levels=(5e-4, 8e-3), ends=(10.0, 14.0))
+    after = coverage(model, copper, held_out, levels=(5e-4, 8e-3), ends=(10.0, 14.0))
     assert len(after) == 4 * model.p
     worst = [max(abs(row.coverage_90 - 0.9) for row in rows) for rows in (before, after)]
     assert worst[1] < TOLERANCE
     assert worst[0] > 0.2
     for row in after:
-        assert 0 < row.bound_noise <= row.bound < 1.001 * _prior(seen, copper, row.parameter)
+        assert 0 < row.bound_noise <= row.bound < 1.001 * _prior(held_out, copper, row.parameter)
         # 90 % of normal errors lie within 1.645 bars, and so 68 % within one
         assert row.std / row.error == pytest.approx(1, abs=0.6)
 

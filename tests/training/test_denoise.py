@@ -15,9 +15,9 @@ def wave(r: float) -> np.ndarray:
 def test_filter_keeps_what_is_in_its_range() -> None:
     window, ones = window_in_k(14.0), np.ones_like(K_GRID)
     inside, outside = wave(2.2), wave(7.0)
-    kept = fourier_filtered(inside + outside, 14.0, (1.0, 4.0))
-    assert distance(kept, inside * window, ones) < 0.2
-    assert distance(kept, (inside + outside) * window, ones) > 0.6
+    filtered = fourier_filtered(inside + outside, 14.0, (1.0, 4.0))
+    assert distance(filtered, inside * window, ones) < 0.2
+    assert distance(filtered, (inside + outside) * window, ones) > 0.6
 
 
 def test_repeats_are_told_by_their_names() -> None:

@@ -25,9 +25,9 @@ def test_every_model_is_another_phase_to_every_other_and_not_to_itself() -> None
 
 def test_a_stretched_spectrum_has_its_distances_stretched() -> None:
     wave = np.sin(2 * 2.0 * K_GRID)[None]
-    found = stretched(wave, np.array([0.9]))[0]
+    wave_ = stretched(wave, np.array([0.9]))[0]
     # k^2 chi at k is that of chi at 0.9 k
-    assert found == pytest.approx(np.sin(2 * 1.8 * K_GRID) / 0.81, abs=2e-2)
+    assert wave_ == pytest.approx(np.sin(2 * 1.8 * K_GRID) / 0.81, abs=2e-2)
     assert stretched(wave, np.array([1.1]))[0][K_GRID > 20 / 1.1 + 0.05].max() == 0
 
 
@@ -46,10 +46,10 @@ def test_other_phases_come_in_random_order(
 ) -> None:
     oxide = configurations.load("cu-k-cu2o")
     monkeypatch.setattr(other_phases, "others", lambda crystal: [oxide])
-    found = other_phase_spectra(oxide.crystal(), short_model, 10, seed=1)
-    assert found.shape == (10, len(K_GRID))
-    assert (found == other_phase_spectra(oxide.crystal(), short_model, 10, seed=1)).all()
-    assert len(np.unique(found[:, 200])) == 10
+    spectra = other_phase_spectra(oxide.crystal(), short_model, 10, seed=1)
+    assert spectra.shape == (10, len(K_GRID))
+    assert (spectra == other_phase_spectra(oxide.crystal(), short_model, 10, seed=1)).all()
+    assert len(np.unique(spectra[:, 200])) == 10
 
 
 def test_the_detector_learns_and_the_reading_stays(

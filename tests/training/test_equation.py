@@ -34,11 +34,11 @@ def test_every_path_equals_larch(
         deltar, sigma2 = rng.uniform(-0.1, 0.1, n), rng.uniform(0.001, 0.04, n)
         c3 = rng.uniform(-4e-4, 3e-3, n)
         arrays = (K_GRID, [[e0]], deltar[None], sigma2[None], c3[None])
-        mine = paths(*(tf.constant(x, dtype) for x in arrays))[1].numpy()[0]
+        ours = paths(*(tf.constant(x, dtype) for x in arrays))[1].numpy()[0]
         for i, path in enumerate(all_paths.paths):
             expected = larch_chi(feff_folder / path.file, e0=e0, deltar=deltar[i],
                                  sigma2=sigma2[i], third=c3[i])  # fmt: skip
-            worst = np.abs(mine[:, i] - expected)[K].max() / np.abs(expected[K]).max()
+            worst = np.abs(ours[:, i] - expected)[K].max() / np.abs(expected[K]).max()
             assert worst <= tolerance, f"{path.label}: {worst:.1e}"
 
 
@@ -63,8 +63,8 @@ def test_theta_to_chi_is_the_tied_sum_of_paths(copper: Parametrisation, feff_fol
                 third=(theta @ ties.c3)[0, i],
             )
         )
-    mine = Equation(copper, tf.float64).chi(tf.constant(theta)).numpy()[0]
-    np.testing.assert_allclose(mine[K], total[K], atol=1e-6 * np.abs(total[K]).max())
+    ours = Equation(copper, tf.float64).chi(tf.constant(theta)).numpy()[0]
+    np.testing.assert_allclose(ours[K], total[K], atol=1e-6 * np.abs(total[K]).max())
 
 
 def test_jacobian_against_finite_differences(copper: Parametrisation) -> None:

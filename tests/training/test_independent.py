@@ -22,7 +22,7 @@ def test_waves_are_larchs(feff_folder: Path) -> None:
     rng = np.random.default_rng(0)
     deltar = rng.normal(0, 0.02, (12, 2))
     sigma2, c3 = rng.uniform(0.004, 0.02, (12, 2)), rng.uniform(0, 3e-4, (12, 2))
-    found = Waves(files, 3.0)(deltar, sigma2, c3)
+    waves = Waves(files, 3.0)(deltar, sigma2, c3)
     total = np.zeros(K_GRID.size)
     for i, file in enumerate(files):
         path = feffpath(
@@ -31,7 +31,7 @@ def test_waves_are_larchs(feff_folder: Path) -> None:
         path2chi(path, k=K_GRID.copy())
         total += path.chi
     above = K_GRID > 1.5
-    np.testing.assert_allclose(found[1][above], total[above], atol=1e-12)
+    np.testing.assert_allclose(waves[1][above], total[above], atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -115,18 +115,18 @@ def test_a_measurement_is_reduced_to_the_chi_that_was_put_in(
 
     edge = edge_energy("Cu", "K")
     foil = MeasuredEdge.of(*read_mu(measured / "Cu" / "cu_metal_rt.xdi"), edge)
-    made = Simulator(
+    simulator = Simulator(
         from_amcsd(COPPER), "Cu", "K", tmp_path_factory.mktemp("feff"), einstein=230.0,
         expansion=1.75e-5, anharmonicity=(1.0, 2.0), zero=0.6, origins=(-2.1, -4.4),
         edges=[foil], position=edge,
     )  # fmt: skip
     rng = np.random.default_rng(1)
     kelvin = np.array([293.0])
-    sample = made.draw(rng, kelvin, own=True)
-    chi, truth = made.chi(sample)
-    energy, mu, again = made.measure(rng, sample)
+    sample = simulator.draw(rng, kelvin, own=True)
+    chi, truth = simulator.chi(sample)
+    energy, mu, again = simulator.measure(rng, sample)
     np.testing.assert_array_equal(truth.r, again.r)
-    assert truth.r[0] == pytest.approx(made.reff * (1 + sample.strain[0]))
+    assert truth.r[0] == pytest.approx(simulator.reff * (1 + sample.strain[0]))
     zero = edge + sample.zero + sample.calibration
     reduced = by_larch(energy, mu[0], zero, Recipe())
     inside = (reduced.k > 4) & (reduced.k < 12)

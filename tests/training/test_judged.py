@@ -35,10 +35,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_other_phases_are_of_the_element_and_its_neighbours(short_model: Path) -> None:
-    found = [config.name for config in other_phases(load_model(short_model))]
-    assert {"cu-k-fcc", "cu-k-cuo", "cu-k-cu2o"} <= set(found)
-    assert len(found) == 5
-    assert "pt-l3-fcc" not in found
+    names = [config.name for config in other_phases(load_model(short_model))]
+    assert {"cu-k-fcc", "cu-k-cuo", "cu-k-cu2o"} <= set(names)
+    assert len(names) == 5
+    assert "pt-l3-fcc" not in names
 
 
 def test_counts_of_every_kind(short_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,16 +46,16 @@ def test_counts_of_every_kind(short_model: Path, monkeypatch: pytest.MonkeyPatch
     # the phase whose FEFF run `short_model` has made
     oxide = [c for c in other_phases(load_model(short_model)) if c.name == "cu-k-cu2o"]
     monkeypatch.setattr(module, "other_phases", lambda model: oxide)
-    found = {kind.name: kind for kind in negatives(short_model)}
-    assert list(found) == [
+    kinds = {kind.name: kind for kind in negatives(short_model)}
+    assert list(kinds) == [
         "good", "cu-k-cu2o instead", "30% of cu-k-cu2o", "E0 beyond the bounds", "noise only"
     ]  # fmt: skip
-    assert [kind.good for kind in found.values()] == [True, False, False, False, False]
-    assert all(kind.spectra > 20 and np.isfinite(kind.median) for kind in found.values())
-    assert found["noise only"].withheld == 1.0
-    assert all(kind.flagged >= kind.withheld for kind in found.values())
-    assert found["cu-k-cu2o instead"].median > found["good"].median
-    assert len(json.loads((short_model / NEGATIVES).read_text())) == len(found)
+    assert [kind.good for kind in kinds.values()] == [True, False, False, False, False]
+    assert all(kind.spectra > 20 and np.isfinite(kind.median) for kind in kinds.values())
+    assert kinds["noise only"].withheld == 1.0
+    assert all(kind.flagged >= kind.withheld for kind in kinds.values())
+    assert kinds["cu-k-cu2o instead"].median > kinds["good"].median
+    assert len(json.loads((short_model / NEGATIVES).read_text())) == len(kinds)
 
 
 @pytest.mark.measured
@@ -81,19 +81,19 @@ def test_usual_misfits_of_measured_spectra(
     model.summary["calibration"]["ood_limit"] = 0.0
     assert usual_misfits(model, spectra, held) is None  # it believes nothing
     model.summary["calibration"]["ood_limit"] = 1e6
-    found = usual_misfits(model, spectra, held)
-    assert found is not None
-    limits = np.array(found.limit)
-    assert limits.shape == (len(found.noise), len(found.k_end))
+    misfits_of = usual_misfits(model, spectra, held)
+    assert misfits_of is not None
+    limits = np.array(misfits_of.limit)
+    assert limits.shape == (len(misfits_of.noise), len(misfits_of.k_end))
     assert limits.min() >= LEAST
-    r_factors = np.array(found.r_factor)
+    r_factors = np.array(misfits_of.r_factor)
     assert r_factors.shape == limits.shape
     assert r_factors.min() >= LEAST_R
     # where there is no more noise than they have, both spectra stay below it by the margin
-    quietest = list(found.noise).index(5e-4), list(found.k_end).index(14.0)
+    quietest = list(misfits_of.noise).index(5e-4), list(misfits_of.k_end).index(14.0)
     mask = np.float32((K_GRID >= 2.5) & (K_GRID <= 13.5))
-    assert found.signal is not None
-    least = found.signal[quietest[1]]
+    assert misfits_of.signal is not None
+    least = misfits_of.signal[quietest[1]]
     plain, judged, usual = (
         misfits(model, noisy[:2], mask, 13.5, signal)[1]
         for signal in (0.0, least, least / SIGNAL_LEFT)
@@ -109,7 +109,7 @@ def test_usual_misfits_of_measured_spectra(
     again = usual_misfits(model, spectra, held)
     assert again is not None
     measured = np.array(again.limit)
-    assert (measured[:, -1] == measured[:, list(found.k_end).index(14.0)]).all()
+    assert (measured[:, -1] == measured[:, list(misfits_of.k_end).index(14.0)]).all()
     assert (measured <= limits).all()
     assert (limits <= np.maximum(measured, MARGIN * SIMULATED_UP_TO) + 1e-4).all()
 
@@ -132,7 +132,7 @@ def test_all_three_comparisons(short_model: Path, monkeypatch: pytest.MonkeyPatc
 
     cleaned, repeated, rebuilt = denoise.denoising(short_model, short_model)
     one, *measured = cleaned
-    assert [found.spectra for found in measured] == [name for name, _ in named]
+    assert [comparison.spectra for comparison in measured] == [name for name, _ in named]
     assert one.spectra == "simulated"
     assert 0 < one.noise < 0.1
     assert 0 < one.filtered < one.raw

@@ -32,8 +32,8 @@ def committed() -> dict[str, Any]:
 
 
 def entry(committed: dict[str, Any], file: str) -> dict[str, Any]:
-    (found,) = [fit for fit in committed["fits"] if fit["spectrum"].endswith(file)]
-    return found
+    (entry_,) = [fit for fit in committed["fits"] if fit["spectrum"].endswith(file)]
+    return entry_
 
 
 @pytest.fixture(scope="module")
@@ -124,21 +124,21 @@ def test_a_simulated_spectrum_gives_back_what_went_in(copper_model: Material) ->
                     sigma2=0.0075)  # fmt: skip
     path._calc_chi(k=k)
     spectrum = GivenChi(k, path.chi, (0.0, 16.0))
-    found = feffit_reference(spectrum, par, feff, copper_model.config.fit)
+    fit = feffit_reference(spectrum, par, feff, copper_model.config.fit)
     expected = {"1/n_s02": 12 * 0.85, "e0_shift": 4.0, "1/sigma2": 0.0075,
                 "1/r": par.shells[0].reff - 0.01}  # fmt: skip
     for id_, value in expected.items():
-        assert found.value[id_] == pytest.approx(value, rel=1e-3)
-    assert (found.n_var, found.k) == (4, (3.0, 14.0))
-    assert found.correlation["1/n_s02 1/sigma2"] > 0.8
+        assert fit.value[id_] == pytest.approx(value, rel=1e-3)
+    assert (fit.n_var, fit.k) == (4, (3.0, 14.0))
+    assert fit.correlation["1/n_s02 1/sigma2"] > 0.8
 
 
 def test_data_too_short_are_skipped(copper_model: Material, tmp_path: Path) -> None:
     k = np.arange(0, 6.01, 0.05)
     np.savetxt(tmp_path / "short.dat", np.column_stack([k, k**2 * np.sin(5 * k)]))
     spectrum = configurations.Measured(file="short.dat", kind="chi_k2", sample="made up")
-    made = fit_entry(copper_model, spectrum, tmp_path)
-    assert "4 variables" in made["skipped"]
+    entry_ = fit_entry(copper_model, spectrum, tmp_path)
+    assert "4 variables" in entry_["skipped"]
     assert read_chi_k2(tmp_path / "short.dat").chi[-1] == pytest.approx(np.sin(30))
 
 

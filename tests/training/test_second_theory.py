@@ -98,14 +98,14 @@ def test_another_path_does_not_match(truth: PathTable, change: str) -> None:
 def test_a_path_that_is_missing_keeps_its_scattering(truth: PathTable, second: PathTable) -> None:
     """In a table with other mean free paths, its amplitude at the crystal's distance is its own."""
     path = truth.paths[5]
-    kept = with_momentum(path, truth.momentum, second.momentum)
+    swapped = with_momentum(path, truth.momentum, second.momentum)
     k = KNOT_K[20:150]
 
     def size(cubic: np.ndarray, momentum: np.ndarray) -> np.ndarray:
         return value(cubic[:, 1], k) * np.exp(-2 * path.reff / value(momentum[:, 1], k))
 
     np.testing.assert_allclose(
-        size(kept.cubics, second.momentum), size(path.cubics, truth.momentum), rtol=1e-6
+        size(swapped.cubics, second.momentum), size(path.cubics, truth.momentum), rtol=1e-6
     )
 
 
@@ -144,9 +144,9 @@ def test_difference_of_two_theories(
     model = SimpleNamespace(
         crystal=crystal, absorber="Cu", edge="K", feff_folder=feff_folder, parametrisation=copper
     )
-    (found,) = theory_error.compare_theories(model, (QUICK,))
-    assert found.matched == found.paths == len(truth)
+    (difference,) = theory_error.compare_theories(model, (QUICK,))
+    assert difference.matched == difference.paths == len(truth)
     # without a core hole the absorber's phase shift is smaller: R reads short
-    assert -0.02 < found.moved["1/r"] < -0.004
-    assert abs(found.moved["e0_shift"]) < 1.5 < abs(found.origin)
-    assert found.rest < 0.005
+    assert -0.02 < difference.moved["1/r"] < -0.004
+    assert abs(difference.moved["e0_shift"]) < 1.5 < abs(difference.origin)
+    assert difference.rest < 0.005

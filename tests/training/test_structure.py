@@ -59,8 +59,8 @@ def test_shells_against_crystallography(name: str) -> None:
     crystal = config.crystal()
     structures.check(crystal, config.absorber)  # a warning would fail the test
     expected = CRYSTALLOGRAPHY[name]
-    found = neighbours(structures.feff_input(crystal, config.absorber, config.edge))
-    for (element, count, distance), (other, number, reff) in zip(found, expected, strict=False):
+    rings = neighbours(structures.feff_input(crystal, config.absorber, config.edge))
+    for (element, count, distance), (other, number, reff) in zip(rings, expected, strict=False):
         assert (element, count) == (other, number)
         assert distance == pytest.approx(reff, abs=0.001)
 

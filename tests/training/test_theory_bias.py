@@ -29,15 +29,15 @@ def test_is_what_feffit_misreads(copper: Parametrisation, feff_folder: Path, end
         feffit_reference(one, copper, feff_folder, copper.window).value for one in spectra
     )
     error = K_GRID**2 * (wrong - 1) * chi
-    (found,) = theory_bias(copper, theta[None], error[None])
+    (bias,) = theory_bias(copper, theta[None], error[None])
     place = DATA_ENDS.index(end)
     for id_ in VARIABLES:
         # one step of a fit that is not linear, and without what far shells do to it
         unit = copper.prior_std[copper.index(id_)]
         moved = read[id_] - right[id_]
-        assert abs(found[place, copper.index(id_)] - moved) < 0.15 * abs(moved) + 0.02 * unit
+        assert abs(bias[place, copper.index(id_)] - moved) < 0.15 * abs(moved) + 0.02 * unit
     # it is no small matter: a tenth of N
-    assert abs(found[place, copper.index("1/n_s02")]) > 0.5
+    assert abs(bias[place, copper.index("1/n_s02")]) > 0.5
 
 
 def test_only_what_a_fit_has_is_moved(copper: Parametrisation, data: Data) -> None:

@@ -43,8 +43,8 @@ def test_field_curvature_against_finite_differences(fresh: Pinn) -> None:
     k, h = np.linspace(3, 15, 9), 1e-2
     around = [fresh.field.basis(tf.constant(k + s, tf.float32)).numpy() for s in (-h, 0, h)]
     expected = (around[0] - 2 * around[1] + around[2]) / h**2
-    found = fresh.field.curvature(tf.constant(k, tf.float32)).numpy()
-    np.testing.assert_allclose(found, expected, atol=0.03 * np.abs(expected).max())
+    curvature = fresh.field.curvature(tf.constant(k, tf.float32)).numpy()
+    np.testing.assert_allclose(curvature, expected, atol=0.03 * np.abs(expected).max())
 
 
 def test_outputs(fresh: Pinn, copper: Parametrisation, data: Data) -> None:
@@ -82,8 +82,8 @@ def test_likelihood_is_the_gaussian_one() -> None:
     )
     theta = tf.constant([[1.0, 2.0]])
     truth = theta + tf.constant(off[None], tf.float32)
-    found = negative_log_likelihood(theta, cholesky, truth, unit).numpy()[0]
-    assert found + np.log(unit.numpy()).sum() == pytest.approx(expected, abs=1e-5)
+    likelihood = negative_log_likelihood(theta, cholesky, truth, unit).numpy()[0]
+    assert likelihood + np.log(unit.numpy()).sum() == pytest.approx(expected, abs=1e-5)
 
 
 def test_every_term_is_finite(fresh: Pinn, data: Data) -> None:

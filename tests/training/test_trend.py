@@ -91,21 +91,21 @@ def test_slopes_of_straight_lines() -> None:
 def test_slopes_read_beside_true(
     series: trend.Series, copper: Parametrisation, steeper: float, within: float
 ) -> None:
-    found = trend.read_series(Reader(series, steeper), copper, series, "path sums")
-    assert [slope.parameter for slope in found] == ["Cu/1/r", "Cu/1/sigma2"]
-    for slope in found:
+    slopes = trend.read_series(Reader(series, steeper), copper, series, "path sums")
+    assert [slope.parameter for slope in slopes] == ["Cu/1/r", "Cu/1/sigma2"]
+    for slope in slopes:
         assert slope.ratio == pytest.approx(steeper, abs=1e-3)
         assert slope.within == within
         assert slope.series == 5
 
 
 def test_a_series_through_the_instrument(copper: Parametrisation, truth: PathTable) -> None:
-    made = trend.make_series(copper, truth, KELVIN[1:3], n=2, seed=4, atom=Atom("Cu", "K"))
-    n = len(made.theta)
+    drawn = trend.make_series(copper, truth, KELVIN[1:3], n=2, seed=4, atom=Atom("Cu", "K"))
+    n = len(drawn.theta)
     assert 1 <= n <= 2
-    assert made.chi_k2.shape == made.mask.shape == (n, 2, len(K_GRID))
+    assert drawn.chi_k2.shape == drawn.mask.shape == (n, 2, len(K_GRID))
     inside = (K_GRID > 4) & (K_GRID < 12)
-    cold, hot = made.chi_k2[0][:, inside]
+    cold, hot = drawn.chi_k2[0][:, inside]
     assert np.corrcoef(cold, hot)[0, 1] > 0.9
     assert hot.std() < cold.std()
 

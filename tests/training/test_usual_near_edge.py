@@ -33,15 +33,15 @@ def test_spectra_that_differ_widen_the_limit(spectra):
     other = reduce_mu(energy, mu + 0.3 * peak, Recipe())
     usual = usual_near_edge([*spectra, other], "Cu", "K")
     compare = Comparison(usual, edge_energy("Cu", "K"))
-    most = compare.difference(*profile(other.energy, other.norm, other.e0))
-    assert most > KNOWN
-    assert usual.limit == pytest.approx(MARGIN * most, rel=0.01)
+    largest = compare.difference(*profile(other.energy, other.norm, other.e0))
+    assert largest > KNOWN
+    assert usual.limit == pytest.approx(MARGIN * largest, rel=0.01)
 
 
 def test_what_is_known_counts_where_nothing_was_measured(spectra):
-    known = usual_near_edge(spectra, "Cu", "K").profile
-    assert usual_near_edge([], "Cu", "K", known).profile == known
-    assert usual_near_edge(spectra[:1], "Cu", "K", [0.5] * len(known)).profile != (0.5,) * 51
+    earlier = usual_near_edge(spectra, "Cu", "K").profile
+    assert usual_near_edge([], "Cu", "K", earlier).profile == earlier
+    assert usual_near_edge(spectra[:1], "Cu", "K", [0.5] * len(earlier)).profile != (0.5,) * 51
     assert usual_near_edge([], "Cu", "K") is None
 
 

@@ -105,11 +105,11 @@ def test_half_a_model_is_refused(tmp_path: Path, arguments: list[str]) -> None:
 def test_a_configuration_says_how_long_to_train(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], steps: int | None, minutes: float
 ) -> None:
-    seen: list[Settings] = []
-    monkeypatch.setattr(workflow, "fit_model", lambda *given: seen.append(given[5]))
+    all_settings: list[Settings] = []
+    monkeypatch.setattr(workflow, "fit_model", lambda *passed: all_settings.append(passed[5]))
     result = CliRunner().invoke(app, ["fit", "--config", "cd-k-cds", *arguments])
     assert result.exit_code == 0, result.output
-    (settings,) = seen
+    (settings,) = all_settings
     assert (settings.steps, settings.minutes) == (steps, minutes)
 
 

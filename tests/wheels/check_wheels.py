@@ -143,8 +143,8 @@ def check_help(wheels, folder, name, command):
 
 def main():
     """Run every check."""
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         wheels = build(folder)
         checks = {
             "contents": lambda: check_contents(wheels),

@@ -1,7 +1,6 @@
 """Archived runs by one word: a journal folder, a tiled URI, or a databroker/tiled profile."""
 
 import json
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,9 +10,10 @@ from typing import Any
 
 from exafsd.archive.catalog import CatalogError, documents, is_embedded, open_catalog, runs
 from exafsd.archive.journal import JournaledRun, find_run, read_journal
+from exafsd.logs import get_logger
 
 Documents = Iterator[tuple[str, Any]]
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True)

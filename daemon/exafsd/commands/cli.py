@@ -1,10 +1,8 @@
-"""The ``exafsd`` command. Every command is a few lines that call one function."""
+"""The ``exafsd`` command: what can be typed, and the help for it."""
 
 import atexit
 import gc
-import logging
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,27 +16,30 @@ from exafsd._version import __version__
 # To be set before numpy is imported, which the commands do.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
-models_app = typer.Typer(no_args_is_help=True, help="Model bundles.")
-config_app = typer.Typer(no_args_is_help=True, help="Settings.")
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+models_app = typer.Typer(no_args_is_help=True, help="List, show and check the models.")
+config_app = typer.Typer(no_args_is_help=True, help="Write, show and describe settings.")
 references_app = typer.Typer(
-    no_args_is_help=True, help="Measured standards that samples are compared with."
+    no_args_is_help=True, help="Add, list, show and remove reference spectra."
 )
-app.add_typer(models_app, name="models")
-app.add_typer(config_app, name="config")
-app.add_typer(references_app, name="references")
+#: parts of the menu that `exafsd --help` prints
+LIVE, STORED, SETUP = "At the beamline", "Files and archives", "Set-up"
+app.add_typer(models_app, name="models", rich_help_panel=SETUP)
+app.add_typer(references_app, name="references", rich_help_panel=SETUP)
+app.add_typer(config_app, name="config", rich_help_panel=SETUP)
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file (TOML).")]
 ModelOption = Annotated[
-    str | None, typer.Option("--model", help="Bundle name or folder, or none for no model.")
+    str | None,
+    typer.Option("--model", help="Use only this model (name or folder); none: no model."),
 ]
 #: where a daemon with default settings publishes
 DEFAULT_ADDRESS = "tcp://127.0.0.1:5580"
-AddressArgument = Annotated[str, typer.Argument(help="Of the daemon's PUB socket.")]
+AddressArgument = Annotated[str, typer.Argument(help="Address where the daemon publishes.")]
 KeysOption = Annotated[
-    Path | None, typer.Option("--keys", help="Folder with this client's keys (exafsd keys).")
+    Path | None, typer.Option("--keys", help="Folder with this client's keys, made by exafsd keys.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 
 
 def fail(text: object, code: int = 1) -> NoReturn:
@@ -82,21 +83,18 @@ def _with_model(config: Path | None, model: str | None) -> Any:
         return with_model(_settings(config), model)
 
 
-def _log(level: str) -> None:
-    """One line an event on stderr; only our own, whatever libraries do to the root logger."""
-    handler = logging.StreamHandler(sys.stderr)
-    form = "%(asctime)s level=%(levelname)s logger=%(name)s %(message)s"
-    handler.setFormatter(logging.Formatter(form))
-    logger = logging.getLogger("exafsd")
-    logger.handlers = [handler]
-    logger.setLevel(level)
+def _log(level: str, form: Any = "auto") -> None:
+    """Begin to write the log to stderr."""
+    from exafsd.logs import configure
+
+    configure(level, form)
 
 
 @app.callback(invoke_without_command=True)
 def main(
-    version: Annotated[bool, typer.Option("--version", help="Say it and end.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
-    """Live structural parameters from quick-XAFS scans."""
+    """Read the local structure from quick-XAFS scans while they are measured."""
     # else the interpreter looks for garbage in 2,500 modules on its way out: 0.7 s
     atexit.register(gc.freeze)
     if version:
@@ -104,11 +102,11 @@ def main(
         raise typer.Exit
 
 
-@app.command()
+@app.command(rich_help_panel=LIVE)
 def run(config: ConfigOption = None) -> None:
-    """Listen to bluesky-0MQ-proxy and publish results until SIGTERM."""
+    """Run the daemon: analyse the scans of a beamline and publish the results."""
     settings = _settings(config)
-    _log(settings.service.log_level)
+    _log(settings.service.log_level, settings.service.log_format)
     from exafsd.publishing import AddressError, KeyFileError
     from exafsd.service.wiring import make_service
 
@@ -118,9 +116,9 @@ def run(config: ConfigOption = None) -> None:
         service.run()
 
 
-@app.command()
+@app.command(rich_help_panel=SETUP)
 def check(config: ConfigOption = None) -> None:
-    """Build everything, connect nothing, say what is wrong."""
+    """Check settings, models and references without connecting to anything."""
     settings = _settings(config)
     from exafsd.commands.check import check_settings
 
@@ -134,20 +132,20 @@ def check(config: ConfigOption = None) -> None:
     typer.echo("ok")
 
 
-@app.command()
+@app.command(rich_help_panel=STORED)
 def analyze(
-    files: Annotated[list[Path], typer.Argument(help="XDI, column ASCII or HDF5.")],
+    files: Annotated[list[Path], typer.Argument(help="Spectra as XDI, columns, SPEC or HDF5.")],
     config: ConfigOption = None,
     model: ModelOption = None,
-    element: Annotated[str | None, typer.Option(help="For example Cu.")] = None,
-    edge: Annotated[str | None, typer.Option(help="For example K.")] = None,
+    element: Annotated[str | None, typer.Option(help="Absorbing element, for example Cu.")] = None,
+    edge: Annotated[str | None, typer.Option(help="Edge, for example K.")] = None,
     references: Annotated[
         list[Path] | None,
-        typer.Option(metavar="DIR", help="Also compare with the references there."),
+        typer.Option(metavar="DIR", help="Folder of further references; may be repeated."),
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Analyse spectra in files with the pipeline of the live daemon."""
+    """Analyse spectra in files, exactly as the daemon analyses scans."""
     from exafsd.commands.analyze import analyze_files
 
     settings = _with_model(config, model)
@@ -161,36 +159,51 @@ def analyze(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=STORED)
 def replay(
-    catalog: Annotated[str, typer.Argument(help="databroker/tiled profile, tiled URI or journal.")],
-    uid: Annotated[str | None, typer.Option(help="One run.")] = None,
-    last: Annotated[int | None, typer.Option(help="The latest N runs.")] = None,
-    since: Annotated[str | None, typer.Option(help="ISO date or s since 1970.")] = None,
-    until: Annotated[str | None, typer.Option(help="ISO date or s since 1970.")] = None,
+    catalog: Annotated[
+        str, typer.Argument(help="tiled profile or URI, or the folder of a journal.")
+    ],
+    uid: Annotated[
+        str | None, typer.Option(help="Only this run; the first characters of its uid will do.")
+    ] = None,
+    last: Annotated[int | None, typer.Option(help="Only the latest N runs.")] = None,
+    since: Annotated[str | None, typer.Option(help="Only runs from this date (ISO) on.")] = None,
+    until: Annotated[str | None, typer.Option(help="Only runs up to this date (ISO).")] = None,
     search: Annotated[
-        list[str] | None, typer.Option(help="KEY=VALUE of the start document; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Only runs with KEY=VALUE in their start document; may be repeated."),
     ] = None,
     realtime: Annotated[
-        bool, typer.Option("--realtime/--fast", help="As measured, or at once.")
+        bool, typer.Option("--realtime/--fast", help="At the pace of the measurement, or at once.")
     ] = False,
-    publish: Annotated[bool, typer.Option("--publish", help="Results over ZeroMQ.")] = False,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Publish the results, as the daemon does.")
+    ] = False,
     json: JsonOption = False,
     write: Annotated[
-        str | None, typer.Option(metavar="CATALOG", help="Write result runs there.")
+        str | None, typer.Option(metavar="CATALOG", help="Write the results into this catalog.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Leave out what --write has there already.")
+        bool,
+        typer.Option(
+            "--resume", help="Leave out runs whose results are there already (with --write)."
+        ),
     ] = False,
     compare: Annotated[
         str | None,
-        typer.Option(metavar="CATALOG", help="Beside the result runs there: old, new, difference."),
+        typer.Option(
+            metavar="CATALOG",
+            help="Print the stored results of this catalog, the new ones and the difference.",
+        ),
     ] = None,
-    processes: Annotated[int, typer.Option(min=1, help="Runs analysed at a time.")] = 1,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Number of runs to analyse at the same time.")
+    ] = 1,
     config: ConfigOption = None,
     model: ModelOption = None,
 ) -> None:
-    """Analyse archived runs again."""
+    """Analyse archived runs again, with the settings and models of today."""
     from exafsd.commands.replay.outputs import Options
     from exafsd.commands.replay.runs import Selection
     from exafsd.commands.replay.runs import replay as replay_runs
@@ -205,42 +218,46 @@ def replay(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=STORED)
 def export(
-    catalog: Annotated[str, typer.Argument(help="databroker/tiled profile or tiled URI.")],
-    uid: Annotated[str, typer.Option(help="Raw run whose latest results are wanted.")],
+    catalog: Annotated[str, typer.Argument(help="tiled profile or URI.")],
+    uid: Annotated[str, typer.Option(help="Uid of the measured run.")],
     to: Annotated[
-        Path, typer.Option(help="FILE.h5, FILE.nxs (NeXus), FILE.prj (Athena) or FOLDER.xdi.")
+        Path,
+        typer.Option(help="FILE.h5 or FILE.nxs (NeXus), FILE.prj (Athena) or FOLDER.xdi to write."),
     ],
 ) -> None:
-    """Write the results of a run into a file."""
+    """Write the results of a run to a NeXus, Athena or XDI file."""
     from exafsd.exports.export import export as export_run
 
     with failing(*UNREADABLE):
         typer.echo(export_run(catalog, uid, to))
 
 
-@app.command("calibrate-s02")
+@app.command("calibrate-s02", rich_help_panel=SETUP)
 def calibrate_s02(
     sources: Annotated[
-        list[str], typer.Argument(help="Files of a foil; with --uid the archive, as for replay.")
+        list[str], typer.Argument(help="Spectra of a foil; with --uid: the archive of its run.")
     ],
     to: Annotated[
-        Path | None, typer.Option(help="File to write; default: s02-ELEMENT-EDGE.json.")
+        Path | None, typer.Option(help="File to write; by default s02-ELEMENT-EDGE.json.")
     ] = None,
-    uid: Annotated[str | None, typer.Option(help="Run of the foil in the archive.")] = None,
+    uid: Annotated[str | None, typer.Option(help="Uid of the foil's run in the archive.")] = None,
     config: ConfigOption = None,
     model: ModelOption = None,
-    element: Annotated[str | None, typer.Option(help="For example Cu.")] = None,
-    edge: Annotated[str | None, typer.Option(help="For example K.")] = None,
+    element: Annotated[str | None, typer.Option(help="Absorbing element, for example Cu.")] = None,
+    edge: Annotated[str | None, typer.Option(help="Edge, for example K.")] = None,
     channel: Annotated[
-        str, typer.Option(help="transmission, fluorescence or reference.")
+        str, typer.Option(help="Detection channel: transmission, fluorescence or reference.")
     ] = "transmission",
     at_least: Annotated[
-        int | None, typer.Option(min=1, help="Spectra needed; default: 3 of a run, 1 of files.")
+        int | None,
+        typer.Option(
+            min=1, help="Smallest number of spectra; by default 3 from a run, 1 from files."
+        ),
     ] = None,
 ) -> None:
-    """Measure S0² on a foil, so that N can be given."""
+    """Measure S0² on a foil, so that coordination numbers can be given."""
     from exafsd.commands.calibrate_s02 import FoilData, calibrate_to_file
 
     settings = _with_model(config, model)
@@ -251,37 +268,43 @@ def calibrate_s02(
             typer.echo(line)
 
 
-@app.command()
+@app.command(rich_help_panel=LIVE)
 def watch(
     address: AddressArgument = DEFAULT_ADDRESS,
-    topic: Annotated[str, typer.Option(help="Topic prefix, for example result.Cu.K.")] = "",
+    topic: Annotated[
+        str, typer.Option(help="Show only topics that begin so, for example result.Cu.K.")
+    ] = "",
     json: JsonOption = False,
-    seconds: Annotated[float | None, typer.Option(help="End after this time.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Stop after this many seconds.")] = None,
     keys: KeysOption = None,
 ) -> None:
-    """Follow results in the terminal, truth beside prediction where there is one."""
+    """Show results in the terminal as they come."""
     from exafsd.commands.terminal import watch_address
 
     with failing(ValueError):  # the keys
         watch_address(address, topic, json, seconds, keys)
 
 
-@app.command()
+@app.command(rich_help_panel=LIVE)
 def dashboard(
     address: AddressArgument = DEFAULT_ADDRESS,
-    connect: Annotated[str | None, typer.Option(help="The same as the argument.")] = None,
+    connect: Annotated[str | None, typer.Option(help="Another way to give ADDRESS.")] = None,
     answers: Annotated[
-        str | None, typer.Option(help="Address for requests, if it is not the port after.")
+        str | None,
+        typer.Option(help="Address for requests; by default the port after that of ADDRESS."),
     ] = None,
-    host: Annotated[str, typer.Option(help="Interface for browsers.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 5100,
+    host: Annotated[
+        str, typer.Option(help="Network interface that browsers connect to.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the page; 0 takes a free one.")] = 5100,
     name: Annotated[
-        list[str] | None, typer.Option(help="Host name in the browser's address; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Host name under which browsers may open the page; may be repeated."),
     ] = None,
     keys: KeysOption = None,
-    browser: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
-    """Serve a web page that follows results, until Ctrl-C."""
+    """Show results on a web page as they come."""
     try:
         from exafsd.dashboard import Dashboard
     except ImportError as error:
@@ -296,14 +319,17 @@ def dashboard(
     page.run()
 
 
-@app.command()
+@app.command(rich_help_panel=LIVE)
 def status(
     address: AddressArgument = DEFAULT_ADDRESS,
-    timeout: Annotated[float, typer.Option(help="s to wait for a heartbeat.")] = 3.0,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the daemon.")] = 3.0,
     json: JsonOption = False,
     keys: KeysOption = None,
 ) -> None:
-    """Say how the daemon is: exit 0 if it is ready, 1 if none answers, 3 if it is not ready."""
+    """Show the state of the daemon.
+
+    The exit code is 0 if it is ready, 1 if none answers and 3 if it is not ready.
+    """
     from exafsd.commands.terminal import hear_status, status_lines
 
     with failing(ValueError):  # the keys, or something else talks there
@@ -321,20 +347,22 @@ def status(
         raise typer.Exit(3)
 
 
-@app.command()
+@app.command(rich_help_panel=SETUP)
 def keys(
-    folder: Annotated[Path, typer.Argument(help="Where the key files are, or are to be.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of the key files; it is made if there is none.")
+    ],
     client: Annotated[
-        list[str] | None, typer.Option(help="Name of a client; may be repeated.")
+        list[str] | None, typer.Option(help="Name of a client that needs keys; may be repeated.")
     ] = None,
 ) -> None:
-    """Make keys of the server, if there are none yet, and of clients."""
+    """Make keys for encrypted connections, for the daemon and its clients."""
     from exafsd.publishing import KeyFileError, make_keys
 
     with failing(KeyFileError, OSError):
         paths = make_keys(folder, client or [])
     for path in paths:
-        typer.echo(f"made {path}")
+        typer.echo(f"wrote {path}")
     typer.echo(
         f'server: [publish] curve = {{ secret = "{folder / "server.key_secret"}",'
         f' clients = "{folder / "allowed"}" }}'
@@ -343,27 +371,30 @@ def keys(
         typer.echo(f"{name}: give them the folder {folder / 'clients' / name}, for --keys")
 
 
-@app.command()
+@app.command(rich_help_panel=LIVE)
 def demo(
     seconds: Annotated[
-        float, typer.Option(min=0, help="How long to measure; 0: until Ctrl-C.")
+        float, typer.Option(min=0, help="Seconds to measure; 0: until Ctrl-C.")
     ] = 60.0,
-    rate: Annotated[float, typer.Option(help="Sweeps a second.")] = 5.0,
+    rate: Annotated[float, typer.Option(help="Sweeps per second.")] = 5.0,
     publish: Annotated[
-        str, typer.Option(help="Where results go; port * is any free one.")
+        str, typer.Option(help="Address to publish at; port * takes a free one.")
     ] = "tcp://127.0.0.1:*",
     answers: Annotated[
-        str | None, typer.Option(help="Where requests are answered; default: the port after.")
+        str | None, typer.Option(help="Address for requests; by default the port after.")
     ] = None,
-    port: Annotated[int | None, typer.Option(help="Of the dashboard; default: a free one.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port of the dashboard; by default a free one.")
+    ] = None,
     shape: Annotated[
-        str, typer.Option(help="Documents: array, event, page, monitor, resource, stream.")
+        str,
+        typer.Option(help="Kind of documents: array, event, page, monitor, resource or stream."),
     ] = "array",
     folder: Annotated[
-        Path | None, typer.Option(help="Keep catalog and journal here; default: a new folder.")
+        Path | None, typer.Option(help="Folder for catalog and journal; by default a new one.")
     ] = None,
 ) -> None:
-    """Simulated beamline to published results, all on this machine."""
+    """Try it: a simulated beamline, the daemon and the dashboard on this machine."""
     from exafsd.commands.demo import DemoError, Options, run_demo
 
     with failing(DemoError):
@@ -372,7 +403,7 @@ def demo(
 
 @models_app.command("list")
 def models_list(config: ConfigOption = None) -> None:
-    """Show bundles and the reasons of refused ones."""
+    """List the models, and why others were refused."""
     from exafsd.commands.models import models_table
 
     models_table(_settings(config))
@@ -380,13 +411,16 @@ def models_list(config: ConfigOption = None) -> None:
 
 @models_app.command("show")
 def models_show(
-    name: Annotated[str, typer.Argument(help="Bundle name or folder.")],
+    name: Annotated[str, typer.Argument(help="Name of a model, or its folder.")],
     config: ConfigOption = None,
     text: Annotated[
-        bool, typer.Option("--text", help="For people: in short, with accuracy against feffit.")
+        bool,
+        typer.Option(
+            "--text", help="Print a summary for reading, with the accuracy against feffit."
+        ),
     ] = False,
 ) -> None:
-    """Print the card of a bundle, as JSON."""
+    """Print what a model says about itself (its card), as JSON."""
     from exafsd.commands.models import find_card, show_card
     from exafsd.inference.registry import BundleError
 
@@ -437,7 +471,7 @@ def models_reload(
 
 @models_app.command("page")
 def models_page() -> None:
-    """Print a page about the shipped models, in Markdown."""
+    """Print a page about the models that ship, in Markdown."""
     from exafsd.commands.models import models_page as page
 
     typer.echo(page(), nl=False)
@@ -445,10 +479,12 @@ def models_page() -> None:
 
 @models_app.command("verify")
 def models_verify(
-    bundles: Annotated[list[Path] | None, typer.Argument(help="Folders; default: all.")] = None,
+    bundles: Annotated[
+        list[Path] | None, typer.Argument(help="Folders of models; by default all that are in use.")
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Check hashes, cards and graphs by loading them."""
+    """Check that models are complete and unchanged, by loading them."""
     from exafsd.commands.models import verify_models
 
     lines, good = verify_models(bundles or [], _settings(config))
@@ -458,18 +494,20 @@ def models_verify(
         raise typer.Exit(1)
 
 
-OutOption = Annotated[Path, typer.Option("--out", help="Folder of the references.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Folder of references.")]
 
 
 @references_app.command("add")
 def references_add(
-    name: Annotated[str, typer.Argument(help="Of the compound, for example Cu2O.")],
-    file: Annotated[Path, typer.Argument(help="Measured spectrum, any format of analyze.")],
+    name: Annotated[str, typer.Argument(help="Name of the compound, for example Cu2O.")],
+    file: Annotated[
+        Path, typer.Argument(help="File with its spectrum, in any format that analyze reads.")
+    ],
     out: OutOption = Path("references"),
-    element: Annotated[str | None, typer.Option(help="For example Cu.")] = None,
-    edge: Annotated[str | None, typer.Option(help="For example K.")] = None,
+    element: Annotated[str | None, typer.Option(help="Absorbing element, for example Cu.")] = None,
+    edge: Annotated[str | None, typer.Option(help="Edge, for example K.")] = None,
 ) -> None:
-    """Keep a measured spectrum as a reference."""
+    """Add a measured spectrum to the references."""
     from exafsd.composition.references import ReferenceFileError, add
     from exafsd.spectra import Edge
 
@@ -485,10 +523,12 @@ def references_add(
 
 @references_app.command("list")
 def references_list(
-    folders: Annotated[list[Path] | None, typer.Argument(help="Default: of the settings.")] = None,
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="Folders; by default those of the settings.")
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """List references, and what is no reference."""
+    """List the references, and files that cannot be used as one."""
     from rich.console import Console
 
     from exafsd.commands.references import as_table, gathered
@@ -504,11 +544,13 @@ def references_list(
 
 @references_app.command("show")
 def references_show(
-    name: Annotated[str, typer.Argument(help="Of the reference.")],
-    folders: Annotated[list[Path] | None, typer.Argument(help="Default: of the settings.")] = None,
+    name: Annotated[str, typer.Argument(help="Name of the reference.")],
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="Folders; by default those of the settings.")
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Say what is known of a reference."""
+    """Show where a reference comes from and how good it is."""
     from exafsd.commands.references import described, gathered
 
     asked = _settings(config).composition
@@ -523,10 +565,10 @@ def references_show(
 
 @references_app.command("remove")
 def references_remove(
-    name: Annotated[str, typer.Argument(help="Of the reference.")],
+    name: Annotated[str, typer.Argument(help="Name of the reference.")],
     out: OutOption = Path("references"),
 ) -> None:
-    """Remove a reference from a folder."""
+    """Delete a reference from its folder."""
     from exafsd.composition.references import ReferenceFileError, remove
 
     with failing(ReferenceFileError, OSError):
@@ -537,7 +579,7 @@ def references_remove(
 def config_init(
     path: Annotated[Path, typer.Argument(help="File to write.")] = Path("exafsd.toml"),
 ) -> None:
-    """Write a commented settings file with every default."""
+    """Write a settings file with every setting, explained, at its default."""
     from exafsd.settings.template import template
 
     if path.exists():
@@ -548,7 +590,7 @@ def config_init(
 
 @config_app.command("show")
 def config_show(config: ConfigOption = None) -> None:
-    """Print the settings in force, as JSON."""
+    """Print the settings that are in force, as JSON."""
     typer.echo(_settings(config).model_dump_json(indent=2))
 
 

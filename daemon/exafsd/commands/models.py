@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.table import Column, Table
 
 from exafsd.commands import modelpage
@@ -11,7 +10,6 @@ from exafsd.commands.terminal import tell
 from exafsd.contract.card import Card
 from exafsd.inference.registry import (
     BundleError,
-    Registry,
     bundle_folders,
     load_bundle,
     read_card,
@@ -38,25 +36,32 @@ def with_model(settings: Settings, model: str | None) -> Settings:
 
 
 def models_table(settings: Settings) -> None:
-    """Print bundles, and refused ones with the reason."""
-    registry = Registry.load(settings.models)
+    """Print bundles, and refused ones with the reason; no graph is started, see `verify_models`."""
+    bundles: dict[str, tuple[Path, Card]] = {}
+    refused: dict[str, BundleError] = {}
+    for folder in bundle_folders([shipped_folder(), *settings.models]):
+        try:
+            card = read_card(folder)
+            bundles[card.name] = folder, card
+        except BundleError as error:
+            refused[folder.name] = error
     judged = ("spectra", "R", "N·S0²")  # measured, and largest differences to feffit
     table = Table(
-        Column("model", no_wrap=True), "edge", "phases", *judged, "sha256", "folder",
+        Column("model", no_wrap=True), "edge", "phases", "read by", *judged, "sha256", "folder",
         caption="R, N·S0²: largest difference to feffit on measured spectra, nearest shell",
     )  # fmt: skip
-    for name, bundle in sorted(registry.bundles.items()):
-        card = bundle.card
+    for name, (folder, card) in sorted(bundles.items()):
         table.add_row(
             name,
             f"{card.absorber} {card.edge}",
             ", ".join(s.phase for s in card.structures),
+            "fit" if card.reading else "network",
             *modelpage.judged(card),
             card.model_sha256[:12],
-            "shipped" if bundle.folder.parent == shipped_folder() else str(bundle.folder),
+            "shipped" if folder.parent == shipped_folder() else str(folder),
         )
     Console().print(table)
-    for name, reason in registry.refused.items():
+    for name, reason in refused.items():
         tell(f"refused {name}: {reason}")
 
 
@@ -78,6 +83,8 @@ def find_card(name: str, settings: Settings) -> Card:
 
 def show_card(card: Card) -> None:
     """Print a card for people."""
+    from rich.markdown import Markdown
+
     Console().print(Markdown(modelpage.section(card)))
 
 

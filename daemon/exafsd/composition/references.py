@@ -1,6 +1,5 @@
 """Measured spectra of standards: folders of XDI files, one for each compound."""
 
-import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,6 @@ from exafsd.reduction.edges import edge_energy
 from exafsd.reduction.memory import RunMemory
 from exafsd.settings.analysis import Analysis, Reduction
 from exafsd.spectra import Edge, Floats, Spectrum, SpectrumError
-
-log = logging.getLogger(__name__)
 
 #: names that a file may have
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")

@@ -1,13 +1,13 @@
 """The one subscription of the process, in a thread of its own."""
 
-import logging
 import threading
 from pathlib import Path
 
 from exafsd.client import Event, Follower, FrameError
 from exafsd.dashboard.state import State
+from exafsd.logs import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class Receiver(threading.Thread):
@@ -35,8 +35,10 @@ class Receiver(threading.Thread):
     def _tell(self, event: Event) -> None:
         self._state.tell(event)
         if event.kind in ("lost", "unanswered"):
-            log.warning("%s topic=%s first=%s last=%s detail=%r", event.kind, event.topic,
-                        event.first, event.last, event.detail)  # fmt: skip
+            log.warning(
+                event.kind,
+                topic=event.topic, first=event.first, last=event.last, detail=event.detail,
+            )  # fmt: skip
 
     def run(self) -> None:
         """Receive until `stop`."""
@@ -49,7 +51,7 @@ class Receiver(threading.Thread):
                         self._state.take(message)
                 except (FrameError, KeyError, TypeError, ValueError) as error:
                     # one strange message must not end the page
-                    log.warning("message not understood error=%r", error)
+                    log.warning("message not understood", detail=repr(error))
 
     def stop(self) -> None:
         """End the thread and close its sockets."""

@@ -1,6 +1,5 @@
 """What models say of reduced spectra: read in batches, the most plausible chosen, refined."""
 
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,11 +22,12 @@ from exafsd.inference.refinement.refiner import Refiner
 from exafsd.inference.refinement.trend import Trend
 from exafsd.inference.refinement.variables import Variables
 from exafsd.inference.registry import Bundle
+from exafsd.logs import get_logger
 from exafsd.reduction.transform import fit_weight, fit_window, grid_transform, misfit
 from exafsd.settings.analysis import Reduction
 from exafsd.spectra import Floats, Prediction, ReducedSpectrum
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Least end of the data, 1/angstrom, to which a spectrum is cut where noise drowns the rest. Below
 #: it a wrong structure fits too easily: Cu2S passes for copper on data to 9.5.
@@ -447,7 +447,7 @@ def _polish(group: Sequence[Reading], trend: Trend | None, learns: bool) -> list
         zeros = [model.judge.e0_shift(one.read) for one in group]
         return model.refiner(data, predictions, k_end, noise, zeros, trend, learns)
     except Exception:  # whatever it is, the network's answer is there and must not be lost
-        log.exception("polish failed model=%s", model.bundle.card.name)
+        log.exception("polish failed", model=model.bundle.card.name)
         return [Polished("failed")] * len(group)
 
 

@@ -1,8 +1,6 @@
 """Model bundles: found, checked and refused with a reason, chosen by element and edge."""
 
 import hashlib
-import logging
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -13,13 +11,14 @@ from pydantic import ValidationError
 from exafsd.contract.card import CARD_FILE, EQUATION_FILE, PINN_FILE, REFINEMENT_FILE, Card
 from exafsd.inference.predictor import Equation, Predictor, Waves
 from exafsd.inference.readout import Readout
+from exafsd.logs import get_logger
 from exafsd.spectra import Edge
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 #: In every graph that keeps weights in another file, whatever tensor they belong to: the key under
 #: which onnxruntime looks up which file, after its length as protobuf writes it, 8, or 8 with zeros
 #: after it. (Given a graph as bytes, onnxruntime would look for the file in the current folder.)
-OUTSIDE = re.compile(rb"[\x08\x00]location")
+OUTSIDE = (b"\x08location", b"\x00location")
 
 
 class BundleError(ValueError):
@@ -76,7 +75,7 @@ def read_bundle(folder: Path) -> tuple[Card, dict[str, bytes]]:
                 f"{graph} does not have the SHA-256 of its card: it was changed or damaged;"
                 " export the bundle again"
             )
-        if OUTSIDE.search(graphs[name]):
+        if any(key in graphs[name] for key in OUTSIDE):
             raise BundleError(
                 f"{graph} has weights in another file (ONNX external data), which the SHA-256 of"
                 " its card does not cover: save it with its weights inside, and write the card anew"
@@ -137,7 +136,7 @@ class Registry:
                 bundle = started.get(folder) or load_bundle(folder)
             except BundleError as error:
                 registry.refused[folder.name] = str(error)
-                log.error("model refused: %s", error)
+                log.error("model refused", folder=str(folder), detail=str(error))
             else:
                 registry.bundles[bundle.card.name] = bundle
         return registry

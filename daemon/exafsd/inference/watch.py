@@ -1,13 +1,13 @@
 """Model bundles that appear, change or leave while the daemon runs."""
 
-import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from exafsd.inference.registry import Registry, bundle_folders
+from exafsd.logs import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: of the files that make a bundle
 SUFFIXES = {".json", ".onnx"}

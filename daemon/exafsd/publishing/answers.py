@@ -4,7 +4,6 @@ A reply goes out at once or not at all: where a peer does not take what it asked
 for that peer and counted.
 """
 
-import logging
 import threading
 import time
 from collections import Counter
@@ -29,10 +28,11 @@ from exafsd.contract.answers import (
     read_ask,
 )
 from exafsd.contract.vocabulary import Problem
+from exafsd.logs import get_logger
 from exafsd.publishing.library import Library
 from exafsd.publishing.ring import Kept, Ring
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: ms between looks at the stop flag
 POLL_MS = 100
@@ -124,8 +124,7 @@ class Answers:
         self.drops[Problem.REFUSED_PEER] += 1
         if time.monotonic() - self._said > QUIET:
             self._said = time.monotonic()
-            log.warning("peers without a known key were refused so_far=%d",
-                        self.drops[Problem.REFUSED_PEER])  # fmt: skip
+            log.warning("peers without a known key refused", count=self.drops[Problem.REFUSED_PEER])
 
     def _serve(self, frames: list[bytes]) -> None:
         peer, *rest = frames
@@ -157,7 +156,7 @@ class Answers:
                 return self._replay(asked)
             return self._document(asked)
         except Exception as error:
-            log.exception("request failed ask=%s", asked.ask)
+            log.exception("request failed", ask=asked.ask)
             return ErrorReply(id=asked.id, reason="internal", detail=type(error).__name__), []
 
     def _snapshot(self, asked: AskSnapshot) -> Answer:

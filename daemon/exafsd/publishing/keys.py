@@ -1,6 +1,5 @@
 """CURVE: key files for server and clients, and who is let in."""
 
-import logging
 import re
 import stat
 import tempfile
@@ -11,7 +10,9 @@ import zmq
 from zmq.auth import create_certificates, load_certificate
 from zmq.auth.thread import ThreadAuthenticator
 
-log = logging.getLogger(__name__)
+from exafsd.logs import get_logger
+
+log = get_logger(__name__)
 
 SERVER = "server"
 #: what a client may be called: it becomes a file name
@@ -94,7 +95,7 @@ class Gate:
                 self._known = frozenset(map(self._public, self._folder.glob("*.key"))) - {b""}
                 self._changed = changed
         except OSError as error:
-            log.warning("client keys cannot be read: %s", error)
+            log.warning("client keys cannot be read", detail=str(error))
             return False
         return key in self._known
 
@@ -102,7 +103,7 @@ class Gate:
         try:
             return _read(path)[0]
         except KeyFileError as error:
-            log.warning("client key is left out: %s", error)
+            log.warning("client key is left out", detail=str(error))
             return b""
 
     def close(self) -> None:

@@ -1,6 +1,5 @@
 """The PUB socket: messages out, numbered by topic. `Publisher` is used from one thread only."""
 
-import logging
 import time
 import uuid
 from collections import Counter
@@ -22,13 +21,14 @@ from exafsd.contract.messages import (
     Status,
     topic_of,
 )
+from exafsd.logs import get_logger
 from exafsd.publishing import answers as answering
 from exafsd.publishing.keys import Gate, ServerKeys
 from exafsd.publishing.library import Library
 from exafsd.publishing.ring import Ring
 from exafsd.settings.analysis import Analysis
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: s that messages already queued may take to leave on close
 LINGER = 1.0
@@ -136,8 +136,8 @@ class Publisher:
             partial.write_text(self.address + "\n")
             partial.replace(address_file)
         log.info(
-            "publishing address=%s answers=%s curve=%s publisher=%s",
-            self.address, self.answers, keys is not None, self.uuid,
+            "publishing",
+            address=self.address, answers=self.answers, curve=keys is not None, publisher=self.uuid,
         )  # fmt: skip
 
     def send(self, message: BaseMessage, arrays: Mapping[str, NDArray[Any]] | None = None) -> None:

@@ -1,6 +1,5 @@
 """The daemon's life: take documents, process sweeps, publish, tell how it is, end cleanly."""
 
-import logging
 import signal
 import threading
 import time
@@ -15,14 +14,16 @@ from exafsd.documents.items import Began, Ended, Trouble
 from exafsd.documents.proxy import ProxySource
 from exafsd.inference.registry import Registry
 from exafsd.inference.watch import ModelWatch
+from exafsd.logs import get_logger
 from exafsd.pipeline import Outcome, Pipeline
 from exafsd.publishing import Publisher
 from exafsd.publishing.outcomes import text
+from exafsd.service.rejection_log import RejectionLog
 from exafsd.service.session import Event, Session
 from exafsd.service.sink import QueuedSink, deliver
 from exafsd.settings.settings import Service as ServiceSettings
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: s the worker waits for a document before it looks at clock and signals
 TICK = 0.05
@@ -67,6 +68,7 @@ class Service:
         self._stopping = threading.Event()
         self._results = 0
         self._rejections: Counter[str] = Counter()
+        self._rejection_log = RejectionLog()
         self._problems: deque[str] = deque(maxlen=PROBLEMS)
         self._problem_counts: Counter[Problem] = Counter()
         self._lag: float | None = None
@@ -95,7 +97,7 @@ class Service:
         if self._watch is not None:
             self._watch.start()
         self._status("ready")
-        log.info("ready models=%s", ",".join(sorted(self._registry.bundles)) or "none")
+        log.info("ready", models=",".join(sorted(self._registry.bundles)) or "none")
         if on_ready is not None:
             on_ready()
         while not self._stopping.is_set():
@@ -118,7 +120,7 @@ class Service:
         left, problems = self._inbox.empty()
         if left:
             self._inbox.drops[Problem.SHUTDOWN] += left
-            log.warning("stopping: %d documents were not processed in time", left)
+            log.warning("stopping before all documents were processed", left=left)
         for problem in problems:
             self._tell(problem)
         self._handle_all(self._session.close())
@@ -131,7 +133,7 @@ class Service:
                 self._tell(problem)
         self._status("stopped")
         self._publisher.close()
-        log.info("stopped results=%d rejected=%d", self._results, self._rejections.total())
+        log.info("stopped", results=self._results, rejected=self._rejections.total())
 
     def _adopt(self, registry: Registry) -> None:
         """Take up models as they are now; sweeps that are there are read with those before."""
@@ -145,11 +147,11 @@ class Service:
         self._registry = registry
         changed = [name for name in now if name in before and now[name] is not before[name]]
         log.info(
-            "models taken up added=%s replaced=%s dropped=%s refused=%s",
-            ",".join(sorted(now.keys() - before.keys())) or "none",
-            ",".join(sorted(changed)) or "none",
-            ",".join(sorted(before.keys() - now.keys())) or "none",
-            ",".join(sorted(registry.refused)) or "none",
+            "models taken up",
+            added=",".join(sorted(now.keys() - before.keys())) or "none",
+            replaced=",".join(sorted(changed)) or "none",
+            dropped=",".join(sorted(before.keys() - now.keys())) or "none",
+            refused=",".join(sorted(registry.refused)) or "none",
         )
         self._status("ready")
 
@@ -206,15 +208,16 @@ class Service:
             self._count(event)
         deliver(event, self._publisher, *self._sinks)
         if isinstance(event, Began):
-            log.info("run started run_uid=%s scan_id=%s", event.run.uid, event.run.scan_id)
+            log.info("run started", run_uid=event.run.uid, scan_id=event.run.scan_id)
         elif isinstance(event, Ended):
             log.info(
-                "run ended run_uid=%s exit_status=%s results=%d rejected=%d",
-                event.run.uid,
-                event.exit_status,
-                event.counts.get("result", 0),
-                event.counts.get("rejected", 0),
+                "run ended",
+                run_uid=event.run.uid,
+                exit_status=event.exit_status,
+                results=event.counts.get("result", 0),
+                rejected=event.counts.get("rejected", 0),
             )
+            self._rejection_log.end(event.run.uid)
 
     def _count(self, outcome: Outcome) -> None:
         message = outcome.message
@@ -222,7 +225,7 @@ class Service:
             self._results += 1
         else:
             self._rejections[message.reason] += 1
-            log.info("rejected id=%s reason=%s", message.id, message.reason)
+            self._rejection_log.add(message)
         if outcome.received is not None:
             message.timing_ms.published = (time.perf_counter() - outcome.received) * 1e3
         if message.acquired.end is not None:
@@ -234,7 +237,7 @@ class Service:
 
     def _tell(self, problem: Trouble) -> None:
         self._problems.append(text(f"{problem.reason}: {problem.detail}"))
-        log.warning("problem reason=%s detail=%s", problem.reason, text(problem.detail))
+        log.warning("problem", reason=problem.reason, detail=text(problem.detail))
 
     def _status(self, state: str) -> None:
         now = time.monotonic()

@@ -1,6 +1,5 @@
 """The one place where parts are wired together."""
 
-import logging
 import socket
 import threading
 import time
@@ -26,6 +25,7 @@ from exafsd.inference.registry import (
     shipped_folder,
 )
 from exafsd.inference.watch import ModelWatch
+from exafsd.logs import get_logger
 from exafsd.pipeline import Pipeline
 from exafsd.publishing import (
     Library,
@@ -41,7 +41,7 @@ from exafsd.service.session import Session
 from exafsd.service.sink import QueuedSink
 from exafsd.settings.settings import Settings
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 def versions() -> dict[str, str]:
@@ -73,7 +73,7 @@ def make_composer(settings: Settings) -> Composer:
     shipped = [references.shipped_folder()] if asked.shipped else []
     loaded, refused = references.load([*shipped, *asked.references])
     for text in refused:
-        log.warning("reference refused: %s", text)
+        log.warning("reference refused", detail=text)
     return Composer(loaded)
 
 

@@ -204,6 +204,11 @@ class Service(_Frozen):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="lines below it are not logged"
     )
+    log_format: Literal["auto", "plain", "logfmt", "json"] = Field(
+        default="auto",
+        description="plain: for reading; logfmt: key=value; json: one object a line; auto: plain on"
+        " a terminal, else logfmt",
+    )
 
 
 class AdapterSettings(BaseModel):
