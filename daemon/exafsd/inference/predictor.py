@@ -1,5 +1,7 @@
 """The network as ONNX through onnxruntime: one thread, no spinning."""
 
+from functools import cached_property
+
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
@@ -60,20 +62,26 @@ def checked_session(
 
 
 class _Graph:
-    """A graph of a bundle, started.
+    """A graph of a bundle, started at once or, `later`, by its first use.
 
     Raises
     ------
     ValueError
-        If the graph is not the one its card describes.
+        When it is started, if the graph is not the one its card describes.
     """
 
     outputs: tuple[str, ...]
     #: the output whose last axis is the card's parameters
     counted: str
 
-    def __init__(self, graph: bytes, card: Card) -> None:
-        self._session = checked_session(graph, card, self.outputs, self.counted)
+    def __init__(self, graph: bytes, card: Card, later: bool = False) -> None:
+        self._graph, self._card = graph, card
+        if not later:
+            _ = self._session
+
+    @cached_property
+    def _session(self) -> onnxruntime.InferenceSession:
+        return checked_session(self._graph, self._card, self.outputs, self.counted)
 
 
 class Predictor(_Graph):

@@ -83,8 +83,16 @@ def read_bundle(folder: Path) -> tuple[Card, dict[str, bytes]]:
     return card, graphs
 
 
-def load_bundle(folder: Path) -> Bundle:
+def load_bundle(folder: Path, later: bool = False) -> Bundle:
     """Read, check and start a bundle.
+
+    Parameters
+    ----------
+    folder
+        Of the bundle.
+    later
+        Whether graphs of a bundle without a network are started by the first spectrum: dozens of
+        these ship, and few are used.
 
     Raises
     ------
@@ -95,10 +103,11 @@ def load_bundle(folder: Path) -> Bundle:
     name = PINN_FILE
     try:
         predictor = Predictor(graphs[name], card) if name in graphs else None
+        later = later and predictor is None
         name = EQUATION_FILE
-        equation = Equation(graphs[name], card)
+        equation = Equation(graphs[name], card, later)
         name = REFINEMENT_FILE
-        waves = Waves(graphs[name], card) if name in graphs else None
+        waves = Waves(graphs[name], card, later) if name in graphs else None
         Readout(card)
     except Exception as error:  # onnxruntime raises its own kinds on bad graphs
         raise BundleError(f"{folder / name} cannot be run: {error}") from None
@@ -133,7 +142,9 @@ class Registry:
         started = {b.folder: b for b in running.bundles.values()} if running else {}
         for folder in bundle_folders([shipped_folder(), *roots]):
             try:
-                bundle = started.get(folder) or load_bundle(folder)
+                bundle = started.get(folder) or load_bundle(
+                    folder, later=folder.parent == shipped_folder()
+                )
             except BundleError as error:
                 registry.refused[folder.name] = str(error)
                 log.error("model refused", folder=str(folder), detail=str(error))
