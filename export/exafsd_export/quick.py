@@ -50,12 +50,12 @@ from exafsd_training.simulation.simulate import K_MIN, path_sums, sample
 from exafsd_training.theory.equation import Equation
 from exafsd_training.theory.parametrisation import Parametrisation, default_window, parametrise
 from exafsd_training.theory.paths import PathTable, read_paths
-from exafsd_training.theory.shells import group_shells
+from exafsd_training.theory.shells import SHELL_RESOLUTION, group_shells
 from exafsd_training.theory.structures import Crystal, FeffSetup, run_feff
 
-#: Ligands at distances within this are one shell, angstrom: an octahedron of hematite has three
+#: Distances within this are one shell of a compound, angstrom: an octahedron of hematite has three
 #: oxygens at 1.95 and three at 2.12, and nobody's data say more than their mean and its spread.
-LIGANDS_WITHIN = 0.3
+RESOLUTION = 0.3
 #: The farthest end of a fit window in R, angstrom, and how far beyond the last shell it is. FEFF's
 #: phases are less and less right for farther shells.
 WIDEST, BEYOND_SHELL = 5.5, 0.2
@@ -67,10 +67,11 @@ E0_STARTS, E0_PRIOR = (-8.0, -1.0, 6.0, 13.0), (4.5, 4.5)
 #: Share of the signal that is taken for misfit. Larger by far than FEFF's error of a first shell
 #: in a metal (0.001), smaller than that of a fourth shell in an oxide.
 FLOOR = 0.02
-#: Weight of all shells beside the nearest's window. With less, N and R of oxides follow the ripple
-#: of the next shell; with more, those of bcc metals follow FEFF's phases of farther ones: R of iron
-#: is +0.019 angstrom off at 1, +0.002 at 0.1, -0.004 at 0.03 (independent simulation).
-WHOLE_WEIGHT = 0.1
+#: Weight of all shells beside the nearest's window, in compounds and in elements. With less, N and R
+#: of oxides follow the ripple of the next shell; with more, those of bcc metals follow FEFF's phases
+#: of farther ones: R of iron is +0.019 angstrom off at 1, +0.002 at 0.1, -0.004 at 0.03 (independent
+#: simulation).
+WHOLE_WEIGHT = (1.0, 0.1)
 #: Largest R-factor that is not noise: a wrong structure has 0.1 and more in a window of several
 #: shells (of 28 structures on the spectra of their edges in the XAS Data Library).
 MISFIT, MISFIT_FLAGGED = 0.1, 0.05
@@ -161,14 +162,19 @@ def make_quick(
 def parametrisation(crystal: Crystal, table: PathTable) -> Parametrisation:
     """Parameters of a crystal, with E0 as it is likely about Larch's."""
     phase = crystal.formula.replace(" ", "")
-    shells = group_shells(table, LIGANDS_WITHIN)
-    window = default_window(phase, shells[0].reff)
-    par = parametrise(phase, table, window, ligands_within=LIGANDS_WITHIN)
+    resolution = SHELL_RESOLUTION if is_element(table) else RESOLUTION
+    window = default_window(phase, group_shells(table, resolution)[0].reff)
+    par = parametrise(phase, table, window, resolution=resolution)
     prior = Prior(kind="normal", mean=E0_PRIOR[0], std=E0_PRIOR[1])
     parameters = tuple(
         p.model_copy(update={"prior": prior}) if p.name == "e0_shift" else p for p in par.parameters
     )
     return replace(par, parameters=parameters)
+
+
+def is_element(table: PathTable) -> bool:
+    """Whether all atoms are of one element."""
+    return len({atom for path in table.paths for atom in path.atoms}) == 1
 
 
 def fit_window(par: Parametrisation) -> FitWindow:
@@ -302,7 +308,7 @@ def _card(
         refinement=refinement_of(wide),
         reading=FitReading(
             window=wide.window,
-            whole_weight=WHOLE_WEIGHT,
+            whole_weight=WHOLE_WEIGHT[is_element(par.table)],
             e0=E0_STARTS,
             e0_prior=E0_PRIOR,
             floor=FLOOR,

@@ -140,7 +140,7 @@ def parametrise(
     table: PathTable,
     window: FitWindow | None = None,
     priors: Priors | None = None,
-    ligands_within: float = SHELL_RESOLUTION,
+    resolution: float = SHELL_RESOLUTION,
 ) -> Parametrisation:
     """Parameters and ties of one phase.
 
@@ -158,7 +158,7 @@ def parametrise(
         Of the fit; by default one about the nearest shell.
     priors
         What training draws from.
-    ligands_within
+    resolution
         Of `exafsd_training.theory.shells.group_shells`.
 
     Raises
@@ -167,7 +167,7 @@ def parametrise(
         If the window does not hold the parameters of the shells in it, or not the nearest shell.
     """
     priors = priors or Priors()
-    shells = group_shells(table, ligands_within)
+    shells = group_shells(table, resolution)
     window = window or default_window(phase, shells[0].reff)
     if not in_window(shells[0].reff, window):
         raise ValueError(

@@ -31,12 +31,11 @@ class Shell:
     split: float = 0.0
 
 
-def group_shells(table: PathTable, ligands_within: float = SHELL_RESOLUTION) -> tuple[Shell, ...]:
+def group_shells(table: PathTable, resolution: float = SHELL_RESOLUTION) -> tuple[Shell, ...]:
     """Shells of single scattering.
 
-    Distances to one element that data cannot resolve are one shell; those to another element than
-    the absorber may be told to be one if they are not farther apart than `ligands_within`,
-    angstrom: an uneven octahedron has one mean distance, and its unevenness is disorder.
+    Distances to one element that data cannot resolve, that differ by less than `resolution`
+    (angstrom), are one shell.
 
     Where two elements are that near each other, only the stronger scatterer makes a shell; the
     other's path stays among those that are tied.
@@ -47,9 +46,7 @@ def group_shells(table: PathTable, ligands_within: float = SHELL_RESOLUTION) -> 
             continue
         for group in groups:
             first = table.paths[group[0]]
-            alike = path.atoms[0] == path.atoms[1]
-            widest = SHELL_RESOLUTION if alike else ligands_within
-            if first.atoms == path.atoms and path.reff - first.reff < widest:
+            if first.atoms == path.atoms and path.reff - first.reff < resolution:
                 group.append(index)
                 break
         else:
