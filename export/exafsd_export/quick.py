@@ -67,10 +67,10 @@ E0_STARTS, E0_PRIOR = (-8.0, -1.0, 6.0, 13.0), (4.5, 4.5)
 #: Share of the signal that is taken for misfit. Larger by far than FEFF's error of a first shell
 #: in a metal (0.001), smaller than that of a fourth shell in an oxide.
 FLOOR = 0.02
-#: Weight of all shells beside the nearest's window, in compounds and in elements. With less, N and R
-#: of oxides follow the ripple of the next shell; with more, those of bcc metals follow FEFF's phases
-#: of farther ones: R of iron is +0.019 angstrom off at 1, +0.002 at 0.1, -0.004 at 0.03 (independent
-#: simulation).
+#: Weight of all shells beside the nearest's window, in compounds and in elements. With less, N and
+#: R of oxides follow the ripple of the next shell; with more, those of bcc metals follow FEFF's
+#: phases of farther ones: R of iron is +0.019 angstrom off at 1, +0.002 at 0.1, -0.004 at 0.03
+#: (independent simulation).
 WHOLE_WEIGHT = (1.0, 0.1)
 #: Largest R-factor that is not noise: a wrong structure has 0.1 and more in a window of several
 #: shells (of 28 structures on the spectra of their edges in the XAS Data Library).
