@@ -170,7 +170,7 @@ def _blocks(file: File) -> list[_Block]:
         if row is None:
             above.append(line)
             continue
-        if blocks[-1].rows and _begins_a_table(above, row, blocks[-1], file.adapter):
+        if above and blocks[-1].rows and _begins_a_table(above, row, blocks[-1], file.adapter):
             blocks.append(_Block())
         if not blocks[-1].rows:
             blocks[-1].header, blocks[-1].delimiter = above, delimiter
