@@ -22,7 +22,7 @@ def bundle(
     out: Annotated[Path, typer.Option(help="Folder of the bundle.")],
     spectra: Annotated[
         list[Path] | None,
-        typer.Option(help="Measured XDI spectra to prove it on, beside simulated ones."),
+        typer.Option(help="Measured spectra (XDI) to prove it on, beside simulated ones."),
     ] = None,
 ) -> None:
     """Convert to ONNX, prove it equal to TensorFlow, write graphs and card."""
@@ -74,11 +74,11 @@ def zoo(
 
 @app.command()
 def refinement(
-    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle that has none.")],
-    config: Annotated[str, typer.Option(help="TOML file, or name, that it was trained by.")],
+    bundle: Annotated[Path, typer.Argument(help="Folder of an older bundle.")],
+    config: Annotated[str, typer.Option(help="TOML file that it was trained by, or its name.")],
     work: Annotated[Path, typer.Option(help="Folder for the run of FEFF.")] = Path("feff"),
 ) -> None:
-    """Give an older bundle the graph and the facts that the refinement needs; no training."""
+    """Add to an older bundle what the refinement needs, without training."""
     from exafsd_export.bundle import add_refinement
     from exafsd_training.zoo import configurations
 

@@ -280,6 +280,7 @@ def test_published(journal_folder: Path, tmp_path: Path) -> None:
     try:
         while not address.exists():
             assert process.poll() is None
+            time.sleep(0.02)
         kinds = []
         with Subscriber(address.read_text().strip()) as subscriber:
             while len(kinds) < RUNS * (OUTCOMES + 2):

@@ -91,7 +91,7 @@ def test_commands_have_help(command):
 def test_wrong_keys_are_said(tmp_path):
     for command in ("status", "watch"):
         done = exafsd(command, "tcp://127.0.0.1:9", "--keys", tmp_path, expect=1)
-        assert "no folder of a client" in done.stderr
+        assert "not the folder of a client" in done.stderr
 
 
 def test_sparkline_goes_from_the_least_to_the_largest():

@@ -182,7 +182,7 @@ def test_files_that_are_no_keys_are_refused(tmp_path):
     ):
         with pytest.raises(KeyFileError, match=why):
             ServerKeys.load(secret, clients)
-    with pytest.raises(ValueError, match="no folder of a client"):
+    with pytest.raises(ValueError, match="not the folder of a client"):
         Subscriber("tcp://127.0.0.1:9", keys=tmp_path)
 
 

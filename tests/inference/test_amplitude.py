@@ -250,7 +250,7 @@ def test_a_file_of_another_edge_or_none_is_refused(tmp_path: Path) -> None:
     config = tmp_path / "exafsd.toml"
     for edge, name, says in (
         ("Zn-K", "copper", "is for Cu-K"),
-        ("Cu-K", "broken", "no file of exafsd calibrate-s02"),
+        ("Cu-K", "broken", "not a file written by exafsd calibrate-s02"),
         ("Cu-K", "missing", "No such file"),
         ("copper", "copper", "is for Cu-K"),
     ):

@@ -329,7 +329,7 @@ def test_groups_of_an_hdf5_file_are_never_mixed(tmp_path):
     with h5py.File(mixed, "w") as file:
         file["a/energy"], file["a/other"] = energy, energy
         file["b/energy"], file["c/It"] = energy + 500, columns["It"]
-    with pytest.raises(SpectrumError, match="nobody can say"):
+    with pytest.raises(SpectrumError, match="not clear which belong"):
         sweeps_of_file(mixed, adapter())
     with h5py.File(rows, "w") as file:
         file["energy"] = np.stack([energy] * 3)

@@ -44,38 +44,49 @@ def fit(
     ] = None,
     config: Annotated[
         str | None,
-        typer.Option(help="TOML file with all below up to --site, or name of a model that ships."),
+        typer.Option(
+            help="TOML file with all options down to --site, or the name of a model that ships."
+        ),
     ] = None,
     absorber: Absorber | None = None,
     edge: EdgeName | None = None,
     name: Annotated[
         str | None,
-        typer.Option(help="Name of the model, for example cu-k-fcc; else made of the formula."),
+        typer.Option(help="Name of the model, for example cu-k-fcc; by default from the formula."),
     ] = None,
     cif: Cif = None,
     amcsd: Amcsd = None,
     site: Site = 1,
     minutes: Annotated[
         float | None,
-        typer.Option(help="Training time, without simulation; 25 unless --config has steps."),
+        typer.Option(
+            help="Minutes of training, without the simulations; 25 unless --config has steps."
+        ),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Steps of training instead of minutes: the same anywhere.")
+        int | None,
+        typer.Option(
+            help="Steps of training instead of minutes; they do not depend on the machine."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 1,
     workers: Annotated[int, typer.Option(help="Processes that simulate the instrument.")] = 1,
-    direct: Annotated[int, typer.Option(help="Simulated path sums.")] = 100_000,
-    instrument: Annotated[int, typer.Option(help="Spectra through mu(E) and AUTOBK.")] = 7_000,
+    direct: Annotated[int, typer.Option(help="Number of simulated path sums.")] = 100_000,
+    instrument: Annotated[
+        int, typer.Option(help="Number of spectra simulated through mu(E) and AUTOBK.")
+    ] = 7_000,
     unlabelled: Annotated[
         list[Path] | None,
-        typer.Option(help="Measured XDI spectra for the loss `measured`; never their parameters."),
+        typer.Option(
+            help="Measured spectra (XDI) for the loss `measured`; parameters are not used."
+        ),
     ] = None,
     physics: Annotated[
         list[str] | None,
         typer.Option(help="Term of the physics loss to switch on: curvature or exafs_equation."),
     ] = None,
 ) -> None:
-    """Train a network for a structure; goes on where an interrupted run of it stopped."""
+    """Train a network for a structure; an interrupted training is continued."""
     if unknown := set(physics or []) - {"curvature", "exafs_equation"}:
         raise typer.BadParameter(f"--physics knows no {', '.join(sorted(unknown))}")
     if config and (absorber or edge or name or cif or amcsd or site != 1):
@@ -109,19 +120,21 @@ def fit(
 
 @app.command()
 def ablate(
-    config: Annotated[str, typer.Option(help="As for fit.")],
+    config: Annotated[str, typer.Option(help="Model to train, as for fit.")],
     out: Annotated[Path, typer.Option(help="Folder for the trainings and their table.")],
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder with measured spectra, for the loss of that name."),
+        typer.Option(help="Folder with measured spectra, for the loss `measured`."),
     ] = None,
-    minutes: Annotated[float, typer.Option(help="Of each of the five trainings.")] = 5.0,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 1,
+    minutes: Annotated[float, typer.Option(help="Minutes of each of the five trainings.")] = 5.0,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 1,
     workers: Annotated[int, typer.Option(help="Processes that simulate the instrument.")] = 1,
-    direct: Annotated[int, typer.Option(help="Simulated path sums.")] = 100_000,
-    instrument: Annotated[int, typer.Option(help="Spectra through mu(E) and AUTOBK.")] = 7_000,
+    direct: Annotated[int, typer.Option(help="Number of simulated path sums.")] = 100_000,
+    instrument: Annotated[
+        int, typer.Option(help="Number of spectra simulated through mu(E) and AUTOBK.")
+    ] = 7_000,
 ) -> None:
-    """Train without physics, with each term of it and with all, for the same time; compare."""
+    """Train without physics in the loss, with each term and with all, and compare."""
     from exafsd_training.fitting.fit import Settings
     from exafsd_training.studies.ablation import ablate_model
     from exafsd_training.zoo import configurations
@@ -141,7 +154,7 @@ def evaluate(
         typer.Option(help="Folder with the measured spectra of the models that ship."),
     ] = None,
 ) -> None:
-    """Compare network and polish with Larch's feffit on measured spectra; kept for the card."""
+    """Compare network and polish with Larch's feffit on measured spectra, for the card."""
     if not files and not data:
         raise typer.BadParameter("give measured spectra, or --data")
     from exafsd_training.studies import evaluation
@@ -154,7 +167,7 @@ def edge(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle, as exported.")],
     files: Annotated[list[Path], typer.Argument(help="Measured mu(E) of the material, XDI.")],
 ) -> None:
-    """Find where a material has E0 and FEFF's zero of energy; kept in the bundle's card."""
+    """Measure E0 of a material and FEFF's zero of energy, and write both into the card."""
     from exafsd_training.studies.edge_position import place_edge
 
     place_edge(bundle, files)
@@ -163,16 +176,16 @@ def edge(
 @app.command()
 def independent(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle, as exported.")],
-    config: Annotated[str, typer.Option(help="TOML file, or name, that it was trained by.")],
+    config: Annotated[str, typer.Option(help="TOML file that it was trained by, or its name.")],
     files: Annotated[list[Path] | None, typer.Argument(help="Measured mu(E), XDI.")] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder with the configuration's measured spectra.")
     ] = None,
-    spectra: Annotated[int, typer.Option(min=10, help="Single spectra.")] = 300,
-    series: Annotated[int, typer.Option(min=2, help="Temperature series.")] = 32,
+    spectra: Annotated[int, typer.Option(min=10, help="Number of single spectra.")] = 300,
+    series: Annotated[int, typer.Option(min=2, help="Number of temperature series.")] = 32,
     work: Annotated[Path, typer.Option(help="Folder for FEFF's runs.")] = Path("feff"),
 ) -> None:
-    """Judge network and refinement by a simulator unlike training's; kept in the bundle's card."""
+    """Test network and refinement on an independent simulator, for the card."""
     from exafsd_training.studies.independent import judge_bundle
     from exafsd_training.zoo import configurations
 
@@ -209,10 +222,12 @@ def library(
 @app.command()
 def coverage(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
-    spectra: Annotated[int, typer.Option(min=200, help="Simulated for each cell.")] = 2000,
+    spectra: Annotated[
+        int, typer.Option(min=200, help="Simulated spectra for each noise and data end.")
+    ] = 2000,
     workers: Annotated[int, typer.Option(help="Processes that simulate the instrument.")] = 1,
 ) -> None:
-    """Count how often error bars hold the truth, by noise and data end; widths beside a bound."""
+    """Count how often error bars hold the truth, by noise and data end."""
     from exafsd_training.studies.coverage import measure_coverage
 
     measure_coverage(model, spectra, workers)
@@ -222,7 +237,7 @@ def coverage(
 def theory(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
 ) -> None:
-    """Run FEFF with other approximations; say what a fit with the model's would misread."""
+    """Run FEFF with other approximations, and show how far a fit would be off."""
     from exafsd_training.studies import theory_error
 
     theory_error.measure_theory(model)
@@ -231,13 +246,17 @@ def theory(
 @app.command()
 def trend(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
-    lowest: Annotated[float, typer.Option(help="Temperature of the series, K.")] = 100.0,
-    highest: Annotated[float, typer.Option(help="Temperature of the series, K.")] = 700.0,
-    spectra: Annotated[int, typer.Option(min=2, help="Temperatures of a series.")] = 13,
-    series: Annotated[int, typer.Option(min=1, help="Made as path sums.")] = 40,
-    through: Annotated[int, typer.Option(min=1, help="Made through mu(E) and AUTOBK.")] = 20,
+    lowest: Annotated[float, typer.Option(help="Lowest temperature, K.")] = 100.0,
+    highest: Annotated[float, typer.Option(help="Highest temperature, K.")] = 700.0,
+    spectra: Annotated[int, typer.Option(min=2, help="Number of temperatures in a series.")] = 13,
+    series: Annotated[
+        int, typer.Option(min=1, help="Number of series simulated as path sums.")
+    ] = 40,
+    through: Annotated[
+        int, typer.Option(min=1, help="Number of series simulated through mu(E) and AUTOBK.")
+    ] = 20,
 ) -> None:
-    """Simulate temperature series; compare the slopes of R and sigma2 with those put in."""
+    """Simulate temperature series, and compare the slopes of R and sigma2 with the true ones."""
     from exafsd_training.studies import trend
 
     trend.measure_trend(model, (lowest, highest, spectra), series, through)
@@ -252,7 +271,7 @@ def negatives(
         typer.Option(help="Folder with the measured spectra of the models that ship."),
     ] = None,
 ) -> None:
-    """Count how much of what the model must not read is withheld: other phases, mixtures, noise."""
+    """Count how many spectra of other phases, mixtures and noise are withheld."""
     from exafsd_training.studies import negatives as module
 
     module.negatives(model, workers, data)
@@ -267,7 +286,7 @@ def denoise(
     ] = None,
     workers: Annotated[int, typer.Option(help="Processes that simulate the instrument.")] = 1,
 ) -> None:
-    """Say whether the predicted spectrum or a filtered or polished one is nearest to the clean."""
+    """Compare the predicted spectrum with a filtered and a fitted one, beside the clean one."""
     from exafsd_training.studies import denoise as module
 
     module.denoising(model, data, workers)
@@ -279,16 +298,18 @@ def baseline(
     out: Annotated[Path, typer.Option(help="Folder for history, report and picture.")],
     mode: Annotated[
         Literal["hybrid", "theory", "blind"],
-        typer.Option(help="Theory to measurement; theory to itself; measurement from k alone."),
+        typer.Option(help="theory to measurement, theory to itself, or measurement from k alone."),
     ] = "hybrid",
     split: Annotated[
         Literal["points", "material"],
         typer.Option(help="What is held out: random points, as published, or whole materials."),
     ] = "points",
-    epochs: Annotated[int, typer.Option(min=1, help="As published by default.")] = 1500,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 1,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Epochs of training; by default as published.")
+    ] = 1500,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 1,
 ) -> None:
-    """Train the published pointwise network and judge it, also where its split flatters it."""
+    """Train the published pointwise network and judge it, by random points or by material."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -307,14 +328,14 @@ def baseline(
 def oracle(
     data: Annotated[Path, typer.Option(help="Folder with the measured spectra.")],
     out: Annotated[
-        Path | None, typer.Option(help="Table to write; the one that ships by default.")
+        Path | None, typer.Option(help="Table to write; by default the one that ships.")
     ] = None,
     feff: Annotated[Path, typer.Option(help="Folder for FEFF runs.")] = Path("runs/feff"),
     page: Annotated[
-        Path | None, typer.Option(help="Markdown page whose generated part is renewed.")
+        Path | None, typer.Option(help="Markdown page whose generated part is written again.")
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; fail if a number has changed.")
+        bool, typer.Option("--check", help="Write nothing, and fail if a number has changed.")
     ] = False,
 ) -> None:
     """Fit every measured spectrum of the models that ship with Larch's feffit."""

@@ -28,8 +28,8 @@ class ClientKeys:
         own = list(Path(folder).glob("*.key_secret"))
         if not server.is_file() or len(own) != 1:
             raise ValueError(
-                f"{folder} is no folder of a client: it needs server.key and one NAME.key_secret,"
-                " as `exafsd keys` puts them into DIR/clients/NAME"
+                f"{folder} is not the folder of a client: it needs server.key and one"
+                " NAME.key_secret, as `exafsd keys` puts them into DIR/clients/NAME"
             )
         public, secret = load_certificate(own[0])
         if secret is None:

@@ -60,7 +60,7 @@ class FoilData:
         channels: tuple[Channel, ...] = get_args(Channel)
         chosen: Channel | None = next((name for name in channels if name == channel), None)
         if chosen is None:
-            raise CalibrationError(f"--channel {channel!r} is none of {', '.join(channels)}")
+            raise CalibrationError(f"--channel {channel!r} is not one of {', '.join(channels)}")
         only = Edge.of(element or "", edge or "") if element or edge else None
         return cls(tuple(sources), uid, only, chosen, at_least)
 
@@ -146,7 +146,7 @@ def _events(
             yield from session.file(Path(name), settings.analysis, foil.edge)
         return
     if len(foil.sources) != 1:
-        raise CalibrationError("with --uid name one archive, and nothing else")
+        raise CalibrationError("with --uid, name exactly one archive")
     source = open_source(foil.sources[0])
     stack.callback(source.close)
     roots = (*settings.source.asset_roots, *source.asset_roots)

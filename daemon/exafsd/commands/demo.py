@@ -218,10 +218,10 @@ def _follow(
             return
     if measuring:
         raise DemoError(
-            f"the beamline was not done {END_DEADLINE:.0f} s after its time:\n{beamline.tail()}"
+            f"the beamline had not finished {END_DEADLINE:.0f} s after its time:\n{beamline.tail()}"
         )
     raise DemoError(
-        f"the daemon was not done {END_DEADLINE:.0f} s after the beamline:\n{running.tail()}"
+        f"the daemon had not finished {END_DEADLINE:.0f} s after the beamline:\n{running.tail()}"
     )
 
 

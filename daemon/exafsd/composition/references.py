@@ -88,7 +88,7 @@ def measured(file: Path, edge: Edge | None = None) -> Spectrum:
     try:
         near_edge(first.energy, mu, Ranges.of(first.energy, edge_energy(edge.element, edge.edge)))
     except SpectrumError as error:
-        raise ReferenceFileError(f"{file} is no reference: {error}") from None
+        raise ReferenceFileError(f"{file} cannot be a reference: {error}") from None
     return Spectrum(first.id, first.energy, mu)
 
 

@@ -154,7 +154,7 @@ def read_ask(frame: bytes) -> Ask:
         If it is none; the text says what is wrong.
     """
     if len(frame) > LONGEST:
-        raise AskError(f"{len(frame)} bytes are no request; at most {LONGEST} are read")
+        raise AskError(f"{len(frame)} bytes are too long for a request; at most {LONGEST} are read")
     try:
         content: Any = json.loads(frame)
     except (ValueError, RecursionError) as error:
@@ -178,7 +178,7 @@ def read_reply(frame: bytes) -> AnyReply:
     try:
         return _REPLY.validate_json(frame)
     except ValidationError as error:
-        raise FrameError(f"this is no reply of schema {MESSAGE_SCHEMA!r}: {error}") from None
+        raise FrameError(f"this is not a reply of schema {MESSAGE_SCHEMA!r}: {error}") from None
 
 
 def answers_address(publish: str) -> str:

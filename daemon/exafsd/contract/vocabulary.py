@@ -280,8 +280,8 @@ class Reason(Code):
     )
     AMBIGUOUS_COLUMNS = (
         "ambiguous_columns",
-        "(`exafsd analyze`) names and columns of a file do not match, or come twice: nobody can say"
-        " which belong together",
+        "(`exafsd analyze`) names and columns of a file do not match, or come twice: it is not"
+        " clear which belong together",
     )
     INTERNAL = (
         "internal",

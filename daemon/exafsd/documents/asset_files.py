@@ -119,7 +119,7 @@ def _allowed(request: Request) -> Path:
     except OSError as error:
         raise NotYet(f"{path} cannot be opened: {error.strerror}") from None
     if not stat.S_ISREG(mode):
-        raise AssetError(f"{path} is no regular file")
+        raise AssetError(f"{path} is not a regular file")
     if not os.access(path, os.R_OK):
         raise NotYet(f"{path} cannot be opened: no permission")
     return path

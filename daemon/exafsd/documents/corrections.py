@@ -62,7 +62,7 @@ def _correction(kind: str, name: str, setting: float | str, find: Callable[[str]
     if not math.isfinite(number) or (kind == "gain" and number == 0):
         raise SpectrumError(
             Reason.BAD_SETTINGS,
-            f"adapter.{kind}.{name} = {setting!r} gives {value!r}, which is no"
+            f"adapter.{kind}.{name} = {setting!r} gives {value!r}, which is not a"
             f" {'gain' if kind == 'gain' else 'reading'}; name a number, or a key of the"
             " run's metadata that has one",
         )

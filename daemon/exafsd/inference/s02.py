@@ -107,7 +107,9 @@ def _card(believed: Sequence[Result], cards: Mapping[str, Card]) -> Card:
     """Card of the one model that has read all."""
     names = {m.model.name for m in believed if m.model is not None}
     if len(names) > 1:
-        raise CalibrationError(f"{', '.join(sorted(names))} each read some: choose by --model")
+        raise CalibrationError(
+            f"{', '.join(sorted(names))} each fit some of the spectra: choose one by --model"
+        )
     card = cards[names.pop()]
     if len(card.structures) > 1:
         raise CalibrationError(f"{card.name} is for mixtures: choose a foil's model by --model")

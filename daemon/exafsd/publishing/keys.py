@@ -53,7 +53,7 @@ class ServerKeys:
                 raise KeyFileError(f"{path} {what} (mode {mode:o}): chmod {right} {path}")
         public, private = _read(secret)
         if private is None:
-            raise KeyFileError(f"{secret} has no secret key in it: name the file *.key_secret")
+            raise KeyFileError(f"{secret} has no secret key in it; name the file *.key_secret")
         if not clients.is_dir():
             raise KeyFileError(f"{clients} is not a folder of client keys")
         return cls(public, private, clients)
@@ -128,7 +128,7 @@ def make_keys(folder: Path, clients: list[str]) -> list[Path]:
     if not folder.exists():
         folder.mkdir(parents=True, mode=0o700)
     elif stat.S_IMODE(folder.stat().st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
-        raise KeyFileError(f"{folder} is open to others than its owner: chmod 700 {folder}")
+        raise KeyFileError(f"{folder} can be opened by others than its owner: chmod 700 {folder}")
     for name in clients:
         if not CLIENT.fullmatch(name):
             raise KeyFileError(f"{name!r} cannot be a client's name: letters, digits, _ . -")

@@ -112,4 +112,4 @@ class _OwnClasses(pickle.Unpickler):
         named = super().find_class(module, name) if plain or OWN.fullmatch(module) else None
         if plain or (isinstance(named, type) and named.__module__ == module):
             return named
-        raise pickle.UnpicklingError(f"{module}.{name} has no place in a state")
+        raise pickle.UnpicklingError(f"{module}.{name} does not belong in a saved state")

@@ -292,7 +292,7 @@ def _s02_file(name: str, path: str) -> S02:
     except (OSError, ValidationError) as error:
         cause = error.strerror if isinstance(error, OSError) else error.errors()[0]["msg"]
         raise ValueError(
-            f"s02.{name}: {path} is no file of exafsd calibrate-s02: {cause}"
+            f"s02.{name}: {path} is not a file written by exafsd calibrate-s02: {cause}"
         ) from None
     if calibration.name != name:
         raise ValueError(f"s02.{name}: {path} is for {calibration.name}")

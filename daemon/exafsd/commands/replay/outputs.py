@@ -51,9 +51,11 @@ class Options:
             It says what.
         """
         if self.resume and self.write is None:
-            raise ValueError("--resume needs --write: its result runs tell what is done")
+            raise ValueError("--resume needs --write: it looks there for the runs that are done")
         if self.realtime and self.processes > 1:
-            raise ValueError("--realtime is for one process: runs follow each other")
+            raise ValueError(
+                "--realtime works with one process only, because runs follow each other"
+            )
 
 
 class _Outcomes(Sink):

@@ -181,7 +181,7 @@ def _together(groups: list[_Group], path: Path) -> Table:
             raise SpectrumError(
                 Reason.AMBIGUOUS_COLUMNS,
                 f"{path}: {', '.join(sorted(twice))} come in several groups, none of which has both"
-                " energy and a signal; nobody can say which belong together",
+                " energy and a signal; it is not clear which belong together",
             )
         together.origin |= group.origin
         together.table.columns.update(group.table.columns)

@@ -100,7 +100,7 @@ def read_file(
     """
     try:
         if path.exists() and not path.is_file():
-            raise OSError("it is no regular file")
+            raise OSError("it is not a regular file")
         content = path.read_bytes()
     except OSError as error:
         raise SpectrumError(Reason.UNREADABLE, f"{path}: {error.strerror or error}") from None

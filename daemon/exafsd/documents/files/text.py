@@ -170,7 +170,7 @@ def _blocks(file: File) -> list[_Block]:
         if row is None:
             above.append(line)
             continue
-        if blocks[-1].rows and _begins_a_table(above, row, blocks[-1], file.adapter):
+        if above and blocks[-1].rows and _begins_a_table(above, row, blocks[-1], file.adapter):
             blocks.append(_Block())
         if not blocks[-1].rows:
             blocks[-1].header, blocks[-1].delimiter = above, delimiter
@@ -301,7 +301,7 @@ def _table(block: _Block, file: File, names: list[str] | None = None) -> Table:
         raise SpectrumError(
             Reason.AMBIGUOUS_COLUMNS,
             f"{file.path}: {len(odd)} of {len(block.rows)} rows have not {width} columns but"
-            f" {', '.join(map(str, sorted(set(odd))))}: nobody can say which belong together",
+            f" {', '.join(map(str, sorted(set(odd))))}: it is not clear which belong together",
         )
     # a row that is cut off, or whose cells ran into each other, costs its point
     rows = [row if len(row) == width else ["nan"] * width for row in block.rows]
@@ -315,7 +315,7 @@ def _table(block: _Block, file: File, names: list[str] | None = None) -> Table:
     if any(columns_by_role([name], file.adapter) for name in repeated):
         raise SpectrumError(
             Reason.AMBIGUOUS_COLUMNS,
-            f"{file.path}: of the columns {', '.join(labels)} some have one name",
+            f"{file.path}: two of the columns {', '.join(labels)} have the same name",
         )
     columns = {
         name if name not in repeated else f"{name}_col{i + 1}": numbers[i]
@@ -399,5 +399,5 @@ def _mismatch(path: Path, block: _Block, labels: list[str]) -> SpectrumError:
     return SpectrumError(
         Reason.AMBIGUOUS_COLUMNS,
         f"{path} names {len(labels)} columns ({', '.join(labels)}), and has {block.width} columns"
-        f" ({', '.join(cells[:8])} ...): nobody can say which name is whose. Correct the header",
+        f" ({', '.join(cells[:8])} ...): it is not clear which name is whose. Correct the header",
     )
