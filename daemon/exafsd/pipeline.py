@@ -14,6 +14,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from exafsd.composition.composer import Composer
+from exafsd.composition.near_edges import NearEdges
 from exafsd.contract.grid import K_GRID
 from exafsd.contract.messages import (
     Calibrated,
@@ -128,6 +129,7 @@ class Pipeline:
         self._panels: dict[tuple[str, Edge], _Panel] = {}
         self._memories: dict[str, RunMemory] = {}
         self._trends: dict[str, RunTrends] = {}
+        self._near_edges: dict[str, NearEdges] = {}
 
     def process(self, sweep: Sweep) -> list[Outcome]:
         """One outcome for each channel and edge of a sweep; never raises on bad data."""
@@ -176,15 +178,23 @@ class Pipeline:
         """What the sweeps of a run have in common."""
         return self._trends.setdefault(run_uid, {})
 
-    def resume(self, run_uid: str, memory: RunMemory, trends: RunTrends) -> None:
+    def near_edges(self, run_uid: str) -> NearEdges:
+        """What says whether the sample of a run changes."""
+        return self._near_edges.setdefault(run_uid, NearEdges())
+
+    def resume(
+        self, run_uid: str, memory: RunMemory, trends: RunTrends, near_edges: NearEdges
+    ) -> None:
         """Go on with a run of which this was saved."""
         self._memories[run_uid] = memory
         self._trends[run_uid] = trends
+        self._near_edges[run_uid] = near_edges
 
     def end(self, run_uid: str) -> None:
         """Forget a run."""
         self._memories.pop(run_uid, None)
         self._trends.pop(run_uid, None)
+        self._near_edges.pop(run_uid, None)
 
     def audit(self) -> list[str]:
         """Trouble that the audit against Larch has found since the last call."""
@@ -349,6 +359,7 @@ class Pipeline:
             polish=polish,
             best=shown_best,
             composition=composition,
+            xanes=self.near_edges(spectrum.id.sweep.run.uid).take(spectrum, shown.e0),
             trust=_trust(judgement, quality, amplitude.shells is not None),
         )
         received = spectrum.id.sweep.received

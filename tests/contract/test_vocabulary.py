@@ -90,7 +90,7 @@ def future(message, arrays=None):
     if told["kind"] == "result":
         told["trust"]["state"] = "flagged"
         told["shells"][0]["r"]["std_trend"] = 0.001
-        told["xanes"] = {"white_line": {"value": 1.2, "std": 0.1}}
+        told["xanes"]["pre_edge"] = {"value": 0.2, "std": 0.1}
         for spec in told["arrays"]:
             spec["compression"] = None
     return [topic, json.dumps(told).encode(), *buffers]
