@@ -14,7 +14,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from exafsd.composition.composer import Composer
-from exafsd.composition.near_edges import NearEdges
+from exafsd.composition.run_series import RunSeries
 from exafsd.contract.grid import K_GRID
 from exafsd.contract.messages import (
     Calibrated,
@@ -129,7 +129,7 @@ class Pipeline:
         self._panels: dict[tuple[str, Edge], _Panel] = {}
         self._memories: dict[str, RunMemory] = {}
         self._trends: dict[str, RunTrends] = {}
-        self._near_edges: dict[str, NearEdges] = {}
+        self._series: dict[str, RunSeries] = {}
 
     def process(self, sweep: Sweep) -> list[Outcome]:
         """One outcome for each channel and edge of a sweep; never raises on bad data."""
@@ -178,23 +178,21 @@ class Pipeline:
         """What the sweeps of a run have in common."""
         return self._trends.setdefault(run_uid, {})
 
-    def near_edges(self, run_uid: str) -> NearEdges:
-        """What says whether the sample of a run changes."""
-        return self._near_edges.setdefault(run_uid, NearEdges())
+    def series(self, run_uid: str) -> RunSeries:
+        """What is remembered of a run to say whether its sample changes, and whether to stop."""
+        return self._series.setdefault(run_uid, RunSeries())
 
-    def resume(
-        self, run_uid: str, memory: RunMemory, trends: RunTrends, near_edges: NearEdges
-    ) -> None:
+    def resume(self, run_uid: str, memory: RunMemory, trends: RunTrends, series: RunSeries) -> None:
         """Go on with a run of which this was saved."""
         self._memories[run_uid] = memory
         self._trends[run_uid] = trends
-        self._near_edges[run_uid] = near_edges
+        self._series[run_uid] = series
 
     def end(self, run_uid: str) -> None:
         """Forget a run."""
         self._memories.pop(run_uid, None)
         self._trends.pop(run_uid, None)
-        self._near_edges.pop(run_uid, None)
+        self._series.pop(run_uid, None)
 
     def audit(self) -> list[str]:
         """Trouble that the audit against Larch has found since the last call."""
@@ -359,9 +357,12 @@ class Pipeline:
             polish=polish,
             best=shown_best,
             composition=composition,
-            xanes=self.near_edges(spectrum.id.sweep.run.uid).take(spectrum, shown.e0),
             trust=_trust(judgement, quality, amplitude.shells is not None),
         )
+        try:
+            self.series(spectrum.id.sweep.run.uid).fill(message, spectrum)
+        except Exception:  # the result is there and must not be lost
+            log.exception("the series of a run failed")
         received = spectrum.id.sweep.received
         if received is not None:
             message.timing_ms.reduced = (reduced_at - received) * 1e3

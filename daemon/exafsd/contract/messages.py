@@ -229,6 +229,31 @@ class Xanes(_Part):
     )
 
 
+class Convergence(_Part):
+    """How well the mean of a run's sweeps is known: whether enough has been measured."""
+
+    parameter: str = Field(description="of the settings, for example Cu/1/r or Cu2O/share")
+    value: float | None = Field(default=None, description="mean of the sweeps, both directions")
+    std: float | None = Field(
+        default=None, description="of the mean, by the scatter between sweeps; null: too few"
+    )
+    target: float = Field(description="of the settings: the std to reach")
+    sweeps: int = Field(
+        default=0, description="in the mean: since the run began, or since the sample changed last"
+    )
+    sweeps_needed: int | None = Field(
+        default=None, description="further ones until the target, if they scatter as those before"
+    )
+    reached: bool = Field(default=False, description="whether the run may be stopped")
+    floor: float | None = Field(
+        default=None,
+        description="what error bars have beyond the scatter, and no further sweep makes smaller",
+    )
+    reason: str | None = Field(
+        default=None, description="why it is not reached, or what to know of it, in words"
+    )
+
+
 class Timing(_Part):
     """Milliseconds since the document that completed the sweep was received."""
 
@@ -327,7 +352,7 @@ class Result(Identity):
     composition: Composition | None = Field(
         default=None, description="null where there are no references, or no time"
     )
-    convergence: dict[str, Any] | None = None
+    convergence: Convergence | None = Field(default=None, description="null where no target is set")
     xanes: Xanes | None = Field(
         default=None, description="null where the scan is too short to be normalised"
     )
