@@ -44,6 +44,11 @@ def result(sweep=1, run="run", channel="transmission", element="Cu", **changes):
         "phases": [{"phase": "Cu", "fraction": None, "e0_shift": value(5.0)}],
         "shells": [SHELL], "best": "network",
         "trust": {"score": 0.9, "in_domain": True, "reason": None},
+        "xanes": {
+            "edge_energy": value(8985.8), "white_line": value(1.05), "white_line_area": value(0.3),
+            "distance_first": 1.1, "distance_previous": 0.9, "state": "steady",
+            "change_point": None,
+        },
     }  # fmt: skip
     return Result(**{**identity(sweep, run, channel, element), **fields, **changes})
 

@@ -13,6 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from exafsd.composition.composer import Composer
+from exafsd.composition.run_series import RunSeries
 from exafsd.contract.grid import K_GRID
 from exafsd.contract.messages import (
     Calibrated,
@@ -127,6 +128,7 @@ class Pipeline:
         self._panels: dict[tuple[str, Edge], _Panel] = {}
         self._memories: dict[str, RunMemory] = {}
         self._trends: dict[str, RunTrends] = {}
+        self._series: dict[str, RunSeries] = {}
         self.adopt(registry)
 
     def adopt(self, registry: Registry) -> None:
@@ -191,15 +193,21 @@ class Pipeline:
         """What the sweeps of a run have in common."""
         return self._trends.setdefault(run_uid, {})
 
-    def resume(self, run_uid: str, memory: RunMemory, trends: RunTrends) -> None:
+    def series(self, run_uid: str) -> RunSeries:
+        """What is remembered of a run to say whether its sample changes, and whether to stop."""
+        return self._series.setdefault(run_uid, RunSeries())
+
+    def resume(self, run_uid: str, memory: RunMemory, trends: RunTrends, series: RunSeries) -> None:
         """Go on with a run of which this was saved."""
         self._memories[run_uid] = memory
         self._trends[run_uid] = trends
+        self._series[run_uid] = series
 
     def end(self, run_uid: str) -> None:
         """Forget a run."""
         self._memories.pop(run_uid, None)
         self._trends.pop(run_uid, None)
+        self._series.pop(run_uid, None)
 
     def audit(self) -> list[str]:
         """Trouble that the audit against Larch has found since the last call."""
@@ -369,6 +377,10 @@ class Pipeline:
             composition=composition,
             trust=_trust(judgement, quality, amplitude.shells is not None),
         )
+        try:
+            self.series(spectrum.id.sweep.run.uid).fill(message, spectrum)
+        except Exception:  # the result is there and must not be lost
+            log.exception("the series of a run failed")
         received = spectrum.id.sweep.received
         if received is not None:
             message.timing_ms.reduced = (reduced_at - received) * 1e3

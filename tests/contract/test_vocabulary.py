@@ -90,7 +90,7 @@ def future(message, arrays=None):
     if content["kind"] == "result":
         content["trust"]["state"] = "flagged"
         content["shells"][0]["r"]["std_trend"] = 0.001
-        content["xanes"] = {"white_line": {"value": 1.2, "std": 0.1}}
+        content["xanes"]["pre_edge"] = {"value": 0.2, "std": 0.1}
         for spec in content["arrays"]:
             spec["compression"] = None
     return [topic, json.dumps(content).encode(), *buffers]

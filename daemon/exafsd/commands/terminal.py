@@ -124,7 +124,7 @@ def _row(header: dict[str, Any], where: str) -> list[str]:
     remarks = [Flag.explain(code) for code in header["quality"]]
     if header["guessed"]:
         remarks.append(f"guessed {', '.join(header['guessed'])}")
-    remarks += _shares(header)
+    remarks += _shares(header) + _change(header)
     score = header["trust"]["score"]
     trust = SIGNS.get(header["trust"].get("state", ""), "")
     trust += "" if score is None else f" {score:.2f}"
@@ -155,6 +155,14 @@ def _shares(header: dict[str, Any]) -> list[str]:
         return [f"composition: {composition['reason']}"]
     shares = sorted(composition["fractions"], key=lambda one: -one["value"])
     return [" ".join(f"{one['phase']} {_pm(one, 2)}" for one in shares if one["value"] > 0.005)]
+
+
+def _change(header: dict[str, Any]) -> list[str]:
+    """Whether the sample changes."""
+    xanes = header.get("xanes") or {}
+    if xanes.get("state") == "changing":
+        return [f"changing since sweep {xanes['change_point']}"]
+    return ["drifting"] if xanes.get("state") == "drifting" else []
 
 
 def _pm(value: dict[str, Any], digits: int) -> str:

@@ -29,12 +29,15 @@ PLAIN = (
 )  # fmt: skip
 #: columns of a catalog that are text, and numbers with their units; null becomes empty, or NaN
 TEXT = ("id", "kind", "stream", "channel", "element", "edge", "direction", "quality", "guessed",
-        "reason", "detail", "model", "best", "trust_state", "doubts")  # fmt: skip
+        "reason", "detail", "model", "best", "trust_state", "doubts", "change")  # fmt: skip
 NUMBERS = {"epsilon_k": "", "r_factor": "", "e0": "eV", "trust": "", "k_first": "1/angstrom",
            "k_last": "1/angstrom", "published": "s", "acquired_start": "s", "acquired_mid": "s",
-           "acquired_end": "s"}  # fmt: skip
+           "acquired_end": "s", "distance_first": "", "distance_previous": "",
+           "change_point": ""}  # fmt: skip
 #: numbers with a standard deviation beside them
 VALUES = {"edge_step": "", "energy_shift": "eV", "s02": ""}
+#: the same of the near edge
+XANES = {"edge_energy": "eV", "white_line": "", "white_line_area": "eV"}
 
 
 class Fitted(NamedTuple):
@@ -75,6 +78,12 @@ def fields(header: Header) -> Row:
     }
     for name in VALUES:
         row |= pair(name, part(header, name))
+    xanes = part(header, "xanes")
+    for name in XANES:
+        row |= pair(name, part(xanes, name))
+    for name in ("distance_first", "distance_previous", "change_point"):
+        row[name] = xanes.get(name)
+    row["change"] = xanes.get("state")
     composition = part(header, "composition")
     for item in parts(composition, "fractions"):
         row |= pair(f"share_{item['phase']}", item)
@@ -130,7 +139,7 @@ def scalars(header: Header) -> dict[str, Scalar]:
     columns: dict[str, Scalar] = {name: _text(row[name]) for name in TEXT}
     columns |= {"sweep": int(row["sweep"]), "averaged": int(row["averaged"])}
     columns["in_domain"] = bool(row["in_domain"])
-    values = [ending for name in VALUES for ending in (name, f"{name}_std")]
+    values = [ending for name in VALUES | XANES for ending in (name, f"{name}_std")]
     columns |= {name: number(row[name]) for name in (*NUMBERS, *values)}
     for name, item in header["context"].items():
         value = item["value"]
@@ -146,7 +155,7 @@ def scalars(header: Header) -> dict[str, Scalar]:
 
 def units(header: Header) -> dict[str, str]:
     """Units of the columns that have one."""
-    named = {name: unit for name, unit in (NUMBERS | VALUES).items() if unit}
+    named = {name: unit for name, unit in (NUMBERS | VALUES | XANES).items() if unit}
     for name, item in header["context"].items():
         named[column("context", name)] = item["unit"] or ""
     for name, _, _, unit in parameters(header):

@@ -203,6 +203,57 @@ class Composition(_Part):
     components: dict[str, Any] | None = None
 
 
+class Xanes(_Part):
+    """Numbers of the near edge, and whether it changes; without any model."""
+
+    edge_energy: Value = Field(description="eV, where mu has risen by half the edge step")
+    white_line: Value = Field(description="height, of the edge step")
+    white_line_area: Value = Field(
+        description="eV, what is above a step at edge_energy, from 10 eV below it to 20 eV above"
+    )
+    distance_first: float | None = Field(
+        default=None,
+        description="to the first spectrum of the run and direction, in units of noise, without"
+        " energy shift, edge step, slopes and over-absorption; noise alone gives 1",
+    )
+    distance_previous: float | None = Field(
+        default=None, description="the same to the previous spectrum of the direction"
+    )
+    state: Literal["learning", "steady", "drifting", "changing"] | None = Field(
+        default=None,
+        description="of the sample, by all sweeps of the direction so far; drifting: evenly; null:"
+        " the spectrum was not taken into the series",
+    )
+    change_point: int | None = Field(
+        default=None, description="sweep with which the latest change began"
+    )
+
+
+class Convergence(_Part):
+    """How well the mean of a run's sweeps is known: whether enough has been measured."""
+
+    parameter: str = Field(description="of the settings, for example Cu/1/r or Cu2O/share")
+    value: float | None = Field(default=None, description="mean of the sweeps, both directions")
+    std: float | None = Field(
+        default=None, description="of the mean, by the scatter between sweeps; null: too few"
+    )
+    target: float = Field(description="of the settings: the std to reach")
+    sweeps: int = Field(
+        default=0, description="in the mean: since the run began, or since the sample changed last"
+    )
+    sweeps_needed: int | None = Field(
+        default=None, description="further ones until the target, if they scatter as those before"
+    )
+    reached: bool = Field(default=False, description="whether the run may be stopped")
+    floor: float | None = Field(
+        default=None,
+        description="what error bars have beyond the scatter, and no further sweep makes smaller",
+    )
+    reason: str | None = Field(
+        default=None, description="why it is not reached, or what to know of it, in words"
+    )
+
+
 class Timing(_Part):
     """Milliseconds since the document that completed the sweep was received."""
 
@@ -311,8 +362,10 @@ class Result(Identity):
     composition: Composition | None = Field(
         default=None, description="null where there are no references, or no time"
     )
-    convergence: dict[str, Any] | None = None
-    xanes: dict[str, Any] | None = None
+    convergence: Convergence | None = Field(default=None, description="null where no target is set")
+    xanes: Xanes | None = Field(
+        default=None, description="null where the scan is too short to be normalised"
+    )
     arrays: list[ArraySpec] = Field(default_factory=list[ArraySpec])
 
 

@@ -9,10 +9,11 @@ import pickle
 import re
 import zlib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from exafsd._version import __version__
+from exafsd.composition.run_series import RunSeries
 from exafsd.documents.assembler import RunAssembler
 from exafsd.documents.unpickle import ALLOWED
 from exafsd.pipeline import RunTrends
@@ -34,7 +35,7 @@ OWN = re.compile(
     r"exafsd\.(spectra|settings\.analysis|contract\.(recipe|vocabulary|s02)|service\.run_state"
     r"|documents\.(assembler|binding|block|context|corrections|energy|external|joiner|numbering|splitter"
     r"|stream)|reduction\.(average|calibration|foil|memory|rebin|series)"
-    r"|inference\.refinement\.trend)"
+    r"|composition\.(change|near_edges|convergence|run_series)|inference\.refinement\.trend)"
 )
 
 
@@ -58,6 +59,8 @@ class RunState:
         What its sweeps have in common, as the refinement has learned it.
     pending
         Sweeps that are cut, but not processed.
+    series
+        Near edges and means, which say whether the sample changes, and whether to stop.
     """
 
     assembler: RunAssembler
@@ -65,6 +68,7 @@ class RunState:
     trends: RunTrends
     counts: Counter[str]
     pending: list[Sweep]
+    series: RunSeries = field(default_factory=RunSeries)
 
     def dump(self, clock: float) -> bytes:
         """State as bytes.

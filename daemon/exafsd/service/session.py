@@ -131,13 +131,14 @@ class Session:
             self._pipeline.trends(run_uid),
             self._counts[run_uid],
             [sweep for sweep in self.pending if sweep.run.uid == run_uid],
+            self._pipeline.series(run_uid),
         )
 
     def resume(self, state: RunState) -> None:
         """Go on with a run from its state, as if nothing had happened."""
         uid = state.assembler.run.uid
         self._router.resume(state.assembler)
-        self._pipeline.resume(uid, state.memory, state.trends)
+        self._pipeline.resume(uid, state.memory, state.trends, state.series)
         self._counts[uid] = state.counts
         self.pending += state.pending
 

@@ -5,9 +5,18 @@ import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from exafsd.contract.messages import Channel
 from exafsd.contract.recipe import Autobk, PreEdge, Xftf
@@ -23,6 +32,16 @@ SIGNALS = ("i0", "it", "ir", "iff", "mutrans", "mufluor", "murefer")
 #: names of which the first present counts; one may be given alone
 Names = Annotated[
     tuple[str, ...], BeforeValidator(lambda key: (key,) if isinstance(key, str) else key)
+]
+
+
+#: name of a number of a result
+Parameter = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^(edge_energy|white_line|white_line_area|[^/]+/share"
+        r"|[^/]+/[0-9]+/(n_s02|n|r|sigma2|c3))$"
+    ),
 ]
 
 
@@ -401,6 +420,39 @@ def _folder_sha256(folder: Path) -> str:
     return sha256.hexdigest()
 
 
+class Target(NamedTuple):
+    """A parameter, and the standard deviation that its mean over a run is to reach."""
+
+    parameter: str
+    target: float
+
+
+class Convergence(_Frozen):
+    """When a run has measured enough: results then say that it may be stopped."""
+
+    parameter: Parameter | None = Field(
+        default=None,
+        description="whose mean over the run is watched: Cu/1/r (phase, shell, number), Cu2O/share"
+        " (reference), edge_energy, white_line or white_line_area",
+    )
+    target: float | None = Field(
+        default=None, gt=0, description="standard deviation of that mean, in its unit"
+    )
+
+    @property
+    def wanted(self) -> Target | None:
+        """What is to be reached; None where nothing is."""
+        if self.parameter is None or self.target is None:
+            return None
+        return Target(self.parameter, self.target)
+
+    @model_validator(mode="after")
+    def _both(self) -> "Convergence":
+        if (self.parameter is None) != (self.target is None):
+            raise ValueError("parameter and target are set together, or neither")
+        return self
+
+
 class RunOverride(_Frozen):
     """What ``start["exafsd"]`` may set for its own run: never sockets, paths or code."""
 
@@ -408,6 +460,7 @@ class RunOverride(_Frozen):
     structure: str | None = None
     phases: tuple[str, ...] | None = None
     fluorescence: Fluorescence | None = None
+    convergence: Convergence | None = None
     element: str | None = None
     edge: str | None = None
     adapter: dict[str, Any] | None = None
@@ -434,6 +487,7 @@ class Analysis(_Frozen):
     reduction: Reduction = Reduction()
     inference: Inference = Inference()
     composition: Composition = Composition()
+    convergence: Convergence = Convergence()
 
     def for_run(self, start: Mapping[str, Any]) -> "Analysis":
         """Analysis of one run: these settings with the overrides of its start document.
@@ -461,6 +515,7 @@ class Analysis(_Frozen):
                 composition=self.composition
                 if override.phases is None
                 else self.composition.model_copy(update={"phases": override.phases}),
+                convergence=override.convergence or self.convergence,
             )
         except ValidationError as error:
             errors = "; ".join(
@@ -479,6 +534,8 @@ class Analysis(_Frozen):
             del settings["composition"]
         else:
             del settings["composition"]["references"]
+        if self.convergence == Convergence():
+            del settings["convergence"]
         return json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()
 
     @cached_property

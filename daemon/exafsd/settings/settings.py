@@ -20,6 +20,7 @@ from exafsd.settings.analysis import (
     Adapter,
     Analysis,
     Composition,
+    Convergence,
     Inference,
     Reduction,
     adapter,
@@ -234,6 +235,7 @@ class Settings(BaseSettings):
     reduction: Reduction = Reduction()
     inference: Inference = Inference()
     composition: Composition = Composition()
+    convergence: Convergence = Convergence()
     models: tuple[Path, ...] = Field(
         default=(), description="folders with model bundles, beside those shipped with exafsd"
     )
@@ -270,6 +272,7 @@ class Settings(BaseSettings):
             reduction=self.reduction,
             inference=self.inference,
             composition=self.composition,
+            convergence=self.convergence,
         )
 
     @classmethod

@@ -1,0 +1,78 @@
+"""What a run's near edges say, spectrum by spectrum, and what it remembers of them."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from exafsd.composition.change import ChangeDetector
+from exafsd.composition.xanes import near_edge_numbers
+from exafsd.contract.messages import Channel, Direction, Value, Xanes
+from exafsd.reduction.columns import INCOMPLETE
+from exafsd.reduction.edges import edge_energy
+from exafsd.spectra import Edge, Spectrum
+
+#: Farther from the tabulated edge than this, eV, the edge is looked for about the first E0 of the
+#: run: the energy scale is not calibrated.
+CALIBRATED = 12.0
+#: what spectra have to have in common to be one series: stream, channel, edge, direction, whether
+#: they are averages, and ranges of the normalisation
+Key = tuple[str, Channel, Edge, Direction | None, bool, tuple[float, ...]]
+
+
+@dataclass
+class NearEdges:
+    """Near edges of one run."""
+
+    edges: dict[tuple[str, Channel, Edge], float] = field(
+        default_factory=dict[tuple[str, Channel, Edge], float]
+    )
+    series: dict[Key, ChangeDetector] = field(default_factory=dict[Key, ChangeDetector])
+
+    def take(self, spectrum: Spectrum, e0: float) -> Xanes | None:
+        """Numbers of the next spectrum of the run, as they are published.
+
+        Parameters
+        ----------
+        e0
+            As it was reduced, eV.
+
+        Returns
+        -------
+        Xanes | None
+            None where the scan is too short.
+        """
+        id_ = spectrum.id
+        owner = id_.sweep.stream, id_.channel, id_.edge
+        numbers = near_edge_numbers(spectrum.energy, spectrum.mu, self._edge(owner, e0))
+        if numbers is None:
+            return None
+        key = (*owner, id_.sweep.direction, spectrum.averaged is not None, numbers.ranges)
+        series = self.series.setdefault(key, ChangeDetector())
+        first, previous = series.distances(numbers)
+        # a sweep is in its series once, and only if it is whole
+        taken = id_.sweep.revision == 1 and INCOMPLETE.isdisjoint(spectrum.quality)
+        if taken:
+            series.take(numbers, id_.sweep.number)
+        return Xanes(
+            edge_energy=_value(*numbers.edge_energy),
+            white_line=_value(*numbers.height),
+            white_line_area=_value(*numbers.area),
+            distance_first=first,
+            distance_previous=previous,
+            state=series.state if taken else None,
+            change_point=series.change_point,
+        )
+
+    def _edge(self, owner: tuple[str, Channel, Edge], e0: float) -> float:
+        edge = self.edges.get(owner)
+        if edge is None:
+            tabulated = edge_energy(owner[2].element, owner[2].edge)
+            edge = tabulated if abs(e0 - tabulated) < CALIBRATED else float(np.round(e0))
+            self.edges[owner] = edge
+        return edge
+
+
+def _value(value: float, std: float) -> Value:
+    if not np.isfinite(value):
+        return Value(value=None, std=None)
+    return Value(value=value, std=std)

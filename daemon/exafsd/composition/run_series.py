@@ -1,0 +1,28 @@
+"""A run as a series of results: what is said of each by those before it."""
+
+from dataclasses import dataclass, field
+
+from exafsd.composition.convergence import Averages
+from exafsd.composition.near_edges import NearEdges
+from exafsd.contract.messages import Channel, Result
+from exafsd.spectra import Edge, Spectrum
+
+
+@dataclass
+class RunSeries:
+    """What one run remembers of its results; means by stream, channel and edge."""
+
+    near_edges: NearEdges = field(default_factory=NearEdges)
+    averages: dict[tuple[str, Channel, Edge], Averages] = field(
+        default_factory=dict[tuple[str, Channel, Edge], Averages]
+    )
+
+    def fill(self, result: Result, spectrum: Spectrum) -> None:
+        """Say of the next result of the run whether the sample changes, and whether to stop."""
+        result.xanes = self.near_edges.take(spectrum, result.e0)
+        wanted = spectrum.id.analysis.convergence.wanted
+        # a foil is not the sample, and an average is no sweep
+        if wanted is None or spectrum.id.channel == "reference" or spectrum.averaged is not None:
+            return
+        key = spectrum.id.sweep.stream, spectrum.id.channel, spectrum.id.edge
+        result.convergence = self.averages.setdefault(key, Averages()).take(result, wanted)
