@@ -45,8 +45,8 @@ def shipped_models_once():
     load, shipped = registry.load_bundle, registry.shipped_folder()
     load_once = functools.cache(load)
 
-    def cached(folder: Path) -> registry.Bundle:
-        return load_once(folder) if folder.parent == shipped else load(folder)
+    def cached(folder: Path, later: bool = False) -> registry.Bundle:
+        return load_once(folder, later) if folder.parent == shipped else load(folder, later)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "load_bundle", cached)
