@@ -58,10 +58,10 @@ def archive(documents: Documents, client: Any) -> None:
 
 def journal(documents: Documents, folder: Path) -> None:
     """Journal a run as the daemon does."""
-    journal_ = Journal(folder)
+    writer = Journal(folder)
     for name, document in documents:
-        journal_.write(name, document)
-    journal_.close()
+        writer.write(name, document)
+    writer.close()
 
 
 def renamed(journal_folder: Path, folder: Path, uid: str) -> Path:

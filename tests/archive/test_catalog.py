@@ -95,12 +95,12 @@ def catalog(server: CatalogServer) -> Iterator[Any]:
 def rows(run: Documents) -> dict[str, list[tuple[int, dict[str, list[float]]]]]:
     """Stream to sequence number and columns, as an assembler sees them."""
     names = {d["uid"]: d["name"] for n, d in run if n == "descriptor"}
-    rows_: dict[str, list[tuple[int, dict[str, list[float]]]]] = {n: [] for n in names.values()}
+    by_stream: dict[str, list[tuple[int, dict[str, list[float]]]]] = {n: [] for n in names.values()}
     for name, doc in run:
         if name == "event":
             data = {k: np.ravel(v).tolist() for k, v in sorted(doc["data"].items())}
-            rows_[names[doc["descriptor"]]].append((doc["seq_num"], data))
-    return rows_
+            by_stream[names[doc["descriptor"]]].append((doc["seq_num"], data))
+    return by_stream
 
 
 def as_arrays() -> dict[str, list[tuple[int, dict[str, list[float]]]]]:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from beamline_wire import SHAPES, Documents, Wire
 from event_model import DocumentNames, schema_validators
+from tiled.server import SimpleTiledServer
 
 from exafsd.archive.catalog import documents, open_catalog, runs
-from exafsd.testing.catalog_server import CatalogServer
 
 POINTS, SWEEPS = 250, 2
 COLUMNS = ("energy", "I0", "It", "Ir")
@@ -118,9 +118,10 @@ def test_sigterm_ends_the_run_and_the_archive_is_complete(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with CatalogServer(tmp_path / "catalog") as server:
-        monkeypatch.setenv("TILED_API_KEY", server.api_key)
-        process = start("--seconds", "100", "--rate", "20", "--tiled", server.uri)
+    with SimpleTiledServer(directory=tmp_path / "catalog") as server:
+        uri, _, key = server.uri.partition("?api_key=")
+        monkeypatch.setenv("TILED_API_KEY", key)
+        process = start("--seconds", "100", "--rate", "20", "--tiled", uri)
         live: Documents = []
         while sum(name == "event" for name, _ in live) < 3:
             got = wire.receive(60.0)
@@ -133,7 +134,7 @@ def test_sigterm_ends_the_run_and_the_archive_is_complete(
         assert live[-1][0] == "stop"
         assert live[-1][1]["exit_status"] == "success"
 
-        catalog = open_catalog(server.uri)
+        catalog = open_catalog(uri)
         (run,) = runs(catalog)
         replayed = list(documents(run))
         catalog.context.close()

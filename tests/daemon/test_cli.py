@@ -53,6 +53,16 @@ def test_help_is_quick_to_import():
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
 
 
+def test_models_are_listed_without_the_daemon():
+    """Larch alone would take longer than the whole list does."""
+    code = (
+        "import sys; from exafsd.commands.cli import app\n"
+        "app(['models', 'list'], standalone_mode=False)\n"
+        "sys.exit(bool({'larch', 'scipy', 'tiled', 'bluesky'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
 def test_analyze_goes_on_after_a_bad_file(spectra):
     files = [spectra / n for n in ("good0.dat", "bad.dat", "missing.dat", "good1.dat")]
     done = exafsd("analyze", *files, "--json", "--element", "Cu", "--edge", "K", expect=1)

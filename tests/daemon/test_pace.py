@@ -7,11 +7,11 @@ from exafsd.service.pace import LATE, POLISH, SHARE, WINDOW, Pace
 
 def polished(interval, spectra=1, seconds=20.0, waited=0.0):
     """Which of the batches that come at an interval are polished."""
-    pace, answers = Pace(), []
+    pace, choices = Pace(), []
     for i in range(int(seconds / interval)):
-        answers.append(pace.room(spectra, waited, i * interval))
+        choices.append(pace.room(spectra, waited, i * interval))
         pace.count(spectra, i * interval)
-    return answers
+    return choices
 
 
 @pytest.mark.parametrize("rate", [0.1, 1.0, 10.0, 50.0])
@@ -20,11 +20,11 @@ def test_slow_scans_are_polished_always(rate):
 
 
 def test_fast_scans_are_not_polished_once_their_pace_is_known():
-    answers = polished(1 / 100)
+    choices = polished(1 / 100)
     settled = int(100 * WINDOW)
-    assert not any(answers[settled:])
-    assert answers[0]
-    assert all(answers[: int(SHARE * WINDOW / POLISH)])
+    assert not any(choices[settled:])
+    assert choices[0]
+    assert all(choices[: int(SHARE * WINDOW / POLISH)])
 
 
 @pytest.mark.parametrize("rate", [30.0, 66.0, 70.0, 100.0, 1000.0])
@@ -32,10 +32,10 @@ def test_polishing_never_takes_more_than_its_share(rate):
     """In every window, at any rate, one by one and in batches."""
     for spectra in (1, 2, 16):
         interval = spectra / rate
-        answers = polished(interval, spectra)
+        choices = polished(interval, spectra)
         per_window = max(1, int(WINDOW / interval))
-        for i in range(len(answers) - per_window):
-            assert sum(answers[i : i + per_window]) * spectra * POLISH <= SHARE * WINDOW + 1e-9
+        for i in range(len(choices) - per_window):
+            assert sum(choices[i : i + per_window]) * spectra * POLISH <= SHARE * WINDOW + 1e-9
 
 
 def test_what_is_late_or_a_large_batch_is_not_polished():

@@ -59,10 +59,10 @@ class Daemon:
 
 @pytest.fixture
 def daemon():
-    one = Daemon()
-    yield one
-    one.service.stop()
-    one.thread.join(20)
+    running = Daemon()
+    yield running
+    running.service.stop()
+    running.thread.join(20)
 
 
 def test_shed_in_a_rush_and_back_afterwards(daemon):

@@ -111,11 +111,11 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     with ExitStack() as stack:
-        one = Site(tmp_path_factory.mktemp("dashboard"), stack)
-        yield one
-        one.dashboard.process.send_signal(signal.SIGTERM)
-        assert one.dashboard.process.wait(10) == 0
-        assert "Traceback" not in one.dashboard.tail()
+        whole_site = Site(tmp_path_factory.mktemp("dashboard"), stack)
+        yield whole_site
+        whole_site.dashboard.process.send_signal(signal.SIGTERM)
+        assert whole_site.dashboard.process.wait(10) == 0
+        assert "Traceback" not in whole_site.dashboard.tail()
 
 
 @pytest.fixture(scope="module")

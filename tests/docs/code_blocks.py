@@ -42,7 +42,7 @@ def pages() -> list[Path]:
 
 def blocks(path: Path) -> list[Block]:
     """Code blocks of a page in order, without their indentation."""
-    blocks_, opened, before = [], None, ""
+    parsed, opened, before = [], None, ""
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         fence = FENCE.match(line)
         if fence and opened is None:
@@ -51,12 +51,12 @@ def blocks(path: Path) -> list[Block]:
         elif fence and opened:
             start, _, language, mark, lines = opened
             page = str(path.relative_to(ROOT))
-            blocks_.append(Block(page, start, language, "\n".join(lines) + "\n", mark))
+            parsed.append(Block(page, start, language, "\n".join(lines) + "\n", mark))
             opened = None
         elif opened:
             opened[-1].append(line[opened[1] :])
         before = line
-    return blocks_
+    return parsed
 
 
 def everything() -> list[Block]:
@@ -66,8 +66,8 @@ def everything() -> list[Block]:
 
 def by_page(language: str) -> dict[str, list[Block]]:
     """Blocks of a language that are to be run here, by page."""
-    by_page_: dict[str, list[Block]] = {}
+    pages: dict[str, list[Block]] = {}
     for block in everything():
         if block.language == language and block.runs_here:
-            by_page_.setdefault(block.page, []).append(block)
-    return by_page_
+            pages.setdefault(block.page, []).append(block)
+    return pages

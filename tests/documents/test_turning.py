@@ -42,20 +42,20 @@ def cuts_of(energy, chunks=()):
 def test_turning_points_are_found_to_within_the_noise_and_none_invented(share):
     """3,378 turns for each noise; right is within its standard deviation in true energy."""
     noise = share * SPAN
-    turns = hits = invented = missed_by_far = 0
+    turns = right_turns = invented = missed_by_far = 0
     for seed, motion in enumerate(MOTIONS):
         legs = 75_000 // motion.points
         reading = read(Motion(**{**vars(motion), "noise": noise}), legs, seed)
         cuts = cuts_of(reading.energy)
         turns += legs - 1
         right, wrong = score(cuts, reading, max(noise, 2 * SPAN / motion.points))
-        hits, invented = hits + right, invented + wrong
+        right_turns, invented = right_turns + right, invented + wrong
         far, extra = score(cuts, reading, 3 * noise + 3 * SPAN / motion.points)
         missed_by_far += legs - 1 - far + extra
     assert turns > 3000
-    assert hits >= 0.999 * turns
+    assert right_turns >= 0.999 * turns
     assert missed_by_far == 0  # every turn has its cut, and every cut its turn
-    assert invented == turns - hits  # the cuts that are a little off
+    assert invented == turns - right_turns  # the cuts that are a little off
 
 
 def test_the_score_itself_sees_misses_and_inventions():

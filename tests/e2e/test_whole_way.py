@@ -85,15 +85,15 @@ def site(tmp_path_factory):
         listener = Listener(address)
         stack.callback(listener.close)
         listener.until(lambda h: h["kind"] == "status" and h["state"] == "ready")
-        one = Site(folder, listener, running, address, into, server, journal, assets)
+        whole_site = Site(folder, listener, running, address, into, server, journal, assets)
         # monitors make 1,000 documents a sweep; PUB and proxy drop what a busy machine takes too
         # late (ZeroMQ's default of 1,000 messages a socket), and live would differ from the catalog
-        one.beamline("--shape", *SHAPES, "--sweeps", str(SWEEPS), "--rate", "1")
+        whole_site.beamline("--shape", *SHAPES, "--sweeps", str(SWEEPS), "--rate", "1")
         ended = 0
         while ended < len(SHAPES):
             listener.until(lambda h: h["kind"] == "run.stop")
             ended = sum(m[1]["kind"] == "run.stop" for m in listener.messages)
-        yield one
+        yield whole_site
 
 
 def outcomes(site):

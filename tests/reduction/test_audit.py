@@ -64,9 +64,9 @@ def verdicts(auditor, count, timeout=START):
 
 @pytest.fixture
 def auditor():
-    one = Auditor()
-    yield one
-    one.close()
+    started = Auditor()
+    yield started
+    started.close()
 
 
 @pytest.mark.parametrize(

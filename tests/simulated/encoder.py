@@ -126,10 +126,10 @@ def score(
     """
     windows = reading.windows(tolerance)
     nearest = np.searchsorted(windows[:, 1], cuts)
-    hits = {
+    matched = {
         i for i, cut in zip(nearest, cuts, strict=True) if i < len(windows) and windows[i, 0] <= cut
     }
-    return len(hits), len(cuts) - len(hits)
+    return len(matched), len(cuts) - len(matched)
 
 
 def _leading(good: NDArray[np.bool_]) -> int:

@@ -25,9 +25,9 @@ def test_every_model_is_another_phase_to_every_other_and_not_to_itself() -> None
 
 def test_a_stretched_spectrum_has_its_distances_stretched() -> None:
     wave = np.sin(2 * 2.0 * K_GRID)[None]
-    wave_ = stretched(wave, np.array([0.9]))[0]
+    longer = stretched(wave, np.array([0.9]))[0]
     # k^2 chi at k is that of chi at 0.9 k
-    assert wave_ == pytest.approx(np.sin(2 * 1.8 * K_GRID) / 0.81, abs=2e-2)
+    assert longer == pytest.approx(np.sin(2 * 1.8 * K_GRID) / 0.81, abs=2e-2)
     assert stretched(wave, np.array([1.1]))[0][K_GRID > 20 / 1.1 + 0.05].max() == 0
 
 

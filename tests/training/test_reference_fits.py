@@ -32,8 +32,8 @@ def committed() -> dict[str, Any]:
 
 
 def entry(committed: dict[str, Any], file: str) -> dict[str, Any]:
-    (entry_,) = [fit for fit in committed["fits"] if fit["spectrum"].endswith(file)]
-    return entry_
+    (matching,) = [fit for fit in committed["fits"] if fit["spectrum"].endswith(file)]
+    return matching
 
 
 @pytest.fixture(scope="module")
@@ -137,8 +137,8 @@ def test_data_too_short_are_skipped(copper_model: Material, tmp_path: Path) -> N
     k = np.arange(0, 6.01, 0.05)
     np.savetxt(tmp_path / "short.dat", np.column_stack([k, k**2 * np.sin(5 * k)]))
     spectrum = configurations.Measured(file="short.dat", kind="chi_k2", sample="made up")
-    entry_ = fit_entry(copper_model, spectrum, tmp_path)
-    assert "4 variables" in entry_["skipped"]
+    result = fit_entry(copper_model, spectrum, tmp_path)
+    assert "4 variables" in result["skipped"]
     assert read_chi_k2(tmp_path / "short.dat").chi[-1] == pytest.approx(np.sin(30))
 
 
