@@ -45,10 +45,10 @@ def configure(level: str, form: str = "auto", stream: TextIO | None = None) -> N
     stream
         Where to; stderr if None.
     """
-    out = stream or sys.stderr
+    target: TextIO = sys.stderr if stream is None else stream
     if form == "auto":
-        form = "plain" if out.isatty() else "logfmt"
-    handler = logging.StreamHandler(out)
+        form = "plain" if target.isatty() else "logfmt"
+    handler = logging.StreamHandler(target)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[

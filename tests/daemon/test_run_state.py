@@ -122,7 +122,7 @@ class Harm:
 def test_nothing_but_a_state_is_made_of_bytes(call, named):
     state = RunState.load(saved(), 0.0)
     state.counts["result"] = Harm(call, "harm")
-    with pytest.raises(StateError, match=f"{named} has no place"):
+    with pytest.raises(StateError, match=f"{named} does not belong"):
         RunState.load(state.dump(0.0), 0.0)
 
 

@@ -105,18 +105,19 @@ def test_what_is_counted() -> None:
 
 @pytest.mark.measured
 def test_a_measurement_is_reduced_to_the_chi_that_was_put_in(
-    measured: Path, tmp_path_factory: pytest.TempPathFactory
+    measured: Path,
 ) -> None:
     """Copper at room temperature, through a measured near edge and Larch's background."""
     from exafsd.contract import Recipe
     from exafsd.reduction.edges import edge_energy
     from exafsd.reduction.engine import by_larch
+    from exafsd.testing.heating import cache_folder
     from exafsd_training.reference.feffit import read_mu
 
     edge = edge_energy("Cu", "K")
     foil = MeasuredEdge.of(*read_mu(measured / "Cu" / "cu_metal_rt.xdi"), edge)
     simulator = Simulator(
-        from_amcsd(COPPER), "Cu", "K", tmp_path_factory.mktemp("feff"), einstein=230.0,
+        from_amcsd(COPPER), "Cu", "K", cache_folder(), einstein=230.0,
         expansion=1.75e-5, anharmonicity=(1.0, 2.0), zero=0.6, origins=(-2.1, -4.4),
         edges=[foil], position=edge,
     )  # fmt: skip

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+import typer
 from rich.console import Console
 from rich.table import Column, Table
 
 from exafsd.commands import modelpage
-from exafsd.commands.terminal import tell
 from exafsd.contract.card import Card
 from exafsd.inference.registry import (
     BundleError,
@@ -62,7 +62,7 @@ def models_table(settings: Settings) -> None:
         )
     Console().print(table)
     for name, reason in refused.items():
-        tell(f"refused {name}: {reason}")
+        typer.echo(f"exafsd: refused {name}: {reason}", err=True)
 
 
 def find_card(name: str, settings: Settings) -> Card:
