@@ -1,5 +1,6 @@
 """A real RunEngine that stops when a real daemon says so, refuses to, and never hangs."""
 
+import re
 import signal
 import time
 from contextlib import ExitStack
@@ -109,13 +110,13 @@ def test_it_goes_on_while_the_sample_changes(site):
     engine, _, address = site
 
     def part(sweep):
-        return min(max((sweep - 15) / 45, 0.0), 1.0)
+        return min(max((sweep - 12) / 60, 0.0), 1.0)
 
-    # a target that is met by the scatter of a few sweeps, but not before 20 of them are there
-    stopped, _ = measure(engine, Sample(part), address, target=2e-4, timeout=60.0, most=50)
+    # 12 sweeps are too few for it, and by scatter alone 50 would be enough
+    stopped, _ = measure(engine, Sample(part), address, target=1.2e-4, timeout=60.0, most=50)
     assert stopped.why == "sweeps"
     assert not stopped.convergence["reached"]
-    assert "changes" in stopped.convergence["reason"]
+    assert re.search("changes|drifts", stopped.convergence["reason"])
 
 
 def test_a_daemon_that_is_killed_ends_the_waiting_and_never_hangs_a_plan(site):

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -362,12 +362,16 @@ def demo(
     folder: Annotated[
         Path | None, typer.Option(help="Keep catalog and journal here; default: a new folder.")
     ] = None,
+    scenario: Annotated[
+        Literal["reduction", "heating"],
+        typer.Option(help="Copper oxide that is reduced to copper, or a copper foil; both heated."),
+    ] = "reduction",
 ) -> None:
     """Simulated beamline to published results, all on this machine."""
     from exafsd.commands.demo import DemoError, Options, run_demo
 
     with failing(DemoError):
-        run_demo(Options(seconds, rate, shape, publish, answers, port, folder))
+        run_demo(Options(seconds, rate, shape, publish, answers, port, folder, scenario))
 
 
 @models_app.command("list")

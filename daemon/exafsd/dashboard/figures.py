@@ -44,7 +44,7 @@ PHASES = {
 DASHES = ("solid", "dashed", "dotted", "dotdash", "dashdot", "solid")
 SHARE_COLUMNS = (
     "sweep", "minutes",
-    *(f"{i}{part}" for i in range(len(DASHES)) for part in ("", "_low", "_high")),
+    *(f"{i}{part}" for i in range(len(DASHES)) for part in ("", "_low", "_high", "_true")),
 )  # fmt: skip
 TOOLS = "pan,wheel_zoom,box_zoom,reset,save"
 FONT = "system-ui, 'DejaVu Sans', sans-serif"
@@ -326,7 +326,7 @@ class Shares:
         self._painted: list[tuple[Any, str]] = []
         self.figure = _plot("shares", "share of the edge step", "sweep", visible=False)
         self.figure.y_range = Range1d(start=-0.03, end=1.03)
-        self._lines: list[tuple[Any, Any]] = []
+        self._lines: list[tuple[Any, Any, Any]] = []
         for i, dash in enumerate(DASHES):
             band = self.figure.varea(
                 "sweep", f"{i}_low", f"{i}_high", source=self.source, fill_alpha=0.25
@@ -334,29 +334,32 @@ class Shares:
             line = self.figure.line(
                 "sweep", str(i), source=self.source, line_width=2.2, line_dash=dash
             )
-            self._lines.append((band, line))
+            true = self.figure.line(
+                "sweep", f"{i}_true", source=self.source, line_width=1.5, line_dash=[2, 4]
+            )
+            self._lines.append((band, line, true))
         self._change = change_lines(self.figure, self.changes, self._painted)
         self._legend = Legend(location="center_right", items=[])
         self.figure.add_layout(self._legend)
-        for band, line in self._lines:
-            band.visible = line.visible = False
+        for glyph in (one for lines in self._lines for one in lines):
+            glyph.visible = False
 
     def name(self, phases: Sequence[str]) -> None:
         """Say which phases there are."""
         self._legend.items = [
             LegendItem(label=name, renderers=[line])
-            for name, (_, line) in zip(phases, self._lines, strict=False)
+            for name, (_, line, _) in zip(phases, self._lines, strict=False)
         ]
-        for i, pair in enumerate(self._lines):
-            for glyph in pair:
+        for i, lines in enumerate(self._lines):
+            for glyph in lines:
                 glyph.visible = i < len(phases)
         self.figure.visible = bool(phases)
 
     def against(self, column: str) -> None:
         """Take another horizontal axis, ``sweep`` or ``minutes``."""
         self._change.x = column
-        for pair in self._lines:
-            for renderer in pair:
+        for lines in self._lines:
+            for renderer in lines:
                 renderer.glyph.x = column
         self.figure.below[0].axis_label = column
 
@@ -365,8 +368,9 @@ class Shares:
         _paint(self.figure, colours)
         for renderer, role in self._painted:
             renderer.glyph.line_color = colours[role]
-        for (band, line), colour in zip(self._lines, phases, strict=True):
+        for (band, line, true), colour in zip(self._lines, phases, strict=True):
             band.glyph.fill_color = line.glyph.line_color = colour
+            true.glyph.line_color = colours["ink"]
 
 
 def change_lines(plot: Any, source: ColumnDataSource, painted: list[tuple[Any, str]]) -> Any:

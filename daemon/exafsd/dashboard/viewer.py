@@ -297,7 +297,9 @@ class Viewer:
         self, points: list[Point], shell: str, beside: str
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Points as columns of the two sources; what has no value leaves a gap in the lines."""
-        first = self._glance.shells[:1] == (shell,)  # the truth is that of the first shell
+        # the truth is that of the first shell, of the sample or of each phase
+        first = self._glance.shells[:1] == (shell,)
+        phase = shell.removesuffix("/1")
         rows = np.full((len(TREND_COLUMNS), len(points)), NAN)
         column = dict(zip(TREND_COLUMNS, rows, strict=True))
         marks: dict[str, list[Any]] = {name: [] for name in MARK_COLUMNS}
@@ -315,7 +317,8 @@ class Viewer:
                     column[name + part][i] = number
                 shown = "_flagged" if point.kind == "flagged" and not near else "_trusted"
                 column[name + shown][i] = value
-                column[f"{name}_true"][i] = point.truth.get(name, NAN) if first else NAN
+                true = point.truth.get(f"{name}_{phase}", NAN)
+                column[f"{name}_true"][i] = point.truth.get(name, true) if first else true
             if values:
                 self._last = point
             elif self._last is not None and point.sweep > self._last.sweep:
@@ -348,7 +351,10 @@ class Viewer:
             column["sweep"][i], column["minutes"][i] = point.sweep, at / 60.0
             for n, phase in enumerate(self._glance.phases[: len(DASHES)]):
                 value, std = point.shares.get(phase, (NAN, NAN))
-                parts = (("", value), ("_low", value - std), ("_high", value + std))
+                true = point.truth.get(f"share_{phase}", NAN)
+                parts = (
+                    ("", value), ("_low", value - std), ("_high", value + std), ("_true", true),
+                )  # fmt: skip
                 for part, number in parts:
                     column[f"{n}{part}"][i] = number
         return column

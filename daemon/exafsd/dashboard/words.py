@@ -27,7 +27,7 @@ SHOWN = {
 #: the same of the near edge
 NEAR_EDGE_SHOWN = {
     "edge_energy": ("edge energy", "eV", 2),
-    "white_line": ("white line", "", 3),
+    "white_line": ("white line", "", 4),
     "white_line_area": ("area of the white line", "eV", 2),
     "distance_first": ("distance to the first", "noise", 1),
 }
@@ -117,7 +117,8 @@ def readout(point: Point | None, header: dict[str, Any] | None) -> str:
 
 def _without(header: dict[str, Any], score: str) -> str:
     """That there are no parameters: withheld, or nobody to read them."""
-    return f"△ withheld{score}" if header.get("model") else "△ no model"
+    asked = header.get("model") or header.get("candidates")
+    return f"△ withheld{score}" if asked else "△ no model"
 
 
 def _near_edge(point: Point) -> str:
