@@ -129,7 +129,7 @@ def browser():
 @pytest.fixture
 def page(site, browser):
     """The page, open; no error in its console and no request beyond this machine."""
-    context = browser.new_context(viewport={"width": 1600, "height": 1000})
+    context = browser.new_context(viewport={"width": 1600, "height": 1000}, color_scheme="dark")
     one = context.new_page()
     one.set_default_timeout(PATIENCE)
     errors, requests = [], []
@@ -235,7 +235,7 @@ def test_run_theme_pause_and_keys(site, page):
     assert page.evaluate(background) != dark
     page.get_by_label("Run").select_option(label="latest run")
     page.get_by_label("Run").focus()
-    for _ in range(5):  # past the other choices, to the button
+    for _ in range(6):  # past the other choices, to the button
         page.keyboard.press("Tab")
     page.keyboard.press(" ")
     wait_for(page, "alert", "Paused")
@@ -247,7 +247,7 @@ def test_run_theme_pause_and_keys(site, page):
     page.wait_for_function("exafsd.model('r').renderers[0].data_source.get_length() == 2")
     page.keyboard.press("x")
     page.wait_for_function("exafsd.model('against').value == 'minutes'")
-    for name in ("Run", "Channel", "Shell", "Against", "Beside R"):
+    for name in ("Run", "Channel", "Shell", "Against", "Beside R", "View"):
         assert page.get_by_label(name).count() == 1
 
 

@@ -71,7 +71,7 @@ def url(tmp_path_factory):
 def test_shares_come_first_and_doubts_are_amber_rings(url, size, tmp_path):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": size[0], "height": size[1]})
+        page = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme="dark")
         errors = []
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(url)

@@ -81,6 +81,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
         "COLUMNS": "200",
         # live equals replay where nothing was shed, and this machine may be slow
         "EXAFSD_INFERENCE__POLISH": "always",
+        "EXAFSD_COMPOSITION__ENABLED": "always",
         "TILED_PROFILES": str(folder / "profiles"),
     }
     with (folder / "printed").open("wb") as out:
@@ -114,6 +115,17 @@ def test_it_says_where_to_look_and_ends_in_order(shown: Shown) -> None:
     assert (shown.status["queues"], shown.status["drops"]) == (
         {"inbox": 0, "runs": 0, "results": 0, "result_runs": 0}, {},
     )  # fmt: skip
+
+
+def test_shares_are_those_that_were_put_in(shown: Shown) -> None:
+    headers = [m.header for m in shown.wire if m.header["channel"] == "transmission"]
+    assert headers
+    for header in headers:
+        assert header["composition"]["in_domain"], header["composition"]["reason"]
+        read = {one["phase"]: one["value"] for one in header["composition"]["fractions"]}
+        for phase in ("Cu", "Cu2O", "CuO"):
+            true = header["truth"][f"share_{phase}"]
+            assert read.get(phase, 0.0) == pytest.approx(true, abs=0.03)
 
 
 def test_live_result_runs_are_found_by_the_raw_uid_and_equal_the_wire(shown: Shown) -> None:

@@ -1,5 +1,6 @@
 """A real RunEngine that stops when a real daemon says so, refuses to, and never hangs."""
 
+import re
 import signal
 import time
 from contextlib import ExitStack
@@ -62,12 +63,14 @@ def site(tmp_path, monkeypatch):
             while (status := statuses.receive(60)) and status.header["state"] != "ready":
                 pass
             assert status is not None
-        engine = RunEngine(call_returns_result=True)
+        engine = RunEngine({}, context_managers=[], call_returns_result=True)
         publisher = Publisher(into.removeprefix("tcp://"), serializer=codec.dumps)
         engine.subscribe(publisher)
         yield engine, running, address
         publisher.close()
         engine.loop.call_soon_threadsafe(engine.loop.stop)
+        engine._th.join(10)
+        engine.loop.close()
 
 
 def measure(engine, sample, address, during=None, target=5e-4, **options):
@@ -107,13 +110,13 @@ def test_it_goes_on_while_the_sample_changes(site):
     engine, _, address = site
 
     def part(sweep):
-        return min(max((sweep - 15) / 45, 0.0), 1.0)
+        return min(max((sweep - 12) / 60, 0.0), 1.0)
 
-    # a target that is met by the scatter of a few sweeps, but not before 20 of them are there
-    stopped, _ = measure(engine, Sample(part), address, target=2.6e-4, timeout=60.0, most=50)
+    # 12 sweeps are too few for it, and by scatter alone 50 would be enough
+    stopped, _ = measure(engine, Sample(part), address, target=1.2e-4, timeout=60.0, most=50)
     assert stopped.why == "sweeps"
     assert not stopped.convergence["reached"]
-    assert "changes" in stopped.convergence["reason"]
+    assert re.search("changes|drifts", stopped.convergence["reason"])
 
 
 def test_a_daemon_that_is_killed_ends_the_waiting_and_never_hangs_a_plan(site):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -393,12 +393,16 @@ def demo(
     folder: Annotated[
         Path | None, typer.Option(help="Folder for catalog and journal; by default a new one.")
     ] = None,
+    scenario: Annotated[
+        Literal["reduction", "heating"],
+        typer.Option(help="Copper oxide that is reduced to copper, or a copper foil; both heated."),
+    ] = "reduction",
 ) -> None:
     """Try it: a simulated beamline, the daemon and the dashboard on this machine."""
     from exafsd.commands.demo import DemoError, Options, run_demo
 
     with failing(DemoError):
-        run_demo(Options(seconds, rate, shape, publish, answers, port, folder))
+        run_demo(Options(seconds, rate, shape, publish, answers, port, folder, scenario))
 
 
 @models_app.command("list")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.live import Live
@@ -18,13 +18,24 @@ from exafsd.client import Message, Subscriber
 from exafsd.commands.terminal import REFRESH, Screen
 from exafsd.testing.catalog_server import CatalogServer, write_profile
 from exafsd.testing.parts import START_DEADLINE, Part, PartError, free_ports, part, wait_for_port
-from exafsd.testing.processes import daemon, proxy
+from exafsd.testing.processes import NOT_COMPARED, daemon, proxy
 
 #: s the beamline may go on beyond what was asked, for its first FEFF run and writing to the
 #: catalog; and the daemon beyond the beamline, for result runs
 END_DEADLINE = 120.0
 #: s that a run takes in a demo without an end: after it its results are in the catalog
 RUN_SECONDS = 60.0
+Scenario = Literal["reduction", "heating"]
+#: settings that a scenario needs: what a sample may be made of, and what is put into it
+SETTINGS = {
+    "heating": NOT_COMPARED,
+    "reduction": '[composition]\nphases = ["Cu", "Cu2O", "CuO"]\n[adapter.truth]\n'
+    + "".join(
+        f'{name}_{phase} = "truth_{name}_{phase}"\n'
+        for phase in ("Cu", "Cu2O", "CuO")
+        for name in ("share", "r", "sigma2")
+    ),
+}
 #: profile name under which the demo's catalog can be opened afterwards
 PROFILE = "exafsd-demo"
 
@@ -50,6 +61,7 @@ class Options:
     port: int | None = None
     #: keeps everything; None: a new one
     folder: Path | None = None
+    scenario: Scenario = "reduction"
 
 
 def run_demo(options: Options, rows: int = 18) -> None:
@@ -73,7 +85,8 @@ def run_demo(options: Options, rows: int = 18) -> None:
                 server = stack.enter_context(CatalogServer(catalog, [assets]))
                 running, address = stack.enter_context(
                     daemon(folder, out, options.publish, journal, assets,
-                           answers=options.answers, results=server)
+                           answers=options.answers, results=server,
+                           settings=SETTINGS[options.scenario])
                 )  # fmt: skip
                 page = stack.enter_context(_dashboard(folder, address, options))
                 subscriber = stack.enter_context(Subscriber(address))
@@ -150,7 +163,7 @@ def _beamline(
     arguments = [
         "-m", "exafsd.testing.beamline", "--proxy", into, "--assets", str(assets),
         "--tiled", server.uri, "--shape", options.shape, "--rate", str(options.rate),
-        "--seconds", str(options.seconds or math.inf),
+        "--scenario", options.scenario, "--seconds", str(options.seconds or math.inf),
     ]  # fmt: skip
     if not options.seconds:
         arguments += ["--sweeps", str(math.ceil(RUN_SECONDS * options.rate))]

@@ -106,10 +106,7 @@ def _row(header: dict[str, Any], where: str) -> list[str]:
         f"{header['sweep']}{direction}",
         f"{SHORT.get(header['channel'], header['channel'])} {header['element']} {header['edge']}",
     ]
-    truth = header.get("truth") or {}
-    true_values = ""
-    if truth.get("r") is not None and truth.get("sigma2") is not None:
-        true_values = f"{truth['r']:.3f} {truth['sigma2']:.4f}"
+    true_values = _truth(header)
     if header["kind"] == "rejected":
         return [
             *row,
@@ -146,6 +143,14 @@ def _row(header: dict[str, Any], where: str) -> list[str]:
     return [*row, *values, true_values, trust, "; ".join(remarks)]
 
 
+def _truth(header: dict[str, Any]) -> str:
+    """R and σ² that were put into a simulation, of the sample or of the phase that is shown."""
+    truth = header.get("truth") or {}
+    phase = header["shells"][0]["phase"] if header.get("shells") else ""
+    r, sigma2 = (truth.get(n, truth.get(f"{n}_{phase}")) for n in ("r", "sigma2"))
+    return "" if r is None or sigma2 is None else f"{r:.3f} {sigma2:.4f}"
+
+
 def _shares(header: dict[str, Any]) -> list[str]:
     """What the sample is made of, the largest share first; why it is not known."""
     composition = header.get("composition")
@@ -154,7 +159,14 @@ def _shares(header: dict[str, Any]) -> list[str]:
     if not composition["in_domain"]:
         return [f"composition: {composition['reason']}"]
     shares = sorted(composition["fractions"], key=lambda one: -one["value"])
-    return [" ".join(f"{one['phase']} {_pm(one, 2)}" for one in shares if one["value"] > 0.005)]
+    truth = header.get("truth") or {}
+    words = []
+    for one in shares:
+        true = truth.get(f"share_{one['phase']}")
+        if one["value"] > 0.005:
+            true = "" if true is None else f" [{true:.2f}]"  # of a simulation
+            words.append(f"{one['phase']} {_pm(one, 2)}{true}")
+    return [" ".join(words)]
 
 
 def _change(header: dict[str, Any]) -> list[str]:

@@ -7,18 +7,20 @@ from typing import Any
 from bokeh.models import (
     BasicTicker,
     BoxAnnotation,
+    ColorBar,
     ColumnDataSource,
     DataRange1d,
     HoverTool,
     Legend,
     LegendItem,
     LinearAxis,
+    LinearColorMapper,
     Range1d,
 )
 from bokeh.plotting import figure
 
-from exafsd.dashboard.state import PARAMETERS
-from exafsd.dashboard.words import SHOWN
+from exafsd.dashboard.state import MAP_ENERGIES, NEAR_EDGE, NEAR_EDGE_NUMBERS, PARAMETERS
+from exafsd.dashboard.words import NEAR_EDGE_SHOWN, SHOWN
 
 #: Okabe and Ito's colours, which colour-blind people can tell apart; lighter ones on dark.
 #: Shapes and dashes differ as well.
@@ -42,7 +44,7 @@ PHASES = {
 DASHES = ("solid", "dashed", "dotted", "dotdash", "dashdot", "solid")
 SHARE_COLUMNS = (
     "sweep", "minutes",
-    *(f"{i}{part}" for i in range(len(DASHES)) for part in ("", "_low", "_high")),
+    *(f"{i}{part}" for i in range(len(DASHES)) for part in ("", "_low", "_high", "_true")),
 )  # fmt: skip
 TOOLS = "pan,wheel_zoom,box_zoom,reset,save"
 FONT = "system-ui, 'DejaVu Sans', sans-serif"
@@ -55,6 +57,13 @@ TREND_COLUMNS = (
         for part in ("", "_std", "_low", "_high", "_true", "_trusted", "_flagged")
     ),
 )  # fmt: skip
+#: R of every phase's first shell, of those that are trusted and those with doubts
+PHASE_COLUMNS = (
+    "sweep", "minutes", *(f"{i}{part}" for i in range(len(DASHES)) for part in ("", "_flagged")),
+)  # fmt: skip
+CHANGE_COLUMNS = ("sweep", "minutes")
+#: what the first plot of a spectrum shows
+VIEWS = {"mu": "μ(E)", "near edge": "near edge", "derivative": "derivative", "map": "run as a map"}
 MARK_COLUMNS = ("sweep", "minutes", "y", "kind", "reason", "color", "marker")
 
 
@@ -68,6 +77,9 @@ class Spectra:
     """The three plots of the latest spectrum."""
 
     mu: ColumnDataSource = field(default_factory=lambda: empty(("energy", "norm")))
+    first: ColumnDataSource = field(default_factory=lambda: empty(("energy", "norm")))
+    previous: ColumnDataSource = field(default_factory=lambda: empty(("energy", "norm")))
+    map: ColumnDataSource = field(default_factory=lambda: empty(("image", "x", "y", "dw", "dh")))
     chi: ColumnDataSource = field(default_factory=lambda: empty(("k", "measured", "predicted")))
     ft: ColumnDataSource = field(default_factory=lambda: empty(("r", "measured", "predicted")))
 
@@ -80,6 +92,8 @@ class Spectra:
             self._figure("ft", "|χ(R)| / Å⁻³", "R, no phase correction / Å", self.ft, "r"),
         ]
         self.figures[2].x_range = Range1d(start=0.0, end=6.0)
+        self._compare(self.figures[0])
+        self.map_figure = self._map()
         for plot, window in zip(self.figures[1:], self.windows, strict=True):
             plot.add_layout(window)
 
@@ -98,10 +112,65 @@ class Spectra:
             self._painted.append((line, role))
         return plot
 
+    def _compare(self, plot: Any) -> None:
+        """Lines of the first and the previous spectrum, under the latest."""
+        lines = []
+        for name, source, dash in (
+            ("first", self.first, "dashed"), ("previous", self.previous, "dotted"),
+        ):  # fmt: skip
+            line = plot.line("energy", "norm", source=source, line_width=1.6, line_dash=dash)
+            line.level = "underlay"
+            self._painted.append((line, "truth" if name == "first" else "muted"))
+            lines.append(LegendItem(label=name, renderers=[line]))
+        latest = LegendItem(label="latest", renderers=[plot.renderers[0]])
+        plot.add_layout(Legend(items=[latest, *lines], location="bottom_right"))
+
+    def _map(self) -> Any:
+        """Near edges of the run, one row a sweep."""
+        plot = _plot("map", "μ(E) of the run", "energy from the edge / eV", visible=False)
+        self._mapper = LinearColorMapper(palette="Viridis256", low=0.0, high=1.4)
+        plot.image("image", "x", "y", "dw", "dh", source=self.map, color_mapper=self._mapper)
+        plot.x_range = Range1d(start=float(MAP_ENERGIES[0]), end=float(MAP_ENERGIES[-1]))
+        plot.y_range = Range1d(start=0.0, end=1.0)
+        plot.yaxis.axis_label = "sweep"
+        self._bar = ColorBar(color_mapper=self._mapper, width=10, padding=4, border_line_color=None)
+        plot.add_layout(self._bar, "right")
+        return plot
+
+    def show_map(self, sweeps: Any, rows: Any) -> None:
+        """Draw near edges (n, m) of sweeps (n,)."""
+        low, high = float(sweeps[0]), float(sweeps[-1])
+        wide = float(MAP_ENERGIES[-1] - MAP_ENERGIES[0])
+        self.map.data = {
+            "image": [rows.astype("float32")], "x": [float(MAP_ENERGIES[0])], "y": [low],
+            "dw": [wide], "dh": [high - low],
+        }  # fmt: skip
+        self.map_figure.y_range.start, self.map_figure.y_range.end = low, high
+        self._mapper.high = float(rows.max())
+
+    def view(self, name: str, edge: float) -> None:
+        """Show one of `VIEWS`; `edge` is the edge's energy, eV, NaN where it is not known."""
+        plot = self.figures[0]
+        plot.visible, self.map_figure.visible = name != "map", name == "map"
+        plot.title.text = "dμ/dE / eV⁻¹" if name == "derivative" else "Normalized μ(E)"
+        near = name in ("near edge", "derivative") and edge == edge
+        span = (edge - 30.0, edge + 60.0) if near else None
+        self._range(plot, span)
+
+    @staticmethod
+    def _range(plot: Any, span: tuple[float, float] | None) -> None:
+        bounds = getattr(plot.x_range, "start", None), getattr(plot.x_range, "end", None)
+        if span is None and not isinstance(plot.x_range, DataRange1d):
+            plot.x_range = DataRange1d()
+        elif span is not None and (isinstance(plot.x_range, DataRange1d) or bounds != span):
+            plot.x_range = Range1d(start=span[0], end=span[1])
+
     def paint(self, colours: dict[str, str]) -> None:
         """Take the colours of a theme."""
-        for plot in self.figures:
+        for plot in (*self.figures, self.map_figure):
             _paint(plot, colours)
+        self._bar.background_fill_color = colours["panel"]
+        self._bar.major_label_text_color = colours["ink"]
         for line, role in self._painted:
             line.glyph.line_color = colours[role]
         for window in self.windows:
@@ -114,13 +183,17 @@ class Trends:
 
     source: ColumnDataSource = field(default_factory=lambda: empty(TREND_COLUMNS))
     marks: ColumnDataSource = field(default_factory=lambda: empty(MARK_COLUMNS))
+    phases: ColumnDataSource = field(default_factory=lambda: empty(PHASE_COLUMNS))
+    changes: ColumnDataSource = field(default_factory=lambda: empty(CHANGE_COLUMNS))
 
     def __post_init__(self) -> None:
         self._x = DataRange1d(range_padding=0.02, default_span=10)
         self._painted: list[tuple[Any, str]] = []
         self._glyphs: list[Any] = []
+        self._hovers: list[HoverTool] = []
         self.figures = [self._figure(parameter) for parameter in PARAMETERS]
         self._add_context(self.figures[0])
+        self._add_phases(self.figures[0])
 
     def _figure(self, parameter: str) -> Any:
         plot = _plot(parameter, "", "sweep", x_range=self._x)
@@ -140,16 +213,10 @@ class Trends:
             axis, "y", source=self.marks, y_range_name="marks", size=11, marker="marker",
             fill_color=None, line_color="color", line_width=2.0,
         )  # fmt: skip
-        symbol, unit, decimals = SHOWN[parameter]
-        digits = "{0." + "0" * decimals + "}"
-        tooltips = [
-            ("sweep", "@sweep"),
-            (symbol, f"@{parameter}{digits} {unit}"),
-            ("± 1σ", f"@{parameter}_std{digits}"),
-            ("truth", f"@{parameter}_true{digits}"),
-        ]
+        hover = HoverTool(renderers=[dots, rings], attachment="vertical")
+        self._hovers.append(hover)
         plot.add_tools(
-            HoverTool(renderers=[dots, rings], attachment="vertical", tooltips=tooltips),
+            hover,
             HoverTool(
                 renderers=[marks],
                 attachment="vertical",
@@ -159,6 +226,7 @@ class Trends:
         self._painted += [(band, "measured"), (line, "measured"), (dots, "measured"),
                           (rings, "flagged"), (true, "truth")]  # fmt: skip
         self._glyphs += [r.glyph for r in (band, line, dots, rings, true, marks)]
+        self._glyphs.append(change_lines(plot, self.changes, self._painted))
         return plot
 
     def _add_context(self, plot: Any) -> None:
@@ -175,6 +243,35 @@ class Trends:
         )
         plot.add_layout(self._axis, "right")
 
+    def _add_phases(self, plot: Any) -> None:
+        """R of every phase's first shell, by colour; hollow where there are doubts."""
+        self._phase_dots: list[tuple[Any, Any]] = []
+        for i in range(len(DASHES)):
+            dots = plot.scatter("sweep", str(i), source=self.phases, size=6, line_color=None)
+            rings = plot.scatter(
+                "sweep", f"{i}_flagged", source=self.phases, size=7, fill_color=None, line_width=1.5
+            )
+            dots.visible = rings.visible = False
+            self._phase_dots.append((dots, rings))
+            self._glyphs += [dots.glyph, rings.glyph]
+        self._phase_legend = Legend(items=[], location="top_left", orientation="horizontal")
+        plot.add_layout(self._phase_legend)
+        self._own = list(plot.y_range.renderers)
+
+    def show_phases(self, names: Sequence[str]) -> None:
+        """Name the phases whose R are shown together, if there are two or more."""
+        shown = names if len(names) > 1 else ()
+        self._phase_legend.items = [
+            LegendItem(label=name, renderers=[dots])
+            for name, (dots, _) in zip(shown, self._phase_dots, strict=False)
+        ]
+        plot, drawn = self.figures[0], []
+        for i, pair in enumerate(self._phase_dots):
+            for renderer in pair:
+                renderer.visible = i < len(shown)
+                drawn += [renderer] if renderer.visible else []
+        plot.y_range.renderers = [*self._own, *drawn]
+
     def show_context(self, label: str) -> None:
         """Name what the second axis shows; an empty name hides it."""
         self._axis.axis_label = label
@@ -189,13 +286,25 @@ class Trends:
             plot.below[0].axis_label = label
 
     def name(self, shell: str) -> None:
-        """Say which shell is shown."""
-        for plot, parameter in zip(self.figures, PARAMETERS, strict=True):
-            symbol, unit, _ = SHOWN[parameter]
-            plot.title.text = f"{symbol}{unit and f' / {unit}'}   {shell}"
+        """Say which shell is shown, or that it is the near edge."""
+        near = shell == NEAR_EDGE
+        for plot, hover, parameter, number in zip(
+            self.figures, self._hovers, PARAMETERS, NEAR_EDGE_NUMBERS, strict=True
+        ):
+            symbol, unit, decimals = NEAR_EDGE_SHOWN[number] if near else SHOWN[parameter]
+            plot.title.text = f"{symbol}{unit and f' / {unit}'}   {'' if near else shell}"
+            digits = "{0." + "0" * decimals + "}"
+            hover.tooltips = [
+                ("sweep", "@sweep"),
+                (symbol, f"@{parameter}{digits} {unit}"),
+                ("± 1σ", f"@{parameter}_std{digits}"),
+                ("truth", f"@{parameter}_true{digits}"),
+            ]
 
-    def paint(self, colours: dict[str, str]) -> None:
+    def paint(self, colours: dict[str, str], phases: Sequence[str]) -> None:
         """Take the colours of a theme."""
+        for (dots, rings), colour in zip(self._phase_dots, phases, strict=True):
+            dots.glyph.fill_color = rings.glyph.line_color = colour
         for plot in self.figures:
             _paint(plot, colours)
         for renderer, role in self._painted:
@@ -210,12 +319,14 @@ class Trends:
 class Shares:
     """What the sample is made of, one line for each reference."""
 
+    changes: ColumnDataSource
     source: ColumnDataSource = field(default_factory=lambda: empty(SHARE_COLUMNS))
 
     def __post_init__(self) -> None:
+        self._painted: list[tuple[Any, str]] = []
         self.figure = _plot("shares", "share of the edge step", "sweep", visible=False)
         self.figure.y_range = Range1d(start=-0.03, end=1.03)
-        self._lines: list[tuple[Any, Any]] = []
+        self._lines: list[tuple[Any, Any, Any]] = []
         for i, dash in enumerate(DASHES):
             band = self.figure.varea(
                 "sweep", f"{i}_low", f"{i}_high", source=self.source, fill_alpha=0.25
@@ -223,35 +334,51 @@ class Shares:
             line = self.figure.line(
                 "sweep", str(i), source=self.source, line_width=2.2, line_dash=dash
             )
-            self._lines.append((band, line))
+            true = self.figure.line(
+                "sweep", f"{i}_true", source=self.source, line_width=1.5, line_dash=[2, 4]
+            )
+            self._lines.append((band, line, true))
+        self._change = change_lines(self.figure, self.changes, self._painted)
         self._legend = Legend(location="center_right", items=[])
         self.figure.add_layout(self._legend)
-        for band, line in self._lines:
-            band.visible = line.visible = False
+        for glyph in (one for lines in self._lines for one in lines):
+            glyph.visible = False
 
     def name(self, phases: Sequence[str]) -> None:
         """Say which phases there are."""
         self._legend.items = [
             LegendItem(label=name, renderers=[line])
-            for name, (_, line) in zip(phases, self._lines, strict=False)
+            for name, (_, line, _) in zip(phases, self._lines, strict=False)
         ]
-        for i, pair in enumerate(self._lines):
-            for glyph in pair:
+        for i, lines in enumerate(self._lines):
+            for glyph in lines:
                 glyph.visible = i < len(phases)
         self.figure.visible = bool(phases)
 
     def against(self, column: str) -> None:
         """Take another horizontal axis, ``sweep`` or ``minutes``."""
-        for pair in self._lines:
-            for renderer in pair:
+        self._change.x = column
+        for lines in self._lines:
+            for renderer in lines:
                 renderer.glyph.x = column
         self.figure.below[0].axis_label = column
 
     def paint(self, colours: dict[str, str], phases: Sequence[str]) -> None:
         """Take the colours of a theme."""
         _paint(self.figure, colours)
-        for (band, line), colour in zip(self._lines, phases, strict=True):
+        for renderer, role in self._painted:
+            renderer.glyph.line_color = colours[role]
+        for (band, line, true), colour in zip(self._lines, phases, strict=True):
             band.glyph.fill_color = line.glyph.line_color = colour
+            true.glyph.line_color = colours["ink"]
+
+
+def change_lines(plot: Any, source: ColumnDataSource, painted: list[tuple[Any, str]]) -> Any:
+    """Upright lines where the sample began to change; their glyph."""
+    lines = plot.vspan("sweep", source=source, line_width=1.5, line_dash=[2, 3])
+    lines.level = "underlay"
+    painted.append((lines, "withheld"))
+    return lines.glyph
 
 
 def _plot(name: str, title: str, label: str, **options: Any) -> Any:

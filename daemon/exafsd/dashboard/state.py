@@ -14,6 +14,7 @@ from itertools import islice
 from numbers import Real
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from exafsd.client import Event, Message
@@ -34,6 +35,11 @@ EVENTS, TOLD = 5, 60.0
 
 #: parameters of a shell, and of its phase, as the wire names them
 PARAMETERS = ("r", "n_s02", "sigma2", "e0_shift")
+#: numbers of the near edge that take their places in the trends, and what that is called
+NEAR_EDGE_NUMBERS = ("edge_energy", "white_line", "white_line_area", "distance_first")
+NEAR_EDGE = "near edge"
+#: rows of the map of a run, and its energies, eV from the edge
+MAP_ROWS, MAP_ENERGIES = 200, np.arange(-30.0, 80.5, 1.0)
 #: value and one standard deviation; NaN where the wire has null
 Reading = tuple[float, float]
 NAN = float("nan")
@@ -60,6 +66,8 @@ class Point:
     reason: str
     shells: dict[str, dict[str, Reading]]
     shares: dict[str, Reading]  # of the references, where they may be believed
+    near_edge: dict[str, Reading]  # in the places of a shell's parameters
+    change_point: int | None  # sweep with which the latest change of the sample began
     context: dict[str, float]
     truth: dict[str, float]
     packed: bytes  # header as compressed JSON, for the export
@@ -83,6 +91,8 @@ class Series:
     newest: Message | None = None  # result or rejection
     last: Point | None = None  # of that
     spectrum: Message | None = None  # latest result with arrays
+    first: Mapping[str, NDArray[Any]] | None = None  # arrays of the first, and before the latest
+    previous: Mapping[str, NDArray[Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,8 @@ class Glance:
     point: Point | None = None
     newest: Message | None = None
     spectrum: Message | None = None
+    first: Mapping[str, NDArray[Any]] | None = None
+    previous: Mapping[str, NDArray[Any]] | None = None
 
 
 @dataclass
@@ -193,7 +205,7 @@ class State:
                 return Glance()
             return Glance(
                 series.epoch, tuple(series.shells), tuple(series.phases), dict(series.context),
-                series.last, series.newest, series.spectrum,
+                series.last, series.newest, series.spectrum, series.first, series.previous,
             )  # fmt: skip
 
     def since(self, key: Key, shown: int, limit: int) -> tuple[int, list[Point]]:
@@ -204,6 +216,31 @@ class State:
                 return 0, []
             new = min(series.total - shown, len(series.points), limit)
             return series.total, list(islice(reversed(series.points), max(new, 0)))[::-1]
+
+    def near_edges(self, key: Key) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        """Sweeps (n,) and their normalised near edges (n, m), thinned out; None without arrays.
+
+        The m energies are `MAP_ENERGIES` from the edge's energy in the first of them.
+        """
+        with self._lock:
+            series = self._series.get(key)
+            if series is None:
+                return None
+            kept = [
+                (point, arrays)
+                for point in series.points
+                if (arrays := self._spectra.get((key, point.id)))
+                and {"energy", "norm"} <= set(arrays)
+            ]
+            thinned = kept[:: -(-len(kept) // MAP_ROWS) or 1]
+        if len(thinned) < 2:
+            return None
+        edge = next((p.near_edge["r"][0] for p, _ in thinned if "r" in p.near_edge), NAN)
+        if edge != edge:  # NaN
+            edge = float(np.median(thinned[0][1]["energy"]))
+        at = edge + MAP_ENERGIES
+        rows = [np.interp(at, arrays["energy"], arrays["norm"]) for _, arrays in thinned]
+        return np.array([point.sweep for point, _ in thinned], float), np.array(rows)
 
     def outcomes(self, run_uid: str) -> list[Message]:
         """All outcomes of a run that are kept, with their spectra as far as these are."""
@@ -265,6 +302,10 @@ class State:
         if series.newest is None or header["time"] >= series.newest.header["time"]:
             series.newest, series.last = message, point
         if message.arrays:
+            if series.first is None:
+                series.first = message.arrays
+            if series.spectrum is not None:
+                series.previous = series.spectrum.arrays
             if series.spectrum is None or header["time"] >= series.spectrum.header["time"]:
                 series.spectrum = message
             self._spectra[key, point.id] = message.arrays
@@ -316,6 +357,8 @@ def point_of(header: dict[str, Any]) -> Point:
         reason=reason,
         shells=shells,
         shares={} if rejected else shares_of(header),
+        near_edge={} if rejected else near_edge_of(header),
+        change_point=None if rejected else (header.get("xanes") or {}).get("change_point"),
         context={
             name: float(item["value"])
             for name, item in header["context"].items()
@@ -347,6 +390,19 @@ def shares_of(header: dict[str, Any]) -> dict[str, Reading]:
     if not composition.get("in_domain"):
         return {}
     return {one["phase"]: _reading(one) for one in composition["fractions"]}
+
+
+def near_edge_of(header: dict[str, Any]) -> dict[str, Reading]:
+    """Numbers of the near edge, by the parameter in whose place they are shown."""
+    xanes = header.get("xanes")
+    if not xanes:
+        return {}
+    return {
+        place: (NAN if value is None else float(value), NAN)
+        if _is_number(value := xanes.get(name)) or value is None
+        else _reading(value)
+        for place, name in zip(PARAMETERS, NEAR_EDGE_NUMBERS, strict=True)
+    }
 
 
 def _is_number(value: Any) -> bool:

@@ -11,21 +11,26 @@ from bokeh.models import CustomJS, Div, InlineStyleSheet, Select, Toggle
 
 from exafsd.dashboard import words
 from exafsd.dashboard.figures import (
+    CHANGE_COLUMNS,
     DASHES,
     MARK_COLUMNS,
     PALETTES,
+    PHASE_COLUMNS,
     PHASES,
     SHARE_COLUMNS,
     TREND_COLUMNS,
+    VIEWS,
     Shares,
     Spectra,
     Trends,
 )
-from exafsd.dashboard.state import NAN, PARAMETERS, Glance, Key, Point, State
+from exafsd.dashboard.state import NAN, NEAR_EDGE, PARAMETERS, Glance, Key, Point, State
 
 #: ms between looks at the state: spectrum and numbers at most 5 times a second, whatever the data
 #: rate, and s between looks at the trends. It is the drawing that costs, in the browser.
 TICK, TRENDS = 200, 0.5
+#: s between two drawings of the map of a run
+MAP = 2.0
 #: points of a trend on the page; a screen is hardly wider, and older ones stay for the export
 SHOWN = 1500
 #: choice that goes along with the latest run
@@ -87,8 +92,13 @@ class Viewer:
         self._version, self._trended, self._due, self._seen = -1, -1, 0.0, 0
         self._shown: tuple[Any, ...] = ()
         self._origin: float | None = None
+        self._changes: list[int] = []  # sweeps with which changes began
+        self._minutes: dict[int, float] = {}
         self._last: Point | None = None  # the latest with values, where a band ends
-        self._spectra, self._trends, self._shares = Spectra(), Trends(), Shares()
+        self._map_due = 0.0
+        self._by_itself = False  # whether the near edge is shown for want of a shell
+        self._spectra, self._trends = Spectra(), Trends()
+        self._shares = Shares(self._trends.changes)
         sheet = InlineStyleSheet(css=WIDGETS)
         offered: dict[str, tuple[str, list[Any]]] = {
             "run": ("Run", [(LATEST, "latest run")]),
@@ -96,6 +106,7 @@ class Viewer:
             "shell": ("Shell", []),
             "against": ("Against", [("sweep", "sweep"), ("minutes", "time")]),
             "beside": ("Beside R", [("", "nothing")]),
+            "view": ("View", list(VIEWS.items())),
         }
         self._pickers = {
             name: Select(name=name, title=title, options=options, stylesheets=[sheet],
@@ -116,13 +127,13 @@ class Viewer:
         self._repaint()
         for root in (*self._pickers.values(), self._pause, self._light, *self._texts.values(),
                      *self._spectra.figures, *self._trends.figures,
-                     self._shares.figure):  # fmt: skip
+                     self._spectra.map_figure, self._shares.figure):  # fmt: skip
             document.add_root(root)
         self.tick()
         document.add_periodic_callback(self.tick, TICK)
 
     def _wire(self) -> None:
-        for name in ("run", "channel", "shell", "against", "beside"):
+        for name in ("run", "channel", "shell", "against", "beside", "view"):
             self._pickers[name].on_change("value", self._changed)
         self._light.on_change("active", self._themed)
         self._light.js_on_change("active", CustomJS(code="exafsd.theme(this.active)"))
@@ -146,7 +157,7 @@ class Viewer:
         colours = PALETTES[theme]
         self._shares.paint(colours, PHASES[theme])
         self._spectra.paint(colours)
-        self._trends.paint(colours)
+        self._trends.paint(colours, PHASES[theme])
         self._colours = colours
         marks: Any = self._trends.marks
         marks.data = {**marks.data, "color": [colours[k] for k in marks.data["kind"]]}
@@ -165,6 +176,9 @@ class Viewer:
                 self._choose()
                 self._bring_spectra()
             now = time.monotonic()
+            if self._pickers["view"].value == "map" and (chosen or now >= self._map_due):
+                self._map_due = now + MAP
+                self._bring_map()
             if chosen or (version != self._trended and now >= self._due):
                 self._trended, self._due = version, now + TRENDS
                 self._bring_trends()
@@ -211,9 +225,15 @@ class Viewer:
         self._key = by_name.get(str(self._pickers["channel"].value))
         self._glance = Glance() if self._key is None else self._state.glance(self._key)
         shells = self._glance.shells
+        near = NEAR_EDGE if self._glance.point is not None else ""
+        choices = [*shells, near] if near else list(shells)
+        shell: Any = self._pickers["shell"]
+        wanted = shells[0] if self._by_itself and shells and shell.value == NEAR_EDGE else ""
         self._options(
-            "shell", [(s, words.text(s, 24)) for s in shells], shells[0] if shells else ""
-        )
+            "shell", [(s, words.text(s, 24)) for s in choices], shells[0] if shells else near,
+            wanted,
+        )  # fmt: skip
+        self._by_itself = not shells
         items = self._glance.context
         beside = [("", "nothing"), *((name, words.text(name, 24)) for name in items)]
         first = "" if self._offered else next(iter(items), "")
@@ -236,13 +256,18 @@ class Viewer:
         """Add what is new to the trends, or begin them again where something else is shown."""
         shell, axis = str(self._pickers["shell"].value), str(self._pickers["against"].value)
         beside = str(self._pickers["beside"].value)
-        shown = (self._key, self._glance.epoch, shell, axis, beside, self._glance.phases)
+        read_as = _first_shells(self._glance.shells)
+        shown = (
+            self._key, self._glance.epoch, shell, axis, beside, self._glance.phases, tuple(read_as),
+        )  # fmt: skip
         again = shown != self._shown
         if again:
             self._shown, self._seen, self._origin = shown, 0, None
             self._last = None
             self._trends.name(words.text(shell, 24))
             self._trends.against(axis)
+            together = () if shell == NEAR_EDGE else [words.text(p, 16) for p in read_as]
+            self._trends.show_phases(together)
             self._shares.name([words.text(phase, 16) for phase in self._glance.phases])
             self._shares.against(axis)
             unit = self._glance.context.get(beside) or ""
@@ -260,6 +285,8 @@ class Viewer:
             (self._trends.source, rows),
             (self._trends.marks, marks),
             (self._shares.source, self._share_columns(points)),
+            (self._trends.phases, self._phase_columns(points, read_as)),
+            (self._trends.changes, self._change_columns(points, again)),
         ):
             if again:
                 source.data = columns
@@ -270,7 +297,9 @@ class Viewer:
         self, points: list[Point], shell: str, beside: str
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Points as columns of the two sources; what has no value leaves a gap in the lines."""
-        first = self._glance.shells[:1] == (shell,)  # the truth is that of the first shell
+        # the truth is that of the first shell, of the sample or of each phase
+        first = self._glance.shells[:1] == (shell,)
+        phase = shell.removesuffix("/1")
         rows = np.full((len(TREND_COLUMNS), len(points)), NAN)
         column = dict(zip(TREND_COLUMNS, rows, strict=True))
         marks: dict[str, list[Any]] = {name: [] for name in MARK_COLUMNS}
@@ -278,24 +307,27 @@ class Viewer:
             at = NAN if point.at is None or self._origin is None else point.at - self._origin
             column["sweep"][i], column["minutes"][i] = point.sweep, at / 60.0
             column["beside"][i] = point.context.get(beside, NAN)
-            values = point.shells.get(shell, {})
+            near = shell == NEAR_EDGE
+            values = point.near_edge if near else point.shells.get(shell, {})
             for name in PARAMETERS:
                 value, std = values.get(name, (NAN, NAN))
                 spread = 0.0 if math.isnan(std) else std
                 parts = (value, std, value - spread, value + spread)
                 for part, number in zip(("", "_std", "_low", "_high"), parts, strict=True):
                     column[name + part][i] = number
-                shown = "_flagged" if point.kind == "flagged" else "_trusted"
+                shown = "_flagged" if point.kind == "flagged" and not near else "_trusted"
                 column[name + shown][i] = value
-                column[f"{name}_true"][i] = point.truth.get(name, NAN) if first else NAN
+                true = point.truth.get(f"{name}_{phase}", NAN)
+                column[f"{name}_true"][i] = point.truth.get(name, true) if first else true
             if values:
                 self._last = point
             elif self._last is not None and point.sweep > self._last.sweep:
                 # a band is one area: it has no gaps, but it can be of no height
-                for name, (value, _) in self._last.shells[shell].items():
+                last = self._last.near_edge if near else self._last.shells[shell]
+                for name, (value, _) in last.items():
                     if name in PARAMETERS:
                         column[f"{name}_low"][i] = column[f"{name}_high"][i] = value
-            if point.kind in ("rejected", "withheld"):
+            if point.kind == "rejected" or (point.kind == "withheld" and not near):
                 columns = (
                     point.sweep,
                     at / 60.0,
@@ -319,10 +351,49 @@ class Viewer:
             column["sweep"][i], column["minutes"][i] = point.sweep, at / 60.0
             for n, phase in enumerate(self._glance.phases[: len(DASHES)]):
                 value, std = point.shares.get(phase, (NAN, NAN))
-                parts = (("", value), ("_low", value - std), ("_high", value + std))
+                true = point.truth.get(f"share_{phase}", NAN)
+                parts = (
+                    ("", value), ("_low", value - std), ("_high", value + std), ("_true", true),
+                )  # fmt: skip
                 for part, number in parts:
                     column[f"{n}{part}"][i] = number
         return column
+
+    def _phase_columns(self, points: list[Point], phases: dict[str, str]) -> dict[str, Any]:
+        """R of every phase's first shell."""
+        rows = np.full((len(PHASE_COLUMNS), len(points)), NAN)
+        column = dict(zip(PHASE_COLUMNS, rows, strict=True))
+        for i, point in enumerate(points):
+            at = NAN if point.at is None or self._origin is None else point.at - self._origin
+            column["sweep"][i], column["minutes"][i] = point.sweep, at / 60.0
+            part = "_flagged" if point.kind == "flagged" else ""
+            for n, shell in enumerate(list(phases.values())[: len(DASHES)]):
+                column[f"{n}{part}"][i] = point.shells.get(shell, {}).get("r", (NAN, NAN))[0]
+        return column
+
+    def _change_columns(self, points: list[Point], again: bool) -> dict[str, Any]:
+        """Where the sample began to change, each once; two directions tell of one change."""
+        if again:
+            self._changes, self._minutes = [], {}
+        column: dict[str, list[float]] = {name: [] for name in CHANGE_COLUMNS}
+        for point in points:
+            at = NAN if point.at is None or self._origin is None else point.at - self._origin
+            if len(self._minutes) > 2 * SHOWN:
+                self._minutes.clear()
+            self._minutes[point.sweep] = at / 60.0
+            change = point.change_point
+            if change is None or any(abs(change - one) <= 2 for one in self._changes):
+                continue
+            self._changes.append(change)
+            column["sweep"].append(change)
+            column["minutes"].append(self._minutes.get(change, at / 60.0))
+        return column
+
+    def _bring_map(self) -> None:
+        """Draw the near edges of the run."""
+        drawn = None if self._key is None else self._state.near_edges(self._key)
+        if drawn is not None:
+            self._spectra.show_map(*drawn)
 
     def _bring_spectra(self) -> None:
         """Show the latest spectrum and say what it means."""
@@ -332,14 +403,22 @@ class Viewer:
         self._text("remarks", words.remarks(self._glance.point, header))
         message = self._glance.spectrum
         if message is None:
-            for source in (self._spectra.mu, self._spectra.chi, self._spectra.ft):
+            for source in (
+                self._spectra.mu, self._spectra.first, self._spectra.previous,
+                self._spectra.chi, self._spectra.ft,
+            ):  # fmt: skip
                 source.data = {name: [] for name in source.column_names}
             return
         arrays = message.arrays
         k, r = arrays.get("k"), arrays.get("r")
-        mu: dict[str, Any] = {name: arrays.get(name, np.empty(0)) for name in ("energy", "norm")}
-        if len({array.size for array in mu.values()}) == 1:  # both are sent
-            self._spectra.mu.data = mu
+        view = str(self._pickers["view"].value)
+        for source, shown in (
+            (self._spectra.mu, arrays), (self._spectra.first, self._glance.first),
+            (self._spectra.previous, self._glance.previous),
+        ):  # fmt: skip
+            source.data = _mu(shown, view == "derivative")
+        energies = (self._glance.point.near_edge if self._glance.point else {}).get("r")
+        self._spectra.view(view, energies[0] if energies else NAN)
         if k is not None:
             # beyond the data the prediction is extrapolated, and of no interest
             inside = k <= message.header["k_data"][1] + 1e-6
@@ -350,6 +429,22 @@ class Viewer:
         for window, name in zip(self._spectra.windows, ("k", "r"), strict=True):
             window.left, window.right = fit[name] if fit else (0.0, 0.0)
             window.visible = fit is not None
+
+
+def _first_shells(shells: tuple[str, ...]) -> dict[str, str]:
+    """Phase to its first shell, in the order in which a run has them."""
+    first: dict[str, str] = {}
+    for shell in shells:
+        first.setdefault(shell.rpartition("/")[0], shell)
+    return first
+
+
+def _mu(arrays: Any, derivative: bool) -> dict[str, Any]:
+    """Energy and normalised mu, or its derivative; nothing where one of both is not sent."""
+    energy, norm = ((arrays or {}).get(name, np.empty(0)) for name in ("energy", "norm"))
+    if energy.size != norm.size or energy.size < 2:
+        return {"energy": [], "norm": []}
+    return {"energy": energy, "norm": np.gradient(norm, energy) if derivative else norm}
 
 
 def _three(name: str, grid: Any, arrays: Any, measured: str, inside: Any) -> dict[str, Any]:

@@ -6,7 +6,15 @@ from html import escape
 from typing import Any
 
 from exafsd.contract.vocabulary import Flag
-from exafsd.dashboard.state import Health, Key, Point, Reading, Run
+from exafsd.dashboard.state import (
+    NEAR_EDGE_NUMBERS,
+    PARAMETERS,
+    Health,
+    Key,
+    Point,
+    Reading,
+    Run,
+)
 
 #: parameter -> (symbol, unit, decimals)
 SHOWN = {
@@ -15,6 +23,13 @@ SHOWN = {
     "n_s02": ("N·S0²", "", 2),
     "n": ("N", "", 2),
     "e0_shift": ("E0 shift", "eV", 2),
+}
+#: the same of the near edge
+NEAR_EDGE_SHOWN = {
+    "edge_energy": ("edge energy", "eV", 2),
+    "white_line": ("white line", "", 4),
+    "white_line_area": ("area of the white line", "eV", 2),
+    "distance_first": ("distance to the first", "noise", 1),
 }
 #: shares below it are not shown in large
 LEAST_SHARE = 0.01
@@ -83,7 +98,8 @@ def readout(point: Point | None, header: dict[str, Any] | None) -> str:
     shown_score = "" if score is None else f" {score:.2f}"
     if point.kind == "withheld":
         return (
-            f'<div class="big">{_shares(point)}<span class="warn">△ withheld{shown_score}</span>'
+            f'<div class="big">{_shares(point) or _near_edge(point)}{_change(header)}'
+            f'{_convergence(header)}<span class="warn">{_without(header, shown_score)}</span>'
             f'<span class="why">{escape(text(point.reason, 200))}</span></div>'
         )
     shell, values = next(iter(point.shells.items()))
@@ -92,9 +108,67 @@ def readout(point: Point | None, header: dict[str, Any] | None) -> str:
     colour, state = ("warn", "⚑ flagged") if point.kind == "flagged" else ("good", "✓ trusted")
     why = f'<span class="why">{escape(text(point.reason, 200))}</span>' if point.reason else ""
     return (
-        f'<div class="big">{_shares(point)}{cells}<span class="cell"><span class="name">trust, '
+        f'<div class="big">{_shares(point)}{_change(header)}{_convergence(header)}{cells}'
+        f'<span class="cell"><span class="name">trust, '
         f"shell {escape(text(shell, 20))}</span>"
         f'<span class="{colour}">{state}{shown_score}</span></span>{why}</div>'
+    )
+
+
+def _without(header: dict[str, Any], score: str) -> str:
+    """That there are no parameters: withheld, or nobody to read them."""
+    asked = header.get("model") or header.get("candidates")
+    return f"△ withheld{score}" if asked else "△ no model"
+
+
+def _near_edge(point: Point) -> str:
+    """Edge energy and white line, which every edge has."""
+    cells = ""
+    for place, name in list(zip(PARAMETERS, NEAR_EDGE_NUMBERS, strict=True))[:2]:
+        value, std = point.near_edge.get(place, (math.nan, math.nan))
+        if not math.isnan(value):
+            symbol, unit, decimals = NEAR_EDGE_SHOWN[name]
+            cells += _large(f"{symbol}{unit and f' / {unit}'}", value, std, decimals)
+    return cells
+
+
+def _change(header: dict[str, Any]) -> str:
+    """That the sample changes; nothing where it is steady."""
+    xanes = header.get("xanes") or {}
+    state = xanes.get("state")
+    if state not in ("changing", "drifting"):
+        return ""
+    since = f"since sweep {xanes.get('change_point')}" if state == "changing" else "sweep by sweep"
+    return (
+        f'<span class="cell"><span class="name">{escape(text(since, 24))}</span>'
+        f'<span class="warn">◆ {state}</span></span>'
+    )
+
+
+def _convergence(header: dict[str, Any]) -> str:
+    """Whether the run may be stopped, where a target is set."""
+    said = header.get("convergence")
+    if not said:
+        return ""
+    value, std = said.get("value"), said.get("std")
+    name = escape(text(said["parameter"], 24))
+    mean = "" if value is None or std is None else f": {value:.5g} ± {std:.2g}"
+    label = f'<span class="name">{name}{mean}, wanted ± {said["target"]:.2g}</span>'
+    if said.get("reached"):
+        return f'<span class="cell">{label}<span class="good">✓ may stop</span></span>'
+    more = said.get("sweeps_needed")
+    words = f"{more} more sweeps" if more else "not yet"
+    why = said.get("reason")
+    if why:
+        words = f'<span title="{escape(text(why, 200))}">go on</span>'
+    return f'<span class="cell">{label}<span class="value">{words}</span></span>'
+
+
+def _large(name: str, value: float, std: float, decimals: int) -> str:
+    spread = "" if math.isnan(std) else f" ± {std:.{decimals}f}"
+    return (
+        f'<span class="cell"><span class="name">{name}</span>'
+        f'<span class="value">{value:.{decimals}f}<span class="std">{spread}</span></span></span>'
     )
 
 
@@ -141,6 +215,8 @@ def remarks(point: Point | None, header: dict[str, Any] | None) -> str:
         parts.append(f"model {text(model, 40)}" if model else "no model")
         answer = {"polish": "fitted (polish)", "network": "network"}.get(header["best"] or "")
         parts += [answer] if answer else []
+    why = (header.get("convergence") or {}).get("reason")
+    parts += [f"may I stop: {text(why, 160)}"] if why else []
     if header["guessed"]:
         parts.append(f"{' and '.join(map(text, header['guessed']))} guessed from the energies")
     limited = [s for s in header.get("shells") or [] if s.get("prior_limited")]

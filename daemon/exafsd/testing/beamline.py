@@ -1,4 +1,4 @@
-"""The simulated beamline as a process: a real RunEngine heats a copper foil and publishes.
+"""The simulated beamline as a process: a real RunEngine heats a sample of copper and publishes.
 
 ``python -m exafsd.testing.beamline --proxy tcp://127.0.0.1:5567 --shape array --seconds 10``
 """
@@ -10,7 +10,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,23 @@ from bluesky.callbacks.zmq import Publisher
 from bluesky.utils import MsgGenerator
 
 from exafsd.codec import dumps
-from exafsd.testing.devices import Oscillator, PageFlyer, Pass, PointDetector, SweepDetector
+from exafsd.testing.devices import (
+    Oscillator,
+    PageFlyer,
+    Pass,
+    PointDetector,
+    SweepDetector,
+    truth_key,
+)
 from exafsd.testing.filedevices import Hdf5Detector, StreamDetector
 from exafsd.testing.heating import HeatedFoil, cache_folder
+from exafsd.testing.reduction import ReducedOxide
 
 SHAPES = ("array", "event", "page", "monitor", "resource", "stream")
+#: What is heated, with the temperatures, K, from which and to which.
+SCENARIOS = {"heating": (300.0, 900.0), "reduction": (300.0, 800.0)}
+#: Units of true values, by what they begin with.
+UNITS_OF = {"r": "angstrom", "sigma2": "angstrom^2", "c3": "angstrom^3", "temperature": "K"}
 #: Shapes whose start document carries temperature and truth: their events have no room for it.
 CONSTANT_RUNS = ("event", "page", "monitor")
 #: s that the furnace takes from one temperature to the other if there is no end to the heating.
@@ -45,7 +57,7 @@ class Heating:
 
     def __init__(
         self,
-        foil: HeatedFoil,
+        foil: HeatedFoil | ReducedOxide,
         rate: float,
         temperatures: tuple[float, float],
         seed: int,
@@ -178,15 +190,18 @@ PLANS: dict[str, Callable[[Iterator[tuple[float, Pass]], Any], MsgGenerator]] = 
 }
 
 
-def device_for(shape: str, points: int, assets: Path) -> Any:
-    """Return the device whose documents have this shape; files go to `assets`."""
+def device_for(shape: str, points: int, assets: Path, numbers: Mapping[str, str]) -> Any:
+    """Return the device whose documents have this shape.
+
+    Files go to `assets`; `numbers` are those that a sweep has, with their units.
+    """
     makers: dict[str, Callable[[], Any]] = {
-        "array": lambda: SweepDetector(points),
+        "array": lambda: SweepDetector(points, numbers),
         "event": PointDetector,
         "page": PageFlyer,
         "monitor": Oscillator,
-        "resource": lambda: Hdf5Detector(points, assets),
-        "stream": lambda: StreamDetector(points, assets),
+        "resource": lambda: Hdf5Detector(points, assets, numbers),
+        "stream": lambda: StreamDetector(points, assets, numbers),
     }
     return makers[shape]()
 
@@ -216,8 +231,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--tiled", metavar="URI", help="archive the runs there as well")
     add("--element", default="Cu")
     add("--edge", default="K")
-    add("--temperature-start", type=float, default=300.0, help="K")
-    add("--temperature-end", type=float, default=900.0, help="K")
+    add("--scenario", choices=SCENARIOS, default="heating", help="a foil, or copper oxide")
+    add("--temperature-start", type=float, help="K")
+    add("--temperature-end", type=float, help="K")
     add("--seed", type=int, default=1)
     add("--settle", type=float, default=1.0, help="s to wait for subscribers before the first run")
     return parser.parse_args(arguments)
@@ -243,8 +259,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise SystemExit(
             f"only a Cu foil at its K edge is simulated, not {args.element} {args.edge}"
         )
-    temperatures = (args.temperature_start, args.temperature_end)
-    foil = HeatedFoil(cache_folder(), args.points, temperatures)
+    low, high = SCENARIOS[args.scenario]
+    temperatures = args.temperature_start or low, args.temperature_end or high
+    sample = "Cu foil"
+    foil: HeatedFoil | ReducedOxide
+    if args.scenario == "reduction":
+        foil, sample = ReducedOxide(args.points, temperatures), "CuO in hydrogen"
+    else:
+        foil = HeatedFoil(cache_folder(), args.points, temperatures)
+    numbers = {
+        truth_key(name): UNITS_OF.get(name.partition("_")[0], "")
+        for name in foil.truth(temperatures[0])
+    }
 
     engine = RunEngine({}, context_managers=[])  # signals are ours, below
     publisher = Publisher(args.proxy, serializer=dumps)
@@ -266,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "plan_name": "qexafs",
         "element": args.element,
         "edge": args.edge,
-        "sample": {"name": "Cu foil"},
+        "sample": {"name": sample},
     }
     with tempfile.TemporaryDirectory(prefix="exafsd-beamline-") as scratch:
         assets = args.assets or Path(scratch)
@@ -274,7 +300,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for shape in itertools.cycle(args.shape):
             if heating.over:
                 break
-            device = device_for(shape, args.points, assets.absolute())
+            device = device_for(shape, args.points, assets.absolute(), numbers)
             engine(run(heating, shape, device, sweeps_of(args)(shape), metadata))
         if writer:
             writer.shutdown()

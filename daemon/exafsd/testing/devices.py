@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # Larch comes with it, 3 s of imports
 
 #: Names of the columns, as the generic adapter expects them, with units.
 UNITS = {"energy": "eV", "I0": "counts", "It": "counts", "Ir": "counts"}
-TRUTH_UNITS = {
+HEATING_UNITS = {
     "truth_r": "angstrom",
     "truth_sigma2": "angstrom^2",
     "truth_n_s02": "",
@@ -41,8 +41,13 @@ class Pass:
     def of(cls, counts: "Counts", start: float, dwell: float) -> "Pass":
         """Sweep that began at `start`, s since 1970, with `dwell` s per point."""
         columns = dict(zip(UNITS, (counts.energy, counts.i0, counts.it, counts.ir), strict=True))
-        numbers = {key: float(counts.truth[key.removeprefix("truth_")]) for key in TRUTH_UNITS}
+        numbers = {truth_key(name): float(value) for name, value in counts.truth.items()}
         return cls(columns, numbers, start + dwell * np.arange(len(counts.energy), dtype=float))
+
+
+def truth_key(name: str) -> str:
+    """Column of a true value; the temperature is no secret."""
+    return name if name == "temperature" else f"truth_{name}"
 
 
 class Done:
@@ -133,11 +138,11 @@ class PointDetector(Device):
 
 
 class SweepDetector(Device):
-    """Shape (iii): one sweep per event, as arrays."""
+    """Shape (iii): one sweep per event, as arrays; `numbers` are true values and their units."""
 
-    def __init__(self, points: int) -> None:
+    def __init__(self, points: int, numbers: Mapping[str, str] = HEATING_UNITS) -> None:
         super().__init__("qxafs")
-        self._points = points
+        self._points, self._numbers = points, numbers
         self._now: dict[str, Any] = {}
 
     def load(self, sweep: Pass) -> None:
@@ -151,7 +156,7 @@ class SweepDetector(Device):
     def describe(self) -> dict[str, Any]:
         """Four arrays, and the numbers that hold for the whole sweep."""
         arrays = {key: data_key([self._points], units) for key, units in UNITS.items()}
-        return arrays | {key: data_key([], units) for key, units in TRUTH_UNITS.items()}
+        return arrays | {key: data_key([], units) for key, units in self._numbers.items()}
 
 
 class PageFlyer(Device):

@@ -8,7 +8,7 @@ from typing import Any
 import h5py
 from event_model import compose_resource, compose_stream_resource
 
-from exafsd.testing.devices import TRUTH_UNITS, UNITS, Device, Pass, data_key, readings
+from exafsd.testing.devices import HEATING_UNITS, UNITS, Device, Pass, data_key, readings
 
 
 class _Hdf5File:
@@ -40,9 +40,11 @@ class _Hdf5File:
 class Hdf5Detector(Device):
     """Shape (v-a): arrays in HDF5, announced by resource and datum."""
 
-    def __init__(self, points: int, folder: Path) -> None:
+    def __init__(
+        self, points: int, folder: Path, numbers: Mapping[str, str] = HEATING_UNITS
+    ) -> None:
         super().__init__("qxafs")
-        self._points, self._folder = points, folder
+        self._points, self._folder, self._numbers = points, folder, numbers
         self._documents: list[tuple[str, dict[str, Any]]] = []
         self._now: dict[str, Any] = {}
 
@@ -91,17 +93,19 @@ class Hdf5Detector(Device):
         arrays = {
             key: data_key([self._points], units, "FILESTORE:") for key, units in UNITS.items()
         }
-        return arrays | {key: data_key([], units) for key, units in TRUTH_UNITS.items()}
+        return arrays | {key: data_key([], units) for key, units in self._numbers.items()}
 
 
 class StreamDetector(Device):
     """Shape (v-b): everything in HDF5, announced by stream_resource and stream_datum; no events."""
 
-    def __init__(self, points: int, folder: Path) -> None:
+    def __init__(
+        self, points: int, folder: Path, numbers: Mapping[str, str] = HEATING_UNITS
+    ) -> None:
         super().__init__("qxafs")
-        self._points, self._folder = points, folder
+        self._points, self._folder, self._numbers = points, folder, numbers
         self._shapes: dict[str, tuple[int, ...]] = dict.fromkeys(UNITS, (points,))
-        self._shapes |= dict.fromkeys(TRUTH_UNITS, ())
+        self._shapes |= dict.fromkeys(numbers, ())
 
     def stage(self) -> list[Any]:
         """Open a file for the run."""
@@ -125,7 +129,7 @@ class StreamDetector(Device):
 
     def describe_collect(self) -> dict[str, Any]:
         """Everything external."""
-        units = UNITS | TRUTH_UNITS
+        units = UNITS | dict(self._numbers)
         return {
             key: data_key(list(shape), units[key], "STREAM:") for key, shape in self._shapes.items()
         }

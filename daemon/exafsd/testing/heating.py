@@ -224,9 +224,7 @@ def _third(temperature: float) -> float:
 
 def _atomic(energy: Floats) -> tuple[Floats, Floats]:
     """Absorption without fine structure: below the edge, and the step; both no unit."""
-    below = np.geomspace(INFLECTION - 400.0, INFLECTION - 20.0, 20)
-    above = np.geomspace(INFLECTION + 20.0, INFLECTION + 1500.0, 20)
-    before = _extrapolated(below, 1, energy)
+    before, step = atomic(energy)
     shape = sum(
         share * (0.5 + np.arctan((energy - position) / (width / 2.0)) / np.pi)
         for share, position, width in STEPS
@@ -235,8 +233,15 @@ def _atomic(energy: Floats) -> tuple[Floats, Floats]:
         share * np.exp(-0.5 * ((energy - position) / width) ** 2)
         for share, position, width in FEATURES
     )
-    scale = THICKNESS * DENSITY
-    return scale * before, scale * shape * (_extrapolated(above, 2, energy) - before)
+    return before, shape * step
+
+
+def atomic(energy: Floats) -> tuple[Floats, Floats]:
+    """Copper's absorption below the edge, and the height of the step; both (n,) without unit."""
+    below = np.geomspace(INFLECTION - 400.0, INFLECTION - 20.0, 20)
+    above = np.geomspace(INFLECTION + 20.0, INFLECTION + 1500.0, 20)
+    before, scale = _extrapolated(below, 1, energy), THICKNESS * DENSITY
+    return scale * before, scale * (_extrapolated(above, 2, energy) - before)
 
 
 def _extrapolated(at: Floats, degree: int, energy: Floats) -> Floats:

@@ -21,6 +21,10 @@ def proxy(folder: Path) -> Iterator[tuple[str, str]]:
         yield into, out
 
 
+#: FEFF's near edge is not a measured one
+NOT_COMPARED = '[composition]\nenabled = "off"\n'
+
+
 @contextmanager
 def daemon(
     folder: Path,
@@ -31,6 +35,7 @@ def daemon(
     *,
     answers: str | None = None,
     results: CatalogServer | None = None,
+    settings: str = NOT_COMPARED,
 ) -> Iterator[tuple[Part, str]]:
     """``exafsd run`` with settings written into `folder`; its process and bound address.
 
@@ -44,6 +49,8 @@ def daemon(
         Folders of documents and of external files.
     results
         Server that result runs are written to; None: they are not kept.
+    settings
+        More of the settings, as TOML.
     """
     address_file = folder / "address"
     address_file.unlink(missing_ok=True)  # of another time
@@ -54,8 +61,7 @@ def daemon(
         f'[publish]\naddress = "{publish}"\naddress_file = "{address_file}"\n'
         + (f'answers = "{answers}"\n' if answers else "")
         + f'[journal]\nfolder = "{journal}"\n'
-        # FEFF's near edge is not a measured one
-        + '[composition]\nenabled = "off"\n'
+        + settings
         + (f'[results]\ncatalog = "{results.uri}"  # while the demo runs\n' if results else "")
     )
     command = ("-m", "exafsd.cli", "run", "--config", str(config))
