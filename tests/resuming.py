@@ -8,7 +8,14 @@ from exafsd.inference.registry import Registry
 from exafsd.pipeline import Outcome, Pipeline
 from exafsd.service.run_state import RunState
 from exafsd.service.session import Session
-from exafsd.settings.analysis import Analysis, Average, Calibration, Quality, Reduction
+from exafsd.settings.analysis import (
+    Analysis,
+    Average,
+    Calibration,
+    Convergence,
+    Quality,
+    Reduction,
+)
 
 #: everything that a run remembers is used
 ANALYSIS = Analysis(
@@ -16,7 +23,8 @@ ANALYSIS = Analysis(
         average=Average(n=3),
         calibration=Calibration(source="foil"),
         quality=Quality(deglitch=10.0, outlier=8.0),
-    )
+    ),
+    convergence=Convergence(parameter="white_line", target=1e-3),
 )
 
 

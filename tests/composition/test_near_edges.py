@@ -92,6 +92,26 @@ def test_a_scan_that_ends_at_the_edge_has_none(copper):
     assert near_edge_numbers(ENERGY, 1 - 1e-4 * ENERGY, EDGE) is None
 
 
+def test_no_scan_raises():
+    """Odd grids and spectra have numbers or none."""
+    rng = np.random.default_rng(7)
+    seen = 0
+    for _ in range(400):
+        low, high = EDGE + rng.uniform(-300, 20), EDGE + rng.uniform(-20, 900)
+        grid = np.unique(rng.uniform(low, max(high, low + 1), rng.integers(20, 600)))
+        if rng.random() < 0.5:
+            grid = np.linspace(low, max(high, low + 1), len(grid))
+        mu = rng.normal(size=len(grid)) * 10.0 ** rng.uniform(-6, 3)
+        mu += rng.choice([0.0, 1.0, 1e3]) * (grid > EDGE + rng.uniform(-50, 50))
+        one = near_edge_numbers(grid, mu, EDGE)
+        detector = ChangeDetector()
+        for sweep in range(3 if one is not None else 0):
+            detector.distances(one)
+            detector.take(one, sweep + 1)
+        seen += one is not None
+    assert 50 < seen < 350
+
+
 def test_an_energy_scale_that_is_far_off_has_numbers(copper):
     mu = mu_of(copper, 1e-3, Cu2O=1.0)
     (one,) = headers(sweeps_of([mu], ENERGY - 25.0))

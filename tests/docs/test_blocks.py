@@ -191,7 +191,17 @@ class Archive:
 def archive(tmp_path_factory):
     """A short demo's journal and catalog, the catalog on a server with the profile ``beamline``."""
     folder = tmp_path_factory.mktemp("archive")
-    command = [sys.executable, "-m", "exafsd.cli", "demo", "--seconds", "3", "--folder"]
+    command = [
+        sys.executable,
+        "-m",
+        "exafsd.cli",
+        "demo",
+        "--scenario",
+        "heating",
+        "--seconds",
+        "3",
+        "--folder",
+    ]
     done = subprocess.run(
         [*command, str(folder)], capture_output=True, text=True, timeout=240, check=False
     )

@@ -77,6 +77,8 @@ def site(tmp_path_factory):
         # live equals replay where nothing was shed, and this machine may be slow
         environment = stack.enter_context(pytest.MonkeyPatch.context())
         environment.setenv("EXAFSD_INFERENCE__POLISH", "always")
+        environment.setenv("EXAFSD_CONVERGENCE__PARAMETER", "white_line")
+        environment.setenv("EXAFSD_CONVERGENCE__TARGET", "0.001")
         into, out = stack.enter_context(proxy(folder))
         server = stack.enter_context(CatalogServer(folder / "catalog", [assets]))
         running, address = stack.enter_context(

@@ -7,6 +7,7 @@ not, independent or not, on a drift that is even. So the rate of false alarms ca
 a model of the noise. Only the past is looked at: live and replay are the same.
 """
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -61,7 +62,7 @@ class Scale:
     `last` is the latest mean, `half` the first half of the next longer one, `steps` the latest two
     differences. `usual` is the sum of squares of `count` differences, `noise` the sum of the
     variances that white noise alone would have given them, `alike` that of squared products of
-    independent ones. `means` are the latest ones.
+    independent ones. `means` are the latest ones, and `drifts` whether they move evenly.
     """
 
     last: Mean | None = None
@@ -155,11 +156,16 @@ class ChangeDetector:
         """
         if self.first is None or self.previous is None or self.first_basis is None:
             return None, None
-        now = Mean(numbers.flat, numbers.noise**2, 0)
-        return (
-            _distance(now, self.first, self.first_basis),
-            _distance(now, self.previous, self.first_basis),
+        steps = numbers.flat - np.stack([self.first.flat, self.previous.flat])
+        steps -= (steps @ self.first_basis) @ self.first_basis.T
+        squares = np.einsum("ij,ij->i", steps, steps).tolist()
+        free, own = steps.shape[1] - self.first_basis.shape[1], numbers.noise**2
+        noises = [free * (own + one.variance) for one in (self.first, self.previous)]
+        first, previous = (
+            math.sqrt(square / noise) if noise > 0 else None
+            for square, noise in zip(squares, noises, strict=True)
         )
+        return first, previous
 
     def take(self, numbers: NearEdgeNumbers, sweep: int) -> None:
         """Take the next spectrum of the series."""
@@ -180,20 +186,24 @@ class ChangeDetector:
         if held is not None and self._nearer(one, held, scale.last):
             self._alarm(0, held)
             self._add(0, held)
+        difference = None
         if scale.last is not None:
-            square, step = self._square(one, scale.last)
+            difference = square, step = self._square(one, scale.last)
             if scale.unusual(step, square, one.variance + scale.last.variance):
                 self.held = one
                 return
-        self._add(0, one)
+        self._add(0, one, difference)
 
-    def _add(self, number: int, mean: Mean) -> None:
-        """Take a mean of one length, and of the next longer one where it is complete."""
+    def _add(self, number: int, mean: Mean, usual: tuple[float, Floats] | None = None) -> None:
+        """Take a mean of one length, and of the next longer one where it is complete.
+
+        `usual` is its difference to the last one where that was looked at already.
+        """
         scale = self.scales[number]
         if scale.last is not None:
-            square, step = self._square(mean, scale.last)
+            square, step = usual or self._square(mean, scale.last)
             noise = mean.variance + scale.last.variance
-            if scale.unusual(step, square, noise):
+            if usual is None and scale.unusual(step, square, noise):
                 self._alarm(number, mean)
                 scale.steps.append(step)
                 scale.last = mean
@@ -203,6 +213,7 @@ class ChangeDetector:
                 self.watched = None
         scale.last = mean
         scale.means.append(mean)
+        scale.drifts = self._drifts(scale)
         if number + 1 < len(self.scales):
             half, scale.half = scale.half, None
             if half is None:
@@ -223,7 +234,7 @@ class ChangeDetector:
     def _settle(self) -> None:
         if self.alarmed or self.watched is not None or self.held is not None:
             return
-        if any([self._drifts(scale) for scale in self.scales]):
+        if any(scale.drifts for scale in self.scales):
             self.state = "drifting"
         elif self.scales[0].count >= 2 * OVERLAP:
             self.state = "steady"
@@ -235,8 +246,7 @@ class ChangeDetector:
         whole, step = self._square(scale.means[-1], scale.means[0])
         even = EVEN / 2 if scale.drifts else EVEN
         seen = whole > len(step) * (STEPS * LEAST) ** 2
-        scale.drifts = seen and whole > even * STEPS * sum(scale.squares)
-        return scale.drifts
+        return seen and whole > even * STEPS * sum(scale.squares)
 
     def _nearer(self, one: Mean, held: Mean, last: Mean | None) -> bool:
         return last is None or self._square(one, held)[0] < self._square(one, last)[0]
@@ -262,13 +272,6 @@ def nuisances(flat: Floats) -> Floats:
     columns = [one / max(float(np.linalg.norm(one)), 1e-300) for one in columns]
     left, size, _ = np.linalg.svd(np.stack(columns, axis=1), full_matrices=False)
     return left[:, size > 1e-6].astype(np.float64)
-
-
-def _distance(one: Mean, other: Mean, basis: Floats) -> float | None:
-    step = one.flat - other.flat
-    step = step - basis @ (step @ basis)
-    noise = (one.variance + other.variance) * (len(step) - basis.shape[1])
-    return float(np.sqrt(step @ step / noise)) if noise > 0 else None
 
 
 @lru_cache(maxsize=4096)

@@ -54,8 +54,8 @@ class RunningMean:
     @property
     def variance(self) -> float:
         """Of the mean: from the scatter, wider where neighbours are alike."""
-        scatter = self.squares / (self.count - 1)
-        return scatter * (1 + self.alike) / (1 - self.alike) / self.count
+        scatter, alike = self.squares / (self.count - 1), self.alike
+        return scatter * (1 + alike) / (1 - alike) / self.count
 
     @property
     def alike(self) -> float:
@@ -112,30 +112,35 @@ class Averages:
     def _says(self, wanted: Target, missing: bool) -> Convergence:
         means = list(self.directions.values())
         count = sum(one.count for one in means)
-        said = Convergence(parameter=wanted.parameter, target=wanted.target, sweeps=count)
+        value = std = needed = floor = reason = None
         if count < LEAST or min(one.count for one in means) < LEAST_EACH:
-            said.reason = f"{count} sweeps have a value so far"
+            reason = f"{count} sweeps have a value so far"
             if missing:
-                said.reason += "; this one has none"
+                reason += "; this one has none"
         else:
             shares = len(means)
-            said.value = sum(one.mean for one in means) / shares
+            value = sum(one.mean for one in means) / shares
             variance = sum(one.variance for one in means) / shares**2
-            said.std = math.sqrt(variance)
-            all_in_all = count * variance / wanted.target**2
-            said.sweeps_needed = max(math.ceil(all_in_all - count), 0)
+            std = math.sqrt(variance)
+            needed = max(math.ceil(count * variance / wanted.target**2 - count), 0)
             floor = math.sqrt(sum(one.own for one in means) / shares)
-            said.floor = floor
-            said.reached = said.std <= wanted.target
             if wanted.target < floor:
-                said.reason = (
+                reason = (
                     f"the target is below what all sweeps share, {floor:.2g}: theory, references,"
                     " calibration. More sweeps do not make that smaller"
                 )
         moved = self._moved()
-        if moved is not None:
-            said.reached, said.reason = False, moved
-        return said
+        return Convergence(
+            parameter=wanted.parameter,
+            value=value,
+            std=std,
+            target=wanted.target,
+            sweeps=count,
+            sweeps_needed=needed,
+            reached=std is not None and std <= wanted.target and moved is None,
+            floor=floor,
+            reason=moved or reason,
+        )
 
     def _moved(self) -> str | None:
         """That the sample changes, in words."""

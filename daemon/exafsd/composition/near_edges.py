@@ -1,8 +1,7 @@
 """What a run's near edges say, spectrum by spectrum, and what it remembers of them."""
 
+import math
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from exafsd.composition.change import ChangeDetector
 from exafsd.composition.xanes import near_edge_numbers
@@ -47,7 +46,9 @@ class NearEdges:
         if numbers is None:
             return None
         key = (*owner, id_.sweep.direction, spectrum.averaged is not None, numbers.ranges)
-        series = self.series.setdefault(key, ChangeDetector())
+        series = self.series.get(key)
+        if series is None:
+            series = self.series[key] = ChangeDetector()
         first, previous = series.distances(numbers)
         # a sweep is in its series once, and only if it is whole
         taken = id_.sweep.revision == 1 and INCOMPLETE.isdisjoint(spectrum.quality)
@@ -67,12 +68,12 @@ class NearEdges:
         edge = self.edges.get(owner)
         if edge is None:
             tabulated = edge_energy(owner[2].element, owner[2].edge)
-            edge = tabulated if abs(e0 - tabulated) < CALIBRATED else float(np.round(e0))
+            edge = tabulated if abs(e0 - tabulated) < CALIBRATED else float(round(e0))
             self.edges[owner] = edge
         return edge
 
 
 def _value(value: float, std: float) -> Value:
-    if not np.isfinite(value):
+    if not math.isfinite(value):
         return Value(value=None, std=None)
     return Value(value=value, std=std)

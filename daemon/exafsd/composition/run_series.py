@@ -25,4 +25,7 @@ class RunSeries:
         if wanted is None or spectrum.id.channel == "reference" or spectrum.averaged is not None:
             return
         key = spectrum.id.sweep.stream, spectrum.id.channel, spectrum.id.edge
-        result.convergence = self.averages.setdefault(key, Averages()).take(result, wanted)
+        averages = self.averages.get(key)
+        if averages is None:
+            averages = self.averages[key] = Averages()
+        result.convergence = averages.take(result, wanted)

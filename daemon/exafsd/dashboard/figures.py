@@ -259,18 +259,17 @@ class Trends:
         self._own = list(plot.y_range.renderers)
 
     def show_phases(self, names: Sequence[str]) -> None:
-        """Name the phases whose R are shown together, if there are two or more."""
-        shown = names if len(names) > 1 else ()
-        self._phase_legend.items = [
-            LegendItem(label=name, renderers=[dots])
-            for name, (dots, _) in zip(shown, self._phase_dots, strict=False)
-        ]
-        plot, drawn = self.figures[0], []
-        for i, pair in enumerate(self._phase_dots):
-            for renderer in pair:
-                renderer.visible = i < len(shown)
-                drawn += [renderer] if renderer.visible else []
-        plot.y_range.renderers = [*self._own, *drawn]
+        """Name the phases whose R are shown together, if there are two or more; "" is not shown."""
+        shown = list(names) if sum(map(bool, names)) > 1 else []
+        items: list[LegendItem] = []
+        drawn: list[Any] = []
+        for i, (dots, rings) in enumerate(self._phase_dots):
+            dots.visible = rings.visible = i < len(shown) and bool(shown[i])
+            if dots.visible:
+                items.append(LegendItem(label=shown[i], renderers=[dots]))
+                drawn += [dots, rings]
+        self._phase_legend.items = items
+        self.figures[0].y_range.renderers = [*self._own, *drawn]
 
     def show_context(self, label: str) -> None:
         """Name what the second axis shows; an empty name hides it."""

@@ -256,7 +256,7 @@ class Viewer:
         """Add what is new to the trends, or begin them again where something else is shown."""
         shell, axis = str(self._pickers["shell"].value), str(self._pickers["against"].value)
         beside = str(self._pickers["beside"].value)
-        read_as = _first_shells(self._glance.shells)
+        read_as = _first_shells(self._glance.phases, self._glance.shells)
         shown = (
             self._key, self._glance.epoch, shell, axis, beside, self._glance.phases, tuple(read_as),
         )  # fmt: skip
@@ -266,8 +266,8 @@ class Viewer:
             self._last = None
             self._trends.name(words.text(shell, 24))
             self._trends.against(axis)
-            together = () if shell == NEAR_EDGE else [words.text(p, 16) for p in read_as]
-            self._trends.show_phases(together)
+            together = {} if shell == NEAR_EDGE else read_as
+            self._trends.show_phases([words.text(p, 16) if s else "" for p, s in together.items()])
             self._shares.name([words.text(phase, 16) for phase in self._glance.phases])
             self._shares.against(axis)
             unit = self._glance.context.get(beside) or ""
@@ -431,11 +431,15 @@ class Viewer:
             window.visible = fit is not None
 
 
-def _first_shells(shells: tuple[str, ...]) -> dict[str, str]:
-    """Phase to its first shell, in the order in which a run has them."""
-    first: dict[str, str] = {}
+def _first_shells(phases: tuple[str, ...], shells: tuple[str, ...]) -> dict[str, str]:
+    """Phase to its first shell, empty where it has none, in the order of their colours.
+
+    That of the shares, so that a phase has one colour on the page; then that of the run.
+    """
+    first = dict.fromkeys(phases, "")
     for shell in shells:
-        first.setdefault(shell.rpartition("/")[0], shell)
+        phase = shell.rpartition("/")[0]
+        first[phase] = first.get(phase) or shell
     return first
 
 
