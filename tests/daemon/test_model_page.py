@@ -16,12 +16,16 @@ def test_the_page_on_disk_is_that_of_the_cards() -> None:
     assert (ROOT / "docs" / "models.md").read_text() == models_page(), "run `make schemas`"
 
 
-def test_every_shipped_model_is_compared_with_feffit() -> None:
+def test_every_shipped_network_is_compared_with_feffit() -> None:
+    page = models_page()
     for folder in shipped_folder().iterdir():
         if (folder / "card.json").is_file():
             card = read_card(folder)
+            if card.training is None:
+                assert f"| `{card.name}` |" in page
+                continue
             assert card.accuracy, card.name
-            assert f"\n## {card.name}\n" in models_page()
+            assert f"\n## {card.name}\n" in page
 
 
 def test_numbers_have_the_digits_of_their_errors() -> None:
