@@ -12,6 +12,7 @@ import zmq
 
 from exafsd.client import Answers, NoAnswer, Subscriber
 from exafsd.contract.answers import LONGEST, answers_address
+from exafsd.contract.card import Card
 from exafsd.contract.frames import encode
 from exafsd.contract.schemas import schemas
 from exafsd.publishing import AddressError, Publisher, Ring
@@ -88,6 +89,7 @@ def test_replay_gives_the_same_bytes_as_the_wire(publisher, raw):
 
 def test_a_long_replay_comes_in_pages_and_says_what_is_gone(publisher, ask, raw):
     publisher.ring = publisher._answers._ring = Ring(150)
+    publisher._answers._rings[publisher.uuid] = publisher.ring
     for sweep in range(1, 201):
         publisher.send(result(sweep), ARRAYS)
     assert [m.header["seq"] for m in ask.replay("result.Cu.K.", 20, 180)] == list(range(51, 181))
@@ -296,7 +298,7 @@ def test_settings_and_card_behind_a_result_by_their_hashes():
             cards = list(wiring.read_cards(settings))
             assert cards
             for sha256 in cards:
-                assert ask.card(sha256)["sha256"]["pinn.onnx"] == sha256
+                assert Card.model_validate(ask.card(sha256)).model_sha256 == sha256
             with pytest.raises(NoAnswer, match="no settings"):
                 ask.settings("0" * 64)
     finally:

@@ -284,7 +284,10 @@ def test_an_empty_end_is_cut_off(tmp_path):
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        (gzip.compress(b"# Athena project file -- version 0.9\n", mtime=0), "Athena or Larix project"),
+        (
+            gzip.compress(b"# Athena project file -- version 0.9\n", mtime=0),
+            "Athena or Larix project",
+        ),
         (b"# Athena project file -- version 0.9\n", "Athena or Larix project"),
         (gzip.compress(b"anything", mtime=0), "compressed"),
         (b"PK\x03\x04....", "zip archive or spreadsheet"),

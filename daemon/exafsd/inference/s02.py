@@ -72,11 +72,14 @@ def measure(
     CalibrationError
         If they do not give it.
     """
-    believed = [m for m in messages if isinstance(m, Result) and m.shells is not None]
+    believed = [
+        m for m in messages
+        if isinstance(m, Result) and m.shells is not None and m.trust.state != "flagged"
+    ]  # fmt: skip
     withheld = len(messages) - len(believed)
     if len(believed) < ACCEPTED * len(messages):
         raise CalibrationError(
-            f"{withheld} of {len(messages)} spectra are withheld, mostly because:"
+            f"{withheld} of {len(messages)} spectra are withheld or flagged, mostly because:"
             f" {_commonest(messages)}"
         )
     if len(believed) < needed:
@@ -99,8 +102,15 @@ def measure(
 
 
 def _commonest(messages: Sequence[Result | Rejected]) -> str:
-    reasons = Counter(m.trust.reason if isinstance(m, Result) else m.detail for m in messages)
-    return next(str(reason) for reason, _ in reasons.most_common() if reason is not None)
+    reasons = Counter(_reason(message) for message in messages)
+    return next(reason for reason, _ in reasons.most_common() if reason)
+
+
+def _reason(message: Result | Rejected) -> str:
+    """Why a spectrum is not believed; empty where it is."""
+    if isinstance(message, Rejected):
+        return message.detail
+    return message.trust.reason or "; ".join(message.trust.doubts)
 
 
 def _card(believed: Sequence[Result], cards: Mapping[str, Card]) -> Card:
