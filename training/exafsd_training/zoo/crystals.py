@@ -6,7 +6,7 @@ from pathlib import Path
 
 from exafsd_training.theory.structures import Crystal, from_amcsd
 
-TABLE = Path(__file__).parent / "crystals.toml"
+TABLE = Path(__file__).parent / "by_fit" / "crystals.toml"
 
 
 @dataclass(frozen=True)
