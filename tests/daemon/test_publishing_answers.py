@@ -89,7 +89,6 @@ def test_replay_gives_the_same_bytes_as_the_wire(publisher, raw):
 
 def test_a_long_replay_comes_in_pages_and_says_what_is_gone(publisher, ask, raw):
     publisher.ring = publisher._answers._ring = Ring(150)
-    publisher._answers._rings[publisher.uuid] = publisher.ring
     for sweep in range(1, 201):
         publisher.send(result(sweep), ARRAYS)
     assert [m.header["seq"] for m in ask.replay("result.Cu.K.", 20, 180)] == list(range(51, 181))
