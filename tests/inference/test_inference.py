@@ -96,7 +96,7 @@ def test_models_are_found_by_edge_name_or_structure():
         bundles, reason = registry.candidates(COPPER, **asked)
         assert bundles == []
         assert says in reason
-    assert "Ni K" in registry.candidates(Edge("Ni", "K"))[1]
+    assert "Ge K" in registry.candidates(Edge("Ge", "K"))[1]
     assert "for Cu K" in registry.candidates(Edge("Fe", "K"), name="cu-k-fcc")[1]
 
 
