@@ -156,7 +156,7 @@ class Pipeline:
         Parameters
         ----------
         room
-            Whether there is time for the polish, where settings leave that open.
+            Whether there is time for fits, and for the polish where settings leave that open.
         """
         outcomes_of: list[list[Outcome]] = []
         cases: list[_Case] = []
@@ -277,7 +277,7 @@ class Pipeline:
                     cases[i].trends,
                     teaches=cases[i].spectrum.id.sweep.revision == 1,
                 )
-                for i, readings in zip(unread, read_each(list(unread.values())), strict=True)
+                for i, readings in zip(unread, read_each(list(unread.values()), room), strict=True)
             ]
         )
         compositions = self._composed({i: cases[i] for i in unread}, room)
@@ -340,7 +340,7 @@ class Pipeline:
         amplitude = UNREAD
         if model is not None:
             card = model.bundle.card
-            ref = _model_ref(card.name, card.model_sha256)
+            ref = _model_ref(card.name, model.sha256)
             fit = fit_window(model.fit, reading.read.k_data[1])
             if prediction is not None and best.polished is not None:
                 phases, shells = model.readout(prediction)

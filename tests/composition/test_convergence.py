@@ -41,9 +41,9 @@ def sweeps(mus, parameter="white_line", target=1e-3, start=None):
         yield Sweep(run, "primary", i + 1, ENERGY, {"mutrans": mu}, direction=way)
 
 
-def told(some, batch=1):
-    pipe, some = Pipeline(Registry({}, {}), ()), list(some)
-    batches = [some[i : i + batch] for i in range(0, len(some), batch)]
+def convergences(measured, batch=1):
+    pipe, measured = Pipeline(Registry({}, {}), ()), list(measured)
+    batches = [measured[i : i + batch] for i in range(0, len(measured), batch)]
     done = [one for part in batches for one in pipe.process_many(part)]
     return [outcome.message.convergence for (outcome,) in done]
 
@@ -67,7 +67,7 @@ def steady(copper):
 
 
 def test_a_run_may_stop_where_the_mean_is_as_good_as_was_asked(steady):
-    all_of_it = told(sweeps(steady))
+    all_of_it = convergences(sweeps(steady))
     first = next(i for i, one in enumerate(all_of_it) if one.reached)
     assert 8 <= first < 79
     assert all(one.reason for one in all_of_it[:7])
@@ -80,7 +80,7 @@ def test_a_run_may_stop_where_the_mean_is_as_good_as_was_asked(steady):
     pure = np.hypot(values[::2].std(ddof=1), values[1::2].std(ddof=1)) / 2 / 40**0.5
     assert last.std == pytest.approx(pure, rel=0.35)
     assert last.value == pytest.approx((values[::2].mean() + values[1::2].mean()) / 2, rel=1e-9)
-    far = told(sweeps(steady[:40], target=1e-4))[-1]
+    far = convergences(sweeps(steady[:40], target=1e-4))[-1]
     assert not far.reached
     assert far.sweeps_needed + 40 == pytest.approx(40 * (far.std / 1e-4) ** 2, abs=2)
 
@@ -93,7 +93,7 @@ def xanes_of(mus):
 
 @pytest.mark.parametrize("batch", [7, 64])
 def test_nothing_depends_on_the_batch(steady, batch):
-    assert told(sweeps(steady)) == told(sweeps(steady), batch)
+    assert convergences(sweeps(steady)) == convergences(sweeps(steady), batch)
 
 
 def test_it_is_refused_while_the_sample_changes_and_begins_again_after_it(copper):
@@ -101,7 +101,7 @@ def test_it_is_refused_while_the_sample_changes_and_begins_again_after_it(copper
     parts = np.clip((np.arange(140) - 60) / 30, 0, 1)
     mus = [(1 - p) * copper["CuO"] + p * copper["Cu2O"] + 1e-3 * rng.normal(size=len(ENERGY))
            for p in parts]  # fmt: skip
-    all_of_it = told(sweeps(mus, target=2e-3))
+    all_of_it = convergences(sweeps(mus, target=2e-3))
     assert all_of_it[55].reached
     during = all_of_it[66:90]
     assert not any(one.reached for one in during)
@@ -116,7 +116,7 @@ def test_a_drift_is_refused(copper):
     rng = np.random.default_rng(3)
     mus = [copper["CuO"] + 0.004 * i * (copper["Cu2O"] - copper["CuO"])
            + 1e-3 * rng.normal(size=len(ENERGY)) for i in range(160)]  # fmt: skip
-    last = told(sweeps(mus, target=5e-3))[-1]
+    last = convergences(sweeps(mus, target=5e-3))[-1]
     assert not last.reached
     assert "drifts" in last.reason
 
@@ -163,7 +163,7 @@ def test_what_must_not_be_believed_is_not_in_the_mean():
 
 def test_settings_name_a_number_and_a_target():
     run = Analysis().for_run({"exafsd": {"convergence": {"parameter": "Cu/1/r", "target": 0.001}}})
-    assert run.convergence.wanted == ("Cu/1/r", 0.001)
+    assert run.convergence.goal == ("Cu/1/r", 0.001)
     assert run.sha256 != Analysis().sha256
     assert "convergence" not in Analysis().canonical.decode()
     for wrong in ({"parameter": "R", "target": 1.0}, {"parameter": "Cu/1/r"}, {"target": 0.1}):

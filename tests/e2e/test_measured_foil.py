@@ -57,17 +57,23 @@ def test_first_shell_agrees_with_feffit(data, tmp_path, name):
     assert shift == pytest.approx(expected["e0_shift"], abs=1.0)
 
 
+# Files of elements that have networks, each with the phase that may be trusted in it, if any ships.
+OTHER_SAMPLES = {
+    "Cu/Cu2S_13K_01.xdi": None, "Co/co_metal_rt.xdi": "Co", "Fe/Fe2O3_rt_01.xdi": "Fe2O3",
+    "Fe/FeO_rt_01.xdi": "FeO", "Fe/FeS2_rt_01.xdi": "FeS2", "Ni/NiOH2_rt_01.xdi": "Ni(O2H2)",
+    "Zn/Chorover13BM_Znfoil_rt_01.xdi": "Zn",
+}  # fmt: skip
+
+
 @pytest.mark.measured
-def test_other_samples_get_no_parameters(data):
-    """Other structures of elements that have models: never a number with confidence."""
-    names = [
-        "Cu/Cu2S_13K_01.xdi", "Co/co_metal_rt.xdi", "Fe/Fe2O3_rt_01.xdi", "Fe/FeO_rt_01.xdi",
-        "Fe/FeS2_rt_01.xdi", "Zn/Chorover13BM_Znfoil_rt_01.xdi", "Ni/NiOH2_rt_01.xdi",
-    ]  # fmt: skip
-    files = [data / "xas" / name for name in names]
-    done = exafsd("analyze", *files, "--json")
+def test_no_sample_is_trusted_as_another(data):
+    done = exafsd("analyze", *(data / "xas" / name for name in OTHER_SAMPLES), "--json")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    for line in lines:
-        if line["channel"] != "reference":  # the reference beside Cu2S is a copper foil
-            assert line["shells"] is None, line["file"]
-            assert line["trust"]["reason"]
+    samples = [line for line in lines if line["channel"] != "reference"]  # a foil beside the sample
+    assert len(samples) == len(OTHER_SAMPLES)
+    for line in samples:
+        (phase,) = [phase for name, phase in OTHER_SAMPLES.items() if line["file"].endswith(name)]
+        if line["trust"]["state"] == "trusted":
+            assert {shell["phase"] for shell in line["shells"]} == {phase}, line["file"]
+        if line["shells"] is None:
+            assert line["trust"]["reason"], line["file"]

@@ -15,7 +15,7 @@ from exafsd.archive.journal import Journal
 from exafsd.commands.calibrate_s02 import FoilData, calibrate, calibrate_to_file, write
 from exafsd.commands.terminal import ResultTable
 from exafsd.contract.card import Card
-from exafsd.contract.messages import Rejected, Result, Shell, Value
+from exafsd.contract.messages import Rejected, Result, Shell, Trust, Value
 from exafsd.contract.recipe import Autobk, Recipe
 from exafsd.contract.s02 import S02, Foil, S02File
 from exafsd.contract.vocabulary import Flag
@@ -182,6 +182,14 @@ def test_s02_is_the_mean_and_its_std_has_noise_and_the_model() -> None:
     assert alone.std == pytest.approx(0.3 / 12)
 
 
+#: believed, but something speaks against it
+FLAGGED = result().model_copy(
+    update={
+        "trust": Trust(
+            score=0.9, in_domain=True, state="flagged", doubts=["another phase?"], reason=None
+        )
+    }
+)
 REJECTED = Rejected.model_validate(
     {
         **{n: v for n, v in result().model_dump().items() if n in Rejected.model_fields},
@@ -196,6 +204,7 @@ REJECTED = Rejected.model_validate(
     ("messages", "says"),
     [
         ([result(reason="out of domain")] * 2 + [result()] * 2, "2 of 4 .* out of domain"),
+        ([FLAGGED] * 3, "3 of 3 .* another phase"),
         ([REJECTED] * 3, "no step at E0"),
         ([result()] * 2, "2 spectra are too few, 3"),
         ([result(8.0), result(10.0), result(12.0)], "scatters by 20%"),

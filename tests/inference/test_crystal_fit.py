@@ -16,8 +16,13 @@ from exafsd.contract.grid import K_GRID
 from exafsd.contract.vocabulary import Flag
 from exafsd.inference.crystal_fit import CrystalFit
 from exafsd.inference.judgement import Judge
+from exafsd.inference.reading import NOT_FITTED
 from exafsd.inference.registry import BundleError, load_bundle, read_card, shipped_folder
 from exafsd.reduction.transform import fit_weight
+from exafsd.service import wiring
+from exafsd.settings.settings import load
+from exafsd.spectra import Edge, Run, Sweep
+from synthetic import foil
 
 K_END = 14.0
 NOISE = 3e-4
@@ -176,3 +181,19 @@ def test_a_changed_graph_is_refused(tmp_path):
         file.write(b"\0")
     with pytest.raises(BundleError, match="SHA-256"):
         load_bundle(home)
+
+
+def test_without_time_a_spectrum_is_published_and_says_that_replay_fits_it():
+    settings = load(reduction={"channels": ["transmission"]}, composition={"enabled": "off"})
+    pipeline = wiring.make_pipeline(settings)
+    energy, mu = foil(500, e0=8333.0, low=8150.0, high=9200.0, noise=1e-4)
+    run = Run(uid="run", edges=(Edge("Ni", "K"),), analysis=settings.analysis)
+    sweep = Sweep(run, "primary", 1, energy, {"mutrans": mu})
+    ((late,),) = pipeline.process_many([sweep], room=False)
+    assert late.message.shells is None
+    assert late.message.read_by is None
+    assert late.message.trust.reason == NOT_FITTED
+    assert {c.score for c in late.message.candidates} == {None}
+    ((fitted,),) = pipeline.process_many([sweep], room=True)
+    assert fitted.message.trust.reason != NOT_FITTED
+    pipeline.close()

@@ -245,8 +245,8 @@ class ChangeDetector:
             return False
         whole, step = self._square(scale.means[-1], scale.means[0])
         even = EVEN / 2 if scale.drifts else EVEN
-        seen = whole > len(step) * (STEPS * LEAST) ** 2
-        return seen and whole > even * STEPS * sum(scale.squares)
+        large = whole > len(step) * (STEPS * LEAST) ** 2
+        return large and whole > even * STEPS * sum(scale.squares)
 
     def _nearer(self, one: Mean, held: Mean, last: Mean | None) -> bool:
         return last is None or self._square(one, held)[0] < self._square(one, last)[0]

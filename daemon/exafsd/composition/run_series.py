@@ -20,12 +20,12 @@ class RunSeries:
     def fill(self, result: Result, spectrum: Spectrum) -> None:
         """Say of the next result of the run whether the sample changes, and whether to stop."""
         result.xanes = self.near_edges.take(spectrum, result.e0)
-        wanted = spectrum.id.analysis.convergence.wanted
+        goal = spectrum.id.analysis.convergence.goal
         # a foil is not the sample, and an average is no sweep
-        if wanted is None or spectrum.id.channel == "reference" or spectrum.averaged is not None:
+        if goal is None or spectrum.id.channel == "reference" or spectrum.averaged is not None:
             return
         key = spectrum.id.sweep.stream, spectrum.id.channel, spectrum.id.edge
         averages = self.averages.get(key)
         if averages is None:
             averages = self.averages[key] = Averages()
-        result.convergence = averages.take(result, wanted)
+        result.convergence = averages.take(result, goal)

@@ -226,13 +226,13 @@ class State:
             series = self._series.get(key)
             if series is None:
                 return None
-            kept = [
+            with_arrays = [
                 (point, arrays)
                 for point in series.points
                 if (arrays := self._spectra.get((key, point.id)))
                 and {"energy", "norm"} <= set(arrays)
             ]
-            thinned = kept[:: -(-len(kept) // MAP_ROWS) or 1]
+            thinned = with_arrays[:: -(-len(with_arrays) // MAP_ROWS) or 1]
         if len(thinned) < 2:
             return None
         edge = next((p.near_edge["r"][0] for p, _ in thinned if "r" in p.near_edge), NAN)

@@ -228,10 +228,10 @@ class Viewer:
         near = NEAR_EDGE if self._glance.point is not None else ""
         choices = [*shells, near] if near else list(shells)
         shell: Any = self._pickers["shell"]
-        wanted = shells[0] if self._by_itself and shells and shell.value == NEAR_EDGE else ""
+        selected = shells[0] if self._by_itself and shells and shell.value == NEAR_EDGE else ""
         self._options(
             "shell", [(s, words.text(s, 24)) for s in choices], shells[0] if shells else near,
-            wanted,
+            selected,
         )  # fmt: skip
         self._by_itself = not shells
         items = self._glance.context

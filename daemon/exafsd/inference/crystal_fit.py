@@ -173,9 +173,9 @@ class CrystalFit:
         cov += prior @ np.swapaxes(prior, 1, 2)
         theta, to_theta = variables.theta(x)
         cov = to_theta @ cov @ np.swapaxes(to_theta, 1, 2) * np.outer(self._scale, self._scale)
-        seen = chi_k2 @ whole.goal.matrix.T
-        rest = np.sum((waves[1].sum(-1) @ whole.matrix.T - seen) ** 2, axis=1)
-        r_factor = (rest - noise**2 * np.trace(whole.noise)) / np.sum(seen**2, axis=1)
+        all_shells = chi_k2 @ whole.goal.matrix.T
+        rest = np.sum((waves[1].sum(-1) @ whole.matrix.T - all_shells) ** 2, axis=1)
+        r_factor = (rest - noise**2 * np.trace(whole.noise)) / np.sum(all_shells**2, axis=1)
         theta[~(end.converged & np.isfinite(end.cost))] = np.nan
         shown = np.asarray(self._equation(np.nan_to_num(theta))[0], dtype=float) * K_GRID**2
         return [

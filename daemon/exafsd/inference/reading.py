@@ -34,6 +34,8 @@ log = get_logger(__name__)
 CLEAN_END = 10.0
 #: Noise at the end that is not worth a second look, 1/angstrom.
 NOT_CUT = 0.5
+#: Why a spectrum that only a fit could read has no numbers.
+NOT_FITTED = "there was no time for a fit while spectra came in; exafsd replay makes it"
 #: What a spectrum must not have that is to teach the trend of its run.
 UNSURE = DOUBTS | {Flag.PARTIAL, Flag.GAP}
 
@@ -42,11 +44,13 @@ UNSURE = DOUBTS | {Flag.PARTIAL, Flag.GAP}
 class Model:
     """A bundle at work; `fit` is the window of all its phases, or of its fit.
 
+    `sha256` is its card's `model_sha256`, which takes time to make.
     `refiner` is None for an older bundle, whose polish is the fit of the nearest shells alone, and
     where `fitter` reads by a fit of its own, since there is no network.
     """
 
     bundle: Bundle
+    sha256: str
     fitter: CrystalFit | None
     polisher: Polisher
     refiner: Refiner | None
@@ -66,7 +70,9 @@ class Model:
             window = fitter.window
         elif bundle.waves is not None and Variables.of(card) is not None:
             refiner = Refiner(card, bundle.waves, fit_weight)
-        return cls(bundle, fitter, polisher, refiner, Readout(card), Judge(card), window)
+        return cls(
+            bundle, card.model_sha256, fitter, polisher, refiner, Readout(card), Judge(card), window
+        )
 
 
 @dataclass(frozen=True)
@@ -172,11 +178,11 @@ def recipes_of(settings: Reduction, card: Recipe) -> tuple[Recipe, Recipe]:
     return shown_by, shown_by if read_by == shown_by else read_by
 
 
-def read_each(unread: Sequence[Sequence[Reading]]) -> list[list[Reading]]:
+def read_each(unread: Sequence[Sequence[Reading]], room: bool = True) -> list[list[Reading]]:
     """Let models read spectra; (spectra, models), in order.
 
     Fits take ten times a network's time, so they are made only of spectra about which no network
-    is sure. Those that are not made come back unread.
+    is sure, and where there is `room` for them. Those that are not made come back unread.
     """
     every = [list(spectrum) for spectrum in unread]
 
@@ -189,7 +195,12 @@ def read_each(unread: Sequence[Sequence[Reading]]) -> list[list[Reading]]:
     fits = [(i, j) for i, j in places if _by_fit(every[i][j])]
     read_at([place for place in places if place not in set(fits)] if fits else places)
     sure = {i for i in {i for i, _ in fits} if any(map(_is_sure, every[i]))}
-    read_at([(i, j) for i, j in fits if i not in sure])
+    unsure = [(i, j) for i, j in fits if i not in sure]
+    if room:
+        read_at(unsure)
+    else:
+        for i, j in unsure:
+            every[i][j] = replace(every[i][j], reason=every[i][j].reason or NOT_FITTED)
     return every
 
 

@@ -32,7 +32,7 @@ class ModelWatch:
 
     def __init__(self, roots: Sequence[Path], registry: Registry, every: float) -> None:
         self._roots, self._registry, self._every = tuple(roots), registry, every
-        self._loaded = self._seen = self._look()
+        self._loaded = self._latest = self._look()
         self._fresh: Registry | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="models", daemon=True)
@@ -62,8 +62,8 @@ class ModelWatch:
 
     def look(self) -> None:
         """Look once, and load what has changed."""
-        now, before = self._look(), self._seen
-        self._seen = now
+        now, before = self._look(), self._latest
+        self._latest = now
         if now == self._loaded or now != before:
             return
         unchanged = {folder for folder, files in now.items() if self._loaded.get(folder) == files}

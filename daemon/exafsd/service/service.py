@@ -153,7 +153,6 @@ class Service:
             dropped=",".join(sorted(before.keys() - now.keys())) or "none",
             refused=",".join(sorted(registry.refused)) or "none",
         )
-        self._status("ready")
 
     def _step(self, timeout: float) -> None:
         """Take documents while there are some, or until a batch is full; process its sweeps."""

@@ -440,7 +440,7 @@ class Convergence(_Frozen):
     )
 
     @property
-    def wanted(self) -> Target | None:
+    def goal(self) -> Target | None:
         """What is to be reached; None where nothing is."""
         if self.parameter is None or self.target is None:
             return None

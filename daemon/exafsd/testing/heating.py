@@ -67,6 +67,29 @@ class Counts:
     truth: dict[str, float]
 
 
+def undulator(points: int, photons: float) -> Floats:
+    """Intensity of an undulator (n,), which falls through a scan and has structure, counts."""
+    x = np.linspace(0.0, 1.0, points)
+    return photons * (1.15 - 0.3 * x + 0.02 * np.sin(9.0 * x))
+
+
+def counted(
+    energy: Floats,
+    intensity: Floats,
+    mus: tuple[Floats, Floats],
+    direction: str,
+    truth: dict[str, float],
+    rng: np.random.Generator,
+) -> Counts:
+    """Photons counted through a sample and a foil behind it, whose absorption is `mus`."""
+    i0 = rng.poisson(intensity)
+    it = rng.poisson(i0 * np.exp(-mus[0]))
+    ir = rng.poisson(it * np.exp(-mus[1]))
+    order = slice(None, None, -1 if direction == "down" else 1)
+    columns = (counts[order].astype(float) for counts in (i0, it, ir))
+    return Counts(energy[order], *columns, truth=truth)
+
+
 def cache_folder() -> Path:
     """Folder for FEFF results: ``$XDG_CACHE_HOME/exafsd`` or ``~/.cache/exafsd``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "exafsd"
@@ -150,9 +173,7 @@ class HeatedFoil:
         self._sigma2 = np.array([paths.sigma2(t) for t in self._kelvin])
         self._before, self._step = _atomic(self.energy)
         self._mu_reference = self._mu(ROOM_K)
-        # an undulator's intensity falls through the scan and has some structure
-        x = np.linspace(0.0, 1.0, points)
-        self._i0 = photons * (1.15 - 0.3 * x + 0.02 * np.sin(9.0 * x))
+        self._i0 = undulator(points, photons)
 
     def sweep(self, temperature: float, direction: str, rng: np.random.Generator) -> Counts:
         """Measure once, with photon noise.
@@ -166,12 +187,8 @@ class HeatedFoil:
         rng
             Source of the noise.
         """
-        i0 = rng.poisson(self._i0)
-        it = rng.poisson(i0 * np.exp(-self._mu(temperature)))
-        ir = rng.poisson(it * np.exp(-self._mu_reference))
-        order = slice(None, None, -1 if direction == "down" else 1)
-        columns = (counts[order].astype(float) for counts in (i0, it, ir))
-        return Counts(self.energy[order], *columns, truth=self.truth(temperature))
+        mus = self._mu(temperature), self._mu_reference
+        return counted(self.energy, self._i0, mus, direction, self.truth(temperature), rng)
 
     def truth(self, temperature: float) -> dict[str, float]:
         """First-shell parameters at a temperature in K: angstrom, angstrom^2, angstrom^3, eV."""

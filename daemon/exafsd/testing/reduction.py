@@ -18,7 +18,7 @@ from exafsd.inference.registry import shipped_folder as models_folder
 from exafsd.reduction.edge_middle import edge_middle, line, rise
 from exafsd.reduction.edges import edge_energy
 from exafsd.spectra import Floats
-from exafsd.testing.heating import ROOM_K, TABLE_K, Counts, atomic, trajectory
+from exafsd.testing.heating import ROOM_K, TABLE_K, Counts, atomic, counted, trajectory, undulator
 
 
 class Phase(NamedTuple):
@@ -84,9 +84,7 @@ class ReducedOxide:
             for name, phase in PHASES.items()
         }  # fmt: skip
         self._mu_reference = self._mu({"Cu": 1.0}, ROOM_K)
-        # an undulator's intensity falls through the scan and has some structure
-        x = np.linspace(0.0, 1.0, points)
-        self._i0 = photons * (1.15 - 0.3 * x + 0.02 * np.sin(9.0 * x))
+        self._i0 = undulator(points, photons)
 
     def sweep(self, temperature: float, direction: str, rng: np.random.Generator) -> Counts:
         """Measure once, with photon noise.
@@ -100,12 +98,8 @@ class ReducedOxide:
         rng
             Source of the noise.
         """
-        i0 = rng.poisson(self._i0)
-        it = rng.poisson(i0 * np.exp(-self._mu(shares(temperature), temperature)))
-        ir = rng.poisson(it * np.exp(-self._mu_reference))
-        order = slice(None, None, -1 if direction == "down" else 1)
-        columns = (counts[order].astype(float) for counts in (i0, it, ir))
-        return Counts(self.energy[order], *columns, truth=self.truth(temperature))
+        mus = self._mu(shares(temperature), temperature), self._mu_reference
+        return counted(self.energy, self._i0, mus, direction, self.truth(temperature), rng)
 
     def truth(self, temperature: float) -> dict[str, float]:
         """Shares, and R and sigma2 of each phase's first shell, angstrom and angstrom^2."""

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from exafsd.contract import CARD_FILE, Card
-from exafsd.contract.card import IndependentRow
+from exafsd.contract.card import EdgePosition, IndependentRow
 from exafsd.inference.placement import Placement
 from exafsd.inference.reading import (
     Model,
@@ -26,7 +26,7 @@ from exafsd.inference.reading import (
     read,
     readers,
 )
-from exafsd.inference.registry import Bundle, load_bundle
+from exafsd.inference.registry import Bundle, load_bundle, read_card, shipped_folder
 from exafsd.reduction.e0 import find_e0
 from exafsd.reduction.edges import edge_energy
 from exafsd.reduction.engine import by_larch
@@ -84,7 +84,7 @@ def simulator(
     ValueError
         If that is not known, or no file shows an edge.
     """
-    position = bundle.card.edge_position
+    position = bundle.card.edge_position or _measured_position(config.name)
     if position is None:
         raise ValueError("the card has no edge_position; run exafsd-train edge")
     absorber, edge = config.absorber, config.edge
@@ -109,6 +109,12 @@ def simulator(
         edges=[MeasuredEdge.of(*read_mu(file), energy) for file in measured],
         position=energy,
     )
+
+
+def _measured_position(name: str) -> EdgePosition | None:
+    """Where the material of a model that ships has E0; a bundle read by fitting does not know."""
+    folder = shipped_folder() / name
+    return read_card(folder).edge_position if folder.is_dir() else None
 
 
 def judge_single(model: Model, simulator: Simulator, spectra: int, seed: int) -> Readings:
