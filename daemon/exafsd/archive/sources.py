@@ -1,11 +1,9 @@
 """Archived runs by one word: a journal folder, a tiled URI, or a databroker/tiled profile."""
 
 import json
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,6 @@ from exafsd.archive.catalog import CatalogError, documents, is_embedded, open_ca
 from exafsd.archive.journal import JournaledRun, find_run, read_journal
 
 Documents = Iterator[tuple[str, Any]]
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -21,7 +18,10 @@ class ArchivedRun:
     """A run that can be replayed: its start document, and what gives all of its documents."""
 
     start: Mapping[str, Any]
-    documents: Callable[[], Documents]
+    #: called with a function that takes what is wrong with them
+    documents: Callable[[Callable[[str], None]], Documents]
+    #: name in the archive, where it has no start document
+    name: str = ""
 
 
 class ArchiveSource(ABC):
@@ -122,11 +122,11 @@ class CatalogSource(ArchiveSource):
 
 
 def _journaled(run: JournaledRun) -> ArchivedRun:
-    return ArchivedRun(run.start, partial(run.documents, _log.warning))
+    return ArchivedRun(run.start, run.documents, run.path.name)
 
 
 def _catalogued(run: Any) -> ArchivedRun:
-    return ArchivedRun(run.metadata["start"], partial(documents, run))
+    return ArchivedRun(run.metadata["start"], lambda report: documents(run))
 
 
 def _values(search: Mapping[str, str] | None) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """Source from bluesky-0MQ-proxy: an own SUB socket, strict codec, bounded queue."""
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from exafsd import codec
 from exafsd.contract.vocabulary import Problem
@@ -14,6 +16,8 @@ from exafsd.documents.inbox import Inbox, RefusedFrame
 AT_ONCE = 2000
 #: s that taking what has arrived may last at the end
 LAST_LOOK = 0.5
+#: what libzmq reports where a peer is there, and where it is gone
+UP, DOWN = zmq.EVENT_HANDSHAKE_SUCCEEDED, zmq.EVENT_DISCONNECTED
 #: first byte of a pickle of protocol 2 or later; in msgpack the empty map, alone
 PICKLE_MAGIC = b"\x80"
 
@@ -40,6 +44,20 @@ class ProxySource:
         self._address = address
         self._prefix = prefix.encode()
         self._allow_pickle = allow_pickle
+        self._connected = False
+
+    @property
+    def address(self) -> str:
+        """Where it is connected to, or tries to."""
+        return self._address
+
+    def connected(self) -> bool:
+        """Whether somebody listens at the address."""
+        with suppress(zmq.ZMQError):  # there is nothing more, or it is closed
+            while not self._monitor.closed:
+                event = recv_monitor_message(self._monitor, zmq.NOBLOCK)
+                self._connected = bool(event["event"] & UP)
+        return self._connected
 
     def start(self) -> None:
         """Connect, and have the inbox take frames.
@@ -54,6 +72,7 @@ class ProxySource:
         # the default of 1,000 loses bursts; the inbox is the bound that is counted
         self._socket.set_hwm(0)
         self._socket.setsockopt(zmq.SUBSCRIBE, self._prefix)
+        self._monitor = self._socket.get_monitor_socket(UP | DOWN)
         try:
             self._socket.connect(self._address)
         except zmq.ZMQError as error:
@@ -106,6 +125,9 @@ class ProxySource:
         )
 
     def _close(self) -> None:
+        self._socket.disable_monitor()
+        self._monitor.close(linger=0)
+        self._connected = False
         self._socket.close(linger=0)
         self._context.term()
 

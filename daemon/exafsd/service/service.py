@@ -7,7 +7,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from exafsd.archive.journal import Journal
 from exafsd.contract.messages import Status
 from exafsd.contract.vocabulary import Problem
 from exafsd.documents.inbox import Arrival, Inbox
@@ -16,6 +15,8 @@ from exafsd.documents.proxy import ProxySource
 from exafsd.pipeline import Outcome, Pipeline
 from exafsd.publishing import Publisher
 from exafsd.publishing.outcomes import text
+from exafsd.service.health import SILENT, Health
+from exafsd.service.keeping import Keeping, WriteAhead
 from exafsd.service.session import Event, Session
 from exafsd.service.sink import QueuedSink, deliver
 from exafsd.settings.settings import Service as ServiceSettings
@@ -44,7 +45,7 @@ class Service:
         settings: ServiceSettings,
         heartbeat: float,
         source: ProxySource | None = None,
-        journal: Journal | None = None,
+        keeping: Keeping | None = None,
         sinks: Sequence[QueuedSink] = (),
         models: Iterable[str] = (),
         refused_models: dict[str, str] | None = None,
@@ -57,7 +58,9 @@ class Service:
         self._settings = settings
         self._heartbeat = heartbeat
         self._source = source
-        self._journal = journal
+        self._keeping = keeping
+        self._write_ahead = WriteAhead(inbox)
+        self._health = Health(inbox, source, keeping)
         self._sinks = sinks
         self._about = {
             "models": sorted(models),
@@ -85,6 +88,9 @@ class Service:
 
     def run(self, on_ready: Callable[[], None] | None = None) -> None:
         """Process documents until stopped, then finish what is assembled."""
+        if self._keeping is not None:
+            for problem in self._keeping.pick_up():
+                self._problem(problem)
         self._status("starting")
         if self._source is not None:
             try:
@@ -92,35 +98,42 @@ class Service:
             except OSError:
                 self._publisher.close()
                 raise
-        self._status("ready")
+        if self._keeping is not None:
+            self._inbox.keep(self._keeping.journal.write)
+            self._write_ahead.start()
+            self._handle_all(self._keeping.resume(lambda: self._beat("starting")))
+        self._status()
         log.info("ready models=%s", ",".join(self._about["models"]) or "none")
         if on_ready is not None:
             on_ready()
         while not self._stopping.is_set():
             self._step(TICK)
-            if time.monotonic() - self._told[0] >= self._heartbeat:
-                behind = self._session.shedding = self._session.shedding and len(self._inbox) > 0
-                self._status("overloaded" if behind else "ready")
+            self._beat()
         self._finish()
+
+    def _beat(self, state: str | None = None) -> None:
+        """Tell the status if it is due; None: what it is."""
+        if time.monotonic() - self._told[0] >= self._heartbeat:
+            self._session.shedding = self._session.shedding and len(self._inbox) > 0
+            self._status(state)
 
     def _finish(self) -> None:
         end = time.monotonic() + self._settings.shutdown
         last_words = LAST_WORDS * self._settings.shutdown if self._sinks else 0.0
         self._status("stopping")
+        self._write_ahead.stop()
         if self._source is not None:
             self._source.stop()
         while len(self._inbox) and time.monotonic() < end - last_words:
             self._step(0.0)
-        left, problems = self._inbox.empty()
+        left, problems = self._unprocessed()
         if left:
             self._inbox.drops[Problem.SHUTDOWN] += left
             log.warning("stopping: %d documents were not processed in time", left)
         for problem in problems:
             self._tell(problem)
-        self._handle_all(self._session.close())
+        self._end_session()
         self._pipeline.close()
-        if self._journal is not None:
-            self._journal.close()
         for sink in self._sinks:
             sink.close(max(end - time.monotonic(), 0.0))
             for problem in self._inbox.empty()[1]:  # what it could not keep
@@ -128,6 +141,30 @@ class Service:
         self._status("stopped")
         self._publisher.close()
         log.info("stopped results=%d rejected=%d", self._results, self._rejections.total())
+
+    def _unprocessed(self) -> tuple[int, list[Trouble]]:
+        """Documents that are lost, and troubles; what the journal takes is kept there."""
+        lost, problems = 0, []
+        while self._keeping is not None and (item := self._inbox.get(0.0)) is not None:
+            if isinstance(item, Trouble):
+                problems.append(item)
+            else:
+                lost += item.place is None
+        left, rest = self._inbox.empty()
+        return lost + left, problems + rest
+
+    def _end_session(self) -> None:
+        """Give up the open runs, but those that the next daemon can go on with."""
+        keeping = self._keeping
+        if keeping is None:
+            self._handle_all(self._session.close())
+            return
+        self._handle_all(self._session.flush())
+        kept = keeping.kept()
+        self._handle_all(self._session.close(but=kept))
+        for uid in sorted(kept):
+            log.info("run left open run_uid=%s", uid)
+        keeping.close()
 
     def _step(self, timeout: float) -> None:
         """Take documents while there are some, or until a batch is full; process its sweeps."""
@@ -150,14 +187,16 @@ class Service:
         self._handle_all(self._session.poll())
         self._handle_all(self._session.flush())
         self._pending_since = None
+        if self._keeping is not None:
+            self._keeping.save_due()
 
     def _take(self, arrival: Arrival | Trouble) -> None:
         if isinstance(arrival, Trouble):
             self._tell(arrival)  # the inbox has counted it
             return
-        if self._journal is not None:
-            self._journal.write(arrival.name, arrival.document)
-        self._handle_all(self._session.feed(*arrival))
+        self._handle_all(self._session.feed(arrival.name, arrival.document, arrival.received))
+        if self._keeping is not None:
+            self._keeping.processed(arrival.place)
 
     def _handle_all(self, events: Iterator[Event]) -> None:
         """Handle events; whatever goes wrong in making or handling one is told, and we go on."""
@@ -177,7 +216,11 @@ class Service:
             return
         if isinstance(event, Outcome):
             self._count(event)
+        if self._keeping is not None and isinstance(event, Began):
+            self._keeping.began(event.run.uid)
         deliver(event, self._publisher, *self._sinks)
+        if self._keeping is not None and isinstance(event, Ended):
+            self._keeping.ended(event.run.uid)
         if isinstance(event, Began):
             log.info("run started run_uid=%s scan_id=%s", event.run.uid, event.run.scan_id)
         elif isinstance(event, Ended):
@@ -202,23 +245,32 @@ class Service:
             self._lag = time.time() - message.acquired.end
 
     def _problem(self, problem: Trouble) -> None:
-        self._problem_counts[problem.reason] += 1
+        self._problem_counts[problem.reason] += problem.documents
+        self._health.lost(problem)
         self._tell(problem)
 
     def _tell(self, problem: Trouble) -> None:
         self._problems.append(text(f"{problem.reason}: {problem.detail}"))
         log.warning("problem reason=%s detail=%s", problem.reason, text(problem.detail))
 
-    def _status(self, state: str) -> None:
+    def _status(self, state: str | None = None) -> None:
+        """Tell how the daemon is; `state`: None while it is at work."""
         now = time.monotonic()
         outcomes = self._results + self._rejections.total()
         before, told = self._told
         drops = Counter(self._inbox.drops)
         drops.update(self._problem_counts)
+        drops.update(self._health.failures())
         queues = {"inbox": len(self._inbox), "runs": self._session.open_runs}
         for sink in self._sinks:
             drops.update(sink.lost)
             queues |= sink.queues()
+        audit = self._pipeline.audit_metrics()
+        losses = self._health.losses(drops, self._rejections)
+        degraded = self._health.reasons(losses, audit)
+        if state is None:
+            behind = self._session.shedding
+            state = "overloaded" if behind else "degraded" if degraded else "ready"
         self._publisher.send(
             Status(
                 state=state,  # type: ignore[arg-type]
@@ -230,8 +282,11 @@ class Service:
                 drops={str(problem): count for problem, count in drops.items()},
                 queues=queues,
                 lag=self._lag,
-                audit=self._pipeline.audit_metrics(),
+                audit=audit,
                 problems=list(self._problems),
+                degraded=degraded,
+                losses=losses,
+                source=self._health.source(map(text, self._session.silent_runs(SILENT))),
                 **self._about,  # type: ignore[arg-type]
             )
         )

@@ -48,7 +48,7 @@ def deliver(event: Event, *sinks: Sink) -> None:
         for sink in sinks:
             sink.write(event.message, event.arrays)
     elif isinstance(event, Began):
-        start = run_start(event.run)
+        start = run_start(event.run, event.delivery)
         for sink in sinks:
             sink.run_began(start, event.run.analysis)
     elif isinstance(event, Ended):

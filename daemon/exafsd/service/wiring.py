@@ -10,6 +10,7 @@ from pathlib import Path
 
 from exafsd._version import __version__
 from exafsd.archive.journal import Journal
+from exafsd.archive.outcome_log import OutcomeLog, folder_beside, latest_logged
 from exafsd.archive.result_process import ResultProcess
 from exafsd.composition import references
 from exafsd.composition.composer import Composer
@@ -32,15 +33,20 @@ from exafsd.publishing import (
     Ring,
     ServerKeys,
 )
+from exafsd.publishing.ring import Kept, kept_of
 from exafsd.reduction.audit import Auditor
 from exafsd.reduction.reducer import Reducer
+from exafsd.service.keeping import Keeping
 from exafsd.service.pace import Pace
 from exafsd.service.service import Service
 from exafsd.service.session import Session
 from exafsd.service.sink import QueuedSink
-from exafsd.settings.settings import Settings
+from exafsd.settings.settings import Publish, Settings
 
 log = logging.getLogger(__name__)
+
+#: bytes of messages of publishers before that are read at the start, and how many publishers
+FORMER_BYTES, FORMERS = 100_000_000, 8
 
 
 def versions() -> dict[str, str]:
@@ -87,8 +93,10 @@ def make_router(settings: Settings, roots: tuple[Path, ...] | None = None) -> Ro
     )
 
 
-def make_publisher(settings: Settings) -> Publisher:
+def make_publisher(settings: Settings, log: OutcomeLog | None = None) -> Publisher:
     """Publisher by the settings; it hands out them and the cards of all models.
+
+    With a log, messages are written there, and those of the daemon before can be asked for.
 
     Raises
     ------
@@ -109,7 +117,34 @@ def make_publisher(settings: Settings) -> Publisher:
         library=library,
         array_every=publish.array_every,
         heartbeat=publish.heartbeat,
+        former={} if log is None else former_rings(log.folder, publish),
+        keep=None if log is None else log.append,
     )
+
+
+def former_rings(folder: Path, publish: Publish) -> dict[str, Ring]:
+    """What can be had of publishers before, by their uuid, oldest first."""
+    rings: dict[str, list[Kept]] = {}
+    size = min(publish.ring_bytes, FORMER_BYTES)
+    for one in latest_logged(folder, publish.ring_messages, size):
+        rings.setdefault(one.publisher, []).append(kept_of(one.seq, one.time, one.frames))
+    return {uuid: Ring.of_former(kept) for uuid, kept in list(rings.items())[-FORMERS:]}
+
+
+def make_keeping(settings: Settings, inbox: Inbox, session: Session) -> Keeping | None:
+    """Journal and outcome log by the settings; None without.
+
+    Raises
+    ------
+    JournalError
+        If another daemon has the folder, or it cannot be used.
+    """
+    asked = settings.journal
+    if asked.folder is None:
+        return None
+    outcomes = folder_beside(asked.folder)
+    journal = Journal(asked.folder, asked.fsync, asked.max_bytes, inbox.tell, [outcomes])
+    return Keeping(session, journal, OutcomeLog(journal, outcomes, asked.fsync, inbox.tell))
 
 
 def server_keys(settings: Settings) -> ServerKeys | None:
@@ -184,25 +219,19 @@ def make_service(settings: Settings, proxy: bool = True) -> tuple[Service, Inbox
         source = ProxySource(inbox, s.address, s.prefix, s.pickle)
         # a name server that does not answer takes many seconds
         threading.Thread(target=_tell_unresolved, args=(settings, inbox), daemon=True).start()
-    journal = None
-    if settings.journal.folder is not None:
-        journal = Journal(
-            settings.journal.folder,
-            settings.journal.fsync,
-            settings.journal.max_bytes,
-            report=inbox.report,
-        )
     pipeline = make_pipeline(settings, registry, audit=True)
     kept = settings.service
+    session = Session(make_router(settings), pipeline, kept.batch, kept.max_lag, Pace())
+    keeping = make_keeping(settings, inbox, session)
     service = Service(
         inbox=inbox,
-        session=Session(make_router(settings), pipeline, kept.batch, kept.max_lag, Pace()),
+        session=session,
         pipeline=pipeline,
-        publisher=make_publisher(settings),
+        publisher=make_publisher(settings, None if keeping is None else keeping.log),
         settings=settings.service,
         heartbeat=settings.publish.heartbeat,
         source=source,
-        journal=journal,
+        keeping=keeping,
         sinks=make_sinks(settings, registry, inbox.report),
         models=registry.bundles,
         refused_models=registry.refused,
