@@ -7,6 +7,7 @@ documents that name them are.
 import contextlib
 import fcntl
 import os
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -105,7 +106,7 @@ class Journal:
         try:
             for one in (folder, *beside):
                 make_folder(one)
-            self._lock = _locked(folder)
+            self._unlock = weakref.finalize(self, os.close, _locked(folder))
             self.retention = Retention((folder, *beside), max_bytes)
         except JournalError:
             raise
@@ -171,7 +172,7 @@ class Journal:
         """Close the files of runs that have not ended, and give the folder free."""
         for run in list(self._open.values()):
             self._close(run)
-        os.close(self._lock)
+        self._unlock()
 
     def _begin(self, start: Mapping[str, Any]) -> None:
         uid = start["uid"]

@@ -45,6 +45,7 @@ class ProxySource:
         self._prefix = prefix.encode()
         self._allow_pickle = allow_pickle
         self._connected = False
+        self._monitor: zmq.Socket[bytes] | None = None
 
     @property
     def address(self) -> str:
@@ -53,8 +54,8 @@ class ProxySource:
 
     def connected(self) -> bool:
         """Whether somebody listens at the address."""
-        with suppress(zmq.ZMQError):  # there is nothing more, or it is closed
-            while not self._monitor.closed:
+        with suppress(zmq.Again):
+            while self._monitor is not None:
                 event = recv_monitor_message(self._monitor, zmq.NOBLOCK)
                 self._connected = bool(event["event"] & UP)
         return self._connected
@@ -126,8 +127,9 @@ class ProxySource:
 
     def _close(self) -> None:
         self._socket.disable_monitor()
-        self._monitor.close(linger=0)
-        self._connected = False
+        if self._monitor is not None:
+            self._monitor.close(linger=0)
+        self._monitor, self._connected = None, False
         self._socket.close(linger=0)
         self._context.term()
 
