@@ -181,7 +181,7 @@ class Journal:
         if uid in self._open:
             return
         self._reported.clear()
-        self.retention.make_room(set(self.stems.values()))
+        self.retention.make_room({run.stem for run in self._open.values()})
         while len(self._open) >= MAX_OPEN:
             self.forget(next(iter(self._open)))
         stem = self._usable(stem_of(uid, start.get("time")))
@@ -228,7 +228,7 @@ class Journal:
         if self._fsync != "never":
             run.file.sync()
         self._close(run)
-        self.retention.make_room(set(self.stems.values()))
+        self.retention.make_room({run.stem for run in self._open.values()})
 
     def _close(self, run: "_RunFile") -> None:
         self._open.pop(run.uid, None)

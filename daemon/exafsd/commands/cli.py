@@ -303,7 +303,11 @@ def status(
     json: JsonOption = False,
     keys: KeysOption = None,
 ) -> None:
-    """Say how the daemon is: exit 0 if it is ready, 1 if none answers, 3 if it is not ready."""
+    """Say how the daemon is.
+
+    Exit 0: ready; 1: none answers; 3: starting, overloaded, stopping or stopped; 4: it works, but
+    something is being lost or not kept.
+    """
     from exafsd.commands.terminal import hear_status, status_lines
 
     with failing(ValueError):  # the keys, or something else talks there
@@ -318,7 +322,7 @@ def status(
         for line in status_lines(header):
             typer.echo(line)
     if header["state"] != "ready":
-        raise typer.Exit(3)
+        raise typer.Exit(4 if header["state"] == "degraded" else 3)
 
 
 @app.command()
