@@ -83,6 +83,8 @@ class Journal:
         Documents not written, by reason.
     failing
         Whether the latest document of a run could not be written.
+    on_begin
+        Called with the name of a run's files before there are any.
     stems
         Run uid to the name of its files, of runs that have not been forgotten.
 
@@ -115,6 +117,7 @@ class Journal:
         self._report = report
         self._reported: set[Problem] = set()
         self.stems: dict[str, str] = {}
+        self.on_begin: Callable[[str], None] | None = None
         self._open: dict[str, _RunFile] = {}
         #: uid of a start, descriptor, resource or stream resource -> its run
         self._owners: dict[str, _RunFile] = {}
@@ -185,6 +188,8 @@ class Journal:
         while len(self._open) >= MAX_OPEN:
             self.forget(next(iter(self._open)))
         stem = self._usable(stem_of(uid, start.get("time")))
+        if self.on_begin is not None:
+            self.on_begin(stem)
         run = _RunFile(uid, stem, RecordFile(self.folder / f"{stem}{SUFFIX}", JOURNAL))
         self.stems[uid] = stem
         self._open[uid] = self._owners[uid] = run

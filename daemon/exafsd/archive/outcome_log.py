@@ -70,8 +70,13 @@ class Logged(NamedTuple):
 
 @dataclass(frozen=True)
 class Saved:
-    """A run's state and the places in its journal and its log where it was saved."""
+    """A run's state, and where in its journal and its log it was saved.
 
+    `owned` are the uids of its descriptors and resources.
+    """
+
+    uid: str
+    owned: list[str]
     journal: int
     log: int
     state: bytes
@@ -108,12 +113,12 @@ class OutcomeLog:
         self.failing = False
         self._files: dict[str, RecordFile] = {}
         self._reported: set[str] = set()
+        journal.on_begin = self._mark
 
-    def begin(self, uid: str) -> None:
-        """Mark a run as open, so that another process goes on with it if this one ends."""
-        stem = self._journal.stems.get(uid)
-        if stem is not None:
-            self._guarded(uid, lambda: (self.folder / f"{stem}.{SAVED}").touch(0o600))
+    def path_of(self, uid: str) -> Path | None:
+        """Log of an open run; None where nothing was logged."""
+        path = self.folder / f"{self._journal.stems.get(uid)}.{LOG}"
+        return path if path.exists() else None
 
     def append(self, message: BaseMessage, frames: Sequence[bytes]) -> None:
         """Log a message that is about to be sent; others than those of runs are not."""
@@ -124,13 +129,13 @@ class OutcomeLog:
         content = msgpack.packb(tuple(Logged.of(message, frames))) or b""
         self._guarded(uid, lambda: self._append(uid, stem, content))
 
-    def save(self, uid: str, journal: int, state: bytes) -> None:
+    def save(self, uid: str, owned: list[str], journal: int, state: bytes) -> None:
         """Save the state of an open run, after what is processed of its file in the journal."""
         stem = self._journal.stems.get(uid)
         if stem is None:
             return
         log = self._files[uid].size if uid in self._files else 0
-        content = msgpack.packb((journal, log, state)) or b""
+        content = msgpack.packb((uid, owned, journal, log, state)) or b""
         path = self.folder / f"{stem}.{SAVED}"
 
         def write() -> None:
@@ -157,6 +162,10 @@ class OutcomeLog:
         for one in [uid] if uid is not None else list(self._files):
             if one in self._files:
                 self._files.pop(one).close()
+
+    def _mark(self, stem: str) -> None:
+        """Mark a run as open, so that another process goes on with it if this one ends."""
+        self._guarded(stem, lambda: (self.folder / f"{stem}.{SAVED}").touch(0o600))
 
     def _append(self, uid: str, stem: str, content: bytes) -> None:
         file = self._files.get(uid)
@@ -196,8 +205,12 @@ def read_saved(folder: Path, stem: str) -> Saved | None:
     DamagedError, FormatError
         If it is not as it was written.
     """
-    for content, _ in read_records(folder / f"{stem}.{SAVED}", STATE):
-        return Saved(*msgpack.unpackb(content))
+    path = folder / f"{stem}.{SAVED}"
+    for content, _ in read_records(path, STATE):
+        try:
+            return Saved(*msgpack.unpackb(content))
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            raise DamagedError(f"{path.name} holds no state: {error}") from None
     return None
 
 

@@ -109,11 +109,16 @@ def run(config: ConfigOption = None) -> None:
     """Listen to bluesky-0MQ-proxy and publish results until SIGTERM."""
     settings = _settings(config)
     _log(settings.service.log_level)
+    from exafsd.service.intake import Intake
+
+    with failing(OSError):
+        intake = Intake.open(settings)
+        intake.start()  # documents are taken and written down while the rest is loaded
     from exafsd.publishing import AddressError, KeyFileError
     from exafsd.service.wiring import make_service
 
     with failing(AddressError, KeyFileError, OSError):
-        service, _ = make_service(settings)
+        service, _ = make_service(settings, intake=intake)
         service.handle_signals()
         service.run()
 

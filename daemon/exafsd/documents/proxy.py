@@ -61,13 +61,15 @@ class ProxySource:
         return self._connected
 
     def start(self) -> None:
-        """Connect, and have the inbox take frames.
+        """Connect, and have the inbox take frames; the second time nothing.
 
         Raises
         ------
         OSError
             If the address cannot be connected to at all, or resolved.
         """
+        if self._monitor is not None:
+            return
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         # the default of 1,000 loses bursts; the inbox is the bound that is counted

@@ -1,29 +1,17 @@
 """What lets another process go on with the runs of this one: journal, outcome log, saved states."""
 
-import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
-import msgpack
-
-from exafsd.archive.journal import REFERRED, Journal, Place, mend
-from exafsd.archive.journaled import DAMAGE, JOURNAL, SUFFIX
-from exafsd.archive.outcome_log import (
-    LOG,
-    SAVED,
-    OutcomeLog,
-    Saved,
-    mend_log,
-    open_runs,
-    read_log,
-    read_saved,
-)
+from exafsd.archive.journal import Journal, Place
+from exafsd.archive.journaled import JOURNAL, SUFFIX
+from exafsd.archive.open_runs import OpenRun
+from exafsd.archive.outcome_log import LOG, OutcomeLog, Saved, read_log
 from exafsd.archive.records import read_records
-from exafsd.codec import dumps, loads
+from exafsd.codec import loads
 from exafsd.contract.vocabulary import Problem
-from exafsd.documents.inbox import AHEAD, Inbox
 from exafsd.documents.items import Began, Ended, Trouble
 from exafsd.pipeline import Outcome
 from exafsd.service.run_state import RunState, StateError
@@ -35,20 +23,6 @@ SAVE, SHARE = 30.0, 0.01
 OLD = 86_400.0
 #: times in a row that the daemon may end while it goes on with a run, before it leaves it alone
 TRIES = 5
-#: how records begin of documents that later ones refer to
-_REFERRED = tuple(b"\x92" + dumps(name) for name in REFERRED)
-
-
-@dataclass
-class _OpenRun:
-    """A run that was open when its daemon ended."""
-
-    uid: str
-    stem: str
-    state: RunState | None
-    saved: Saved | None
-    end: int
-    down: float  # s since its latest document
 
 
 class Keeping:
@@ -60,15 +34,19 @@ class Keeping:
         Whose runs they are.
     journal, log
         Where documents and outcomes are written.
+    interrupted
+        Runs that were open when the daemon before ended.
     """
 
-    def __init__(self, session: Session, journal: Journal, log: OutcomeLog) -> None:
+    def __init__(
+        self, session: Session, journal: Journal, log: OutcomeLog, interrupted: Iterable[OpenRun]
+    ) -> None:
         self._session = session
         self.journal, self.log = journal, log
+        self._open = list(interrupted)
         self._processed: dict[str, int] = {}  # run uid -> place in its journal
         self._saved: dict[str, int] = {}
         self._due = time.monotonic() + SAVE
-        self._open: list[_OpenRun] = []
         #: uid to s without documents, of runs that are gone on with and had no document since
         self.interrupted: dict[str, float] = {}
 
@@ -77,10 +55,6 @@ class Keeping:
         if place is not None and self._session.is_open(place.run_uid):
             self._processed[place.run_uid] = place.end
             self.interrupted.pop(place.run_uid, None)
-
-    def began(self, uid: str) -> None:
-        """A run has begun."""
-        self.log.begin(uid)
 
     def ended(self, uid: str) -> None:
         """A run is over, and its end has been sent."""
@@ -110,61 +84,10 @@ class Keeping:
     def _save_all(self) -> None:
         for uid, place in self._processed.items():
             if self._saved.get(uid) != place and self._session.is_open(uid):
-                self.log.save(uid, place, self._session.save(uid).dump(time.monotonic()))
+                state = self._session.save(uid)
+                owned = state.assembler.owned
+                self.log.save(uid, owned, place, state.dump(time.monotonic()))
                 self._saved[uid] = place
-
-    def pick_up(self) -> list[Trouble]:
-        """Find the runs that were open, and go on writing to their files; what was wrong.
-
-        Files are cut after their last valid record. Documents can be taken from then on.
-        """
-        troubles: list[Trouble] = []
-        for stem in open_runs(self.log.folder):
-            try:
-                troubles += self._pick_up(stem)
-            except (*DAMAGE, OSError) as error:
-                what = f"the run of {stem} cannot be gone on with: {error}"
-                troubles.append(Trouble(Problem.JOURNAL_DAMAGED, what))
-        return troubles
-
-    def _pick_up(self, stem: str) -> Iterator[Trouble]:
-        path = self.journal.folder / f"{stem}{SUFFIX}"
-        marker = self.log.folder / f"{stem}.{SAVED}"
-        if not path.exists():  # it was deleted, or its disk was full
-            marker.unlink()
-            return
-        state = saved = None
-        try:
-            saved = read_saved(self.log.folder, stem)
-            if saved is not None:
-                state = RunState.load(saved.state, time.monotonic())
-        except (*DAMAGE, StateError, ValueError, TypeError, msgpack.UnpackException) as error:
-            saved = None
-            yield Trouble(
-                Problem.JOURNAL_DAMAGED,
-                f"{marker.name} cannot be used, its run is analysed from its beginning: {error}",
-            )
-        end, wrong = mend(path, saved.journal if saved else 0)
-        if wrong is not None:
-            yield Trouble(Problem.JOURNAL_DAMAGED, wrong)
-        wrong = mend_log(self.log.folder / f"{stem}.{LOG}", saved.log if saved else 0)
-        if wrong is not None:
-            yield Trouble(Problem.JOURNAL_DAMAGED, wrong)
-        uid = state.assembler.run.uid if state else None
-        owned = list(state.assembler.owned) if state else []
-        for content, _ in read_records(path, JOURNAL, saved.journal if saved else 0, end):
-            if uid is None or content.startswith(_REFERRED):
-                name, document = loads(content)
-                if name == "start":
-                    uid = document["uid"]
-                elif name in REFERRED:
-                    owned.append(document["uid"])
-        if uid is None:
-            marker.unlink()
-            return
-        down = max(time.time() - path.stat().st_mtime, 0.0)
-        self.journal.reopen(uid, stem, owned)
-        self._open.append(_OpenRun(uid, stem, state, saved, end, down))
 
     def resume(self, tick: Callable[[], None]) -> Iterator[Event]:
         """Go on with the runs that were open: what their logs do not have yet.
@@ -191,9 +114,19 @@ class Keeping:
         self._open.clear()
         self._save_all()
 
-    def _resume(self, run: _OpenRun, tick: Callable[[], None]) -> Iterator[Event]:
+    def _resume(self, run: OpenRun, tick: Callable[[], None]) -> Iterator[Event]:
         path = self.log.folder / f"{run.stem}.{LOG}"
-        start = run.saved or Saved(0, 0, b"")
+        start, state = run.saved, None
+        try:
+            if start is not None:
+                state = RunState.load(start.state, time.monotonic())
+        except StateError as error:
+            yield Trouble(
+                Problem.JOURNAL_DAMAGED,
+                f"run {run.uid} is analysed from its beginning, its state cannot be used: {error}",
+            )
+        if start is None or state is None:
+            start = Saved(run.uid, [], 0, 0, b"")
         logged: set[tuple[str, int]] = set()
         stopped = False
         if path.exists():
@@ -207,9 +140,9 @@ class Keeping:
             f"run {run.uid} was open, {run.down:.0f} s after its latest document, and goes on;"
             " what was sent while no daemon was here is missing",
         )
-        if run.state is not None:
-            self._session.resume(run.state)
-            yield Began(run.state.assembler.run, "resumed")
+        if state is not None:
+            self._session.resume(state)
+            yield Began(state.assembler.run, "resumed")
 
         def new(events: Iterator[Event]) -> Iterator[Event]:
             for event in events:
@@ -262,32 +195,3 @@ class _Tries:
     def clear(self) -> None:
         """It went well."""
         self._path.unlink(missing_ok=True)
-
-
-class WriteAhead:
-    """A thread that writes down what comes while the worker is at work.
-
-    Parameters
-    ----------
-    inbox
-        That documents come by.
-    """
-
-    def __init__(self, inbox: Inbox) -> None:
-        self._inbox = inbox
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="exafsd-journal", daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopping.wait(AHEAD):
-            self._inbox.write_ahead()

@@ -6,17 +6,18 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
-from exafsd.contract.messages import Status
+from exafsd.contract.messages import RunStart, Status
 from exafsd.contract.vocabulary import Problem
-from exafsd.documents.inbox import Arrival, Inbox
+from exafsd.documents.inbox import Arrival
 from exafsd.documents.items import Began, Ended, Trouble
-from exafsd.documents.proxy import ProxySource
 from exafsd.pipeline import Outcome, Pipeline
 from exafsd.publishing import Publisher
-from exafsd.publishing.outcomes import text
+from exafsd.publishing.outcomes import run_start, run_stop, text
 from exafsd.service.health import SILENT, Health
-from exafsd.service.keeping import Keeping, WriteAhead
+from exafsd.service.intake import Intake
+from exafsd.service.keeping import Keeping
 from exafsd.service.session import Event, Session
 from exafsd.service.sink import QueuedSink, deliver
 from exafsd.settings.settings import Service as ServiceSettings
@@ -38,29 +39,26 @@ class Service:
 
     def __init__(
         self,
-        inbox: Inbox,
+        intake: Intake,
         session: Session,
         pipeline: Pipeline,
         publisher: Publisher,
         settings: ServiceSettings,
         heartbeat: float,
-        source: ProxySource | None = None,
         keeping: Keeping | None = None,
         sinks: Sequence[QueuedSink] = (),
         models: Iterable[str] = (),
         refused_models: dict[str, str] | None = None,
         versions: dict[str, str] | None = None,
     ) -> None:
-        self._inbox = inbox
+        self._intake, self._inbox = intake, intake.inbox
         self._session = session
         self._pipeline = pipeline
         self._publisher = publisher
         self._settings = settings
         self._heartbeat = heartbeat
-        self._source = source
         self._keeping = keeping
-        self._write_ahead = WriteAhead(inbox)
-        self._health = Health(inbox, source, keeping)
+        self._health = Health(self._inbox, intake.source, keeping)
         self._sinks = sinks
         self._about = {
             "models": sorted(models),
@@ -88,19 +86,13 @@ class Service:
 
     def run(self, on_ready: Callable[[], None] | None = None) -> None:
         """Process documents until stopped, then finish what is assembled."""
-        if self._keeping is not None:
-            for problem in self._keeping.pick_up():
-                self._problem(problem)
         self._status("starting")
-        if self._source is not None:
-            try:
-                self._source.start()
-            except OSError:
-                self._publisher.close()
-                raise
+        try:
+            self._intake.start()
+        except OSError:
+            self._publisher.close()
+            raise
         if self._keeping is not None:
-            self._inbox.keep(self._keeping.journal.write)
-            self._write_ahead.start()
             self._handle_all(self._keeping.resume(lambda: self._beat("starting")))
         self._status()
         log.info("ready models=%s", ",".join(self._about["models"]) or "none")
@@ -121,9 +113,7 @@ class Service:
         end = time.monotonic() + self._settings.shutdown
         last_words = LAST_WORDS * self._settings.shutdown if self._sinks else 0.0
         self._status("stopping")
-        self._write_ahead.stop()
-        if self._source is not None:
-            self._source.stop()
+        self._intake.stop()
         while len(self._inbox) and time.monotonic() < end - last_words:
             self._step(0.0)
         left, problems = self._unprocessed()
@@ -162,8 +152,11 @@ class Service:
         self._handle_all(self._session.flush())
         kept = keeping.kept()
         self._handle_all(self._session.close(but=kept))
-        for uid in sorted(kept):
+        for uid in sorted(kept & self._session.runs().keys()):
             log.info("run left open run_uid=%s", uid)
+            run, counts = self._session.runs()[uid]
+            for sink in self._sinks:  # the next daemon writes a whole one
+                sink.run_ended(run_stop(run, "lost", counts))
         keeping.close()
 
     def _step(self, timeout: float) -> None:
@@ -216,9 +209,11 @@ class Service:
             return
         if isinstance(event, Outcome):
             self._count(event)
-        if self._keeping is not None and isinstance(event, Began):
-            self._keeping.began(event.run.uid)
+        logged = self._logged(event)
         deliver(event, self._publisher, *self._sinks)
+        if logged is not None:  # a catalog has not all of what was sent before
+            for sink in self._sinks:
+                sink.write_log(*logged)
         if self._keeping is not None and isinstance(event, Ended):
             self._keeping.ended(event.run.uid)
         if isinstance(event, Began):
@@ -231,6 +226,13 @@ class Service:
                 event.counts.get("result", 0),
                 event.counts.get("rejected", 0),
             )
+
+    def _logged(self, event: Event) -> tuple[RunStart, Path, int] | None:
+        """Log of a run that goes on, and where in it the daemon before has ended."""
+        if self._keeping is None or not isinstance(event, Began) or event.delivery != "resumed":
+            return None
+        logged = self._keeping.log.path_of(event.run.uid)
+        return logged and (run_start(event.run), logged, logged.stat().st_size)
 
     def _count(self, outcome: Outcome) -> None:
         message = outcome.message

@@ -17,7 +17,7 @@ from exafsd.pipeline import Outcome, Pipeline
 from exafsd.service.pace import Pace
 from exafsd.service.run_state import RunState
 from exafsd.settings.analysis import Analysis
-from exafsd.spectra import Edge, Sweep
+from exafsd.spectra import Edge, Run, Sweep
 
 #: s between two looks for late files in a replay
 POLL = 0.05
@@ -91,6 +91,10 @@ class Session:
     def give_up(self, run_uid: str) -> Iterator[Event]:
         """End an open run that gets no more documents."""
         yield from self._take(self._router.give_up(run_uid))
+
+    def runs(self) -> dict[str, tuple[Run, Counter[str]]]:
+        """Open runs and their outcomes by kind, by uid."""
+        return {uid: (self._router.run(uid).run, counts) for uid, counts in self._counts.items()}
 
     def is_open(self, run_uid: str) -> bool:
         """Whether a run has begun and not ended."""

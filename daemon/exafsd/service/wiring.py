@@ -9,15 +9,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from exafsd._version import __version__
-from exafsd.archive.journal import Journal
-from exafsd.archive.outcome_log import OutcomeLog, folder_beside, latest_logged
+from exafsd.archive.outcome_log import OutcomeLog, latest_logged
 from exafsd.archive.result_process import ResultProcess
 from exafsd.composition import references
 from exafsd.composition.composer import Composer
 from exafsd.contract.card import CARD_FILE, PINN_FILE, Card
 from exafsd.contract.vocabulary import Problem
 from exafsd.documents.inbox import Inbox
-from exafsd.documents.proxy import ProxySource
 from exafsd.documents.router import Router
 from exafsd.inference.registry import (
     BundleError,
@@ -36,6 +34,7 @@ from exafsd.publishing import (
 from exafsd.publishing.ring import Kept, kept_of
 from exafsd.reduction.audit import Auditor
 from exafsd.reduction.reducer import Reducer
+from exafsd.service.intake import Intake
 from exafsd.service.keeping import Keeping
 from exafsd.service.pace import Pace
 from exafsd.service.service import Service
@@ -131,22 +130,6 @@ def former_rings(folder: Path, publish: Publish) -> dict[str, Ring]:
     return {uuid: Ring.of_former(kept) for uuid, kept in list(rings.items())[-FORMERS:]}
 
 
-def make_keeping(settings: Settings, inbox: Inbox, session: Session) -> Keeping | None:
-    """Journal and outcome log by the settings; None without.
-
-    Raises
-    ------
-    JournalError
-        If another daemon has the folder, or it cannot be used.
-    """
-    asked = settings.journal
-    if asked.folder is None:
-        return None
-    outcomes = folder_beside(asked.folder)
-    journal = Journal(asked.folder, asked.fsync, asked.max_bytes, inbox.tell, [outcomes])
-    return Keeping(session, journal, OutcomeLog(journal, outcomes, asked.fsync, inbox.tell))
-
-
 def server_keys(settings: Settings) -> ServerKeys | None:
     """Keys of the publisher, checked; None without encryption."""
     curve = settings.publish.curve
@@ -209,28 +192,39 @@ def _tell_unresolved(settings: Settings, inbox: Inbox) -> None:
         inbox.report(Problem.SOURCE, told)
 
 
-def make_service(settings: Settings, proxy: bool = True) -> tuple[Service, Inbox]:
-    """Build the daemon; without `proxy` documents come through a `Callback` on the inbox."""
-    inbox = Inbox(settings.source.queue)
+def make_service(
+    settings: Settings, proxy: bool = True, intake: Intake | None = None
+) -> tuple[Service, Inbox]:
+    """Build the daemon; without `proxy` documents come through a `Callback` on the inbox.
+
+    Parameters
+    ----------
+    intake
+        That has begun to take documents already; None: it is made here.
+
+    Raises
+    ------
+    JournalError, AddressError, KeyFileError
+        If a folder or an address cannot be used.
+    """
+    intake = intake or Intake.open(settings, proxy)
+    inbox = intake.inbox
     registry = Registry.load(settings.models)
-    source = None
-    if proxy:
-        s = settings.source
-        source = ProxySource(inbox, s.address, s.prefix, s.pickle)
-        # a name server that does not answer takes many seconds
+    if proxy:  # a name server that does not answer takes many seconds
         threading.Thread(target=_tell_unresolved, args=(settings, inbox), daemon=True).start()
     pipeline = make_pipeline(settings, registry, audit=True)
-    kept = settings.service
-    session = Session(make_router(settings), pipeline, kept.batch, kept.max_lag, Pace())
-    keeping = make_keeping(settings, inbox, session)
+    asked = settings.service
+    session = Session(make_router(settings), pipeline, asked.batch, asked.max_lag, Pace())
+    keeping = None
+    if intake.journal is not None and intake.log is not None:
+        keeping = Keeping(session, intake.journal, intake.log, intake.open_runs)
     service = Service(
-        inbox=inbox,
+        intake=intake,
         session=session,
         pipeline=pipeline,
-        publisher=make_publisher(settings, None if keeping is None else keeping.log),
+        publisher=make_publisher(settings, intake.log),
         settings=settings.service,
         heartbeat=settings.publish.heartbeat,
-        source=source,
         keeping=keeping,
         sinks=make_sinks(settings, registry, inbox.report),
         models=registry.bundles,
