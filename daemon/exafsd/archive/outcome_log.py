@@ -4,12 +4,14 @@ A record is a msgpack list, as the fields of `Logged`. Beside the log lies the r
 latest save, from which another process goes on; its file is there for as long as the run is open.
 """
 
+import json
 import os
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -119,6 +121,16 @@ class OutcomeLog:
         """Log of an open run; None where nothing was logged."""
         path = self.folder / f"{self._journal.stems.get(uid)}.{LOG}"
         return path if path.exists() else None
+
+    def describe(self, uid: str, analysis: Mapping[str, Any]) -> None:
+        """Log how a run is analysed."""
+        stem = self._journal.stems.get(uid)
+        if stem is None:
+            return
+        frames = [json.dumps(analysis).encode()]
+        entry = Logged("analysis", "", 0, "", "", "", 0, time.time(), frames)
+        content = msgpack.packb(tuple(entry)) or b""
+        self._guarded(uid, lambda: self._append(uid, stem, content))
 
     def append(self, message: BaseMessage, frames: Sequence[bytes]) -> None:
         """Log a message that is about to be sent; others than those of runs are not."""
@@ -254,5 +266,7 @@ def latest_logged(folder: Path, messages: int, most_bytes: int) -> list[Logged]:
             size += len(content)
             if len(latest) >= messages or size > most_bytes:
                 return sorted(latest, key=lambda one: one.time)
-            latest.append(Logged(*msgpack.unpackb(content)))
+            entry = Logged(*msgpack.unpackb(content))
+            if entry.publisher:
+                latest.append(entry)
     return sorted(latest, key=lambda one: one.time)

@@ -7,7 +7,9 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from exafsd._version import __version__
 from exafsd.contract.messages import RunStart, Status
 from exafsd.contract.vocabulary import Problem
 from exafsd.documents.inbox import Arrival
@@ -20,6 +22,7 @@ from exafsd.service.intake import Intake
 from exafsd.service.keeping import Keeping
 from exafsd.service.session import Event, Session
 from exafsd.service.sink import QueuedSink, deliver
+from exafsd.settings.analysis import Analysis
 from exafsd.settings.settings import Service as ServiceSettings
 
 log = logging.getLogger(__name__)
@@ -32,6 +35,16 @@ PATIENCE = 0.005
 PROBLEMS = 20
 #: part of `service.shutdown` that is left for results under way if there are too many documents
 LAST_WORDS = 1 / 8
+
+
+def about(analysis: Analysis) -> dict[str, Any]:
+    """What made the numbers of a run."""
+    return {
+        "code": "exafsd",
+        "version": __version__,
+        "settings": analysis.model_dump(mode="json"),
+        "settings_sha256": analysis.sha256,
+    }
 
 
 class Service:
@@ -210,6 +223,8 @@ class Service:
         if isinstance(event, Outcome):
             self._count(event)
         logged = self._logged(event)
+        if self._keeping is not None and isinstance(event, Began):
+            self._keeping.log.describe(event.run.uid, about(event.run.analysis))
         deliver(event, self._publisher, *self._sinks)
         if logged is not None:  # a catalog has not all of what was sent before
             for sink in self._sinks:
