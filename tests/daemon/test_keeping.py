@@ -285,3 +285,27 @@ def test_documents_are_written_down_while_the_worker_is_at_work(tmp_path):
         assert ends == sorted(ends) and ends[-1] == path.stat().st_size
     finally:
         intake.stop()
+
+
+def test_a_journal_is_kept_by_default_and_checked(tmp_path, monkeypatch):
+    monkeypatch.setenv("EXAFSD_DATA", str(tmp_path / "data"))
+    settings = load()
+    folder = settings.journal_folder
+    assert folder == tmp_path / "data" / "journal"
+    intake = Intake.open(settings, proxy=False, folder=folder)
+    for name, document in shapes.array_events(SWEEPS[:3], {**METADATA, "uid": "open"}):
+        intake.inbox.put(name, document)
+        intake.inbox.get(0.1)
+        if name == "event":
+            break
+    second = Intake.open(settings, proxy=False, folder=folder)  # starts without one, and says so
+    assert second.journal is None and "another exafsd" in second.unkept
+    done = CliRunner().invoke(app, ["check"])
+    assert done.exit_code == 0 and f"{folder}, 1 runs" in done.output, done.output
+    intake.journal.close()
+    (path,) = folder.glob("*-open.msgpack")
+    path.write_bytes(path.read_bytes()[:-5])
+    done = CliRunner().invoke(app, ["check"])
+    assert done.exit_code == 1 and path.name in done.output and "incomplete" in done.output
+    monkeypatch.setenv("EXAFSD_JOURNAL__ENABLED", "false")
+    assert load().journal_folder is None

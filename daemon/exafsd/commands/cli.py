@@ -116,7 +116,7 @@ def run(config: ConfigOption = None) -> None:
     from exafsd.service.intake import Intake
 
     with failing(OSError):
-        intake = Intake.open(settings)
+        intake = Intake.open(settings, folder=settings.journal_folder)
         intake.start()  # documents are taken and written down while the rest is loaded
     from exafsd.publishing import AddressError, KeyFileError
     from exafsd.service.wiring import make_service
@@ -128,12 +128,17 @@ def run(config: ConfigOption = None) -> None:
 
 
 @app.command()
-def check(config: ConfigOption = None) -> None:
+def check(
+    config: ConfigOption = None,
+    journal: Annotated[
+        bool, typer.Option("--journal", help="Read every record of the journal, too.")
+    ] = False,
+) -> None:
     """Build everything, connect nothing, say what is wrong."""
     settings = _settings(config)
     from exafsd.commands.check import check_settings
 
-    report, problems = check_settings(settings)
+    report, problems = check_settings(settings, journal)
     for line in report:
         typer.echo(line)
     for problem in problems:
@@ -515,7 +520,7 @@ JournalOption = Annotated[
 
 
 def _journal(folder: Path | None, config: Path | None) -> Path:
-    chosen = folder or _settings(config).journal.folder
+    chosen = folder or _settings(config).journal_folder
     if chosen is None or not chosen.is_dir():
         fail(f"there is no journal {chosen or 'in the settings'}; name one with --journal")
     return chosen

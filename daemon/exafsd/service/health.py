@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from exafsd.contract.messages import Loss, SourceState
 from exafsd.contract.vocabulary import Problem, Reason
-from exafsd.documents.inbox import Inbox
 from exafsd.documents.items import Trouble
-from exafsd.documents.proxy import ProxySource
+from exafsd.service.intake import Intake
 from exafsd.service.keeping import Keeping
 
 log = logging.getLogger(__name__)
@@ -38,16 +37,15 @@ class Health:
 
     Parameters
     ----------
-    inbox
-        That documents come by.
-    source
-        Where they come from; None inside a RunEngine's process.
+    intake
+        Where documents come from.
     keeping
         Journal and outcome log; None without.
     """
 
-    def __init__(self, inbox: Inbox, source: ProxySource | None, keeping: Keeping | None) -> None:
-        self._inbox, self._source, self._keeping = inbox, source, keeping
+    def __init__(self, intake: Intake, keeping: Keeping | None) -> None:
+        self._inbox, self._source, self._keeping = intake.inbox, intake.source, keeping
+        self._unkept = intake.unkept
         self._sweeps: Counter[str] = Counter()  # lost, as far as it is known
         self._before: Counter[str] = Counter()
         self._lost_at: dict[str, float] = {}
@@ -104,6 +102,8 @@ class Health:
                 self._connected_at = now
             elif now - self._connected_at > PATIENCE:
                 yield f"nobody listens at source.address {self._source.address}"
+        if self._unkept is not None:
+            yield self._unkept
         if self._keeping is not None:
             if self._keeping.journal.failing:
                 yield f"the journal in {self._keeping.journal.folder} cannot be written"

@@ -1,15 +1,22 @@
 """Documents in, written down: the light part of the daemon, which is there before the rest."""
 
+import logging
+import shutil
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
 
 from exafsd.archive.journal import Journal
 from exafsd.archive.open_runs import OpenRun, pick_up
 from exafsd.archive.outcome_log import OutcomeLog, folder_beside
+from exafsd.archive.records import make_folder
 from exafsd.documents.inbox import AHEAD, Inbox
 from exafsd.documents.proxy import ProxySource
 from exafsd.settings import Settings
+from exafsd.settings.settings import JournalSettings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -28,6 +35,8 @@ class Intake:
         None where none is kept.
     open_runs
         Runs that were open when the daemon before ended.
+    unkept
+        Why there is no journal although there should be one, in words.
     """
 
     inbox: Inbox
@@ -36,29 +45,45 @@ class Intake:
     journal: Journal | None = None
     log: OutcomeLog | None = None
     open_runs: list[OpenRun] = field(default_factory=list[OpenRun])
+    unkept: str | None = None
 
     @classmethod
-    def open(cls, settings: Settings, proxy: bool = True) -> Self:
+    def open(cls, settings: Settings, proxy: bool = True, folder: Path | None = None) -> Self:
         """Intake by the settings; nothing is taken before `start`.
+
+        Parameters
+        ----------
+        folder
+            Of the journal where the settings name none; None: there is no journal then.
 
         Raises
         ------
         JournalError
-            If another daemon has the journal's folder, or it cannot be used.
+            If the folder that the settings name is another daemon's, or cannot be used.
         """
         inbox = Inbox(settings.source.queue)
         source, asked = settings.source, settings.journal
         taken = cls(inbox, WriteAhead(inbox))
         if proxy:
             taken.source = ProxySource(inbox, source.address, source.prefix, source.pickle)
-        if asked.folder is not None:
-            outcomes = folder_beside(asked.folder)
-            journal = Journal(asked.folder, asked.fsync, asked.max_bytes, inbox.tell, [outcomes])
-            taken.journal = journal
-            taken.log = OutcomeLog(journal, outcomes, asked.fsync, inbox.tell)
-            taken.open_runs = pick_up(journal, taken.log, inbox.report)
-            inbox.keep(journal.write)
+        if asked.folder is not None and asked.enabled:
+            taken._keep(asked.folder, asked, asked.max_bytes)
+        elif folder is not None:  # nobody has asked for it: the daemon starts without it as well
+            try:
+                make_folder(folder)
+                tenth = shutil.disk_usage(folder).total // 10
+                taken._keep(folder, asked, min(asked.max_bytes or tenth, tenth))
+            except OSError as error:
+                taken.unkept = f"documents are not kept: {error}"
         return taken
+
+    def _keep(self, folder: Path, asked: JournalSettings, max_bytes: int) -> None:
+        inbox, outcomes = self.inbox, folder_beside(folder)
+        journal = self.journal = Journal(folder, asked.fsync, max_bytes, inbox.tell, [outcomes])
+        self.log = OutcomeLog(journal, outcomes, asked.fsync, inbox.tell)
+        self.open_runs = pick_up(journal, self.log, inbox.report)
+        inbox.keep(journal.write)
+        log.info("journal folder=%s outcomes=%s max_bytes=%d", folder, outcomes, max_bytes)
 
     def start(self) -> None:
         """Connect, and take documents; the second time it does nothing.

@@ -71,7 +71,7 @@ class Service:
         self._settings = settings
         self._heartbeat = heartbeat
         self._keeping = keeping
-        self._health = Health(self._inbox, intake.source, keeping)
+        self._health = Health(intake, keeping)
         self._sinks = sinks
         self._about = {
             "models": sorted(models),
