@@ -348,7 +348,6 @@ class Problem(Code):
         "resumed",
         "a run was open while the daemon was down; what was sent meanwhile may be missing",
     )
-    NO_SOURCE = "no_source", "nobody listens at `source.address`; no documents come until one does"
     ORPHANS_FULL = "orphans_full", "the journal's file of stray documents is full"
     UNSERIALISABLE = "unserialisable", "the journal cannot keep a document of this content"
     MALFORMED = "malformed", "the journal cannot keep a document without its run"

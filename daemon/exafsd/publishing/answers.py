@@ -81,7 +81,7 @@ class Answers:
         former: Mapping[str, Ring] | None = None,
     ) -> None:
         self._socket = socket
-        self._rings = {**(former or {}), publisher: ring}
+        self._former = former or {}
         self._ring = ring
         self._library = library
         self._publisher = publisher
@@ -170,7 +170,8 @@ class Answers:
         return SnapshotReply(id=asked.id, topics=spans, frames=counts), frames
 
     def _replay(self, asked: AskReplay) -> Answer:
-        ring = self._rings.get(asked.publisher or self._publisher)
+        ours = asked.publisher in (None, self._publisher)
+        ring = self._ring if ours else self._former.get(str(asked.publisher))
         if ring is None:
             detail = f"messages of {asked.publisher} are gone; this is {self._publisher}"
             return ErrorReply(id=asked.id, reason="other_publisher", detail=detail), []
