@@ -9,19 +9,21 @@ DATA ?= ../shared/data
 SPECTRA ?= 360000
 BASE ?= HEAD
 FIT ?=
+KILLS ?= 50
 
 # Two environments: the daemon alone, which never has TensorFlow, and everything for development.
 DAEMON := .venv-daemon
 DEV := .venv
 PIP_FLAGS := --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: help demo test golden mutations lint test-wheels tutorial-test docs bench bench-memory train schemas clean
+.PHONY: help demo test kills golden mutations lint test-wheels tutorial-test docs bench bench-memory train schemas clean
 
 help:
 	@echo "make demo [DEMO_SECONDS=60 DEMO_RATE=5]  simulated beamline to published results"
 	@echo "make test         all tests (without the wheels)"
 	@echo "make test-wheels  build the wheels and try each in an environment of its own"
 	@echo "make tutorial-test  the tutorial word for word, with an environment installed for it"
+	@echo "make kills        a daemon that is killed KILLS=$(KILLS) times, and what is left of its runs"
 	@echo "make golden       results of commit BASE=$(BASE) and of the working tree, bit for bit"
 	@echo "make docs         build the documentation into build/site"
 	@echo "make lint         ruff, pyright, import-linter"
@@ -72,6 +74,9 @@ docs: $(DEV)/.stamp
 $(DEV)/.bench: $(DEV)/.stamp
 	@$(DEV)/bin/python -m pip install $(PIP_FLAGS) --group bench
 	@touch $@
+
+kills: $(DEV)/.stamp
+	PYTHONPATH=tests $(DEV)/bin/python tests/killing.py --kills $(KILLS)
 
 golden: $(DEV)/.stamp
 	$(DEV)/bin/python tests/golden/golden_record.py compare $(BASE) $(FIT)

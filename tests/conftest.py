@@ -4,6 +4,7 @@ import functools
 import logging
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # as the exafsd command does, before numpy is imported: with two BLAS threads sums end in other
 # last digits, and tests compare with other processes bit by bit
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# daemons with default settings keep nothing of theirs at home
+os.environ.setdefault("EXAFSD_DATA", tempfile.mkdtemp(prefix="exafsd-tests-"))
 # a shell that starts the tests in the background has SIGINT ignored, and every process that they
 # start and interrupt would inherit that
 signal.signal(signal.SIGINT, signal.default_int_handler)

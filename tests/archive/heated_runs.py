@@ -11,6 +11,8 @@ import numpy as np
 from bluesky_tiled_plugins import TiledWriter
 
 from exafsd.archive.journal import Journal
+from exafsd.archive.journaled import JOURNAL
+from exafsd.archive.records import RecordFile, read_records
 from exafsd.archive.results import messages
 from exafsd.archive.sources import open_source
 from exafsd.commands.replay.analysis import analyse
@@ -70,7 +72,10 @@ def renamed(journal_folder: Path, folder: Path, uid: str) -> Path:
     assert len(uid) == len("raw-run-0")  # lengths stand in the file
     folder.mkdir(exist_ok=True)
     copy = folder / path.name.replace("raw-run-0", uid)
-    copy.write_bytes(path.read_bytes().replace(b"raw-run-0", uid.encode()))
+    file = RecordFile(copy, JOURNAL)
+    for content, _ in read_records(path, JOURNAL):
+        file.append(content.replace(b"raw-run-0", uid.encode()))
+    file.close()
     return copy
 
 

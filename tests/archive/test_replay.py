@@ -253,13 +253,13 @@ def test_failures_of_this_process(
 def test_a_file_cut_off_is_as_a_run_that_did_not_end(
     journal_folder: Path, tmp_path: Path, catalog_server: CatalogServer, client: Any
 ) -> None:
-    """What is there is analysed; its result run does not count as done."""
+    """What is there is analysed, and the loss told; its result run does not count as done."""
     path = renamed(journal_folder, tmp_path, "raw-run-c")
     text = path.read_bytes()
     path.write_bytes(text[: len(text) * 2 // 3])
     options = Options(write=catalog_server.uri, resume=True)
     for number in (1, 2):
-        assert replay(str(tmp_path), Selection(), load(), options)
+        assert not replay(str(tmp_path), Selection(), load(), options)
         assert len(result_runs(client, "raw-run-c")) == number
         stop = find_result_run(client, "raw-run-c").metadata["stop"]
         assert stop["exit_status"] == "abort"

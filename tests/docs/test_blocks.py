@@ -210,7 +210,11 @@ def archive(tmp_path_factory):
     profiles.mkdir()
     with CatalogServer(folder / "catalog", [folder / "assets"]) as server:
         (profiles / "beamline.yml").write_text(json.dumps({"beamline": {"uri": server.uri}}))
-        environment = {"TILED_PROFILES": str(profiles), "TILED_API_KEY": server.api_key}
+        environment = {
+            "TILED_PROFILES": str(profiles),
+            "TILED_API_KEY": server.api_key,
+            "EXAFSD_DATA": str(folder),
+        }
         uid = re.search(r"--uid (\S+)", done.stdout)[1]
         yield Archive(folder / "journal", uid, environment)
 

@@ -1,38 +1,62 @@
 """The journal: every document as it came, in one file per run, before anything is done with it.
 
-A file is msgpack records ``[name, document]`` one after the other, in the strict codec. External
-files are not copied: the documents that name them are.
+A file holds records of ``[name, document]`` in the strict codec. External files are not copied: the
+documents that name them are.
 """
 
 import contextlib
-import hashlib
+import fcntl
 import os
-import re
-import time
+import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-import msgpack
-
-from exafsd.codec import dumps, loads
+from exafsd.archive.journaled import (
+    JOURNAL,
+    ORPHANS,
+    SUFFIX,
+    JournaledRun,
+    find_run,
+    read_journal,
+    safe_name,
+    stem_of,
+)
+from exafsd.archive.records import (
+    OVERHEAD,
+    DamagedError,
+    FormatError,
+    RecordFile,
+    cut,
+    make_folder,
+    read_records,
+)
+from exafsd.archive.retention import Retention
+from exafsd.codec import dumps
 from exafsd.contract.vocabulary import Problem
 
-Document = tuple[str, dict[str, Any]]
 Fsync = Literal["never", "stop", "always"]
-SUFFIX = ".msgpack"
-#: Documents of no known run; a stray publisher must not fill the disk with them.
-ORPHANS, ORPHANS_MAX_BYTES = f"orphans{SUFFIX}", 10_000_000
+#: a stray publisher must not fill the disk with documents of no known run
+ORPHANS_MAX_BYTES = 10_000_000
 #: Runs kept open at a time: a run that never stops must not hold its file for ever. More than the
 #: router follows (64), or what is analysed could not be replayed.
 MAX_OPEN = 80
-#: A name longer than this is cut; file systems allow 255 bytes.
-UID_LENGTH = 64
 #: Fields that say which run a document belongs to, in order of preference.
 REFERENCES = ("run_start", "descriptor", "stream_resource", "resource")
+#: kinds of documents that others refer to
+REFERRED = ("descriptor", "resource", "stream_resource")
+
+
+class JournalError(OSError):
+    """The folder cannot be a journal: another daemon has it, or it cannot be written."""
+
+
+class Place(NamedTuple):
+    """Where a document ends in the file of its run."""
+
+    run_uid: str
+    end: int
 
 
 class Journal:
@@ -41,7 +65,7 @@ class Journal:
     Parameters
     ----------
     folder
-        One file per run, ``<UTC start>-<run uid>.msgpack``.
+        One file per run, ``<UTC start>-<run uid>.msgpack``. It is locked against other daemons.
     fsync
         When data are forced to the disk: ``never`` (they survive a crash of this process but not
         of the machine), ``stop`` of the run, or ``always`` (about 1 ms per document).
@@ -50,11 +74,24 @@ class Journal:
     report
         Called with a reason (``unserialisable``, ``disk``, ``orphans_full``, ``malformed``) and
         a sentence, once per reason and run.
+    beside
+        Folders with other files of the same runs, which are deleted with them.
 
     Attributes
     ----------
     failures
         Documents not written, by reason.
+    failing
+        Whether the latest document of a run could not be written.
+    on_begin
+        Called with the name of a run's files before there are any.
+    stems
+        Run uid to the name of its files, of runs that have not been forgotten.
+
+    Raises
+    ------
+    JournalError
+        If another daemon writes to the folder, or it cannot be made.
     """
 
     def __init__(
@@ -63,38 +100,82 @@ class Journal:
         fsync: Fsync = "never",
         max_bytes: int = 0,
         report: Callable[[Problem, str], None] | None = None,
+        beside: Iterable[Path] = (),
     ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.failures: Counter[Problem] = Counter()
-        self._folder, self._fsync, self._max_bytes = folder, fsync, max_bytes
+        self.failing = False
+        self.folder, self._fsync = folder, fsync
+        try:
+            for one in (folder, *beside):
+                make_folder(one)
+            self._unlock = weakref.finalize(self, os.close, _locked(folder))
+            self.retention = Retention((folder, *beside), max_bytes)
+        except JournalError:
+            raise
+        except OSError as error:
+            raise JournalError(f"the journal {folder} cannot be used: {error}") from None
         self._report = report
         self._reported: set[Problem] = set()
+        self.stems: dict[str, str] = {}
+        self.on_begin: Callable[[str], None] | None = None
         self._open: dict[str, _RunFile] = {}
         #: uid of a start, descriptor, resource or stream resource -> its run
         self._owners: dict[str, _RunFile] = {}
 
-    def write(self, name: str, document: Mapping[str, Any]) -> None:
-        """Append a document to the file of its run."""
+    def write(self, name: str, document: Mapping[str, Any]) -> Place | None:
+        """Append a document to the file of its run; where it ends, None if it is not kept."""
         try:
             record = dumps([name, document])
             if name == "start":
                 self._begin(document)
             target = self._target(document, name)
-            target.append(record, sync=self._fsync == "always")
+            if target is None:
+                self._keep_orphan(record)
+                return None
+            before = target.file.size
+            end = target.file.append(record, sync=self._fsync == "always")
+            self.retention.grew(target.stem, end - before, SUFFIX[1:])
+            self.failing = False
             self._learn(name, document, target)
-            if name == "stop" and not isinstance(target, _Orphans):
+            if name == "stop":
                 self._end(target)
+            return Place(target.uid, end)
         except OSError as error:
-            self._fail(Problem.DISK, f"the journal in {self._folder} cannot be written: {error}")
+            self.failing = True
+            self._fail(Problem.DISK, f"the journal in {self.folder} cannot be written: {error}")
         except _OrphansFullError:
             self._fail(Problem.ORPHANS_FULL, f"{ORPHANS} has reached {ORPHANS_MAX_BYTES} bytes")
         except Exception as error:  # documents come from the wire: nothing about them is certain
             self._fail(Problem.MALFORMED, f"{type(error).__name__}: {error}")
+        return None
+
+    def reopen(self, uid: str, stem: str, owned: Iterable[str]) -> None:
+        """Go on with the file of a run that another daemon had begun.
+
+        Parameters
+        ----------
+        owned
+            Uids of its descriptors and resources.
+        """
+        if uid in self._open:
+            return
+        run = _RunFile(uid, stem, RecordFile(self.folder / f"{stem}{SUFFIX}", JOURNAL))
+        self.stems[uid] = stem
+        self._open[uid] = self._owners[uid] = run
+        run.owned = list(owned)
+        self._owners |= dict.fromkeys(run.owned, run)
+
+    def forget(self, uid: str) -> None:
+        """Let go of a run that is over; its files may be deleted from now on."""
+        if (run := self._open.get(uid)) is not None:
+            self._close(run)
+        self.stems.pop(uid, None)
 
     def close(self) -> None:
-        """Close the files of runs that have not ended."""
+        """Close the files of runs that have not ended, and give the folder free."""
         for run in list(self._open.values()):
-            self._forget(run)
+            self._close(run)
+        self._unlock()
 
     def _begin(self, start: Mapping[str, Any]) -> None:
         uid = start["uid"]
@@ -103,13 +184,28 @@ class Journal:
         if uid in self._open:
             return
         self._reported.clear()
-        self._retain()
+        self.retention.make_room({run.stem for run in self._open.values()})
         while len(self._open) >= MAX_OPEN:
-            self._forget(next(iter(self._open.values())))
-        path = self._folder / f"{_stamp(start.get('time'))}-{safe_name(uid)}{SUFFIX}"
-        self._open[uid] = self._owners[uid] = _RunFile(uid, path)
+            self.forget(next(iter(self._open)))
+        stem = self._usable(stem_of(uid, start.get("time")))
+        if self.on_begin is not None:
+            self.on_begin(stem)
+        run = _RunFile(uid, stem, RecordFile(self.folder / f"{stem}{SUFFIX}", JOURNAL))
+        self.stems[uid] = stem
+        self._open[uid] = self._owners[uid] = run
 
-    def _target(self, document: Mapping[str, Any], name: str) -> "_RunFile":
+    def _usable(self, stem: str) -> str:
+        """Name for a run's file; of one that came before, its file if records may follow in it."""
+        path = self.folder / f"{stem}{SUFFIX}"
+        if not path.exists():
+            return stem
+        try:
+            mend(path)
+        except FormatError:  # a file is of one format
+            return f"{stem}-again"
+        return stem
+
+    def _target(self, document: Mapping[str, Any], name: str) -> "_RunFile | None":
         keys = ("uid",) if name == "start" else REFERENCES
         named = [document[key] for key in keys if isinstance(document.get(key), str)]
         for reference in named:
@@ -117,37 +213,33 @@ class Journal:
                 return self._owners[reference]
         if not named and self._open:  # resources may name no run: the latest is the best guess
             return next(reversed(self._open.values()))
-        return _Orphans("", self._folder / ORPHANS)
+        return None
 
     def _learn(self, name: str, document: Mapping[str, Any], target: "_RunFile") -> None:
-        if name in ("descriptor", "resource", "stream_resource") and target.uid:
+        if name in REFERRED:
             self._owners[document["uid"]] = target
             target.owned.append(document["uid"])
 
+    def _keep_orphan(self, record: bytes) -> None:
+        """Keep a document of no known run: rare, and never the hot path."""
+        path = self.folder / ORPHANS
+        size = path.stat().st_size if path.exists() else 0
+        if size + len(record) + OVERHEAD > ORPHANS_MAX_BYTES:
+            raise _OrphansFullError
+        with contextlib.closing(RecordFile(path, JOURNAL)) as file:
+            file.append(record)
+
     def _end(self, run: "_RunFile") -> None:
         if self._fsync != "never":
-            run.sync()
-        self._forget(run)
-        self._retain()
+            run.file.sync()
+        self._close(run)
+        self.retention.make_room({run.stem for run in self._open.values()})
 
-    def _forget(self, run: "_RunFile") -> None:
+    def _close(self, run: "_RunFile") -> None:
         self._open.pop(run.uid, None)
         for uid in (run.uid, *run.owned):
             self._owners.pop(uid, None)
-        run.close()
-
-    def _retain(self) -> None:
-        if not self._max_bytes:
-            return
-        busy = {run.path for run in self._open.values()}
-        files = [(path, path.stat().st_size) for path in _files(self._folder)]
-        excess = sum(size for _, size in files) - self._max_bytes
-        for path, size in files:
-            if excess <= 0:
-                return
-            if path not in busy:
-                path.unlink(missing_ok=True)
-                excess -= size
+        run.file.close()
 
     def _fail(self, reason: Problem, detail: str) -> None:
         self.failures[reason] += 1
@@ -156,159 +248,68 @@ class Journal:
             self._report(reason, detail)
 
 
-@dataclass(frozen=True)
-class JournaledRun:
-    """One run in a journal."""
+class _RunFile:
+    """The open file of a run, and the uids of what belongs to the run."""
 
-    path: Path
-
-    @cached_property
-    def start(self) -> dict[str, Any]:
-        """The start document."""
-        return next((doc for name, doc in _records(self.path) if name == "start"), {})
-
-    @property
-    def time(self) -> float:
-        """Start of the run, seconds since 1970; 0 where the start document does not say."""
-        at = self.start.get("time")
-        return float(at) if isinstance(at, int | float) and at == at else 0.0
-
-    def documents(self, report: Callable[[str], None] | None = None) -> Iterator[Document]:
-        """Documents in the order of arrival.
-
-        Parameters
-        ----------
-        report
-            Called with a sentence if the file ends in the middle of a record, as it does after a
-            crash, or is damaged; what comes before is still yielded.
-        """
-        return _records(self.path, report)
-
-
-def read_journal(
-    folder: Path,
-    uid: str | None = None,
-    last: int | None = None,
-    since: float | None = None,
-    until: float | None = None,
-    search: Mapping[str, Any] | None = None,
-) -> Iterator[JournaledRun]:
-    """Yield runs of a journal, oldest first.
-
-    Parameters
-    ----------
-    folder
-        As given to `Journal`.
-    uid
-        Only the run whose uid begins so.
-    last
-        So many of the latest that fit the other conditions.
-    since, until
-        Start times, seconds since 1970.
-    search
-        Items of the start document, by key (dots lead into it) and exact value.
-    """
-
-    def fits(run: JournaledRun) -> bool:
-        return (
-            (uid is None or str(run.start.get("uid", "")).startswith(uid))
-            and (since is None or run.time >= since)
-            and (until is None or run.time < until)
-            and all(_item(run.start, key) == value for key, value in (search or {}).items())
-        )
-
-    journaled = sorted(filter(fits, map(JournaledRun, _files(folder))), key=lambda run: run.time)
-    yield from journaled if last is None else journaled[max(len(journaled) - last, 0) :]
-
-
-def find_run(folder: Path, uid: str) -> JournaledRun | None:
-    """Run of a journal by its whole uid; no other file is opened."""
-    named = (JournaledRun(path) for path in folder.glob(f"*-{safe_name(uid)}{SUFFIX}"))
-    return next((run for run in named if run.start.get("uid") == uid), None)
-
-
-def safe_name(uid: str) -> str:
-    """File name for a uid off the wire: letters, digits, ``-`` and ``_``; unique all the same."""
-    name = re.sub(r"[^A-Za-z0-9_-]", "_", uid)[:UID_LENGTH]
-    if name == uid and name:
-        return name
-    digest = hashlib.sha256(uid.encode(errors="surrogatepass")).hexdigest()
-    return f"{name}-{digest[:16]}".lstrip("-")
+    def __init__(self, uid: str, stem: str, file: RecordFile) -> None:
+        self.uid, self.stem, self.file = uid, stem, file
+        self.owned: list[str] = []
 
 
 class _OrphansFullError(Exception):
     pass
 
 
-class _RunFile:
-    """An open file; unbuffered, so that a killed process loses nothing."""
+def mend(path: Path, start: int = 0) -> tuple[int, str | None]:
+    """Cut a file off after its last valid record, from place `start` on.
 
-    def __init__(self, uid: str, path: Path) -> None:
-        self.uid, self.path = uid, path
-        self.owned: list[str] = []
-        self._file = path.open("ab", buffering=0)
-        self.size = self._file.tell()
+    Returns
+    -------
+    Where its last record ends now, and what was wrong with it; None: nothing.
 
-    def append(self, record: bytes, sync: bool) -> None:
-        try:
-            if self._file.write(record) != len(record):
-                raise OSError("the disk is full")
-            if sync:
-                self.sync()
-        except OSError:
-            with contextlib.suppress(OSError):  # half a record would hide all that follow
-                self._file.truncate(self.size)
-            raise
-        self.size += len(record)
-
-    def sync(self) -> None:
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class _Orphans(_RunFile):
-    """Opened for one document at a time: rare, and never the hot path."""
-
-    def append(self, record: bytes, sync: bool) -> None:
-        try:
-            if self.size + len(record) > ORPHANS_MAX_BYTES:
-                raise _OrphansFullError
-            super().append(record, sync)
-        finally:
-            self.close()
-
-
-def _stamp(at: Any) -> str:
+    Raises
+    ------
+    FormatError
+        If it is of another version; it is left as it is.
+    """
+    end = start
     try:
-        moment = time.gmtime(float(at))
-    except (TypeError, ValueError, OverflowError, OSError):
-        moment = time.gmtime()
-    return time.strftime("%Y%m%dT%H%M%S", moment)
+        for record in read_records(path, JOURNAL, start):
+            end = record.end
+    except DamagedError as error:
+        if start and end == start:  # perhaps no record begins there
+            return mend(path)
+        lost = cut(path, end)
+        return end, f"{error}; {lost} bytes were cut off and are in {path.name}.cut"
+    return end, None
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob(f"*{SUFFIX}") if path.name != ORPHANS)
+def _locked(folder: Path) -> int:
+    """Lock of a folder, which ends with this process, however it ends."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise JournalError(
+            f"another exafsd writes to the journal {folder}: stop it, or give this one a folder of"
+            " its own (journal.folder)"
+        ) from None
+    except OSError:  # a network file system without locks
+        return handle
+    return handle
 
 
-def _records(path: Path, report: Callable[[str], None] | None = None) -> Iterator[Document]:
-    size = path.stat().st_size
-    with path.open("rb") as boundaries, path.open("rb") as content:
-        unpacker = msgpack.Unpacker(boundaries, max_buffer_size=max(size, 1))
-        end = 0
-        try:
-            while end < size:
-                unpacker.skip()
-                length, end = unpacker.tell() - end, unpacker.tell()
-                name, document = loads(content.read(length))
-                yield name, document
-        except (msgpack.OutOfData, ValueError, TypeError) as error:
-            if report:
-                report(f"{path.name} is incomplete after byte {end} of {size}: {error!r}")
-
-
-def _item(document: Any, key: str) -> Any:
-    for part in key.split("."):
-        document = document.get(part) if isinstance(document, Mapping) else None
-    return document
+__all__ = [
+    "MAX_OPEN",
+    "ORPHANS",
+    "Fsync",
+    "Journal",
+    "JournalError",
+    "JournaledRun",
+    "Place",
+    "find_run",
+    "mend",
+    "read_journal",
+    "safe_name",
+]

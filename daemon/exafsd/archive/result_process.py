@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from exafsd.archive.result_writer import Arrays, Report, ResultWriter
@@ -87,6 +88,10 @@ class ResultProcess:
         """A raw run has begun, to be analysed so."""
         self._begun.add(start.run_uid)
         self._queue.put(("run_began", start, analysis))
+
+    def write_log(self, start: RunStart, log: Path, end: int) -> None:
+        """Write what was logged of a run by a daemon before; the process reads it itself."""
+        self._queue.put(("write_log", start, log, end))
 
     def write(self, message: Result | Rejected, arrays: Arrays) -> None:
         """Keep an outcome; message and arrays must not change afterwards."""

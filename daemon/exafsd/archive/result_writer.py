@@ -2,12 +2,14 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from exafsd._version import __version__
 from exafsd.archive.catalog import open_catalog
+from exafsd.archive.outcome_log import read_log
 from exafsd.archive.result_run import BATCH, ResultRun
 from exafsd.contract.card import Card
 from exafsd.contract.frames import decode, encode
@@ -56,6 +58,15 @@ class ResultWriter:
     def write(self, message: Result | Rejected, arrays: Arrays) -> None:
         """Write an outcome with the next batch."""
         self.write_frames(encode(message.model_copy(), arrays))
+
+    def write_log(self, start: RunStart, log: Path, end: int) -> None:
+        """Write the outcomes of a run that were logged up to place `end`, by a daemon before."""
+        try:
+            for entry in read_log(log, end=end):
+                if entry.id:
+                    self.write_frames(entry.frames)
+        except (OSError, ValueError) as error:
+            self._fail(start.run_uid, self._runs.get(start.run_uid), error)
 
     def write_frames(self, frames: Sequence[bytes]) -> None:
         """`write` of a message as on the wire."""

@@ -4,16 +4,13 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from exafsd.archive.catalog import CatalogError, documents, is_embedded, open_catalog, runs
 from exafsd.archive.journal import JournaledRun, find_run, read_journal
-from exafsd.logs import get_logger
 
 Documents = Iterator[tuple[str, Any]]
-_log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -21,7 +18,10 @@ class ArchivedRun:
     """A run that can be replayed: its start document, and what gives all of its documents."""
 
     start: Mapping[str, Any]
-    documents: Callable[[], Documents]
+    #: may be called with a function that takes what is wrong with them
+    documents: Callable[..., Documents]
+    #: name in the archive, where it has no start document
+    name: str = ""
 
 
 class ArchiveSource(ABC):
@@ -122,11 +122,11 @@ class CatalogSource(ArchiveSource):
 
 
 def _journaled(run: JournaledRun) -> ArchivedRun:
-    return ArchivedRun(run.start, partial(run.documents, _log.warning))
+    return ArchivedRun(run.start, run.documents, run.path.name)
 
 
 def _catalogued(run: Any) -> ArchivedRun:
-    return ArchivedRun(run.metadata["start"], partial(documents, run))
+    return ArchivedRun(run.metadata["start"], lambda report=None: documents(run))
 
 
 def _values(search: Mapping[str, str] | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from exafsd.client.owed import Delivered, Owed, Span
 from exafsd.contract.answers import (
     AnyReply,
     Ask,
@@ -89,6 +90,9 @@ class Recovery:
         self._past: deque[str] = deque(maxlen=8)  # publishers before this one
         self._snapshot: _Asked | None = None
         self._waiting: list[Message] = []  # until the snapshot is there
+        self._owed, self._delivered = Owed(), Delivered()
+        self._catching: _Asked | None = None  # what is asked of former publishers
+        self._settled = False  # whether the present one has said what it has of them
         self._complete = False  # whether unknown topics are known to begin at 1
         self._number = 0
         self._retry = now
@@ -128,6 +132,14 @@ class Recovery:
             if isinstance(reply, SnapshotReply) and reply.publisher not in self._past:
                 self._take_snapshot(reply, list(messages), now)
             return
+        if self._catching is not None and reply.id == self._catching.ask.id:
+            fresh, lost = self._owed.take(reply, messages)
+            for message in fresh:
+                self._hand_out(message)
+            if lost is not None:
+                self._lost_before(lost, "no longer kept by the publisher")
+            self._catch_up(now)
+            return
         for name, topic in self._topics.items():
             if topic.asked is None or topic.asked.ask.id != reply.id:
                 continue
@@ -156,6 +168,13 @@ class Recovery:
                 self._tell("gone", f"no message for {now - self._heard:.1f} s")
         if self._snapshot is not None and now > self._snapshot.deadline:
             self._snapshot_late(self._snapshot, now)
+        if self._catching is not None and now > self._catching.deadline:
+            self._catching.tries += 1
+            if self._catching.tries <= TRIES:
+                self._repeat(self._catching, now)
+            else:
+                self._lost_before(self._owed.give_up(), "the publisher did not answer")
+                self._catch_up(now)
         for name, topic in self._topics.items():
             if topic.asked is None or now <= topic.asked.deadline:
                 continue
@@ -169,7 +188,11 @@ class Recovery:
 
     def ask_again(self, now: float) -> None:
         """Repeat what is under way, because requests go over another socket from now on."""
-        for asked in [self._snapshot, *(topic.asked for topic in self._topics.values())]:
+        for asked in [
+            self._snapshot,
+            self._catching,
+            *(topic.asked for topic in self._topics.values()),
+        ]:
             if asked is not None:
                 self._repeat(asked, now)
 
@@ -194,6 +217,19 @@ class Recovery:
     ) -> None:
         self.events.append(Event(kind, detail, topic, first, last))
 
+    def _hand_out(self, message: Message) -> None:
+        """Make a message ready, unless it is an outcome that was handed out before."""
+        if not self._delivered.again(message.header):
+            self.ready.append(message)
+
+    def _catch_up(self, now: float) -> None:
+        """Ask for the next messages of former publishers."""
+        ask = self._owed.ask()
+        self._catching = None if ask is None else self._request(ask, now)
+
+    def _lost_before(self, span: Span, why: str) -> None:
+        self._tell("lost", f"{why}, of {span.publisher}", span.topic, span.first, span.last)
+
     def _wanted(self, topic: str) -> bool:
         return topic.startswith(self._prefixes)
 
@@ -201,8 +237,16 @@ class Recovery:
         """Another publisher: nothing of the one before can be recovered, all of this one can."""
         if self.publisher is not None:
             self._past.append(self.publisher)
-            self.ready += self._waiting
+            for message in self._waiting:
+                self._hand_out(message)
             self._waiting = []
+            self._owed.leave(
+                self.publisher,
+                {name: topic.expected for name, topic in self._topics.items()},
+                {name: set(topic.held) for name, topic in self._topics.items()},
+                self._complete,
+            )
+            self._catching = None
             for name, topic in self._topics.items():
                 while topic.held or topic.expected <= topic.newest:
                     self._lose(name, None, "the publisher has been restarted")
@@ -211,6 +255,7 @@ class Recovery:
             self._complete = True
             self._tell("restarted", f"publisher {publisher} after {self.publisher}")
         self.publisher = publisher
+        self._settled = False
         self.status = None
 
     def _take_status(self, message: Message, now: float) -> None:
@@ -221,6 +266,7 @@ class Recovery:
             self._tell("stopped", "the publisher said that it stops")
         if self._snapshot is not None:
             return
+        self._settle(now)
         # What was sent before this status and has not come is lost: one pipe, first in first out.
         for name, last in message.header.get("seqs", {}).items():
             if not self._wanted(name):
@@ -228,6 +274,15 @@ class Recovery:
             topic = self._topics.setdefault(name, _Topic(1 if self._complete else last + 1))
             topic.newest = max(topic.newest, last)
             self._advance(name, now)
+
+    def _settle(self, now: float) -> None:
+        """Take once what the publisher's status says of those before it."""
+        if self._settled or self.status is None:
+            return
+        self._settled = True
+        self._owed.tell(self.status.get("former", ()), self._start == "ring", self._wanted)
+        if self._catching is None:
+            self._catch_up(now)
 
     def _take_snapshot(self, reply: SnapshotReply, messages: list[Message], now: float) -> None:
         if reply.publisher != self.publisher:
@@ -250,13 +305,14 @@ class Recovery:
                     self.ready.append(message)
             elif message.topic in self._topics:
                 if message.header["seq"] < self._topics[message.topic].expected:
-                    self.ready.append(message)  # the state at the beginning
+                    self._hand_out(message)  # the state at the beginning
                 else:
                     self._sort(message)
         for message in waiting:
             self._sort(message)
         for name in list(self._topics):
             self._advance(name, now)
+        self._settle(now)
 
     def _snapshot_late(self, asked: _Asked, now: float) -> None:
         """Ask again as long as nobody is there; go on without it if only the ROUTER is silent."""
@@ -286,7 +342,7 @@ class Recovery:
 
     def _release(self, topic: _Topic) -> None:
         while (message := topic.held.pop(topic.expected, None)) is not None:
-            self.ready.append(message)
+            self._hand_out(message)
             topic.expected += 1
 
     def _advance(self, name: str, now: float) -> None:

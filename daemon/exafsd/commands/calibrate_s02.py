@@ -151,7 +151,7 @@ def _events(
     stack.callback(source.close)
     roots = (*settings.source.asset_roots, *source.asset_roots)
     session = wiring.make_session(settings, pipeline, roots)
-    yield from session.replay(source.run(foil.uid).documents())
+    yield from session.replay(source.run(foil.uid).documents(_refuse))
 
 
 def _wanted(messages: Messages, foil: FoilData) -> Messages:
@@ -207,3 +207,8 @@ def _file(measured: Measured, of_foil: Messages, foil: FoilData, reduction: Redu
             version=__version__,
         ),
     )
+
+
+def _refuse(damage: str) -> None:
+    """Nothing is calibrated on a run that is not as it was measured."""
+    raise ValueError(damage)

@@ -1,7 +1,13 @@
 """``exafsd check``: what is wrong with settings, without connecting anything."""
 
 import os
+import shutil
+from collections import deque
+from pathlib import Path
 
+from exafsd.archive.journaled import SUFFIX, JournaledRun
+from exafsd.archive.outcome_log import folder_beside, open_runs
+from exafsd.archive.retention import Retention
 from exafsd.commands.references import gathered
 from exafsd.inference.registry import Registry
 from exafsd.publishing import AddressError, KeyFileError, check_address
@@ -9,8 +15,11 @@ from exafsd.service.wiring import make_pipeline, make_router, server_keys, unres
 from exafsd.settings import Settings
 
 
-def check_settings(settings: Settings) -> tuple[list[str], list[str]]:
-    """Build what `make_service` builds, without sockets; a report, and what is wrong."""
+def check_settings(settings: Settings, thorough: bool = False) -> tuple[list[str], list[str]]:
+    """Build what `make_service` builds, without sockets; a report, and what is wrong.
+
+    `thorough`: every record of the journal is read; else those of runs that are open.
+    """
     report, problems = [], []
     registry = Registry.load(settings.models)
     make_pipeline(settings, registry)
@@ -35,7 +44,13 @@ def check_settings(settings: Settings) -> tuple[list[str], list[str]]:
             for name in composition.phases
             if name not in every
         ]
-    report.append(f"journal   {settings.journal.folder or 'off'}")
+    folder = settings.journal_folder
+    if folder is None:
+        report.append("journal   off")
+    else:
+        about, damage = check_journal(folder, settings.journal.max_bytes, thorough)
+        report += about
+        problems += damage
     for edge, s02 in settings.inference.s02.items():
         report.append(f"S0²       {edge} {s02.value:.3f} ± {s02.std:.3f}, {s02.source}")
     report.append(f"settings  {settings.analysis.sha256}")
@@ -63,9 +78,36 @@ def check_settings(settings: Settings) -> tuple[list[str], list[str]]:
         server_keys(settings)
     except (KeyFileError, OSError) as error:
         problems.append(f"publish.curve: {error}")
-    folder = settings.journal.folder
-    if folder is not None:
-        nearest = next(f for f in (folder, *folder.absolute().parents) if f.exists())
-        if not os.access(nearest, os.W_OK):
-            problems.append(f"journal.folder {folder} cannot be written")
+    if settings.journal.folder is not None and not os.access(nearest(folder), os.W_OK):
+        problems.append(f"journal.folder {folder} cannot be written")
+    return report, problems
+
+
+def nearest(folder: Path | None) -> Path:
+    """Folder itself, or the nearest above it that there is."""
+    folder = (folder or Path()).absolute()
+    return next(one for one in (folder, *folder.parents) if one.exists())
+
+
+def check_journal(folder: Path, max_bytes: int, thorough: bool) -> tuple[list[str], list[str]]:
+    """What a journal holds and may hold, and which of its files are damaged."""
+    free = shutil.disk_usage(nearest(folder)).free
+    most = f"at most {max_bytes / 1e9:g} GB" if max_bytes else "all"
+    if not folder.is_dir():
+        return [f"journal   {folder}, to be made; keeps {most}, {free / 1e9:.1f} GB are free"], []
+    beside = folder_beside(folder)
+    size = Retention([one for one in (folder, beside) if one.is_dir()], 0).total
+    files = sorted(folder.glob(f"*{SUFFIX}"))
+    unfinished = open_runs(beside) if beside.is_dir() else []
+    report = [
+        f"journal   {folder}, {len(files)} runs, {size / 1e9:.1f} GB; keeps {most},"
+        f" {free / 1e9:.1f} GB are free",
+        f"open      {len(unfinished)} runs have not ended",
+    ]
+    problems: list[str] = []
+    for path in files:
+        if thorough or path.stem in unfinished:
+            deque(JournaledRun(path).documents(problems.append), maxlen=0)
+    if folder.stat().st_mode & 0o077:
+        report.append(f"warning   others may read {folder}: chmod 700 {folder}")
     return report, problems

@@ -27,6 +27,8 @@ LIVE, STORED, SETUP = "At the beamline", "Files and archives", "Set-up"
 app.add_typer(models_app, name="models", rich_help_panel=SETUP)
 app.add_typer(references_app, name="references", rich_help_panel=SETUP)
 app.add_typer(config_app, name="config", rich_help_panel=SETUP)
+results_app = typer.Typer(no_args_is_help=True, help="List, show and export results of past runs.")
+app.add_typer(results_app, name="results", rich_help_panel=STORED)
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file (TOML).")]
 ModelOption = Annotated[
@@ -107,22 +109,32 @@ def run(config: ConfigOption = None) -> None:
     """Run the daemon: analyse the scans of a beamline and publish the results."""
     settings = _settings(config)
     _log(settings.service.log_level, settings.service.log_format)
+    from exafsd.service.intake import Intake
+
+    with failing(OSError):
+        intake = Intake.open(settings, folder=settings.journal_folder)
+        intake.start()  # documents are taken and written down while the rest is loaded
     from exafsd.publishing import AddressError, KeyFileError
     from exafsd.service.wiring import make_service
 
     with failing(AddressError, KeyFileError, OSError):
-        service, _ = make_service(settings)
+        service, _ = make_service(settings, intake=intake)
         service.handle_signals()
         service.run()
 
 
 @app.command(rich_help_panel=SETUP)
-def check(config: ConfigOption = None) -> None:
+def check(
+    config: ConfigOption = None,
+    journal: Annotated[
+        bool, typer.Option("--journal", help="Read every record of the journal, too.")
+    ] = False,
+) -> None:
     """Check settings, models and references without connecting to anything."""
     settings = _settings(config)
     from exafsd.commands.check import check_settings
 
-    report, problems = check_settings(settings)
+    report, problems = check_settings(settings, journal)
     for line in report:
         typer.echo(line)
     for problem in problems:
@@ -220,7 +232,9 @@ def replay(
 
 @app.command(rich_help_panel=STORED)
 def export(
-    catalog: Annotated[str, typer.Argument(help="tiled profile or URI.")],
+    catalog: Annotated[
+        str, typer.Argument(help="tiled profile or URI, or the folder of a journal.")
+    ],
     uid: Annotated[str, typer.Option(help="Uid of the measured run.")],
     to: Annotated[
         Path,
@@ -328,7 +342,8 @@ def status(
 ) -> None:
     """Show the state of the daemon.
 
-    The exit code is 0 if it is ready, 1 if none answers and 3 if it is not ready.
+    The exit code is 0 if it is ready, 1 if none answers, 3 if it is starting, overloaded, stopping
+    or stopped, and 4 if it works but something is being lost or not kept.
     """
     from exafsd.commands.terminal import hear_status, status_lines
 
@@ -344,7 +359,7 @@ def status(
         for line in status_lines(header):
             typer.echo(line)
     if header["state"] != "ready":
-        raise typer.Exit(3)
+        raise typer.Exit(4 if header["state"] == "degraded" else 3)
 
 
 @app.command(rich_help_panel=SETUP)
@@ -577,6 +592,78 @@ def references_remove(
 
     with failing(ReferenceFileError, OSError):
         typer.echo(f"removed {remove(out, name)}")
+
+
+JournalOption = Annotated[
+    Path | None, typer.Option("--journal", help="Folder; default: of the settings.")
+]
+
+
+def _journal(folder: Path | None, config: Path | None) -> Path:
+    chosen = folder or _settings(config).journal_folder
+    if chosen is None or not chosen.is_dir():
+        fail(f"there is no journal {chosen or 'in the settings'}; name one with --journal")
+    return chosen
+
+
+def _end_damaged(damage: list[str]) -> None:
+    for text in damage:
+        typer.echo(f"PROBLEM  {text}", err=True)
+    if damage:
+        raise typer.Exit(1)
+
+
+@results_app.command("list")
+def results_list(journal: JournalOption = None, config: ConfigOption = None) -> None:
+    """List runs that have results; exit 1 if a log is damaged."""
+    from rich.console import Console
+
+    from exafsd.commands.results import runs_table
+
+    table, damage = runs_table(_journal(journal, config))
+    Console().print(table)
+    _end_damaged(damage)
+
+
+@results_app.command("show")
+def results_show(
+    uid: Annotated[str, typer.Argument(help="Run, or how its uid begins.")],
+    journal: JournalOption = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show the outcomes of a run; exit 1 if its log is damaged."""
+    from rich.console import Console
+
+    from exafsd.commands.results import outcomes_lines, outcomes_table
+
+    folder = _journal(journal, config)
+    with failing(*UNREADABLE):
+        if json:
+            lines, damage = outcomes_lines(folder, uid)
+            for line in lines:
+                typer.echo(line)
+        else:
+            table, damage = outcomes_table(folder, uid)
+            Console().print(table)
+    _end_damaged([] if damage is None else [damage])
+
+
+@results_app.command("export")
+def results_export(
+    uid: Annotated[str, typer.Argument(help="Run, or how its uid begins.")],
+    to: Annotated[
+        Path, typer.Option(help="FILE.h5, FILE.nxs (NeXus), FILE.prj (Athena) or FOLDER.xdi.")
+    ],
+    journal: JournalOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Write the outcomes of a run into a file."""
+    from exafsd.exports.export import export as export_run
+
+    folder = _journal(journal, config)
+    with failing(*UNREADABLE):
+        typer.echo(export_run(str(folder), uid, to))
 
 
 @config_app.command("init")

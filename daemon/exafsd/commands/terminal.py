@@ -282,6 +282,8 @@ class Screen:
             return Text(f"daemon away for {silent:.0f} s", style="bold red")
         s = self._status
         text = f"{s['state']}  {s['rate']:.1f}/s  results {s['results']}  rejected {s['rejected']}"
+        if degraded := s.get("degraded"):
+            text += f"  {'; '.join(degraded)}"
         if s["drops"]:
             text += "  trouble: " + ", ".join(f"{n} {name}" for name, n in s["drops"].items())
         if self._event is not None:
@@ -317,6 +319,19 @@ def status_lines(header: dict[str, Any]) -> list[str]:
         f"models    {', '.join(s['models']) or 'none'}",
         f"versions  {', '.join(f'{name} {v}' for name, v in s['versions'].items())}",
         f"answers   {s.get('answers') or 'not told'}",
+    ]
+    if (source := s.get("source")) is not None:
+        there = "connected" if source["connected"] else "nobody listens there"
+        silent = source["silent"]
+        latest = "no document yet" if silent is None else f"latest document {silent:.0f} s ago"
+        lines.insert(1, f"source    {source['address']}, {there}, {latest}")
+        lines += [
+            f"silent    run {uid} is open and gets no documents" for uid in source["open_runs"]
+        ]
+    lines[1:1] = [f"degraded  {text}" for text in s.get("degraded", ())]
+    lines += [
+        f"lost      {reason}: {loss['documents']} documents, {loss['sweeps']} sweeps"
+        for reason, loss in s.get("losses", {}).items()
     ]
     lines += [f"refused   model {name}: {why}" for name, why in s["refused_models"].items()]
     return lines + [f"problem   {text}" for text in s["problems"]]

@@ -18,6 +18,7 @@ TOKEN = re.compile(r"[A-Z][A-Za-z0-9]{0,2}")
 
 Channel = Literal["transmission", "fluorescence", "reference"]
 Direction = Literal["up", "down"]
+Delivery = Literal["live", "resumed", "replay"]
 
 
 class _Part(BaseModel):
@@ -313,6 +314,11 @@ class Identity(BaseMessage):
     )
     settings_sha256: str = Field(description="of adapter, reduction and inference settings")
     timing_ms: Timing
+    delivery: Delivery = Field(
+        default="live",
+        description="resumed: made after a new start of the daemon from documents that came before"
+        " it; replay: of an archived run",
+    )
 
 
 class Result(Identity):
@@ -388,6 +394,10 @@ class RunStart(BaseMessage):
     element: str
     edge: str
     sample: Any
+    delivery: Delivery = Field(
+        default="live",
+        description="resumed: it had begun already, and goes on after a new start of the daemon",
+    )
 
 
 class RunStop(BaseMessage):
@@ -402,12 +412,40 @@ class RunStop(BaseMessage):
     detail: str | None = None
 
 
+class Loss(_Part):
+    """How much was lost or not kept for one reason."""
+
+    documents: int = 0
+    sweeps: int = Field(default=0, description="as far as it is known")
+
+
+class SourceState(_Part):
+    """Whether documents can come."""
+
+    address: str
+    connected: bool = Field(description="whether somebody listens at the address")
+    silent: float | None = Field(description="s since the last document; null: none came yet")
+    open_runs: list[str] = Field(
+        default_factory=list[str],
+        description="runs that have not ended and got no document for 60 s",
+    )
+
+
+class Former(_Part):
+    """A publisher before this one, whose messages are kept."""
+
+    publisher: str
+    first: dict[str, int] = Field(description="first seq that is kept, by topic")
+    last: dict[str, int] = Field(description="last seq that was logged, by topic")
+
+
 class Status(BaseMessage):
     """The daemon's health, once a second."""
 
     kind: Literal["status"] = "status"
-    state: Literal["starting", "ready", "overloaded", "stopping", "stopped"] = Field(
-        description="stopped is the last one that a daemon sends"
+    state: Literal["starting", "ready", "overloaded", "degraded", "stopping", "stopped"] = Field(
+        description="degraded: something is being lost or not kept; stopped is the last one that a"
+        " daemon sends"
     )
     uptime: float = Field(description="s")
     results: int
@@ -429,6 +467,21 @@ class Status(BaseMessage):
     refused_models: dict[str, str] = Field(description="bundle to reason")
     versions: dict[str, str] = Field(description="of exafsd and what it rests on")
     problems: list[str] = Field(description="latest trouble with documents, newest last")
+    degraded: list[str] = Field(
+        default_factory=list[str], description="what is being lost or not kept, in words"
+    )
+    losses: dict[str, Loss] = Field(
+        default_factory=dict[str, Loss],
+        description="what was lost or not kept since the start, by reason",
+        json_schema_extra=known_codes(Problem),
+    )
+    source: SourceState | None = Field(
+        default=None, description="where documents come from; null inside a RunEngine's process"
+    )
+    former: list[Former] = Field(
+        default_factory=list[Former],
+        description="publishers before this one whose messages can still be asked for",
+    )
     heartbeat: float | None = Field(default=None, description="s between two of these")
     answers: str | None = Field(
         default=None, description="address of the ROUTER; its port counts, the host may differ"

@@ -344,6 +344,18 @@ class Problem(Code):
     RESULTS_SHUTDOWN = "results_shutdown", "outcomes not stored: the daemon ended"
     COMPARE = "compare", "a replayed run has no stored results to compare with"
     DISK = "disk", "the journal cannot be written; analysis goes on"
+    OUTCOME_LOG = (
+        "outcome_log",
+        "outcomes cannot be logged; they are sent, but would be lost if the daemon were killed",
+    )
+    JOURNAL_DAMAGED = (
+        "journal_damaged",
+        "a file of the journal is not as it was written; what comes before the damage is used",
+    )
+    RESUMED = (
+        "resumed",
+        "a run was open while the daemon was down; what was sent meanwhile may be missing",
+    )
     ORPHANS_FULL = "orphans_full", "the journal's file of stray documents is full"
     UNSERIALISABLE = "unserialisable", "the journal cannot keep a document of this content"
     MALFORMED = "malformed", "the journal cannot keep a document without its run"

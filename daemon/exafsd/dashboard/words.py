@@ -37,6 +37,7 @@ STATES = {
     "starting": ("◌", "the daemon is starting"),
     "ready": ("●", "the daemon is running"),
     "overloaded": ("▲", "the daemon has more sweeps than it can analyse"),
+    "degraded": ("▲", "something is being lost or not kept"),
     "stopping": ("■", "the daemon is stopping"),
     "stopped": ("■", "the daemon has been stopped"),
 }
@@ -277,7 +278,9 @@ def health_line(health: Health) -> str:
     )
     happened = () if health.silent else health.events
     latest = [EVENTS[one.kind] for one in happened if one.kind in EVENTS][-1:]
-    problems = [text(p, 120) for p in s["problems"][-1:]]
+    problems = [text(p, 160) for p in s.get("degraded", ())] or [
+        text(p, 120) for p in s["problems"][-1:]
+    ]
     last = "".join(f'<span class="item warn">{escape(one)}</span>' for one in latest + problems)
     return (
         f'<div class="health"><span class="item {"good" if good else "bad"}">{mark} '

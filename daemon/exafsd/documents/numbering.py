@@ -79,5 +79,6 @@ class Numbering:
         if rowwise and len(self._missing) + absent <= REMEMBERED_ROWS:
             self._missing |= set(np.setdiff1d(np.arange(expected, high), seq).tolist())
         text = f"{where}: {absent} events from {lost_from} on are missing"
-        gap = Trouble(Problem.GAP, f"{text}; replay the run from the archive")
+        sweeps = absent if rowwise else 0
+        gap = Trouble(Problem.GAP, f"{text}; replay the run from the archive", absent, sweeps)
         return replace(block, gap=steps > 1), gap

@@ -1,9 +1,11 @@
 """Source from bluesky-0MQ-proxy: an own SUB socket, strict codec, bounded queue."""
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from exafsd import codec
 from exafsd.contract.vocabulary import Problem
@@ -14,6 +16,8 @@ from exafsd.documents.inbox import Inbox, RefusedFrame
 AT_ONCE = 2000
 #: s that taking what has arrived may last at the end
 LAST_LOOK = 0.5
+#: what libzmq reports where a peer is there, and where it is gone
+UP, DOWN = zmq.EVENT_HANDSHAKE_SUCCEEDED, zmq.EVENT_DISCONNECTED
 #: first byte of a pickle of protocol 2 or later; in msgpack the empty map, alone
 PICKLE_MAGIC = b"\x80"
 
@@ -40,20 +44,38 @@ class ProxySource:
         self._address = address
         self._prefix = prefix.encode()
         self._allow_pickle = allow_pickle
+        self._connected = False
+        self._monitor: zmq.Socket[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        """Where it is connected to, or tries to."""
+        return self._address
+
+    def connected(self) -> bool:
+        """Whether somebody listens at the address."""
+        with suppress(zmq.Again):
+            while self._monitor is not None:
+                event = recv_monitor_message(self._monitor, zmq.NOBLOCK)
+                self._connected = bool(event["event"] & UP)
+        return self._connected
 
     def start(self) -> None:
-        """Connect, and have the inbox take frames.
+        """Connect, and have the inbox take frames; the second time nothing.
 
         Raises
         ------
         OSError
             If the address cannot be connected to at all, or resolved.
         """
+        if self._monitor is not None:
+            return
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         # the default of 1,000 loses bursts; the inbox is the bound that is counted
         self._socket.set_hwm(0)
         self._socket.setsockopt(zmq.SUBSCRIBE, self._prefix)
+        self._monitor = self._socket.get_monitor_socket(UP | DOWN)
         try:
             self._socket.connect(self._address)
         except zmq.ZMQError as error:
@@ -106,6 +128,10 @@ class ProxySource:
         )
 
     def _close(self) -> None:
+        self._socket.disable_monitor()
+        if self._monitor is not None:
+            self._monitor.close(linger=0)
+        self._monitor, self._connected = None, False
         self._socket.close(linger=0)
         self._context.term()
 

@@ -1,7 +1,7 @@
 """Documents of many runs in, sweeps out; what is malformed becomes a Trouble, never an error."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,7 @@ class Router:
         self._options = {"roots": asset_roots, "patience": asset_patience, "turn": turn}
         self._runs: OrderedDict[str, RunAssembler] = OrderedDict()
         self._owner: dict[str, str] = {}  # descriptor or resource uid -> run uid
+        self._heard: dict[str, float] = {}  # run uid -> when its latest document came
 
     @property
     def waiting(self) -> bool:
@@ -76,11 +77,17 @@ class Router:
         """Go on with a run whose state was saved."""
         self._runs[run.run.uid] = run
         self._owner |= dict.fromkeys(run.owned, run.run.uid)
+        self._heard[run.run.uid] = self._clock()
 
     @property
     def open_runs(self) -> int:
         """Runs without a stop document yet."""
         return len(self._runs)
+
+    def silent_runs(self, patience: float) -> list[str]:
+        """Uids of open runs that got no document for `patience` s."""
+        now = self._clock()
+        return [uid for uid, heard in self._heard.items() if now - heard > patience]
 
     def feed(self, name: Any, document: Any, received: float | None = None) -> Iterator[Item]:
         """Take a document; yield what it completes."""
@@ -104,12 +111,14 @@ class Router:
             if run.finished:
                 yield self._close(uid)
 
-    def close(self) -> Iterator[Item]:
-        """Give up open runs, at the end of a replay or of the daemon."""
+    def close(self, but: Collection[str] = ()) -> Iterator[Item]:
+        """Give up open runs, `but` some, at the end of a replay or of the daemon."""
         for uid in list(self._runs):
-            yield from self._give_up(uid)
+            if uid not in but:
+                yield from self.give_up(uid)
 
-    def _give_up(self, uid: str) -> Iterator[Item]:
+    def give_up(self, uid: str) -> Iterator[Item]:
+        """End an open run that gets no more documents."""
         yield from self._guarded(uid, self._runs[uid].abandon())
         yield self._close(uid)
 
@@ -143,7 +152,8 @@ class Router:
                     " started before exafsd? Replay it from the archive",
                 )
                 return
-            yield from getattr(run, name)(document, received, self._clock())
+            now = self._heard[run.run.uid] = self._clock()
+            yield from getattr(run, name)(document, received, now)
 
     def _of_run(self, name: str, document: Mapping[str, Any]) -> Iterator[Item]:
         """Take a document that names its run."""
@@ -155,7 +165,9 @@ class Router:
                 f"{name} document of run {document.get('run_start')}, whose start document was"
                 " never seen; exafsd follows runs from their start: replay it from the archive",
             )
-        elif name == "stop":
+            return
+        self._heard[uid] = self._clock()
+        if name == "stop":
             yield from self._guarded(uid, run.stop(document, self._clock()))
             if run.finished:
                 yield self._close(uid)
@@ -175,16 +187,18 @@ class Router:
             return
         run = RunAssembler(document, self._analysis, **self._options)  # type: ignore[arg-type]
         self._runs[uid] = run
+        self._heard[uid] = self._clock()
         yield Began(run.run)
         if run.refused is not None:
             yield Trouble(Problem(run.refused.reason.value), f"run {uid}: {run.refused.detail}")
         if len(self._runs) > MAX_OPEN_RUNS:
             oldest = next(iter(self._runs))
             yield Trouble(Problem.LOST_STOP, f"run {oldest} never ended; it is closed")
-            yield from self._give_up(oldest)
+            yield from self.give_up(oldest)
 
     def _close(self, uid: str) -> Ended:
         run = self._runs.pop(uid)
+        self._heard.pop(uid, None)
         for owned in run.owned:
             self._owner.pop(owned, None)
         return Ended(run.run, run.exit_status)

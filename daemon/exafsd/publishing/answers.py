@@ -7,7 +7,7 @@ for that peer and counted.
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -67,6 +67,8 @@ class Answers:
         A bound ROUTER; from `start` on it belongs to the thread.
     guarded
         Sockets with CURVE whose refused peers are counted.
+    former
+        Publishers before this one, and what can be had of them.
     """
 
     def __init__(
@@ -76,8 +78,10 @@ class Answers:
         library: Library,
         publisher: str,
         guarded: Iterable[zmq.Socket[bytes]] = (),
+        former: Mapping[str, Ring] | None = None,
     ) -> None:
         self._socket = socket
+        self._former = former or {}
         self._ring = ring
         self._library = library
         self._publisher = publisher
@@ -165,12 +169,12 @@ class Answers:
         return SnapshotReply(id=asked.id, topics=spans, frames=counts), frames
 
     def _replay(self, asked: AskReplay) -> Answer:
-        if asked.publisher not in (None, self._publisher):
+        ours = asked.publisher in (None, self._publisher)
+        ring = self._ring if ours else self._former.get(str(asked.publisher))
+        if ring is None:
             detail = f"messages of {asked.publisher} are gone; this is {self._publisher}"
             return ErrorReply(id=asked.id, reason="other_publisher", detail=detail), []
-        page, missing, following = self._ring.replay(
-            asked.topic, asked.from_, asked.to, asked.run_uid
-        )
+        page, missing, following = ring.replay(asked.topic, asked.from_, asked.to, asked.run_uid)
         counts, frames = _frames(page, asked.arrays)
         reply = ReplayReply(
             id=asked.id, topic=asked.topic, frames=counts, missing=missing, next=following

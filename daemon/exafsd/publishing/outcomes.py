@@ -10,6 +10,7 @@ from exafsd.contract.messages import (
     Acquired,
     Averaged,
     ContextValue,
+    Delivery,
     Rejected,
     RunStart,
     RunStop,
@@ -77,7 +78,7 @@ def rejection(rejected: RejectedSpectrum) -> Rejected:
     return Rejected(**fields, reason=reason, detail=detail)
 
 
-def run_start(run: Run) -> RunStart:
+def run_start(run: Run, delivery: Delivery = "live") -> RunStart:
     """Message of a run that has begun; of several edges it names the first."""
     edge = run.edges[0] if run.edges else Edge("", "")
     return RunStart(
@@ -86,6 +87,7 @@ def run_start(run: Run) -> RunStart:
         element=text(edge.element or "unknown"),
         edge=text(edge.edge or "unknown"),
         sample=plain(run.sample),
+        delivery=delivery,
     )
 
 

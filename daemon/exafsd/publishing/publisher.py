@@ -3,7 +3,7 @@
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from exafsd.contract.answers import answers_address
 from exafsd.contract.frames import encode
 from exafsd.contract.messages import (
     BaseMessage,
+    Former,
     Result,
     RunStart,
     Status,
@@ -80,6 +81,10 @@ class Publisher:
         Results between two with arrays, counted by topic and channel; 1: all have them.
     heartbeat
         s between two status messages, told in them.
+    former
+        Publishers before this one, and what can be had of them, oldest first.
+    keep
+        Called with each message before it is sent.
 
     Raises
     ------
@@ -100,6 +105,8 @@ class Publisher:
         library: Library | None = None,
         array_every: int = 1,
         heartbeat: float | None = None,
+        former: Mapping[str, Ring] | None = None,
+        keep: Callable[[BaseMessage, Sequence[bytes]], None] | None = None,
     ) -> None:
         check_address(address, insecure or keys is not None)
         check_address(answers or address, insecure or keys is not None, "publish.answers")
@@ -108,6 +115,8 @@ class Publisher:
         self.library = library or Library()
         self._array_every = array_every
         self._heartbeat = heartbeat
+        self._keep = keep
+        self._former = [_former(name, one) for name, one in (former or {}).items()]
         self._seq: Counter[str] = Counter()
         self._results: Counter[tuple[str, str]] = Counter()
         self._context = zmq.Context()
@@ -127,7 +136,7 @@ class Publisher:
             self._end()
             raise
         self._answers = answering.Answers(
-            router, self.ring, self.library, self.uuid, sockets if keys is not None else ()
+            router, self.ring, self.library, self.uuid, sockets if keys is not None else (), former
         )
         self._answers.start()
         if address_file is not None:
@@ -154,6 +163,8 @@ class Publisher:
                 arrays = {}
             self._results[topic, message.channel] += 1
         frames = encode(message, arrays)
+        if self._keep is not None:
+            self._keep(message, frames)
         # Kept before it is sent: who joins in between has it from the snapshot or off the wire.
         self.ring.add(topic, message, frames)
         self._socket.send_multipart(frames, copy=False)
@@ -171,6 +182,7 @@ class Publisher:
         status.heartbeat = self._heartbeat
         status.answers = self.answers
         status.seqs = self.ring.last()
+        status.former = self._former
         status.drops = dict(Counter(status.drops) + self._answers.drops)
 
     def close(self) -> None:
@@ -183,6 +195,15 @@ class Publisher:
         if self._gate is not None:
             self._gate.close()
         self._context.term()
+
+
+def _former(publisher: str, ring: Ring) -> Former:
+    spans = ring.spans()
+    return Former(
+        publisher=publisher,
+        first={topic: span.first for topic, span in spans.items()},
+        last={topic: span.last for topic, span in spans.items()},
+    )
 
 
 def _bind(

@@ -4,9 +4,10 @@ Written by the thread that publishes, read by the one that answers. Under the lo
 copies of references: the publisher waits microseconds, whatever is asked.
 """
 
+import json
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from exafsd.contract.answers import Span
@@ -32,6 +33,13 @@ class Kept:
     run_uid: str | None
     frames: tuple[bytes, ...]
     size: int
+
+
+def kept_of(seq: int, time: float, frames: Sequence[bytes]) -> Kept:
+    """Message that was published before, from its frames; its run is in the header."""
+    run_uid = json.loads(frames[1]).get("run_uid")
+    size = sum(len(frame) + OVERHEAD for frame in frames)
+    return Kept(bytes(frames[0]).decode(), seq, time, run_uid, tuple(frames), size)
 
 
 class Ring:
@@ -103,6 +111,26 @@ class Ring:
         ):
             _, old = self._runs.popitem(last=False)
             self._snapshot_bytes -= sum(one.size for one in old.values())
+
+    @classmethod
+    def of_former(cls, messages: Iterable[Kept]) -> "Ring":
+        """Messages of a publisher that is gone; of each topic the latest without a hole."""
+        ring = cls()
+        topics: dict[str, deque[Kept]] = {}
+        for kept in sorted(messages, key=lambda one: (one.topic, one.seq)):
+            row = topics.setdefault(kept.topic, deque())
+            if row and row[-1].seq + 1 < kept.seq:
+                row.clear()
+            if not row or row[-1].seq < kept.seq:
+                row.append(kept)
+        ring._topics = topics
+        ring._last.update((topic, row[-1].seq) for topic, row in topics.items())
+        return ring
+
+    def spans(self) -> dict[str, Span]:
+        """What can be replayed, by topic."""
+        with self._lock:
+            return {t: Span(first=self._first(t), last=last) for t, last in self._last.items()}
 
     def last(self) -> dict[str, int]:
         """Last number of the latest topics."""

@@ -5,22 +5,27 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
-from exafsd.archive.journal import Journal
-from exafsd.contract.messages import Status
+from exafsd._version import __version__
+from exafsd.contract.messages import RunStart, Status
 from exafsd.contract.vocabulary import Problem
-from exafsd.documents.inbox import Arrival, Inbox
+from exafsd.documents.inbox import Arrival
 from exafsd.documents.items import Began, Ended, Trouble
-from exafsd.documents.proxy import ProxySource
 from exafsd.inference.registry import Registry
 from exafsd.inference.watch import ModelWatch
 from exafsd.logs import get_logger
 from exafsd.pipeline import Outcome, Pipeline
 from exafsd.publishing import Publisher
-from exafsd.publishing.outcomes import text
+from exafsd.publishing.outcomes import run_start, run_stop, text
+from exafsd.service.health import SILENT, Health
+from exafsd.service.intake import Intake
+from exafsd.service.keeping import Keeping
 from exafsd.service.rejection_log import RejectionLog
 from exafsd.service.session import Event, Session
 from exafsd.service.sink import QueuedSink, deliver
+from exafsd.settings.analysis import Analysis
 from exafsd.settings.settings import Service as ServiceSettings
 
 log = get_logger(__name__)
@@ -35,32 +40,41 @@ PROBLEMS = 20
 LAST_WORDS = 1 / 8
 
 
+def about(analysis: Analysis) -> dict[str, Any]:
+    """What made the numbers of a run."""
+    return {
+        "code": "exafsd",
+        "version": __version__,
+        "settings": analysis.model_dump(mode="json"),
+        "settings_sha256": analysis.sha256,
+    }
+
+
 class Service:
     """Worker loop around a pipeline; `run` returns when stopped."""
 
     def __init__(
         self,
-        inbox: Inbox,
+        intake: Intake,
         session: Session,
         pipeline: Pipeline,
         publisher: Publisher,
         settings: ServiceSettings,
         heartbeat: float,
-        source: ProxySource | None = None,
-        journal: Journal | None = None,
+        keeping: Keeping | None = None,
         sinks: Sequence[QueuedSink] = (),
         registry: Registry | None = None,
         watch: ModelWatch | None = None,
         versions: dict[str, str] | None = None,
     ) -> None:
-        self._inbox = inbox
+        self._intake, self._inbox = intake, intake.inbox
         self._session = session
         self._pipeline = pipeline
         self._publisher = publisher
         self._settings = settings
         self._heartbeat = heartbeat
-        self._source = source
-        self._journal = journal
+        self._keeping = keeping
+        self._health = Health(intake, keeping)
         self._sinks = sinks
         self._registry = registry or Registry()
         self._watch = watch
@@ -88,45 +102,47 @@ class Service:
     def run(self, on_ready: Callable[[], None] | None = None) -> None:
         """Process documents until stopped, then finish what is assembled."""
         self._status("starting")
-        if self._source is not None:
-            try:
-                self._source.start()
-            except OSError:
-                self._publisher.close()
-                raise
+        try:
+            self._intake.start()
+        except OSError:
+            self._publisher.close()
+            raise
+        if self._keeping is not None:
+            self._handle_all(self._keeping.resume(lambda: self._beat("starting")))
         if self._watch is not None:
             self._watch.start()
-        self._status("ready")
+        self._status()
         log.info("ready", models=",".join(sorted(self._registry.bundles)) or "none")
         if on_ready is not None:
             on_ready()
         while not self._stopping.is_set():
             self._step(TICK)
-            if time.monotonic() - self._told[0] >= self._heartbeat:
-                behind = self._session.shedding = self._session.shedding and len(self._inbox) > 0
-                self._status("overloaded" if behind else "ready")
+            self._beat()
         self._finish()
+
+    def _beat(self, state: str | None = None) -> None:
+        """Tell the status if it is due; None: what it is."""
+        if time.monotonic() - self._told[0] >= self._heartbeat:
+            self._session.shedding = self._session.shedding and len(self._inbox) > 0
+            self._status(state)
 
     def _finish(self) -> None:
         end = time.monotonic() + self._settings.shutdown
         last_words = LAST_WORDS * self._settings.shutdown if self._sinks else 0.0
         self._status("stopping")
-        if self._source is not None:
-            self._source.stop()
+        self._intake.stop()
         if self._watch is not None:
             self._watch.stop()
         while len(self._inbox) and time.monotonic() < end - last_words:
             self._step(0.0)
-        left, problems = self._inbox.empty()
+        left, problems = self._unprocessed()
         if left:
             self._inbox.drops[Problem.SHUTDOWN] += left
             log.warning("stopping before all documents were processed", left=left)
         for problem in problems:
             self._tell(problem)
-        self._handle_all(self._session.close())
+        self._end_session()
         self._pipeline.close()
-        if self._journal is not None:
-            self._journal.close()
         for sink in self._sinks:
             sink.close(max(end - time.monotonic(), 0.0))
             for problem in self._inbox.empty()[1]:  # what it could not keep
@@ -154,6 +170,33 @@ class Service:
             refused=",".join(sorted(registry.refused)) or "none",
         )
 
+    def _unprocessed(self) -> tuple[int, list[Trouble]]:
+        """Documents that are lost, and troubles; what the journal takes is kept there."""
+        lost, problems = 0, []
+        while self._keeping is not None and (item := self._inbox.get(0.0)) is not None:
+            if isinstance(item, Trouble):
+                problems.append(item)
+            else:
+                lost += item.place is None
+        left, rest = self._inbox.empty()
+        return lost + left, problems + rest
+
+    def _end_session(self) -> None:
+        """Give up the open runs, but those that the next daemon can go on with."""
+        keeping = self._keeping
+        if keeping is None:
+            self._handle_all(self._session.close())
+            return
+        self._handle_all(self._session.flush())
+        kept = keeping.kept()
+        self._handle_all(self._session.close(but=kept))
+        for uid in sorted(kept & self._session.runs().keys()):
+            log.info("run left open", run_uid=uid)
+            run, counts = self._session.runs()[uid]
+            for sink in self._sinks:  # the next daemon writes a whole one
+                sink.run_ended(run_stop(run, "lost", counts))
+        keeping.close()
+
     def _step(self, timeout: float) -> None:
         """Take documents while there are some, or until a batch is full; process its sweeps."""
         fresh = self._watch.take() if self._watch is not None else None
@@ -178,14 +221,16 @@ class Service:
         self._handle_all(self._session.poll())
         self._handle_all(self._session.flush())
         self._pending_since = None
+        if self._keeping is not None:
+            self._keeping.save_due()
 
     def _take(self, arrival: Arrival | Trouble) -> None:
         if isinstance(arrival, Trouble):
             self._tell(arrival)  # the inbox has counted it
             return
-        if self._journal is not None:
-            self._journal.write(arrival.name, arrival.document)
-        self._handle_all(self._session.feed(*arrival))
+        self._handle_all(self._session.feed(arrival.name, arrival.document, arrival.received))
+        if self._keeping is not None:
+            self._keeping.processed(arrival.place)
 
     def _handle_all(self, events: Iterator[Event]) -> None:
         """Handle events; whatever goes wrong in making or handling one is told, and we go on."""
@@ -205,7 +250,15 @@ class Service:
             return
         if isinstance(event, Outcome):
             self._count(event)
+        logged = self._logged(event)
+        if self._keeping is not None and isinstance(event, Began):
+            self._keeping.log.describe(event.run.uid, about(event.run.analysis))
         deliver(event, self._publisher, *self._sinks)
+        if logged is not None:  # a catalog has not all of what was sent before
+            for sink in self._sinks:
+                sink.write_log(*logged)
+        if self._keeping is not None and isinstance(event, Ended):
+            self._keeping.ended(event.run.uid)
         if isinstance(event, Began):
             log.info("run started", run_uid=event.run.uid, scan_id=event.run.scan_id)
         elif isinstance(event, Ended):
@@ -217,6 +270,13 @@ class Service:
                 rejected=event.counts.get("rejected", 0),
             )
             self._rejection_log.end(event.run.uid)
+
+    def _logged(self, event: Event) -> tuple[RunStart, Path, int] | None:
+        """Log of a run that goes on, and where in it the daemon before has ended."""
+        if self._keeping is None or not isinstance(event, Began) or event.delivery != "resumed":
+            return None
+        logged = self._keeping.log.path_of(event.run.uid)
+        return logged and (run_start(event.run), logged, logged.stat().st_size)
 
     def _count(self, outcome: Outcome) -> None:
         message = outcome.message
@@ -231,23 +291,32 @@ class Service:
             self._lag = time.time() - message.acquired.end
 
     def _problem(self, problem: Trouble) -> None:
-        self._problem_counts[problem.reason] += 1
+        self._problem_counts[problem.reason] += problem.documents
+        self._health.lost(problem)
         self._tell(problem)
 
     def _tell(self, problem: Trouble) -> None:
         self._problems.append(text(f"{problem.reason}: {problem.detail}"))
         log.warning("problem", reason=problem.reason, detail=text(problem.detail))
 
-    def _status(self, state: str) -> None:
+    def _status(self, state: str | None = None) -> None:
+        """Tell how the daemon is; `state`: None while it is at work."""
         now = time.monotonic()
         outcomes = self._results + self._rejections.total()
         before, outcomes_then = self._told
         drops = Counter(self._inbox.drops)
         drops.update(self._problem_counts)
+        drops.update(self._health.failures())
         queues = {"inbox": len(self._inbox), "runs": self._session.open_runs}
         for sink in self._sinks:
             drops.update(sink.lost)
             queues |= sink.queues()
+        audit = self._pipeline.audit_metrics()
+        losses = self._health.losses(drops, self._rejections)
+        degraded = self._health.reasons(losses, audit)
+        if state is None:
+            behind = self._session.shedding
+            state = "overloaded" if behind else "degraded" if degraded else "ready"
         self._publisher.send(
             Status(
                 state=state,  # type: ignore[arg-type]
@@ -259,11 +328,14 @@ class Service:
                 drops={str(problem): count for problem, count in drops.items()},
                 queues=queues,
                 lag=self._lag,
-                audit=self._pipeline.audit_metrics(),
+                audit=audit,
                 problems=list(self._problems),
                 models=sorted(self._registry.bundles),
                 refused_models=self._registry.refused,
                 versions=self._versions,
+                degraded=degraded,
+                losses=losses,
+                source=self._health.source(map(text, self._session.silent_runs(SILENT))),
             )
         )
         self._told = (now, outcomes)

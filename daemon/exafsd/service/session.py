@@ -3,7 +3,8 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from exafsd.pipeline import Outcome, Pipeline
 from exafsd.service.pace import Pace
 from exafsd.service.run_state import RunState
 from exafsd.settings.analysis import Analysis
-from exafsd.spectra import Edge, Sweep
+from exafsd.spectra import Edge, Run, Sweep
 
 #: s between two looks for late files in a replay
 POLL = 0.05
+#: s that the polish of sweeps which have come before may take
+UNHURRIED = 3.0
 
 Event = Began | Outcome | Ended | Trouble
 
@@ -56,6 +59,8 @@ class Session:
     ) -> None:
         self._router, self._pipeline = router, pipeline
         self._batch, self._max_lag, self._pace = batch, max_lag, pace
+        self._hurried: Pace | None = None  # that applies again after `_hurry_at`
+        self._hurry_at = math.inf
         self._counts: dict[str, Counter[str]] = {}  # run uid -> result, rejected
         self.pending: list[Sweep] = []
         self.shedding = False
@@ -64,6 +69,10 @@ class Session:
     def open_runs(self) -> int:
         """Runs without a stop document yet."""
         return self._router.open_runs
+
+    def silent_runs(self, patience: float) -> list[str]:
+        """Uids of open runs that got no document for `patience` s."""
+        return self._router.silent_runs(patience)
 
     def feed(self, name: Any, document: Any, received: float | None = None) -> Iterator[Event]:
         """Take a document."""
@@ -74,10 +83,32 @@ class Session:
         if self._router.waiting:
             yield from self._take(self._router.poll())
 
-    def close(self) -> Iterator[Event]:
-        """Give up open runs, and process what is left of them."""
-        yield from self._take(self._router.close())
+    def close(self, but: Collection[str] = ()) -> Iterator[Event]:
+        """Give up open runs, `but` some, and process what is left of them."""
+        yield from self._take(self._router.close(but))
         yield from self.flush()
+
+    def give_up(self, run_uid: str) -> Iterator[Event]:
+        """End an open run that gets no more documents."""
+        yield from self._take(self._router.give_up(run_uid))
+
+    def runs(self) -> dict[str, tuple[Run, Counter[str]]]:
+        """Open runs and their outcomes by kind, by uid."""
+        return {uid: (self._router.run(uid).run, counts) for uid, counts in self._counts.items()}
+
+    def is_open(self, run_uid: str) -> bool:
+        """Whether a run has begun and not ended."""
+        return run_uid in self._counts
+
+    @contextmanager
+    def unhurried(self) -> Iterator[None]:
+        """Process sweeps that have come before without a look at the pace, for a short while."""
+        pace, self._pace = self._pace, None
+        self._hurry_at, self._hurried = time.monotonic() + UNHURRIED, pace
+        try:
+            yield
+        finally:
+            self._pace, self._hurried = pace, None
 
     def replay(self, documents: Iterable[tuple[str, Any]]) -> Iterator[Event]:
         """Take stored documents, and wait for their files."""
@@ -116,6 +147,8 @@ class Session:
                 longest = max(longest, waited)
         if not in_time:
             return
+        if self._hurried is not None and time.monotonic() > self._hurry_at:
+            self._pace, self._hurried = self._hurried, None
         room = self._pace is None or self._pace.room(len(in_time), longest, time.monotonic())
         outcomes_of = self._pipeline.process_many(in_time, room)
         if self._pace is not None:

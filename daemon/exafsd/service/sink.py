@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -34,6 +35,10 @@ class QueuedSink(Sink, Protocol):
     #: outcomes that were not kept, by reason
     lost: Counter[Problem]
 
+    def write_log(self, start: RunStart, log: Path, end: int, /) -> None:
+        """Take what was logged of a run by a daemon before, up to a place in its log."""
+        ...
+
     def queues(self) -> Mapping[str, int]:
         """What is not kept yet, by what it waits for."""
         ...
@@ -48,7 +53,7 @@ def deliver(event: Event, *sinks: Sink) -> None:
         for sink in sinks:
             sink.write(event.message, event.arrays)
     elif isinstance(event, Began):
-        start = run_start(event.run)
+        start = run_start(event.run, event.delivery)
         for sink in sinks:
             sink.run_began(start, event.run.analysis)
     elif isinstance(event, Ended):

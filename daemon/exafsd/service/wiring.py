@@ -8,14 +8,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from exafsd._version import __version__
-from exafsd.archive.journal import Journal
+from exafsd.archive.outcome_log import OutcomeLog, latest_logged
 from exafsd.archive.result_process import ResultProcess
 from exafsd.composition import references
 from exafsd.composition.composer import Composer
 from exafsd.contract.card import CARD_FILE, Card
 from exafsd.contract.vocabulary import Problem
 from exafsd.documents.inbox import Inbox
-from exafsd.documents.proxy import ProxySource
 from exafsd.documents.router import Router
 from exafsd.inference.registry import (
     BundleError,
@@ -33,15 +32,21 @@ from exafsd.publishing import (
     Ring,
     ServerKeys,
 )
+from exafsd.publishing.ring import Kept, kept_of
 from exafsd.reduction.audit import Auditor
 from exafsd.reduction.reducer import Reducer
+from exafsd.service.intake import Intake
+from exafsd.service.keeping import Keeping
 from exafsd.service.pace import Pace
 from exafsd.service.service import Service
 from exafsd.service.session import Session
 from exafsd.service.sink import QueuedSink
-from exafsd.settings.settings import Settings
+from exafsd.settings.settings import Publish, Settings
 
 log = get_logger(__name__)
+
+#: bytes of messages of publishers before that are read at the start, and how many publishers
+FORMER_BYTES, FORMERS = 100_000_000, 8
 
 
 def versions() -> dict[str, str]:
@@ -88,8 +93,10 @@ def make_router(settings: Settings, roots: tuple[Path, ...] | None = None) -> Ro
     )
 
 
-def make_publisher(settings: Settings) -> Publisher:
+def make_publisher(settings: Settings, log: OutcomeLog | None = None) -> Publisher:
     """Publisher by the settings; it hands out them and the cards of all models.
+
+    With a log, messages are written there, and those of the daemon before can be asked for.
 
     Raises
     ------
@@ -110,7 +117,18 @@ def make_publisher(settings: Settings) -> Publisher:
         library=library,
         array_every=publish.array_every,
         heartbeat=publish.heartbeat,
+        former={} if log is None else former_rings(log.folder, publish),
+        keep=None if log is None else log.append,
     )
+
+
+def former_rings(folder: Path, publish: Publish) -> dict[str, Ring]:
+    """What can be had of publishers before, by their uuid, oldest first."""
+    rings: dict[str, list[Kept]] = {}
+    size = min(publish.ring_bytes, FORMER_BYTES)
+    for one in latest_logged(folder, publish.ring_messages, size):
+        rings.setdefault(one.publisher, []).append(kept_of(one.seq, one.time, one.frames))
+    return {uuid: Ring.of_former(kept) for uuid, kept in list(rings.items())[-FORMERS:]}
 
 
 def server_keys(settings: Settings) -> ServerKeys | None:
@@ -175,35 +193,40 @@ def _tell_unresolved(settings: Settings, inbox: Inbox) -> None:
         inbox.report(Problem.SOURCE, unreachable)
 
 
-def make_service(settings: Settings, proxy: bool = True) -> tuple[Service, Inbox]:
-    """Build the daemon; without `proxy` documents come through a `Callback` on the inbox."""
-    inbox = Inbox(settings.source.queue)
+def make_service(
+    settings: Settings, proxy: bool = True, intake: Intake | None = None
+) -> tuple[Service, Inbox]:
+    """Build the daemon; without `proxy` documents come through a `Callback` on the inbox.
+
+    Parameters
+    ----------
+    intake
+        That has begun to take documents already; None: it is made here.
+
+    Raises
+    ------
+    JournalError, AddressError, KeyFileError
+        If a folder or an address cannot be used.
+    """
+    intake = intake or Intake.open(settings, proxy)
+    inbox = intake.inbox
     registry = Registry.load(settings.models)
-    source = None
-    if proxy:
-        s = settings.source
-        source = ProxySource(inbox, s.address, s.prefix, s.pickle)
-        # a name server that does not answer takes many seconds
+    if proxy:  # a name server that does not answer takes many seconds
         threading.Thread(target=_tell_unresolved, args=(settings, inbox), daemon=True).start()
-    journal = None
-    if settings.journal.folder is not None:
-        journal = Journal(
-            settings.journal.folder,
-            settings.journal.fsync,
-            settings.journal.max_bytes,
-            report=inbox.report,
-        )
     pipeline = make_pipeline(settings, registry, audit=True)
     options = settings.service
+    session = Session(make_router(settings), pipeline, options.batch, options.max_lag, Pace())
+    keeping = None
+    if intake.journal is not None and intake.log is not None:
+        keeping = Keeping(session, intake.journal, intake.log, intake.open_runs)
     service = Service(
-        inbox=inbox,
-        session=Session(make_router(settings), pipeline, options.batch, options.max_lag, Pace()),
+        intake=intake,
+        session=session,
         pipeline=pipeline,
-        publisher=make_publisher(settings),
+        publisher=make_publisher(settings, intake.log),
         settings=settings.service,
         heartbeat=settings.publish.heartbeat,
-        source=source,
-        journal=journal,
+        keeping=keeping,
         sinks=make_sinks(settings, registry, inbox.report),
         registry=registry,
         watch=ModelWatch(settings.models, registry, options.models_every)

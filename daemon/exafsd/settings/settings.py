@@ -1,5 +1,6 @@
 """exafsd.toml and EXAFSD_* environment variables: frozen, unknown keys refused."""
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -143,14 +144,20 @@ class Publish(_Frozen):
 class JournalSettings(_Frozen):
     """Raw documents on disk, one file a run, written before they are analysed."""
 
-    folder: Path | None = Field(default=None, description="null: no journal")
+    enabled: bool = Field(default=True, description="false: `exafsd run` keeps no journal")
+    folder: Path | None = Field(
+        default=None,
+        description="null: `journal` in the data folder; inside a RunEngine's process none is kept"
+        " unless a folder is set. Outcomes are logged in FOLDER-outcomes",
+    )
     fsync: Literal["never", "stop", "always"] = Field(
         default="stop", description="when to force documents to the disk"
     )
     max_bytes: int = Field(
         default=50_000_000_000,
         ge=0,
-        description="oldest runs are deleted beyond this size of the folder; 0 keeps all",
+        description="oldest runs are deleted beyond this size of documents and outcomes; 0 keeps"
+        " all. In the data folder also beyond a tenth of its disk",
     )
 
 
@@ -239,6 +246,11 @@ class Settings(BaseSettings):
     models: tuple[Path, ...] = Field(
         default=(), description="folders with model bundles, beside those shipped with exafsd"
     )
+    data: Path | None = Field(
+        default=None,
+        description="folder of what the daemon keeps, unless a setting says where; null: the state"
+        " folder of the service (STATE_DIRECTORY), or ~/.local/share/exafsd",
+    )
     publish: Publish = Publish()
     journal: JournalSettings = JournalSettings()
     results: Results = Results()
@@ -263,6 +275,23 @@ class Settings(BaseSettings):
             return value
         read = {n: _s02_file(n, v) if isinstance(v, str) else v for n, v in value["s02"].items()}
         return {**value, "s02": read}
+
+    @property
+    def journal_folder(self) -> Path | None:
+        """Where `exafsd run` keeps its journal; None: nowhere."""
+        if not self.journal.enabled:
+            return None
+        return self.journal.folder or self.data_folder / "journal"
+
+    @property
+    def data_folder(self) -> Path:
+        """Where the daemon keeps what no other setting has a folder for."""
+        if self.data is not None:
+            return self.data
+        if state := os.environ.get("STATE_DIRECTORY"):
+            return Path(state.partition(":")[0])
+        home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+        return Path(home) / "exafsd"
 
     @property
     def analysis(self) -> Analysis:

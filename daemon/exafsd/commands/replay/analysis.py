@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -69,17 +69,20 @@ def analyse(
     """Items of a run; whatever its archive does, the last one says how it ended."""
     counts: Counter[str] = Counter()
     run: Run | None = None  # while it is open
+    damage: list[str] = []
     roots = (*settings.source.asset_roots, *source.asset_roots)
     try:
-        documents = source.run(uid).documents()
+        documents = source.run(uid).documents(damage.append)
         session = wiring.make_session(settings, pipeline, roots)
         for event in session.replay(in_real_time(documents) if realtime else documents):
             if isinstance(event, Began):
                 run = event.run
+                event = replace(event, delivery="replay")
             elif isinstance(event, Ended):
                 run = None
             elif isinstance(event, Outcome):
                 event.message.time = time.time()
+                event.message.delivery = "replay"
                 counts[event.message.kind] += 1
             yield event
     except Exception as error:  # tiled, httpx, files and databases each raise their own
@@ -87,6 +90,8 @@ def analyse(
         if run is not None:
             yield Ended(run, "lost", counts)
         yield Failed(f"run {uid}: {type(error).__name__}: {error}")
+    for text in damage:
+        yield Failed(f"run {uid}: {text}")
 
 
 def _work(pipe: Connection, archive: str, uids: Sequence[str], settings: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """``exafsd replay``: which runs, analysed again, and where the results go."""
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -9,7 +10,7 @@ from typing import Any
 from exafsd._version import __version__
 from exafsd.archive.catalog import CatalogError, open_catalog
 from exafsd.archive.results import is_done
-from exafsd.archive.sources import ArchiveSource, CatalogSource, open_source
+from exafsd.archive.sources import ArchivedRun, ArchiveSource, CatalogSource, open_source
 from exafsd.commands.replay.analysis import Failed, in_processes, in_turn
 from exafsd.commands.replay.outputs import Options, Outputs
 from exafsd.commands.terminal import progress, tell
@@ -103,7 +104,7 @@ def _replay(
         )
     cards = wiring.cards_of(Registry.load(settings.models))
     catalog = catalogs[options.write] if options.write is not None and options.resume else None
-    uids, total = _wanted(source, chosen, settings, catalog, cards)
+    uids, total, unreadable = _wanted(source, chosen, settings, catalog, cards)
     if not total:
         tell(f"{archive}: no run matches")
         return False
@@ -113,7 +114,7 @@ def _replay(
         runs = in_processes(archive, uids, settings, options.processes)
     else:
         runs = in_turn(source, uids, settings, options.realtime)
-    good = True
+    good = not unreadable
     with Outputs(settings, options, catalogs, cards) as outputs, progress() as bar:
         task = bar.add_task("replaying", total=len(uids))
         for uid, items in runs:
@@ -131,15 +132,21 @@ def _wanted(
     settings: Settings,
     catalog: Any | None,
     cards: Mapping[str, Card],
-) -> tuple[list[str], int]:
-    """Uids of the chosen runs that are not done yet in a catalog, and how many were chosen."""
+) -> tuple[list[str], int, int]:
+    """Uids of the chosen runs that are not done yet in a catalog.
+
+    And how many were chosen, and how many of these cannot be read.
+    """
     analysis = settings.analysis
-    uids, total = [], 0
+    uids, total, unreadable = [], 0, 0
     for run in source.runs(**asdict(chosen)):
         total += 1
         uid = run.start.get("uid")
         if not isinstance(uid, str):
-            tell("a run without a start document is left out")
+            tell(f"{run.name}: a run without a start document is left out")
+            for text in _damage(run):
+                unreadable += 1
+                tell(text)
             continue
         if catalog is not None:
             try:
@@ -149,4 +156,11 @@ def _wanted(
             if is_done(catalog, uid, sha256, __version__, cards):
                 continue
         uids.append(uid)
-    return uids, total
+    return uids, total, unreadable
+
+
+def _damage(run: ArchivedRun) -> list[str]:
+    """What is wrong with the documents of a run."""
+    damage: list[str] = []
+    deque(run.documents(damage.append), maxlen=0)
+    return damage

@@ -1,0 +1,197 @@
+"""What lets another process go on with the runs of this one: journal, outcome log, saved states."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from exafsd.archive.journal import Journal, Place
+from exafsd.archive.journaled import JOURNAL, SUFFIX
+from exafsd.archive.open_runs import OpenRun
+from exafsd.archive.outcome_log import LOG, OutcomeLog, Saved, read_log
+from exafsd.archive.records import read_records
+from exafsd.codec import loads
+from exafsd.contract.vocabulary import Problem
+from exafsd.documents.items import Began, Ended, Trouble
+from exafsd.pipeline import Outcome
+from exafsd.service.run_state import RunState, StateError
+from exafsd.service.session import Event, Session
+
+#: s between two saves of a run's state, and the largest share of the time that saving may take
+SAVE, SHARE = 30.0, 0.01
+#: s without a document after which a run that was open is not gone on with
+OLD = 86_400.0
+#: times in a row that the daemon may end while it goes on with a run, before it leaves it alone
+TRIES = 5
+
+
+class Keeping:
+    """Keeps the runs of a session on disk, and goes on with those of the daemon before.
+
+    Parameters
+    ----------
+    session
+        Whose runs they are.
+    journal, log
+        Where documents and outcomes are written.
+    interrupted
+        Runs that were open when the daemon before ended.
+    """
+
+    def __init__(
+        self, session: Session, journal: Journal, log: OutcomeLog, interrupted: Iterable[OpenRun]
+    ) -> None:
+        self._session = session
+        self.journal, self.log = journal, log
+        self._open = list(interrupted)
+        self._processed: dict[str, int] = {}  # run uid -> place in its journal
+        self._saved: dict[str, int] = {}
+        self._due = time.monotonic() + SAVE
+        #: uid to s without documents, of runs that are gone on with and had no document since
+        self.interrupted: dict[str, float] = {}
+
+    def processed(self, place: Place | None) -> None:
+        """Everything up to this place of a run has been fed to the session."""
+        if place is not None and self._session.is_open(place.run_uid):
+            self._processed[place.run_uid] = place.end
+            self.interrupted.pop(place.run_uid, None)
+
+    def ended(self, uid: str) -> None:
+        """A run is over, and its end has been sent."""
+        self.log.end(uid)
+        self.journal.forget(uid)
+        for places in (self._processed, self._saved, self.interrupted):
+            places.pop(uid, None)
+
+    def save_due(self) -> None:
+        """Save the runs that are open, now and then."""
+        if time.monotonic() >= self._due:
+            began = time.monotonic()
+            self._save_all()
+            took = time.monotonic() - began
+            self._due = time.monotonic() + max(SAVE, took / SHARE)
+
+    def kept(self) -> set[str]:
+        """Runs that another process can go on with."""
+        return self._processed.keys() & self.journal.stems.keys()
+
+    def close(self) -> None:
+        """Save the runs that are open, and close all files."""
+        self._save_all()
+        self.log.close()
+        self.journal.close()
+
+    def _save_all(self) -> None:
+        for uid, place in self._processed.items():
+            if self._saved.get(uid) != place and self._session.is_open(uid):
+                state = self._session.save(uid)
+                owned = state.assembler.owned
+                self.log.save(uid, owned, place, state.dump(time.monotonic()))
+                self._saved[uid] = place
+
+    def resume(self, tick: Callable[[], None]) -> Iterator[Event]:
+        """Go on with the runs that were open: what their logs do not have yet.
+
+        Parameters
+        ----------
+        tick
+            Called after each document.
+        """
+        for run in self._open:
+            tries = _Tries(self.log.folder / f"{run.stem}.tries")
+            if tries.count >= TRIES:
+                yield Trouble(
+                    Problem.RESUMED,
+                    f"run {run.uid}: the daemon has ended {TRIES} times while it went on with it;"
+                    " it is left alone. Replay it from the journal",
+                )
+                self.ended(run.uid)
+                tries.clear()
+                continue
+            tries.add()
+            yield from self._resume(run, tick)
+            tries.clear()
+        self._open.clear()
+        self._save_all()
+
+    def _resume(self, run: OpenRun, tick: Callable[[], None]) -> Iterator[Event]:
+        path = self.log.folder / f"{run.stem}.{LOG}"
+        start, state = run.saved, None
+        try:
+            if start is not None:
+                state = RunState.load(start.state, time.monotonic())
+        except StateError as error:
+            yield Trouble(
+                Problem.JOURNAL_DAMAGED,
+                f"run {run.uid} is analysed from its beginning, its state cannot be used: {error}",
+            )
+        if start is None or state is None:
+            start = Saved(run.uid, [], 0, 0, b"")
+        logged: set[tuple[str, int]] = set()
+        stopped = False
+        if path.exists():
+            for entry in read_log(path, start.log):
+                logged.add(entry.key)
+                stopped |= entry.kind == "run.stop"
+        self._processed[run.uid] = start.journal
+        self.interrupted[run.uid] = run.down
+        yield Trouble(
+            Problem.RESUMED,
+            f"run {run.uid} was open, {run.down:.0f} s after its latest document, and goes on;"
+            " what was sent while no daemon was here is missing",
+        )
+        if state is not None:
+            self._session.resume(state)
+            yield Began(state.assembler.run, "resumed")
+
+        def new(events: Iterator[Event]) -> Iterator[Event]:
+            for event in events:
+                if isinstance(event, Outcome):
+                    if (event.message.id, event.message.revision) in logged:
+                        continue
+                    event.message.delivery = "resumed"
+                elif isinstance(event, Ended) and stopped:
+                    self.ended(event.run.uid)
+                    continue
+                yield replace(event, delivery="resumed") if isinstance(event, Began) else event
+
+        with self._session.unhurried():
+            file = self.journal.folder / f"{run.stem}{SUFFIX}"
+            for content, end in read_records(file, JOURNAL, start.journal, run.end):
+                try:
+                    name, document = loads(content)
+                except ValueError:  # it could not be read when it came either
+                    continue
+                yield from new(self._session.feed(name, document))
+                self._processed[run.uid] = end
+                tick()
+            yield from new(self._session.flush())
+        if not self._session.is_open(run.uid):
+            self._processed.pop(run.uid, None)
+            self.interrupted.pop(run.uid, None)
+        elif run.down > OLD:
+            yield from new(self._session.give_up(run.uid))
+
+
+class _Tries:
+    """How often it was tried to go on with a run, in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self.count = path.stat().st_size
+        except OSError:
+            self.count = 0
+
+    def add(self) -> None:
+        """One more."""
+        try:
+            self._path.touch(0o600)
+            with self._path.open("ab") as file:
+                file.write(b".")
+        except OSError:  # a full disk: it is tried again and again
+            return
+
+    def clear(self) -> None:
+        """It went well."""
+        self._path.unlink(missing_ok=True)

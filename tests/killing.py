@@ -1,0 +1,279 @@
+"""A daemon that is killed again and again while runs go on, and what is left of them."""
+
+import argparse
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgpack
+import zmq
+
+from exafsd import codec
+from exafsd.archive.journal import read_journal
+from exafsd.archive.outcome_log import folder_beside, read_log
+from exafsd.client import Follower
+from exafsd.pipeline import Outcome
+from exafsd.service import wiring
+from exafsd.settings.settings import load
+from exafsd.testing.parts import free_ports, part, wait_for
+from exafsd.testing.processes import proxy
+from simulated import shapes
+from synthetic import METADATA, sweep_columns
+
+#: s before a kill within which a document may be on its way, and after a start until it is taken
+UNDER_WAY, CONNECTING = 0.1, 0.5
+SETTINGS = """
+[source]
+address = "{source}"
+[publish]
+address = "{address}"
+address_file = "{folder}/address"
+[journal]
+folder = "{folder}/journal"
+fsync = "never"
+[reduction]
+channels = ["transmission", "reference"]
+[reduction.average]
+n = 3
+[reduction.calibration]
+source = "foil"
+[inference]
+polish = "off"
+[composition]
+enabled = "off"
+"""
+
+
+@dataclass
+class Record:
+    """What was sent, written, logged and received; keys are run uid and number of the event."""
+
+    kills: int = 0
+    sent: dict[tuple[str, int], float] = field(default_factory=dict)
+    #: times at which no daemon can be expected to take documents
+    away: list[tuple[float, float]] = field(default_factory=list)
+    journaled: Counter = field(default_factory=Counter)
+    #: (id, revision) of outcomes in the logs, and what the documents in the journal should give
+    logged: Counter = field(default_factory=Counter)
+    expected: Counter = field(default_factory=Counter)
+    received: Counter = field(default_factory=Counter)
+    #: largest relative difference of a number to that of an undisturbed run
+    difference: float = 0.0
+
+    def due(self):
+        """Events that must be in the journal: those of runs that the daemon has seen begin."""
+        begun = {uid for uid, _ in self.journaled}
+        return {
+            (uid, number)
+            for (uid, number), at in self.sent.items()
+            if uid in begun and not any(a <= at < b for a, b in self.away)
+        }
+
+    def describe(self):
+        """Counts in words."""
+        resent = sum(n - 1 for n in self.received.values() if n > 1)
+        return (
+            f"{self.kills} kills: {len(self.sent)} sweeps sent, {len(self.due())} of them to a"
+            f" living daemon, {len(self.journaled)} in the journal;"
+            f" {self.expected.total()} outcomes due, {self.logged.total()} in the logs,"
+            f" {len(self.received)} received, {resent} of them again;"
+            f" largest difference {self.difference:.1e}"
+        )
+
+    def wrong(self):
+        """What does not hold, in words."""
+        found = []
+        if lost := self.due() - set(self.journaled):
+            found.append(f"{len(lost)} sweeps are not in the journal: {sorted(lost)[:3]}")
+        if twice := [k for k, n in self.journaled.items() if n > 1]:
+            found.append(f"{len(twice)} sweeps are in the journal twice")
+        if missing := self.expected - self.logged:
+            found.append(f"{missing.total()} outcomes are not logged: {sorted(missing)[:3]}")
+        if more := self.logged - self.expected:
+            found.append(f"{more.total()} outcomes too many are logged: {sorted(more)[:3]}")
+        if unheard := set(self.logged) - set(self.received):
+            found.append(f"{len(unheard)} outcomes were not received: {sorted(unheard)[:3]}")
+        if again := [k for k, n in self.received.items() if n > 1]:
+            found.append(f"{len(again)} outcomes were received again: {sorted(again)[:3]}")
+        if self.difference > 1e-5:
+            found.append(f"numbers differ by {self.difference:.1e}")
+        return found
+
+
+def kill_often(folder, kills, seed=0, rate=20.0, sweeps=60, at_start=0.2):
+    """Kill a daemon so often while two streams of runs go on; the record.
+
+    `at_start`: share of the kills that come while the daemon is starting.
+    """
+    rng, record, over = random.Random(seed), Record(kills), threading.Event()
+    with ExitStack() as stack:
+        into, out = stack.enter_context(proxy(folder))
+        address = f"tcp://127.0.0.1:{_pair()}"
+        config = folder / "exafsd.toml"
+        config.write_text(SETTINGS.format(source=out, address=address, folder=folder))
+        threads = [
+            threading.Thread(target=_follow, args=(address, record, over)),
+            *(threading.Thread(target=_measure, args=(into, record, over, rate / 2, sweeps, n))
+              for n in range(2)),
+        ]  # fmt: skip
+        daemon = stack.enter_context(_Daemon(folder, config))
+        daemon.start()
+        for thread in threads:
+            thread.start()
+        try:
+            time.sleep(2.0)
+            record.away.append((0.0, time.time()))  # until all are connected
+            for _ in range(kills):
+                time.sleep(rng.uniform(0.5, 4.0))
+                away = time.time() - UNDER_WAY
+                daemon.kill()
+                if rng.random() < at_start:
+                    daemon.start(wait=False)
+                    time.sleep(rng.uniform(1.0, 6.0))
+                    daemon.kill()
+                daemon.start()
+                record.away.append((away, time.time() + CONNECTING))
+            time.sleep(2.0)
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join(60)
+        daemon.end()
+    _read(folder, config, record)
+    return record
+
+
+class _Daemon:
+    def __init__(self, folder, config):
+        self._folder, self._config, self._stack = folder, config, None
+        self._address = folder / "address"
+
+    def __enter__(self):
+        return self
+
+    def start(self, wait=True):
+        self._address.unlink(missing_ok=True)
+        self._stack = ExitStack()
+        command = ("-m", "exafsd.cli", "run", "--config", str(self._config))
+        self._part = self._stack.enter_context(part("daemon", self._folder, *command))
+        if wait:
+            wait_for(lambda: "ready models" in self._part.log.read_text(), self._part, "word")
+
+    def kill(self):
+        self._part.process.send_signal(signal.SIGKILL)
+        self._part.process.wait()
+        self._stack.close()
+
+    def end(self):
+        assert self._part.stop() == 0, self._part.tail()
+        self._stack.close()
+
+    def __exit__(self, *_):
+        if self._stack is not None:
+            self._stack.close()
+
+
+def _pair():
+    while True:
+        (port,) = free_ports(1)
+        if port < 65000:
+            return port
+
+
+def _measure(into, record, over, rate, sweeps, stream):
+    """Runs one after the other; every sweep an event."""
+    with zmq.Context() as context, context.socket(zmq.PUB) as publisher:
+        publisher.linger = 0
+        publisher.connect(into)
+        time.sleep(0.5)
+        number = 0
+        while not over.is_set():
+            uid = f"run-{stream}-{number}"
+            number += 1
+            made = [sweep_columns(n, points=400, e0=8979.0 + 0.01 * n) for n in range(4)] * (
+                sweeps // 4
+            )
+            for name, document in shapes.array_events(made, {**METADATA, "uid": uid}):
+                publisher.send(b" ".join([b"", name.encode(), codec.dumps(document)]))
+                if name == "event":
+                    record.sent[uid, document["seq_num"]] = time.time()
+                    time.sleep(1 / rate)
+                if over.is_set():
+                    return
+
+
+def _follow(address, record, over):
+    with Follower(address, start="ring") as follower:
+        quiet = 0
+        while quiet < 20:  # what is still on its way is waited for
+            message = follower.receive(0.2)
+            if message is not None and "id" in message.header:
+                record.received[message.header["id"], message.header["revision"]] += 1
+            quiet = quiet + 1 if message is None or "id" not in message.header else 0
+            quiet = quiet if over.is_set() else 0
+
+
+def _read(folder, config, record):
+    """Journal and logs, and what an undisturbed session makes of the journal."""
+    settings = load(config)
+    logged = {}
+    for path in folder_beside(folder / "journal").glob("*.log"):
+        for entry in read_log(path):
+            if entry.id:
+                record.logged[entry.key] += 1
+                logged[entry.key] = msgpack.unpackb(msgpack.packb(entry.frames))[1]
+    pipeline = wiring.make_pipeline(settings)
+    for run in read_journal(folder / "journal"):
+        damage = []
+        documents = list(run.documents(damage.append))
+        assert not damage, damage
+        for name, document in documents:
+            if name == "event":
+                record.journaled[run.start["uid"], document["seq_num"]] += 1
+        session = wiring.make_session(settings, pipeline)
+        stopped = documents[-1][0] == "stop"
+        for name, document in documents:
+            for event in session.feed(name, document):
+                _compare(event, logged, record)
+        for event in session.flush() if not stopped else ():
+            _compare(event, logged, record)
+
+
+def _compare(event, logged, record):
+    if not isinstance(event, Outcome):
+        return
+    message = event.message
+    key = message.id, message.revision
+    record.expected[key] += 1
+    if key in logged and message.kind == "result":
+        theirs = type(message).model_validate_json(logged[key])
+        pairs = [(message.e0, theirs.e0), (message.edge_step.value, theirs.edge_step.value)]
+        for ours, other in zip(message.shells or (), theirs.shells or (), strict=True):
+            pairs += [(ours.r.value, other.r.value), (ours.sigma2.value, other.sigma2.value)]
+        worst = max(abs(a - b) / max(abs(a), 1e-9) for a, b in pairs)
+        record.difference = max(record.difference, worst)
+
+
+def main():
+    """From the command line: the long form."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="exafsd-kills-") as folder:
+        record = kill_often(Path(folder), options.kills, options.seed)
+    sys.stdout.write(f"{record.describe()}\n")
+    for text in record.wrong():
+        sys.stdout.write(f"WRONG: {text}\n")
+    return bool(record.wrong())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
