@@ -78,7 +78,7 @@ def future(message, arrays=None):
     topic, header, *buffers = encode(message, arrays)
     content = json.loads(header)
     content |= {"dose": {"unit": "MGy"}, "revision": 2}
-    for name, value in (("quality", "after_gap"), ("guessed", "crystal")):
+    for name, value in (("quality", "of_a_later_version"), ("guessed", "crystal")):
         if name in content:
             content[name] = [*content[name], value]
     for name, value in (
@@ -120,7 +120,7 @@ def test_a_message_of_the_future_is_valid_and_shown(kind):
     table.add(message.header, "run")
     (key,) = state.keys("run")
     glance = state.glance(key)
-    assert "after_gap" in words.remarks(glance.point, glance.newest.header)
+    assert "of_a_later_version" in words.remarks(glance.point, glance.newest.header)
     assert words.readout(glance.point, glance.newest.header)
 
 

@@ -186,4 +186,4 @@ def test_every_phase_has_its_r_in_one_plot(pages, opened):
     assert colours[0] == colours[1] == "#E69F00"
     page.get_by_label("Shell").select_option(label="near edge")
     page.wait_for_function("exafsd.model('r').title.text.startsWith('edge energy')")
-    assert page.evaluate(f"{legend}.length") == 0
+    page.wait_for_function(f"{legend}.length === 0")

@@ -173,5 +173,6 @@ def test_joined_sweeps_are_flown_and_rows_that_are_missing_flag_theirs():
                 continue
         documents.append((name, doc))
     items = feed(documents)
-    assert [s.flags for s in sweeps_of(items)] == [(), ("gap",), (), ()]
+    flags = [(), ("gap",), ("renumbered",), ("renumbered",)]
+    assert [s.flags for s in sweeps_of(items)] == flags
     assert {p.reason for p in problems_of(items)} == {"gap"}

@@ -7,7 +7,7 @@ arrays come back inside, so that every shape of documents is replayed as events.
 
 import heapq
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -136,6 +136,20 @@ def documents(run: Any) -> Iterator[Document]:
         yield "stop", dict(metadata["stop"])
 
 
+def events_of(
+    run: Any, stream: str, numbers: Collection[int]
+) -> tuple[list[dict[str, Any]], Iterator[dict[str, Any]]]:
+    """Descriptors of a stream, and those of its events that have these sequence numbers.
+
+    Both are empty where the run has no such stream.
+    """
+    run = getattr(run, "v3", run)
+    if stream not in run:
+        return [], iter(())
+    node = _Stream(stream, run[stream])
+    return node.descriptors, node.events(numbers)
+
+
 def _raw(runs: Any) -> Iterator[Any]:
     return (run for run in runs if run.metadata["start"].get("plan_name") != RESULT_PLAN)
 
@@ -156,8 +170,11 @@ class _Stream:
         self._columns = {key: base[key] for key in self._keys if key in parts}
         self._tables = [base[part] for part in parts if part not in self._columns]
 
-    def events(self) -> Iterator[dict[str, Any]]:
-        """Events in order; without a table, one per row of the columns, at no known time."""
+    def events(self, numbers: Collection[int] | None = None) -> Iterator[dict[str, Any]]:
+        """Events in order; without a table, one per row of the columns, at no known time.
+
+        `numbers`: only events with these sequence numbers.
+        """
         rows = self._rows()
         length = max((len(column) for column in self._columns.values()), default=0)
         if not rows:
@@ -166,8 +183,12 @@ class _Stream:
         step = self._slice()
         for first in range(0, len(rows), step):
             part = rows[first : first + step]
+            if numbers is not None and not any(row["seq_num"] in numbers for row in part):
+                continue
             columns = self._read(first, first + len(part))
             for index, row in enumerate(part):
+                if numbers is not None and row["seq_num"] not in numbers:
+                    continue
                 yield self._event(row, {k: c[index] for k, c in columns.items() if index < len(c)})
 
     def _rows(self) -> list[dict[str, Any]]:

@@ -3,7 +3,9 @@
 import hashlib
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,11 +15,14 @@ import msgpack
 
 from exafsd.archive.records import DamagedError, Format, FormatError, read_records
 from exafsd.codec import loads
+from exafsd.contract.vocabulary import BACKFILLED_KEY
 
 Document = tuple[str, dict[str, Any]]
 #: of the files; the first version had bare msgpack records, and no first line
 JOURNAL = Format("exafsd.journal", 2)
 SUFFIX = ".msgpack"
+#: what is in every record of a page that was fetched from an archive
+_FETCHED = BACKFILLED_KEY.encode()
 #: documents of no known run
 ORPHANS = f"orphans{SUFFIX}"
 #: first byte of a file of the first version: a msgpack list of two
@@ -37,7 +42,11 @@ class JournaledRun:
     @cached_property
     def start(self) -> dict[str, Any]:
         """The start document; empty where it cannot be read."""
-        return next((doc for name, doc in self.documents() if name == "start"), {})
+        with suppress(*DAMAGE):
+            old = is_first_version(self.path)
+            written = _first_version(self.path) if old else self._loaded(None)
+            return next((doc for name, doc in written if name == "start"), {})
+        return {}
 
     @property
     def time(self) -> float:
@@ -58,17 +67,53 @@ class JournaledRun:
             if is_first_version(self.path):
                 yield from _first_version(self.path)
             else:
-                for content, end in read_records(self.path, JOURNAL):
-                    try:
-                        name, document = loads(content)
-                    except (ValueError, TypeError) as error:  # as it was sent: others follow
-                        if report:
-                            report(f"{self.path.name}: no document before byte {end}: {error}")
-                        continue
-                    yield name, document
+                yield from in_order(self._loaded(report), self._fetched())
         except DAMAGE as error:
             if report:
                 report(str(error))
+
+    def _loaded(self, report: Callable[[str], None] | None) -> Iterator[Document]:
+        for content, end in read_records(self.path, JOURNAL):
+            try:
+                name, document = loads(content)
+            except (ValueError, TypeError) as error:  # as it was sent: others follow
+                if report:
+                    report(f"{self.path.name}: no document before byte {end}: {error}")
+                continue
+            yield name, document
+
+    def _fetched(self) -> list[dict[str, Any]]:
+        """Pages that were fetched from an archive, which are behind others that came live."""
+        pages: list[dict[str, Any]] = []
+        with suppress(*DAMAGE):
+            for content, _ in read_records(self.path, JOURNAL):
+                if _FETCHED in content:
+                    with suppress(ValueError, TypeError):
+                        pages.append(loads(content)[1])
+        return [page for page in pages if isinstance(page, dict) and BACKFILLED_KEY in page]
+
+
+def in_order(documents: Iterable[Document], fetched: list[dict[str, Any]]) -> Iterator[Document]:
+    """Documents with fetched pages where they would have come: before later rows, and the stop."""
+    waiting: dict[str, deque[dict[str, Any]]] = defaultdict(deque)  # by descriptor
+    for page in sorted(fetched, key=lambda page: page["seq_num"][0]):
+        waiting[page["descriptor"]].append(page)
+    for name, document in documents:
+        if name == "event_page" and BACKFILLED_KEY in document:
+            continue
+        if name in ("event", "event_page") and waiting:
+            numbers = document.get("seq_num")
+            first = numbers[0] if isinstance(numbers, Sequence) and numbers else numbers
+            pages = waiting[str(document.get("descriptor"))]
+            while pages and isinstance(first, int) and pages[0]["seq_num"][0] < first:
+                yield "event_page", pages.popleft()
+        elif name == "stop":
+            for pages in waiting.values():
+                yield from (("event_page", page) for page in pages)
+            waiting.clear()
+        yield name, document
+    for pages in waiting.values():
+        yield from (("event_page", page) for page in pages)
 
 
 def read_journal(
@@ -112,6 +157,12 @@ def find_run(folder: Path, uid: str) -> JournaledRun | None:
     """Run of a journal by its whole uid; no other file is opened."""
     named = (JournaledRun(path) for path in folder.glob(f"*-{safe_name(uid)}{SUFFIX}"))
     return next((run for run in named if run.start.get("uid") == uid), None)
+
+
+def latest_write(folder: Path) -> float | None:
+    """When a document of a run was last written, s since 1970; None: never."""
+    files = (path for path in folder.glob(f"*{SUFFIX}") if path.name != ORPHANS)
+    return max((path.stat().st_mtime for path in files), default=None)
 
 
 def is_first_version(path: Path) -> bool:

@@ -7,6 +7,9 @@ here. A code that a later version adds is no error for a reader of this one.
 from enum import StrEnum
 from typing import Any, Self
 
+#: key of an event page whose rows were missed, and fetched from an archive with their arrays inside
+BACKFILLED_KEY = "exafsd_backfilled"
+
 
 class Code(StrEnum):
     """A code with two explanations: `words` for a line on a screen, `meaning` (Markdown) in full.
@@ -150,6 +153,24 @@ class Flag(Code):
         "gap",
         "points of the sweep are missing",
         "points of the sweep are missing, by their sequence numbers",
+    )
+    BACKFILLED = (
+        "backfilled",
+        "fetched from the archive after it was missed",
+        "events of the sweep, or of the one before it, did not come live and were fetched from"
+        " `backfill.catalog`",
+    )
+    AFTER_GAP = (
+        "after_gap",
+        "earlier sweeps of the run are missing",
+        "sweeps before it were lost, so what depends on earlier sweeps (averages, calibration, what"
+        " the sweeps of a run share) is not as it would have been; a replay from the archive is",
+    )
+    RENUMBERED = (
+        "renumbered",
+        "points of the run are missing: its number may be too low",
+        "sweeps are cut from a stream in which points are missing, so its number may not be that of"
+        " an undisturbed analysis; a replay from the archive has the right one",
     )
     DELAY_IGNORED = (
         "delay_ignored",
@@ -308,6 +329,8 @@ class Problem(Code):
     REPEATED_START = "repeated_start", "a run was started twice; the second start is ignored"
     REPEATED = "repeated", "events came twice; the second ones are skipped"
     GAP = "gap", "events are missing; replay the run from the archive"
+    BACKFILLED = "backfilled", "what was missed has been fetched from `backfill.catalog`"
+    UNFILLED = "unfilled", "what was missed could not be fetched from `backfill.catalog` in time"
     LOST_STOP = "lost_stop", "a run never ended; it was closed"
     NO_SPECTRUM = "no_spectrum", "a run held no XAFS scan by the adapter's names"
     BAD_SETTINGS = (

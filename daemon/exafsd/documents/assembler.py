@@ -1,12 +1,13 @@
 """One run's documents to sweeps, by direct dispatch on the document name."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from event_model import unpack_datum_page, unpack_event_page
 
-from exafsd.contract.vocabulary import Problem, Reason
+from exafsd.contract.vocabulary import BACKFILLED_KEY, Flag, Problem, Reason
 from exafsd.documents import assets
 from exafsd.documents.asset_files import AssetError
 from exafsd.documents.asset_reader import READER
@@ -17,6 +18,7 @@ from exafsd.documents.corrections import Corrections, corrections
 from exafsd.documents.external import Fetch
 from exafsd.documents.items import Trouble
 from exafsd.documents.joiner import Joiner
+from exafsd.documents.numbering import LARGEST_GAP
 from exafsd.documents.stream import Setting, Stream
 from exafsd.settings.analysis import Adapter, Analysis
 from exafsd.spectra import Edge, Run, SpectrumError, Sweep
@@ -47,6 +49,7 @@ class RunAssembler:
         self._stop: Mapping[str, Any] | None = None
         self._given_up = False
         self._gave_sweeps = False
+        self._renumbered = False  # a sweep with missing points has come
         self.refused: SpectrumError | None = None
         try:
             analysis = analysis.for_run(start)
@@ -88,6 +91,47 @@ class RunAssembler:
     def exit_status(self) -> str:
         """What the stop document said, or ``lost``."""
         return "lost" if self._stop is None else str(self._stop.get("exit_status", "success"))
+
+    def gap_before(self, name: str, document: Mapping[str, Any]) -> tuple[str, range] | None:
+        """Points that are missing before an event or page of points: their stream and numbers.
+
+        None where nothing is missing, and where each row is a sweep, which can come later as well.
+        """
+        described = self._described.get(str(document.get("descriptor")))
+        if name not in ("event", "event_page") or described is None:
+            return None
+        stream = described[0]
+        if stream.binding.rowwise or not stream.binding.columns or stream.external.announced:
+            return None
+        numbers = document.get("seq_num")
+        first = numbers[0] if isinstance(numbers, Sequence) and numbers else numbers
+        if not isinstance(first, int) or not 0 < first - stream.expected <= LARGEST_GAP:
+            return None
+        return stream.binding.stream, range(stream.expected, first)
+
+    def missing(self, stop: Mapping[str, Any]) -> dict[str, frozenset[int]]:
+        """Rows that have not come by the end of the run, by stream.
+
+        Parameters
+        ----------
+        stop
+            The stop document, which says how many events each stream has.
+        """
+        missing: dict[str, frozenset[int]] = {}
+        num_events = stop.get("num_events")
+        for name, total in num_events.items() if isinstance(num_events, Mapping) else ():
+            if not isinstance(total, int) or total > LARGEST_GAP:
+                continue
+            stream = self._streams.get(name)
+            rows = frozenset(range(1, total + 1))
+            if stream is not None:
+                if stream.pending or not stream.binding.columns:
+                    continue
+                tail = range(stream.expected, total + stream.numbering.first)
+                rows = stream.numbering.missing.union(tail)
+            if rows:
+                missing[name] = rows
+        return missing
 
     def resume(self, later: float) -> None:
         """Go on in another process, whose clock is `later` s ahead of this state's."""
@@ -180,7 +224,8 @@ class RunAssembler:
             block = Block.of_event(document, stream.binding, without=external)
             stream.external.wait(block, fetches, received, now + self._patience)
             yield from self.poll(now)
-        elif stream.external.announced:  # ophyd-async: the arrays come by stream_datum
+        elif stream.external.announced and BACKFILLED_KEY not in document:
+            # ophyd-async: the arrays come by stream_datum
             stream.external.note(document)
         else:
             yield from self._rows(stream, stream.hold(document, received))
@@ -195,7 +240,7 @@ class RunAssembler:
         if any(False in list(filled.get(key, ())) for key in stream.binding.keys):
             for row in _rows_of_page(document):
                 yield from self.event(row, received, now)
-        elif stream.external.announced:
+        elif stream.external.announced and BACKFILLED_KEY not in document:
             for row in _rows_of_page(document):
                 stream.external.note(row)
         else:
@@ -345,8 +390,19 @@ class RunAssembler:
             yield Trouble(Problem.REPEATED, text)
 
     def _out(self, sweeps: list[Sweep]) -> list[Sweep]:
+        """Sweeps, with flags for what they suffer from rows that are missing before them."""
         self._gave_sweeps |= bool(sweeps)
-        return sweeps
+        lasting = [
+            Flag.AFTER_GAP
+            for stream in self._streams.values()
+            if stream.binding.rowwise and stream.binding.columns and stream.numbering.incomplete
+        ]
+        flagged: list[Sweep] = []
+        for sweep in sweeps:
+            flags = (*lasting[:1], *((Flag.RENUMBERED,) if self._renumbered else ()))
+            self._renumbered |= Flag.GAP in sweep.flags
+            flagged.append(replace(sweep, flags=(*sweep.flags, *flags)) if flags else sweep)
+        return flagged
 
     def _fetch_datum(self, datum_id: Any) -> Fetch:
         if str(datum_id) not in self._data:

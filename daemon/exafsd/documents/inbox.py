@@ -21,11 +21,11 @@ MOST_BYTES = 1 << 30
 
 
 class Arrival(NamedTuple):
-    """A document and when it was received, time.perf_counter() in s; `place`: in the journal."""
+    """A document; `received`: time.perf_counter(), None if not live; `place`: in the journal."""
 
     name: str
     document: Any
-    received: float
+    received: float | None
     place: Any = None
 
 
@@ -68,7 +68,8 @@ class Inbox:
         self._source: FrameSource | None = None
         self._keep: Callable[[str, Any], Any] | None = None
         self._kept: deque[Arrival | Trouble] = deque()  # ahead of the worker, before the queue
-        self._taking = threading.Lock()  # of what is taken off the queue, and of the source
+        #: of what is taken off the queue and written down, and of the source
+        self.taking = threading.Lock()
         self._busy_since: float | None = time.perf_counter()  # None: the worker is in `get`
         self._pumped = 0.0
         self._bytes = 0  # of the frames that wait
@@ -116,7 +117,7 @@ class Inbox:
         """Next arrival, or None when none came within `timeout` s."""
         self._busy_since = None
         try:
-            with self._taking:
+            with self.taking:
                 if self._source is not None:
                     empty = not len(self)
                     if empty or time.perf_counter() - self._pumped > PUMPED:
@@ -131,7 +132,7 @@ class Inbox:
                 waited = self._queue.get(timeout=timeout)
             except queue.Empty:
                 return None
-            with self._taking:
+            with self.taking:
                 return self._written(waited)
         finally:
             self._busy_since = time.perf_counter()
@@ -142,7 +143,7 @@ class Inbox:
         It does nothing but where the worker has not looked for `AHEAD` s.
         """
         while (busy := self._busy_since) is not None and time.perf_counter() - busy > AHEAD:
-            with self._taking:
+            with self.taking:
                 if self._busy_since != busy:
                     return
                 if time.perf_counter() - self._pumped > AHEAD:
@@ -155,7 +156,7 @@ class Inbox:
 
     def empty(self) -> tuple[int, list[Trouble]]:
         """Take all there is, unread: how many documents, and the troubles among them."""
-        with self._taking:
+        with self.taking:
             items: list[Arrival | Trouble | _Frame] = list(self._kept)
             self._kept.clear()
             with suppress(queue.Empty):

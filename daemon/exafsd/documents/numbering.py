@@ -29,7 +29,28 @@ class Numbering:
     def __init__(self) -> None:
         self._first = self._next = 1
         self._missing: set[int] = set()
+        self._incomplete = False  # rows are missing that cannot be waited for
         self.rows = 0
+
+    @property
+    def first(self) -> int:
+        """Number of the first row: 1, or 0."""
+        return self._first
+
+    @property
+    def expected(self) -> int:
+        """Number of the next row."""
+        return self._next
+
+    @property
+    def missing(self) -> frozenset[int]:
+        """Rows that are missing, and would be taken if they came late."""
+        return frozenset(self._missing)
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether rows before the latest are missing."""
+        return self._incomplete or bool(self._missing)
 
     def take(self, block: Block, where: str, rowwise: bool) -> Rows:
         """Sort out the rows of a block; of a number that comes twice the later row counts.
@@ -78,6 +99,8 @@ class Numbering:
         lost_from = int(seq[at] - steps[at]) + 1
         if rowwise and len(self._missing) + absent <= REMEMBERED_ROWS:
             self._missing |= set(np.setdiff1d(np.arange(expected, high), seq).tolist())
+        else:
+            self._incomplete = True
         text = f"{where}: {absent} events from {lost_from} on are missing"
         sweeps = absent if rowwise else 0
         gap = Trouble(Problem.GAP, f"{text}; replay the run from the archive", absent, sweeps)

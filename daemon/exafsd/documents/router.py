@@ -73,6 +73,14 @@ class Router:
         """State of an open run."""
         return self._runs[uid]
 
+    def run_of(self, name: Any, document: Any) -> RunAssembler | None:
+        """Open run that a document belongs to."""
+        field = OWNERS.get(name) if isinstance(document, Mapping) else None
+        if field is None:
+            return None
+        uid = str(document.get(field))
+        return self._runs.get(uid if field == "run_start" else self._owner.get(uid, ""))
+
     def resume(self, run: RunAssembler) -> None:
         """Go on with a run whose state was saved."""
         self._runs[run.run.uid] = run

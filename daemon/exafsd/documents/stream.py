@@ -151,6 +151,11 @@ class Stream:
                 raise ValueError(f"event {event['seq_num']} has no {key!r}")
             _scalar(event["data"][key])
 
+    @property
+    def expected(self) -> int:
+        """Number of the next event."""
+        return int(self._held[-1]["seq_num"]) + 1 if self._held else self.numbering.expected
+
     def flush(self) -> list[Block]:
         """Give out held events."""
         events, self._held = self._held, []

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from exafsd.archive.journal import Journal
+from exafsd.archive.journaled import latest_write
 from exafsd.archive.open_runs import OpenRun, pick_up
 from exafsd.archive.outcome_log import OutcomeLog, folder_beside
 from exafsd.archive.records import make_folder
@@ -35,6 +36,8 @@ class Intake:
         None where none is kept.
     open_runs
         Runs that were open when the daemon before ended.
+    latest
+        When a document was written down before this daemon, s since 1970; None: never.
     unkept
         Why there is no journal although there should be one, in words.
     """
@@ -45,6 +48,7 @@ class Intake:
     journal: Journal | None = None
     log: OutcomeLog | None = None
     open_runs: list[OpenRun] = field(default_factory=list[OpenRun])
+    latest: float | None = None
     unkept: str | None = None
 
     @classmethod
@@ -79,6 +83,7 @@ class Intake:
 
     def _keep(self, folder: Path, asked: JournalSettings, max_bytes: int) -> None:
         inbox, outcomes = self.inbox, folder_beside(folder)
+        self.latest = latest_write(folder)
         journal = self.journal = Journal(folder, asked.fsync, max_bytes, inbox.tell, [outcomes])
         self.log = OutcomeLog(journal, outcomes, asked.fsync, inbox.tell)
         self.open_runs = pick_up(journal, self.log, inbox.report)

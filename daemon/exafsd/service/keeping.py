@@ -1,17 +1,20 @@
 """What lets another process go on with the runs of this one: journal, outcome log, saved states."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 from exafsd.archive.journal import Journal, Place
-from exafsd.archive.journaled import JOURNAL, SUFFIX
+from exafsd.archive.journaled import JOURNAL, SUFFIX, find_run
 from exafsd.archive.open_runs import OpenRun
 from exafsd.archive.outcome_log import LOG, OutcomeLog, Saved, read_log
 from exafsd.archive.records import read_records
 from exafsd.codec import loads
 from exafsd.contract.vocabulary import Problem
+from exafsd.documents.inbox import Arrival
 from exafsd.documents.items import Began, Ended, Trouble
 from exafsd.pipeline import Outcome
 from exafsd.service.run_state import RunState, StateError
@@ -36,12 +39,20 @@ class Keeping:
         Where documents and outcomes are written.
     interrupted
         Runs that were open when the daemon before ended.
+    writing
+        Is held by who writes documents.
     """
 
     def __init__(
-        self, session: Session, journal: Journal, log: OutcomeLog, interrupted: Iterable[OpenRun]
+        self,
+        session: Session,
+        journal: Journal,
+        log: OutcomeLog,
+        interrupted: Iterable[OpenRun],
+        writing: Lock,
     ) -> None:
         self._session = session
+        self._writing = writing
         self.journal, self.log = journal, log
         self._open = list(interrupted)
         self._processed: dict[str, int] = {}  # run uid -> place in its journal
@@ -62,6 +73,22 @@ class Keeping:
         self.journal.forget(uid)
         for places in (self._processed, self._saved, self.interrupted):
             places.pop(uid, None)
+
+    def insert(self, run_uid: str, name: str, document: Mapping[str, Any]) -> Place | None:
+        """Write a document that did not come by the inbox into the journal of its run."""
+        with self._writing:
+            stem = self.journal.stems.get(run_uid)
+            if stem is not None and self._session.is_open(run_uid):  # its stop has closed the file
+                self.journal.reopen(run_uid, stem, self._session.owned(run_uid))
+            return self.journal.write(name, document)
+
+    def has(self, run_uid: str) -> bool:
+        """Whether there are documents of a run in the journal."""
+        return run_uid in self.journal.stems or find_run(self.journal.folder, run_uid) is not None
+
+    def save_soon(self) -> None:
+        """Save the runs that are open at the next occasion."""
+        self._due = 0.0
 
     def save_due(self) -> None:
         """Save the runs that are open, now and then."""
@@ -89,11 +116,15 @@ class Keeping:
                 self.log.save(uid, owned, place, state.dump(time.monotonic()))
                 self._saved[uid] = place
 
-    def resume(self, tick: Callable[[], None]) -> Iterator[Event]:
+    def resume(
+        self, feed: Callable[[Arrival], Iterator[Event]], tick: Callable[[], None]
+    ) -> Iterator[Event]:
         """Go on with the runs that were open: what their logs do not have yet.
 
         Parameters
         ----------
+        feed
+            Takes a document; it says by `processed` when it has gone into the session.
         tick
             Called after each document.
         """
@@ -109,12 +140,17 @@ class Keeping:
                 tries.clear()
                 continue
             tries.add()
-            yield from self._resume(run, tick)
+            yield from self._resume(run, feed, tick)
             tries.clear()
         self._open.clear()
         self._save_all()
 
-    def _resume(self, run: OpenRun, tick: Callable[[], None]) -> Iterator[Event]:
+    def _resume(
+        self,
+        run: OpenRun,
+        feed: Callable[[Arrival], Iterator[Event]],
+        tick: Callable[[], None],
+    ) -> Iterator[Event]:
         path = self.log.folder / f"{run.stem}.{LOG}"
         start, state = run.saved, None
         try:
@@ -134,7 +170,6 @@ class Keeping:
                 logged.add(entry.key)
                 stopped |= entry.kind == "run.stop"
         self._processed[run.uid] = start.journal
-        self.interrupted[run.uid] = run.down
         yield Trouble(
             Problem.RESUMED,
             f"run {run.uid} was open, {run.down:.0f} s after its latest document, and goes on;"
@@ -162,10 +197,10 @@ class Keeping:
                     name, document = loads(content)
                 except ValueError:  # it could not be read when it came either
                     continue
-                yield from new(self._session.feed(name, document))
-                self._processed[run.uid] = end
+                yield from new(feed(Arrival(name, document, None, Place(run.uid, end))))
                 tick()
             yield from new(self._session.flush())
+        self.interrupted[run.uid] = run.down
         if not self._session.is_open(run.uid):
             self._processed.pop(run.uid, None)
             self.interrupted.pop(run.uid, None)

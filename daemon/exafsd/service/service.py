@@ -19,6 +19,7 @@ from exafsd.logs import get_logger
 from exafsd.pipeline import Outcome, Pipeline
 from exafsd.publishing import Publisher
 from exafsd.publishing.outcomes import run_start, run_stop, text
+from exafsd.service.healing import Healing
 from exafsd.service.health import SILENT, Health
 from exafsd.service.intake import Intake
 from exafsd.service.keeping import Keeping
@@ -62,6 +63,7 @@ class Service:
         settings: ServiceSettings,
         heartbeat: float,
         keeping: Keeping | None = None,
+        healing: Healing | None = None,
         sinks: Sequence[QueuedSink] = (),
         registry: Registry | None = None,
         watch: ModelWatch | None = None,
@@ -74,6 +76,7 @@ class Service:
         self._settings = settings
         self._heartbeat = heartbeat
         self._keeping = keeping
+        self._healing = healing or Healing(session, keep=keeping)
         self._health = Health(intake, keeping)
         self._sinks = sinks
         self._registry = registry or Registry()
@@ -108,7 +111,9 @@ class Service:
             self._publisher.close()
             raise
         if self._keeping is not None:
-            self._handle_all(self._keeping.resume(lambda: self._beat("starting")))
+            resumed = self._keeping.resume(self._healing.feed, lambda: self._beat("starting"))
+            self._handle_all(resumed)
+        self._healing.start(self._intake.latest)
         if self._watch is not None:
             self._watch.start()
         self._status()
@@ -131,6 +136,7 @@ class Service:
         last_words = LAST_WORDS * self._settings.shutdown if self._sinks else 0.0
         self._status("stopping")
         self._intake.stop()
+        self._healing.stop()
         if self._watch is not None:
             self._watch.stop()
         while len(self._inbox) and time.monotonic() < end - last_words:
@@ -219,6 +225,7 @@ class Service:
                     break
             arrival = self._inbox.get(max(wait, 0.0))
         self._handle_all(self._session.poll())
+        self._handle_all(self._healing.poll(idle=not len(self._inbox)))
         self._handle_all(self._session.flush())
         self._pending_since = None
         if self._keeping is not None:
@@ -228,9 +235,7 @@ class Service:
         if isinstance(arrival, Trouble):
             self._tell(arrival)  # the inbox has counted it
             return
-        self._handle_all(self._session.feed(arrival.name, arrival.document, arrival.received))
-        if self._keeping is not None:
-            self._keeping.processed(arrival.place)
+        self._handle_all(self._healing.feed(arrival))
 
     def _handle_all(self, events: Iterator[Event]) -> None:
         """Handle events; whatever goes wrong in making or handling one is told, and we go on."""

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from exafsd.contract.vocabulary import Problem, Reason
+from exafsd.contract.vocabulary import Flag, Problem, Reason
+from exafsd.documents.assembler import RunAssembler
 from exafsd.documents.files.reading import read_file
 from exafsd.documents.items import Began, Ended, Item, Trouble
 from exafsd.documents.router import Router
@@ -45,6 +46,8 @@ class Session:
     ----------
     pending
         Sweeps that wait to be processed together.
+    sweeps
+        How many have come so far.
     shedding
         Whether the latest sweep was rejected as overload.
     """
@@ -64,6 +67,7 @@ class Session:
         self._counts: dict[str, Counter[str]] = {}  # run uid -> result, rejected
         self.pending: list[Sweep] = []
         self.shedding = False
+        self.sweeps = 0
 
     @property
     def open_runs(self) -> int:
@@ -74,9 +78,19 @@ class Session:
         """Uids of open runs that got no document for `patience` s."""
         return self._router.silent_runs(patience)
 
-    def feed(self, name: Any, document: Any, received: float | None = None) -> Iterator[Event]:
-        """Take a document."""
-        yield from self._take(self._router.feed(name, document, received))
+    def feed(
+        self,
+        name: Any,
+        document: Any,
+        received: float | None = None,
+        flags: tuple[Flag, ...] = (),
+    ) -> Iterator[Event]:
+        """Take a document; sweeps that it completes get `flags`."""
+        yield from self._take(self._router.feed(name, document, received), flags)
+
+    def run_of(self, name: Any, document: Any) -> RunAssembler | None:
+        """Open run that a document belongs to."""
+        return self._router.run_of(name, document)
 
     def poll(self) -> Iterator[Event]:
         """Look again for external files that were late."""
@@ -95,6 +109,10 @@ class Session:
     def runs(self) -> dict[str, tuple[Run, Counter[str]]]:
         """Open runs and their outcomes by kind, by uid."""
         return {uid: (self._router.run(uid).run, counts) for uid, counts in self._counts.items()}
+
+    def owned(self, run_uid: str) -> list[str]:
+        """Uids of an open run's descriptors and resources."""
+        return self._router.run(run_uid).owned
 
     def is_open(self, run_uid: str) -> bool:
         """Whether a run has begun and not ended."""
@@ -175,11 +193,12 @@ class Session:
         self._counts[uid] = state.counts
         self.pending += state.pending
 
-    def _take(self, items: Iterable[Item]) -> Iterator[Event]:
+    def _take(self, items: Iterable[Item], flags: tuple[Flag, ...] = ()) -> Iterator[Event]:
         """Items of the documents, sweeps as their outcomes and in order."""
         for item in items:
             if isinstance(item, Sweep):
-                self.pending.append(item)
+                self.sweeps += 1
+                self.pending.append(replace(item, flags=(*item.flags, *flags)) if flags else item)
                 if len(self.pending) >= self._batch:
                     yield from self.flush()
                 continue

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from exafsd._version import __version__
+from exafsd.archive.backfill import Backfill
 from exafsd.archive.outcome_log import OutcomeLog, latest_logged
 from exafsd.archive.result_process import ResultProcess
 from exafsd.composition import references
@@ -35,6 +36,7 @@ from exafsd.publishing import (
 from exafsd.publishing.ring import Kept, kept_of
 from exafsd.reduction.audit import Auditor
 from exafsd.reduction.reducer import Reducer
+from exafsd.service.healing import Healing
 from exafsd.service.intake import Intake
 from exafsd.service.keeping import Keeping
 from exafsd.service.pace import Pace
@@ -218,7 +220,10 @@ def make_service(
     session = Session(make_router(settings), pipeline, options.batch, options.max_lag, Pace())
     keeping = None
     if intake.journal is not None and intake.log is not None:
-        keeping = Keeping(session, intake.journal, intake.log, intake.open_runs)
+        keeping = Keeping(
+            session, intake.journal, intake.log, intake.open_runs, intake.inbox.taking
+        )
+    backfill = None if settings.backfill.catalog is None else Backfill(settings.backfill.catalog)
     service = Service(
         intake=intake,
         session=session,
@@ -227,6 +232,7 @@ def make_service(
         settings=settings.service,
         heartbeat=settings.publish.heartbeat,
         keeping=keeping,
+        healing=Healing(session, backfill, settings.backfill.wait, keeping),
         sinks=make_sinks(settings, registry, inbox.report),
         registry=registry,
         watch=ModelWatch(settings.models, registry, options.models_every)

@@ -161,6 +161,22 @@ class JournalSettings(_Frozen):
     )
 
 
+class BackfillSettings(_Frozen):
+    """What was missed of a run is fetched from the archive that the beamline writes itself."""
+
+    catalog: str | None = Field(
+        default=None,
+        description="tiled profile, or URI of a tiled server, with the raw data, whose API key is"
+        " taken from TILED_API_KEY; null: gaps remain, and are told",
+    )
+    wait: float = Field(
+        default=10.0,
+        ge=0,
+        description="s to wait for what was missed: at the end of a run, and where sweeps are cut"
+        " from a stream also after a gap. Archives often have a run only when it has stopped",
+    )
+
+
 class Results(_Frozen):
     """Results in a catalog as Bluesky runs, beside or apart from the raw data."""
 
@@ -253,6 +269,7 @@ class Settings(BaseSettings):
     )
     publish: Publish = Publish()
     journal: JournalSettings = JournalSettings()
+    backfill: BackfillSettings = BackfillSettings()
     results: Results = Results()
     service: Service = Service()
 
