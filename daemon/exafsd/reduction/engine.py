@@ -20,25 +20,47 @@ K_DATA_MIN = 0.0
 MAX_PLANS = 64
 
 
+#: energy grids that a plan for one use was made for, of which the last so many are remembered
+MET = 256
+
+#: what tells grids apart at a glance, E0 and recipe
+_Key = tuple[int, float, float, float, float, Recipe]
+
+
 class Plans:
     """Compiled plans by energy grid, E0 and recipe; the ones not used for longest are dropped."""
 
     def __init__(self, size: int = MAX_PLANS) -> None:
         self._size = size
-        self._plans: OrderedDict[tuple[bytes, float, Recipe], Plan] = OrderedDict()
+        self._plans: OrderedDict[_Key, Plan] = OrderedDict()
+        self._met: OrderedDict[_Key, None] = OrderedDict()
         self.compiled = 0
 
-    def get(self, energy: Floats, e0: float, recipe: Recipe) -> Plan:
-        """Plan for a grid, compiled if it is new."""
-        key = (energy.tobytes(), e0, recipe)
+    def get(self, energy: Floats, e0: float, recipe: Recipe, alone: bool = False) -> Plan:
+        """Plan for a grid, compiled if it is new.
+
+        Parameters
+        ----------
+        alone
+            Whether it serves one spectrum, as far as is known. Of a grid that comes for the first
+            time the plan is then made for one use and not kept: an encoder repeats no energies.
+        """
+        n = len(energy)
+        key = n, float(energy[0]), float(energy[n // 2]), float(energy[-1]), e0, recipe
         plan = self._plans.get(key)
-        if plan is None:
-            plan = self._plans[key] = Plan.compile(energy, e0, recipe)
-            self.compiled += 1
-            if len(self._plans) > self._size:
-                self._plans.popitem(last=False)
-        else:
+        if plan is not None and np.array_equal(plan.energy, energy):
             self._plans.move_to_end(key)
+            return plan
+        if alone and key not in self._met:
+            self._met[key] = None
+            if len(self._met) > MET:
+                self._met.popitem(last=False)
+            return Plan.compile(energy, e0, recipe, once=True)
+        plan = self._plans[key] = Plan.compile(energy, e0, recipe)
+        self._plans.move_to_end(key)
+        self.compiled += 1
+        if len(self._plans) > self._size:
+            self._plans.popitem(last=False)
         return plan
 
 
@@ -60,7 +82,7 @@ def check_e0(energy: Floats, e0: float) -> None:
 
 def by_plan(plan: Plan, mus: Sequence[Floats]) -> list[ReducedSpectrum | SpectrumError]:
     """Reduce spectra (n,) on the plan's grid."""
-    batch = plan.reduce(np.stack(mus))
+    batch = plan.reduce(mus[0][None] if len(mus) == 1 else np.stack(mus))
     return [
         _unpacked(batch, i, plan.energy, plan.e0, plan.k, plan.r, plan.recipe, "plan")
         for i in range(len(mus))
@@ -109,7 +131,7 @@ def reduce_mu(
     if engine == "larch":
         reduced = by_larch(energy, mu, e0, recipe)
     else:
-        reduced = by_plan(Plan.compile(energy, e0, recipe), [mu])[0]
+        reduced = by_plan(Plan.compile(energy, e0, recipe, once=True), [mu])[0]
     if isinstance(reduced, SpectrumError):
         raise reduced
     return reduced

@@ -57,6 +57,7 @@ class Plan:
     background: Background
     transform: Transform
     noise: Noise | None
+    once: bool = False  # whether it is for one use
 
     @classmethod
     def compile(
@@ -101,6 +102,7 @@ class Plan:
             background=background,
             transform=data_transform(k, recipe.xftf, k_end),
             noise=Noise.of(k, k_end),
+            once=once,
         )
 
     @property
