@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from exafsd.composition.composer import Composer
@@ -52,7 +53,7 @@ from exafsd.reduction.memory import RunMemory
 from exafsd.reduction.reducer import Job, Reducer
 from exafsd.reduction.transform import fit_window
 from exafsd.settings.analysis import Analysis
-from exafsd.spectra import Edge, ReducedSpectrum, Spectrum, SpectrumError, Sweep
+from exafsd.spectra import Edge, Floats, ReducedSpectrum, Spectrum, SpectrumError, Sweep
 from exafsd.spectra import Rejected as RejectedSpectrum
 
 log = get_logger(__name__)
@@ -310,9 +311,10 @@ class Pipeline:
         """
         jobs: list[Job] = []
         places: dict[tuple[int, int], int] = {}  # case and recipe to place among the jobs
+        middles = _middles(cases)
         for i, case in enumerate(cases):
             placement, spectrum = case.panel.placement, case.spectrum
-            e0 = placement(spectrum.energy, spectrum.mu) if placement else None
+            e0 = placement.place(spectrum.energy, spectrum.mu, middles[i]) if placement else None
             for reader in case.panel.readers:
                 for recipe in (reader.shown_by, reader.read_by):
                     if (i, id(recipe)) not in places:
@@ -322,10 +324,13 @@ class Pipeline:
         for i, case in enumerate(cases):
             unread: list[Reading] = []
             error = PENDING
+            placement = case.panel.placement
             for reader in case.panel.readers:
                 shown = reduced[places[i, id(reader.shown_by)]]
                 own = reduced[places[i, id(reader.read_by)]]
                 if isinstance(shown, ReducedSpectrum) and isinstance(own, ReducedSpectrum):
+                    if placement is not None:
+                        own.middles[placement.edge] = middles[i]
                     unread.append(Reading(reader, shown, own, case.panel.reason))
                 error = next((x for x in (own, shown) if isinstance(x, SpectrumError)), error)
             yield unread or error
@@ -407,6 +412,25 @@ def _prepared(sweep: Sweep, memory: RunMemory) -> list[Spectrum | RejectedSpectr
         return preparation.spectra(sweep, memory)
     except Exception as error:  # one spectrum must never stop the next
         return list(preparation.refuse(sweep, _internal(sweep, error)))
+
+
+def _middles(cases: Sequence[_Case]) -> list[float | None]:
+    """Where each spectrum has risen by half, for its placement; those on one grid together."""
+    middles: list[float | None] = [None] * len(cases)
+    grids: list[tuple[Placement, Floats, list[int]]] = []
+    for i, case in enumerate(cases):
+        placement, energy = case.panel.placement, case.spectrum.energy
+        if placement is None:
+            continue
+        if grids and grids[-1][0] is placement and np.array_equal(grids[-1][1], energy):
+            grids[-1][2].append(i)
+        else:
+            grids.append((placement, energy, [i]))
+    for placement, energy, members in grids:
+        mus = np.stack([cases[i].spectrum.mu for i in members])
+        for i, middle in zip(members, placement.middles(energy, mus), strict=True):
+            middles[i] = middle
+    return middles
 
 
 def _unpolished(case: _Case, room: bool) -> Polished | None:

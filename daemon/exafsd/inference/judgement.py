@@ -14,7 +14,7 @@ from exafsd.contract.grid import K_GRID
 from exafsd.contract.vocabulary import Flag
 from exafsd.inference.near_edge import Comparison
 from exafsd.inference.predictor import Rows
-from exafsd.reduction.edge_middle import edge_middle
+from exafsd.reduction.edge_middle import middle_of
 from exafsd.reduction.edges import edge_energy
 from exafsd.spectra import Floats, Prediction, ReducedSpectrum
 
@@ -109,7 +109,7 @@ class Judge:
         position = self._card.edge_position
         if position is None:
             return None
-        middle = edge_middle(spectrum.energy, spectrum.norm, self._edge)
+        middle = middle_of(spectrum, self._edge)
         return None if middle is None else middle + position.zero - spectrum.e0
 
     def unfit(self, spectrum: ReducedSpectrum, k_max_min: float) -> str | None:

@@ -5,9 +5,12 @@ The middle of the edge is one place for a material. It is found with ranges in e
 absolute, so that it does not depend on an E0, and does not change if mu is scaled or gets a line.
 """
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import numpy as np
 
-from exafsd.spectra import Floats
+from exafsd.spectra import Floats, ReducedSpectrum
 
 #: Ranges of the lines below and above the edge, eV from the tabulated edge.
 PRE, POST = (-200.0, -25.0), (45.0, 400.0)
@@ -27,23 +30,47 @@ def edge_middle(energy: Floats, mu: Floats, edge: float) -> float | None:
     edge
         Tabulated energy of the edge, eV.
     """
-    risen = rise(energy, mu, edge)
-    if risen is None:
-        return None
-    here = slice(*np.searchsorted(energy, (edge + NEAR[0] - MEAN, edge + NEAR[-1] + MEAN)))
-    x, y = energy[here] - edge, risen[here]
+    return edge_middles(energy, mu[None], edge)[0]
+
+
+def edge_middles(energy: Floats, mus: Floats, edge: float) -> list[float | None]:
+    """The same of spectra (b, n) on one grid."""
+    none: list[float | None] = [None] * len(mus)
+    lines = _lines(energy, edge)
+    if lines is None:
+        return none
+    bottom, top = lines.bottom(mus), lines.top(mus)
+    step = top[0] - bottom[0]
+    here = slice(*energy.searchsorted((edge + NEAR[0] - MEAN, edge + NEAR[-1] + MEAN)))
+    x = energy[here] - edge
     if len(x) < 2 * POINTS:
-        return None
-    total = np.zeros(len(x))
-    np.cumsum(0.5 * (y[1:] + y[:-1]) * np.diff(x), out=total[1:])
+        return none
+    # of spectra that do not rise nothing comes, whatever they are divided by
+    rising = np.where(step > 0, step, np.nan)[:, None]
+    y = (mus[:, here] - bottom[0][:, None] - bottom[1][:, None] * x) / rising
+    total = np.zeros(y.shape)
+    np.cumsum(0.5 * (y[:, 1:] + y[:, :-1]) * (x[1:] - x[:-1]), axis=1, out=total[:, 1:])
     at = NEAR[(x[0] <= NEAR - MEAN / 2) & (x[-1] >= NEAR + MEAN / 2)]
-    means = (np.interp(at + MEAN / 2, x, total) - np.interp(at - MEAN / 2, x, total)) / MEAN
-    above = np.flatnonzero(means > 0.5)
-    if not len(above) or above[0] == 0:
-        return None
-    last, first = above[0] - 1, above[0]
-    part = (0.5 - means[last]) / (means[first] - means[last])
-    return float(edge + at[last] + part * (at[first] - at[last]))
+    if len(at) == 0:
+        return none
+    sums = _at(x, total, np.concatenate([at - MEAN / 2, at + MEAN / 2]))
+    means = (sums[:, len(at) :] - sums[:, : len(at)]) / MEAN
+    above = means > 0.5
+    first = above.argmax(axis=1)
+    middles = none
+    for i, place in enumerate(first.tolist()):
+        if place > 0 and above[i, place]:
+            low, high = means[i, place - 1 : place + 1].tolist()
+            begin, end = float(at[place - 1]), float(at[place])
+            middles[i] = edge + begin + (0.5 - low) / (high - low) * (end - begin)
+    return middles
+
+
+def middle_of(spectrum: ReducedSpectrum, edge: float) -> float | None:
+    """`edge_middle` of a reduced spectrum, found once; its normalisation does not move it."""
+    if edge not in spectrum.middles:
+        spectrum.middles[edge] = edge_middle(spectrum.energy, spectrum.norm, edge)
+    return spectrum.middles[edge]
 
 
 def rise(energy: Floats, mu: Floats, edge: float) -> Floats | None:
@@ -54,14 +81,12 @@ def rise(energy: Floats, mu: Floats, edge: float) -> Floats | None:
     energy, mu, edge
         As for `edge_middle`.
     """
-    before = slice(*np.searchsorted(energy, (edge + PRE[0], edge + PRE[1])))
-    after = slice(*np.searchsorted(energy, (edge + POST[0], edge + POST[1])))
-    if energy[-1] < edge + REACH or min(len(energy[before]), len(energy[after])) < POINTS:
+    lines = _lines(energy, edge)
+    if lines is None:
         return None
-    x = energy - edge
-    bottom, top = (line(x[part], mu[part]) for part in (before, after))
-    step = top[0] - bottom[0]
-    return (mu - bottom[0] - bottom[1] * x) / step if step > 0 else None
+    (low, slope), (high, _) = lines.bottom(mu[None]), lines.top(mu[None])
+    step = float(high[0] - low[0])
+    return (mu - low[0] - slope[0] * (energy - edge)) / step if step > 0 else None
 
 
 def line(x: Floats, y: Floats) -> tuple[float, float]:
@@ -70,8 +95,60 @@ def line(x: Floats, y: Floats) -> tuple[float, float]:
     Else a scan with many points near the edge would be normalised otherwise than one without: the
     middle of CuO's edge moved by 0.3 eV with the grid.
     """
-    width = np.gradient(x)
-    centre, mean = np.average(x, weights=width), np.average(y, weights=width)
-    away = x - centre
-    slope = float((width * away) @ (y - mean) / ((width * away) @ away))
-    return float(mean) - slope * float(centre), slope
+    values, slopes = Line.of(x, slice(None))(y[None])
+    return float(values[0]), float(slopes[0])
+
+
+@dataclass(frozen=True)
+class Line:
+    """The line through the points `part` of spectra: value at 0 and slope as products with mu."""
+
+    part: slice
+    mean: Floats
+    slope: Floats
+    centre: float
+
+    @classmethod
+    def of(cls, x: Floats, part: slice) -> "Line":
+        """`x` (n,) of all points."""
+        x = x[part]
+        width = np.empty(len(x))
+        width[1:-1] = (x[2:] - x[:-2]) / 2
+        width[0], width[-1] = x[1] - x[0], x[-1] - x[-2]
+        mean = width / width.sum()
+        centre = float(mean @ x)
+        away = x - centre
+        weighted = width * away
+        return cls(part, mean, weighted / (weighted @ away), centre)
+
+    def __call__(self, mus: Floats) -> tuple[Floats, Floats]:
+        """Values at 0 and slopes (b,) of spectra (b, n)."""
+        y = mus[:, self.part]
+        mean = y @ self.mean
+        slope = (y - mean[:, None]) @ self.slope
+        return mean - slope * self.centre, slope
+
+
+class _Lines(NamedTuple):
+    """Lines below and above the edge."""
+
+    bottom: Line
+    top: Line
+
+
+def _lines(energy: Floats, edge: float) -> _Lines | None:
+    """None where the scan is too short."""
+    ends = (edge + PRE[0], edge + PRE[1], edge + POST[0], edge + POST[1])
+    first, last, begin, end = energy.searchsorted(ends).tolist()
+    if energy[-1] < edge + REACH or min(last - first, end - begin) < POINTS:
+        return None
+    x = energy - edge
+    return _Lines(Line.of(x, slice(first, last)), Line.of(x, slice(begin, end)))
+
+
+def _at(x: Floats, y: Floats, at: Floats) -> Floats:
+    """Rows of `y` (b, n), linear between the points `x` (n,), at (m,) inside of them."""
+    i = np.minimum(x.searchsorted(at, side="right") - 1, len(x) - 2)
+    share = (at - x[i]) / (x[i + 1] - x[i])
+    low = y[:, i]
+    return low + share * (y[:, i + 1] - low)
