@@ -160,7 +160,9 @@ class Background:
             excess -= moved @ self.moves
         elif self.clamps.shape[1]:
             e = excess @ self.clamps
-            objective = objective + (0.1 + self._kappa * objective) ** 2 * np.einsum("ij,ij->i", e, e)
+            objective = objective + (0.1 + self._kappa * objective) ** 2 * np.einsum(
+                "ij,ij->i", e, e
+            )
         return Solution(excess if self.release is None else excess @ self.release, objective)
 
     @property

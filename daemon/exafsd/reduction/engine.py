@@ -10,6 +10,7 @@ from exafsd.contract.recipe import Recipe
 from exafsd.contract.vocabulary import Reason
 from exafsd.reduction import larch_engine
 from exafsd.reduction.e0 import find_e0
+from exafsd.reduction.memory import glance
 from exafsd.reduction.plan import Batch, Plan
 from exafsd.spectra import Floats, ReducedSpectrum, SpectrumError
 
@@ -19,9 +20,6 @@ K_DATA_MIN = 0.0
 #: compiled plans kept; one takes about half a megabyte
 MAX_PLANS = 64
 
-
-#: energy grids that a plan for one use was made for, of which the last so many are remembered
-MET = 256
 
 #: what tells grids apart at a glance, E0 and recipe
 _Key = tuple[int, float, float, float, float, Recipe]
@@ -33,34 +31,18 @@ class Plans:
     def __init__(self, size: int = MAX_PLANS) -> None:
         self._size = size
         self._plans: OrderedDict[_Key, Plan] = OrderedDict()
-        self._met: OrderedDict[_Key, None] = OrderedDict()
         self.compiled = 0
 
-    def get(self, energy: Floats, e0: float, recipe: Recipe, alone: bool = False) -> Plan:
-        """Plan for a grid, compiled if it is new.
-
-        Parameters
-        ----------
-        alone
-            Whether it serves one spectrum, as far as is known. Of a grid that comes for the first
-            time the plan is then made for one use and not kept: an encoder repeats no energies.
-        """
-        n = len(energy)
-        key = n, float(energy[0]), float(energy[n // 2]), float(energy[-1]), e0, recipe
+    def get(self, energy: Floats, e0: float, recipe: Recipe) -> Plan:
+        """Plan for a grid, compiled if it is new."""
+        key = *glance(energy), e0, recipe
         plan = self._plans.get(key)
-        if plan is not None and np.array_equal(plan.energy, energy):
-            self._plans.move_to_end(key)
-            return plan
-        if alone and key not in self._met:
-            self._met[key] = None
-            if len(self._met) > MET:
-                self._met.popitem(last=False)
-            return Plan.compile(energy, e0, recipe, once=True)
-        plan = self._plans[key] = Plan.compile(energy, e0, recipe)
+        if plan is None or not np.array_equal(plan.energy, energy):
+            plan = self._plans[key] = Plan.compile(energy, e0, recipe)
+            self.compiled += 1
+            if len(self._plans) > self._size:
+                self._plans.popitem(last=False)
         self._plans.move_to_end(key)
-        self.compiled += 1
-        if len(self._plans) > self._size:
-            self._plans.popitem(last=False)
         return plan
 
 

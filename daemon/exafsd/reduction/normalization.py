@@ -195,6 +195,4 @@ def _post_range(settings: PreEdge, high: float) -> tuple[float, float]:
 
 
 def _within(relative: Floats, low: float, high: float) -> slice:
-    return slice(
-        int(relative.searchsorted(low)), int(relative.searchsorted(high, side="right"))
-    )
+    return slice(int(relative.searchsorted(low)), int(relative.searchsorted(high, side="right")))

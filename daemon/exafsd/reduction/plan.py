@@ -57,12 +57,9 @@ class Plan:
     background: Background
     transform: Transform
     noise: Noise | None
-    once: bool = False  # whether it is for one use
 
     @classmethod
-    def compile(
-        cls, energy: Floats, e0: float, recipe: Recipe, once: bool = False
-    ) -> "Plan":
+    def compile(cls, energy: Floats, e0: float, recipe: Recipe, once: bool = False) -> "Plan":
         """Prepare the reduction.
 
         Parameters
@@ -102,7 +99,6 @@ class Plan:
             background=background,
             transform=data_transform(k, recipe.xftf, k_end),
             noise=Noise.of(k, k_end),
-            once=once,
         )
 
     @property

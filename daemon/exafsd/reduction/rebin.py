@@ -31,6 +31,8 @@ LONGER = 4
 BLOCK = 4
 #: and by one in so many of its points, where it is not averaged
 LONGER_SHARE = 100
+#: Energies closer than this are the same, eV; of sweeps that repeat theirs at least this share is.
+SAME, ALIKE = 1e-3, 0.5
 #: points over which a step is compared with its neighbours
 USUAL = 9
 #: two steps are alike if the smaller is this share of the larger: noise grows by no more than 1
@@ -230,6 +232,26 @@ class OwnGrid:
         before = int(np.searchsorted(energy, own[0]))
         after = len(energy) - int(np.searchsorted(energy, own[-1], side="right"))
         return max(before, after) > LONGER + len(energy) // LONGER_SHARE
+
+
+def differ(energy: Floats, other: Floats) -> bool:
+    """Whether two sweeps (n,), (m,) over one range have energies of their own each.
+
+    Points that are missing make no difference, and other ranges are other scans.
+    """
+    if np.array_equal(energy, other):
+        return False
+    energy, other = (np.sort(one[np.isfinite(one)]) for one in (energy, other))
+    if len(energy) < 2 or len(other) < 2:
+        return False
+    reach = np.ptp(other) / LONGER_SHARE
+    if abs(energy[0] - other[0]) > reach or abs(energy[-1] - other[-1]) > reach:
+        return False
+    after = np.minimum(other.searchsorted(energy), len(other) - 1)
+    away = np.minimum(
+        np.abs(other[after] - energy), np.abs(other[np.maximum(after - 1, 0)] - energy)
+    )
+    return bool(np.mean(away <= SAME) < ALIKE)
 
 
 def _apart(energy: Floats) -> Floats:

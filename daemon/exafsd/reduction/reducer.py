@@ -14,6 +14,7 @@ from exafsd.reduction.columns import INCOMPLETE
 from exafsd.reduction.e0 import find_e0
 from exafsd.reduction.engine import Plans, by_larch, by_plan, check_e0
 from exafsd.reduction.memory import RunMemory, Settled
+from exafsd.reduction.plan import Plan
 from exafsd.reduction.series import Series
 from exafsd.reduction.verdict import Job as AuditJob
 from exafsd.spectra import Floats, ReducedSpectrum, Spectrum, SpectrumError
@@ -138,10 +139,12 @@ class Reducer:
         energy = jobs[0].spectrum.energy
         jobs = [jobs[0], *self._alike(settled, energy, e0, jobs[1:])] if frozen else jobs[:1]
         plan, new = settled.plan, False
-        if plan is None or plan.e0 != e0 or not _same(plan.energy, energy):
-            plan, new = self._plans.get(energy, e0, recipe, alone=len(jobs) == 1), True
-        if frozen and not plan.once:
-            settled.plan = plan
+        if not settled.meets(energy) and len(jobs) == 1:
+            plan, new = Plan.compile(energy, e0, recipe, once=True), True
+        elif plan is None or plan.e0 != e0 or not _same(plan.energy, energy):
+            plan, new = self._plans.get(energy, e0, recipe), True
+            if frozen:
+                settled.plan = plan
         planned = by_plan(plan, [job.spectrum.mu for job in jobs])
         if self._auditor is None:
             return planned

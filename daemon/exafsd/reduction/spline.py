@@ -100,7 +100,10 @@ def matrix(x: Floats, at: Floats) -> sparse.csr_array:
         left = np.where(begin, (1 + first) * here + after, left)
         right = np.where(begin, -first * here, right)
     if (end := i == n - 2).any():
-        left, right = np.where(end, -last * after, left), np.where(end, here + (1 + last) * after, right)
+        left, right = (
+            np.where(end, -last * after, left),
+            np.where(end, here + (1 + last) * after, right),
+        )
 
     down = _pivots(below, diagonal, above)
     up = _pivots(above[::-1], diagonal[::-1], below[::-1])[::-1]

@@ -84,7 +84,9 @@ class SnappedWindow:
         step = last / (size - 1) if size > 1 else K_STEP
         tiny = 1e-4 * step
         falls, ends = kmax - dk / 2.0 - tiny, min(last, kmax + dk / 2.0)
-        return cls(size, kmin, kmax, dk, name, (int((falls + tiny) / step), int((ends + tiny) / step)))
+        return cls(
+            size, kmin, kmax, dk, name, (int((falls + tiny) / step), int((ends + tiny) / step))
+        )
 
     def __call__(self) -> Floats:
         """The window, (size,)."""
@@ -125,9 +127,7 @@ def cut_to_data(window: Xftf, k_end: float) -> Xftf:
 def data_transform(k: Floats, window: Xftf, k_end: float) -> Transform:
     """Transform of chi(k) on a spectrum's own grid (m,)."""
     window = cut_to_data(window, k_end)
-    return _data_transform(
-        len(k), snapped(float(k[-1]), window), window.kweight, window.rmax_out
-    )
+    return _data_transform(len(k), snapped(float(k[-1]), window), window.kweight, window.rmax_out)
 
 
 @lru_cache(maxsize=REMEMBERED)
