@@ -357,13 +357,13 @@ class Pipeline:
                 polish = polish_message(card, best.polished)
                 shown_best = best_of(card, best.polished)
         quality = shown.quality + amplitude.quality + judgement.flags
-        unasked = [Candidate(model=name, score=None) for name in case.panel.unasked]
-        message = Result(
+        unasked = [Candidate.of(model=name, score=None) for name in case.panel.unasked]
+        message = Result.of(
             **outcomes.identity(spectrum.id, quality, spectrum.averaged),
             e0=shown.e0,
             e0_policy=analysis.reduction.e0_policy,
             energy_shift=_shift(spectrum),
-            edge_step=Value(value=shown.edge_step, std=shown.edge_step_std),
+            edge_step=Value.of(value=shown.edge_step, std=shown.edge_step_std),
             deglitched=list(spectrum.removed),
             epsilon_k=shown.epsilon_k,
             k_data=shown.k_data,
@@ -398,7 +398,7 @@ class Pipeline:
 def _trust(judgement: Judgement, quality: Sequence[Flag], read: bool) -> Trust:
     doubts = [flag.words for flag in quality if flag in DOUBTS] if read else []
     state = "withheld" if not read else "flagged" if doubts else "trusted"
-    return Trust(
+    return Trust.of(
         score=judgement.score, in_domain=read, state=state, doubts=doubts, reason=judgement.reason
     )
 
@@ -484,7 +484,7 @@ def _shift(spectrum: Spectrum) -> Calibrated | None:
     shift = spectrum.energy_shift
     if shift is None:
         return None
-    return Calibrated(value=shift.value, std=shift.std, source=shift.source)
+    return Calibrated.of(value=shift.value, std=shift.std, source=shift.source)
 
 
 @lru_cache(maxsize=REMEMBERED)

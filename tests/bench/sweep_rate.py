@@ -83,10 +83,19 @@ def main() -> None:
 
     process(0, WARM)
     results = 0
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     process(WARM, WARM + asked.count)
-    took = time.perf_counter() - started
-    print(json.dumps({"per_second": asked.count / took, "results": results, "first": first}))
+    took, cpu = time.perf_counter() - started, time.process_time() - cpu
+    print(
+        json.dumps(
+            {
+                "per_second": asked.count / took,
+                "cpu_ms": 1e3 * cpu / asked.count,
+                "results": results,
+                "first_s": first,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

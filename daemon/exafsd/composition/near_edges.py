@@ -54,7 +54,7 @@ class NearEdges:
         taken = id_.sweep.revision == 1 and INCOMPLETE.isdisjoint(spectrum.quality)
         if taken:
             series.take(numbers, id_.sweep.number)
-        return Xanes(
+        return Xanes.of(
             edge_energy=_value(*numbers.edge_energy),
             white_line=_value(*numbers.height),
             white_line_area=_value(*numbers.area),
@@ -76,4 +76,4 @@ class NearEdges:
 def _value(value: float, std: float) -> Value:
     if not math.isfinite(value):
         return Value(value=None, std=None)
-    return Value(value=value, std=std)
+    return Value.of(value=value, std=std)

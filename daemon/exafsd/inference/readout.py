@@ -1,6 +1,5 @@
 """theta and its covariance to phases and shells, by the card."""
 
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +8,10 @@ import numpy as np
 from exafsd.contract.card import Card, Parameter
 from exafsd.contract.messages import Phase, Shell, Value
 from exafsd.spectra import Floats, Prediction
+
+
+#: of a sample that is one phase
+ONE_PHASE = {"fraction": Value(value=1.0, std=None)}
 
 
 @dataclass(frozen=True)
@@ -50,26 +53,31 @@ class Readout:
                 row[index[id_]] = weight
         self._offsets = np.array([quantity.offset for quantity in self._linear])
         prior = np.array([parameter.prior.std for parameter in card.parameters])
-        self._vague: Floats = card.thresholds.prior_limited * prior
+        self._vague: Floats = (card.thresholds.prior_limited * prior) ** 2
+        self._uses = self._weights != 0
+        self._owners = [quantity.owner for quantity in self._linear]
+        self._names = [quantity.name for quantity in self._linear]
 
     def __call__(self, prediction: Prediction) -> tuple[list[Phase], list[Shell]]:
         """Phases and shells of a prediction."""
         weights, cov = self._weights, prediction.theta_cov
-        value = self._offsets + weights @ prediction.theta
-        variance = np.sum(weights @ cov * weights, axis=1)
+        values = (self._offsets + weights @ prediction.theta).tolist()
+        variances = np.einsum("ij,ij->i", weights @ cov, weights).tolist()
         # parameters about which the spectrum says little more than was known before
-        vague = np.sqrt(np.maximum(np.diag(cov), 0.0)) > self._vague
-        limited = ((weights != 0) & vague).any(axis=1)
-        values: defaultdict[str, dict[str, Any]] = defaultdict(lambda: {"prior_limited": []})
-        for i, quantity in enumerate(self._linear):
-            std = float(variance[i]) ** 0.5 if variance[i] >= 0 else None
-            of_owner = values[quantity.owner]
-            of_owner[quantity.name] = Value(value=float(value[i]), std=std)
-            if limited[i]:
-                of_owner["prior_limited"].append(quantity.name)
-        whole: dict[str, Any] = {"fraction": Value(value=1.0, std=None)}  # of one phase
-        phases = [Phase(phase=phase, **(whole | values[phase])) for phase in self._phases]
-        return phases, [Shell(**shell, **values[shell["id"]]) for shell in self._shells]
+        vague = cov.diagonal() > self._vague
+        limited = (self._uses @ vague).tolist()
+        shared: dict[str, dict[str, Any]] = {}
+        for owner, name, value, variance, limit in zip(
+            self._owners, self._names, values, variances, limited, strict=True
+        ):
+            of_owner = shared.get(owner)
+            if of_owner is None:
+                of_owner = shared[owner] = {"prior_limited": []}
+            of_owner[name] = Value.of(value=value, std=variance**0.5 if variance >= 0 else None)
+            if limit:
+                of_owner["prior_limited"].append(name)
+        phases = [Phase.of(phase=one, **(ONE_PHASE | shared[one])) for one in self._phases]
+        return phases, [Shell.of(**shell, **shared[shell["id"]]) for shell in self._shells]
 
 
 def _shells(card: Card) -> list[dict[str, Any]]:
