@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from exafsd.composition.composer import Composer
 from exafsd.composition.run_series import RunSeries
+from exafsd.composition.xanes import NearEdgeNumbers
 from exafsd.contract.grid import K_GRID
 from exafsd.contract.messages import (
     Calibrated,
@@ -25,7 +26,7 @@ from exafsd.contract.messages import (
     Rejected,
     Result,
     Trust,
-    Value,
+    value_of,
 )
 from exafsd.contract.vocabulary import DOUBTS, Flag, Reason
 from exafsd.inference.amplitude import UNREAD, recipe_sha256, with_numbers
@@ -282,9 +283,30 @@ class Pipeline:
             ]
         )
         compositions = self._composed({i: cases[i] for i in unread}, room)
-        for i, best in zip(unread, answers, strict=True):
-            done[i] = self._result(cases[i], best, compositions.get(i), reduced_at)
+        numbers = self._near_edges([cases[i].spectrum for i in unread], answers)
+        for i, best, near_edge in zip(unread, answers, numbers, strict=True):
+            done[i] = self._result(cases[i], best, compositions.get(i), near_edge, reduced_at)
         return done
+
+    def _near_edges(
+        self, spectra: Sequence[Spectrum], answers: Sequence[Answer]
+    ) -> list[NearEdgeNumbers | None]:
+        """Numbers of near edges, those of one run together."""
+        runs: dict[str, list[int]] = {}
+        for i, spectrum in enumerate(spectra):
+            runs.setdefault(spectrum.id.sweep.run.uid, []).append(i)
+        numbers: list[NearEdgeNumbers | None] = [None] * len(spectra)
+        for uid, members in runs.items():
+            try:
+                own = self.series(uid).near_edges.measure(
+                    [(spectra[i], answers[i].reading.shown.e0) for i in members]
+                )
+            except Exception:  # the results are there and must not be lost
+                log.exception("near edges of a run failed")
+                continue
+            for i, one in zip(members, own, strict=True):
+                numbers[i] = one
+        return numbers
 
     def _composed(self, cases: Mapping[int, _Case], room: bool) -> dict[int, Composition | None]:
         """What samples are made of, where there is time to say so."""
@@ -336,7 +358,12 @@ class Pipeline:
             yield unread or error
 
     def _result(
-        self, case: _Case, best: Answer, composition: Composition | None, reduced_at: float
+        self,
+        case: _Case,
+        best: Answer,
+        composition: Composition | None,
+        near_edge: NearEdgeNumbers | None,
+        reduced_at: float,
     ) -> Outcome:
         reading, judgement = best.reading, best.judgement
         model, shown, prediction = reading.reader.model, reading.shown, reading.prediction
@@ -363,7 +390,7 @@ class Pipeline:
             e0=shown.e0,
             e0_policy=analysis.reduction.e0_policy,
             energy_shift=_shift(spectrum),
-            edge_step=Value.of(value=shown.edge_step, std=shown.edge_step_std),
+            edge_step=value_of(shown.edge_step, shown.edge_step_std),
             deglitched=list(spectrum.removed),
             epsilon_k=shown.epsilon_k,
             k_data=shown.k_data,
@@ -383,7 +410,7 @@ class Pipeline:
             trust=_trust(judgement, quality, amplitude.shells is not None),
         )
         try:
-            self.series(spectrum.id.sweep.run.uid).fill(message, spectrum)
+            self.series(spectrum.id.sweep.run.uid).fill(message, spectrum, near_edge)
         except Exception:  # the result is there and must not be lost
             log.exception("the series of a run failed")
         received = spectrum.id.sweep.received

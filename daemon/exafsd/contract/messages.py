@@ -82,6 +82,19 @@ class Value(_Part):
     std: float | None
 
 
+def value_of(value: float | None, std: float | None) -> Value:
+    """`Value.of`, of which a message has two dozen, in half the time."""
+    part = Value.__new__(Value)
+    _set(part, "__dict__", {"value": value, "std": std})
+    _set(part, "__pydantic_fields_set__", _BOTH)
+    _set(part, "__pydantic_extra__", None)
+    _set(part, "__pydantic_private__", None)
+    return part
+
+
+_BOTH = {"value", "std"}
+
+
 class FitValue(Value):
     """A refined number; `std` is all that it may be off by, noise and theory together."""
 

@@ -6,10 +6,13 @@ spectrum of the material. What beamlines and temperatures do to one and the same
 for: pre-edge line and edge step, energy scale, resolution, and the damping by heat.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from exafsd.contract.card import NEAR_EDGE, NEAR_EDGE_BINS, NEAR_EDGE_STEP, NearEdge
+from exafsd.reduction.edge_middle import between
 from exafsd.spectra import Floats
 
 #: Centres of the bins of a profile, eV from where mu has risen by half the edge step.
@@ -33,6 +36,8 @@ SIGMAS = 3.0
 #: Standard deviation of white noise, of the median of its third differences' absolute values:
 #: these have a variance of 20.
 NOISE = 1 / (0.6745 * 20**0.5)
+#: Ends of the bins, eV from where mu has risen by half.
+BOUNDS = np.append(CENTRES, CENTRES[-1] + NEAR_EDGE_STEP) - NEAR_EDGE_STEP / 2
 
 
 def profile(energy: Floats, norm: Floats, e0: float) -> tuple[Floats, float] | None:
@@ -51,40 +56,54 @@ def profile(energy: Floats, norm: Floats, e0: float) -> tuple[Floats, float] | N
         (51,) and the standard deviation that noise gives a bin, at most; None where the scan is
         too coarse or too short to tell.
     """
+    return profiles(energy, norm[None], e0)[0]
+
+
+def profiles(energy: Floats, norms: Floats, e0: float) -> list[tuple[Floats, float] | None]:
+    """The same of spectra (b, n) on one grid and with one E0."""
+    nothing: list[tuple[Floats, float] | None] = [None] * len(norms)
     # all that the profile, wherever half the step is, and its noise need
-    here = slice(*np.searchsorted(energy, (e0 - 100.0, e0 + 400.0)))
-    energy, norm = energy[here], norm[here]
+    here = slice(*energy.searchsorted((e0 - 100.0, e0 + 400.0)))
+    energy, norms = energy[here], norms[:, here]
     if len(energy) < 10:
-        return None
-    total = np.zeros(len(energy))
-    np.cumsum(0.5 * (norm[1:] + norm[:-1]) * np.diff(energy), out=total[1:])
+        return nothing
+    steps = energy[1:] - energy[:-1]
+    total = np.zeros(norms.shape)
+    np.cumsum(0.5 * (norms[:, 1:] + norms[:, :-1]) * steps, axis=1, out=total[:, 1:])
     half = _half(energy, total, e0)
-    if half is None:
-        return None
-    bounds = half + np.append(CENTRES, CENTRES[-1] + NEAR_EDGE_STEP) - NEAR_EDGE_STEP / 2
-    first, rise, last = np.searchsorted(energy, [bounds[0], half - STRAIGHT, bounds[-1]])
-    if first == 0 or last == len(energy):
-        return None
-    coarsest = float(np.diff(energy[rise : last + 1]).max())
-    if coarsest > COARSEST:
-        return None
-    means = np.diff(np.interp(bounds, energy, total)) / NEAR_EDGE_STEP
-    # beyond the near edge, where mu bends slowly
-    rough = np.sort(np.abs(np.diff(norm[last:], 3)))
-    noise = NOISE * float(rough[len(rough) // 2]) if len(rough) else 0.0
-    return means, noise * (coarsest / NEAR_EDGE_STEP) ** 0.5
+    bounds = half[:, None] + BOUNDS
+    first, rise, last = (
+        energy.searchsorted(at).tolist() for at in (bounds[:, 0], half - STRAIGHT, bounds[:, -1])
+    )
+    sums = between(energy, total, np.nan_to_num(bounds))
+    means = (sums[:, 1:] - sums[:, :-1]) / NEAR_EDGE_STEP
+    rough = np.abs(norms[:, 3:] - 3 * norms[:, 2:-1] + 3 * norms[:, 1:-2] - norms[:, :-3])
+    measured = nothing
+    for i in range(len(norms)):
+        if not np.isfinite(half[i]) or first[i] == 0 or last[i] == len(energy):
+            continue
+        coarsest = float(steps[rise[i] : last[i]].max())
+        if coarsest > COARSEST:
+            continue
+        # beyond the near edge, where mu bends slowly
+        beyond = rough[i, last[i] :]
+        middle = len(beyond) // 2
+        noise = NOISE * float(np.partition(beyond, middle)[middle]) if len(beyond) else 0.0
+        measured[i] = means[i], noise * (coarsest / NEAR_EDGE_STEP) ** 0.5
+    return measured
 
 
-def _half(energy: Floats, total: Floats, e0: float) -> float | None:
-    """Where mu first is half the edge step, in means that noise does not move."""
+def _half(energy: Floats, total: Floats, e0: float) -> Floats:
+    """Where mu first is half the edge step, in means that noise does not move; NaN if nowhere."""
     at = e0 + NEAR_E0
-    means = np.interp(at + MEAN / 2, energy, total) - np.interp(at - MEAN / 2, energy, total)
-    means /= MEAN
-    above = int(np.argmax(means > 0.5))
-    if above == 0:
-        return None
-    part = (0.5 - means[above - 1]) / (means[above] - means[above - 1])
-    return float(at[above - 1] + part * (at[above] - at[above - 1]))
+    sums = between(energy, total, np.concatenate([at - MEAN / 2, at + MEAN / 2]))
+    means = (sums[:, len(at) :] - sums[:, : len(at)]) / MEAN
+    above = (means > 0.5).argmax(axis=1)
+    rows = np.arange(len(means))
+    low, high = means[rows, above - 1], means[rows, above]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        part = (0.5 - low) / (high - low)
+    return np.where(above == 0, np.nan, at[above - 1] + part * (at[above] - at[above - 1]))
 
 
 class Comparison:
@@ -106,10 +125,17 @@ class Comparison:
             [_left(reference, width) for width in np.linspace(-widest, widest, WIDTHS)]
         )
 
+    def differ(self, energy: Floats, norms: Floats, e0: float) -> list[bool]:
+        """Whether spectra (b, n) on one grid have another near edge; False where it is short."""
+        measured = profiles(energy, norms, e0)
+        seen = [i for i, one in enumerate(measured) if one is not None]
+        differences = self._differences([one for one in measured if one is not None])
+        another = dict(zip(seen, differences, strict=True))
+        return [another.get(i, 0.0) > self._limit for i in range(len(norms))]
+
     def differs(self, energy: Floats, norm: Floats, e0: float) -> bool:
-        """Whether a spectrum (as for `profile`) has another near edge; False if it is short."""
-        measured = profile(energy, norm, e0)
-        return measured is not None and self.difference(*measured) > self._limit
+        """The same of one spectrum, (n,) as for `profile`."""
+        return self.differ(energy, norm[None], e0)[0]
 
     def difference(self, shape: Floats, noise: float) -> float:
         """Largest difference, of the edge step, that nothing explains.
@@ -119,9 +145,20 @@ class Comparison:
         shape, noise
             As from `profile`.
         """
-        left = (self._left @ shape).reshape(WIDTHS, -1)
-        least = left[np.argmin(np.sum(left**2, axis=1))]
-        return max(float(np.abs(least).max()) - SIGMAS * noise / JOINED**0.5, 0.0)
+        return self._differences([(shape, noise)])[0]
+
+    def _differences(self, measured: Sequence[tuple[Floats, float]]) -> list[float]:
+        if not measured:
+            return []
+        shapes = np.stack([shape for shape, _ in measured])
+        left = (shapes @ self._left.T).reshape(len(shapes), WIDTHS, -1)
+        best = np.argmin(np.einsum("ijk,ijk->ij", left, left), axis=1)
+        most = np.abs(left[np.arange(len(shapes)), best]).max(axis=1).tolist()
+        noises = (noise for _, noise in measured)
+        return [
+            max(one - SIGMAS * noise / JOINED**0.5, 0.0)
+            for one, noise in zip(most, noises, strict=True)
+        ]
 
 
 def _left(reference: Floats, width: float) -> Floats:

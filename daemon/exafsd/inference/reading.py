@@ -348,7 +348,14 @@ def answer(questions: Sequence[Question]) -> list[Answer]:
     """Choose, refine and judge; one answer for each spectrum, in the order of their runs."""
     choices = [choose(one.readings) for one in questions]
     best = [reading for reading, _ in choices]
-    judged = [_judged(one) for one in best]
+    shapes: dict[int, bool] = {}
+    read_by = (i for i, one in enumerate(best) if one.prediction is not None)
+    for group in _alike(read_by, lambda i: id(best[i].reader.model)):
+        model = best[group[0]].reader.model
+        if model is not None:
+            differ = model.judge.shapes([best[i].read for i in group])
+            shapes.update(zip(group, differ, strict=True))
+    judged = [_judged(one, shapes.get(i)) for i, one in enumerate(best)]
     polished = _refined(questions, best, judged)
     answers: dict[int, Answer] = {}
     for group in _alike(
@@ -360,12 +367,12 @@ def answer(questions: Sequence[Question]) -> list[Answer]:
     return [answers[i] for i in range(len(questions))]
 
 
-def _judged(best: Reading) -> Judgement:
+def _judged(best: Reading, shape: bool | None = None) -> Judgement:
     model, reason = best.reader.model, best.reason
     if model is None:
         return Judgement(reason=reason)
     flags = model.judge.flags(
-        best.read, best.prediction, reason is None, best.usual_r_factor, best.noisy_end
+        best.read, best.prediction, reason is None, best.usual_r_factor, best.noisy_end, shape
     )
     return Judgement(best.trust, reason, flags)
 

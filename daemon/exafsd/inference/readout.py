@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 
 from exafsd.contract.card import Card, Parameter
-from exafsd.contract.messages import Phase, Shell, Value
+from exafsd.contract.messages import Phase, Shell, Value, value_of
 from exafsd.spectra import Floats, Prediction
-
 
 #: of a sample that is one phase
 ONE_PHASE = {"fraction": Value(value=1.0, std=None)}
@@ -73,7 +72,7 @@ class Readout:
             of_owner = shared.get(owner)
             if of_owner is None:
                 of_owner = shared[owner] = {"prior_limited": []}
-            of_owner[name] = Value.of(value=value, std=variance**0.5 if variance >= 0 else None)
+            of_owner[name] = value_of(value, variance**0.5 if variance >= 0 else None)
             if limit:
                 of_owner["prior_limited"].append(name)
         phases = [Phase.of(phase=one, **(ONE_PHASE | shared[one])) for one in self._phases]

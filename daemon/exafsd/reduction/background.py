@@ -111,7 +111,7 @@ class Background:
         functions = BSpline.construct_fast(knots, np.eye(nspl), 3)
         # S knows all points but the second and the last but one as knots: it leaves a spline on
         # some of them as it is
-        if 2 <= knot_points[2] and knot_points[-3] <= len(used) - 3:
+        if knot_points[2] >= 2 and knot_points[-3] <= len(used) - 3:
             sb = functions(k)
         else:
             sb = spline.Values(used, k)(functions(used).T).T

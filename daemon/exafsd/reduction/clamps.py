@@ -22,7 +22,7 @@ PRECISION = 1e-9
 def lowest(
     q0: Floats, rest: Floats, u2: Floats, strength: Floats, kappa: float
 ) -> tuple[Floats, Floats]:
-    """x where f is least, and f there.
+    """X where f is least, and f there.
 
     Parameters
     ----------

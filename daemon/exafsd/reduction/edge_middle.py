@@ -53,7 +53,7 @@ def edge_middles(energy: Floats, mus: Floats, edge: float) -> list[float | None]
     at = NEAR[(x[0] <= NEAR - MEAN / 2) & (x[-1] >= NEAR + MEAN / 2)]
     if len(at) == 0:
         return none
-    sums = _at(x, total, np.concatenate([at - MEAN / 2, at + MEAN / 2]))
+    sums = between(x, total, np.concatenate([at - MEAN / 2, at + MEAN / 2]))
     means = (sums[:, len(at) :] - sums[:, : len(at)]) / MEAN
     above = means > 0.5
     first = above.argmax(axis=1)
@@ -146,9 +146,14 @@ def _lines(energy: Floats, edge: float) -> _Lines | None:
     return _Lines(Line.of(x, slice(first, last)), Line.of(x, slice(begin, end)))
 
 
-def _at(x: Floats, y: Floats, at: Floats) -> Floats:
-    """Rows of `y` (b, n), linear between the points `x` (n,), at (m,) inside of them."""
+def between(x: Floats, y: Floats, at: Floats) -> Floats:
+    """Rows of `y` (b, n), linear between the points `x` (n,) and constant beyond them.
+
+    `at` is (m,), or (b, m) where each row has its own.
+    """
+    at = np.minimum(np.maximum(at, x[0]), x[-1])
     i = np.minimum(x.searchsorted(at, side="right") - 1, len(x) - 2)
     share = (at - x[i]) / (x[i + 1] - x[i])
-    low = y[:, i]
-    return low + share * (y[:, i + 1] - low)
+    rows = np.arange(len(y))[:, None]
+    low = y[rows, i]
+    return low + share * (y[rows, i + 1] - low)
