@@ -6,6 +6,7 @@ refinement and composition are made as well. It is run by `versus.py`.
 """
 
 import argparse
+import gc
 import json
 import time
 
@@ -83,6 +84,9 @@ def main() -> None:
 
     process(0, WARM)
     results = 0
+    if not BEFORE:  # as `exafsd run` does
+        gc.collect()
+        gc.freeze()
     started, cpu = time.perf_counter(), time.process_time()
     process(WARM, WARM + asked.count)
     took, cpu = time.perf_counter() - started, time.process_time() - cpu

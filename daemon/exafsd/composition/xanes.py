@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from exafsd.composition.window import FINE, NOISE
-from exafsd.reduction.edge_middle import between
+from exafsd.reduction.edge_middle import Between
 from exafsd.spectra import Floats
 
 #: Range that is looked at, eV from the edge, and width of a bin.
@@ -76,6 +76,7 @@ class _Layout:
     at: int
     halves: Floats
     bounds: Floats
+    between: Between
     bin_noise: float
     line_noise: tuple[float, float]
 
@@ -110,7 +111,7 @@ def near_edges(energy: Floats, mus: Floats, edge: float) -> list[NearEdgeNumbers
     total = np.zeros(flat.shape)
     np.cumsum((flat[:, 1:] + flat[:, :-1]) * layout.halves, axis=1, out=total[:, 1:])
     with np.errstate(divide="ignore", invalid="ignore"):
-        sums = between(x, total, layout.bounds) / step[:, None]
+        sums = layout.between(total) / step[:, None]
         # fine structure only adds to what looks like noise
         points = np.min([_noise(mus[:, part]) for part in layout.quiet], axis=0) / step
     binned = (sums[:, 1:] - sums[:, :-1]) / BIN
@@ -210,7 +211,7 @@ def _layout(grid: bytes, edge: float) -> _Layout | None:
     low, high = (float(np.linalg.norm(lines[i])) for i in (0, 2))
     return _Layout(
         edge, ranges, lines, near, quiet, x[near], int(np.searchsorted(x[near], 0.0)), steps / 2,
-        bounds, min(float(np.median(steps)) / BIN, 2 / 3) ** 0.5, (low, high),
+        bounds, Between(x[near], bounds), min(float(np.median(steps)) / BIN, 2 / 3) ** 0.5, (low, high),
     )  # fmt: skip
 
 

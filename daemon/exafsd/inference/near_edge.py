@@ -6,13 +6,15 @@ spectrum of the material. What beamlines and temperatures do to one and the same
 for: pre-edge line and edge step, energy scale, resolution, and the damping by heat.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from exafsd.contract.card import NEAR_EDGE, NEAR_EDGE_BINS, NEAR_EDGE_STEP, NearEdge
-from exafsd.reduction.edge_middle import between
+from exafsd.reduction.edge_middle import GRIDS, Between
 from exafsd.spectra import Floats
 
 #: Centres of the bins of a profile, eV from where mu has risen by half the edge step.
@@ -61,49 +63,68 @@ def profile(energy: Floats, norm: Floats, e0: float) -> tuple[Floats, float] | N
 
 def profiles(energy: Floats, norms: Floats, e0: float) -> list[tuple[Floats, float] | None]:
     """The same of spectra (b, n) on one grid and with one E0."""
-    nothing: list[tuple[Floats, float] | None] = [None] * len(norms)
-    # all that the profile, wherever half the step is, and its noise need
-    here = slice(*energy.searchsorted((e0 - 100.0, e0 + 400.0)))
-    energy, norms = energy[here], norms[:, here]
-    if len(energy) < 10:
-        return nothing
-    steps = energy[1:] - energy[:-1]
+    measured: list[tuple[Floats, float] | None] = [None] * len(norms)
+    layout = _layout(energy.tobytes(), e0)
+    if layout is None:
+        return measured
+    energy, steps, norms = layout.energy, layout.steps, norms[:, layout.here]
     total = np.zeros(norms.shape)
     np.cumsum(0.5 * (norms[:, 1:] + norms[:, :-1]) * steps, axis=1, out=total[:, 1:])
-    half = _half(energy, total, e0)
-    bounds = half[:, None] + BOUNDS
-    first, rise, last = (
-        energy.searchsorted(at).tolist() for at in (bounds[:, 0], half - STRAIGHT, bounds[:, -1])
-    )
-    sums = between(energy, total, np.nan_to_num(bounds))
-    means = (sums[:, 1:] - sums[:, :-1]) / NEAR_EDGE_STEP
     rough = np.abs(norms[:, 3:] - 3 * norms[:, 2:-1] + 3 * norms[:, 1:-2] - norms[:, :-3])
-    measured = nothing
-    for i in range(len(norms)):
-        if not np.isfinite(half[i]) or first[i] == 0 or last[i] == len(energy):
+    for i, half in enumerate(_halves(layout, total, e0)):
+        if half is None:
             continue
-        coarsest = float(steps[rise[i] : last[i]].max())
+        bounds = half + BOUNDS
+        ends = energy.searchsorted((bounds[0], half - STRAIGHT, bounds[-1]))
+        first, rise, last = ends.tolist()
+        if first == 0 or last == len(energy):
+            continue
+        coarsest = float(steps[rise:last].max())
         if coarsest > COARSEST:
             continue
+        sums = np.interp(bounds, energy, total[i])
         # beyond the near edge, where mu bends slowly
-        beyond = rough[i, last[i] :]
+        beyond = rough[i, last:]
         middle = len(beyond) // 2
         noise = NOISE * float(np.partition(beyond, middle)[middle]) if len(beyond) else 0.0
-        measured[i] = means[i], noise * (coarsest / NEAR_EDGE_STEP) ** 0.5
+        means = (sums[1:] - sums[:-1]) / NEAR_EDGE_STEP
+        measured[i] = means, noise * (coarsest / NEAR_EDGE_STEP) ** 0.5
     return measured
 
 
-def _half(energy: Floats, total: Floats, e0: float) -> Floats:
-    """Where mu first is half the edge step, in means that noise does not move; NaN if nowhere."""
+class _Layout(NamedTuple):
+    """The part of a grid that a profile and its noise need, and the means at `NEAR_E0`."""
+
+    here: slice
+    energy: Floats
+    steps: Floats
+    between: Between
+
+
+@lru_cache(maxsize=GRIDS)
+def _layout(grid: bytes, e0: float) -> _Layout | None:
+    energy = np.frombuffer(grid)
+    # wherever half the step is
+    here = slice(*energy.searchsorted((e0 - 100.0, e0 + 400.0)).tolist())
+    energy = energy[here]
+    if len(energy) < 10:
+        return None
     at = e0 + NEAR_E0
-    sums = between(energy, total, np.concatenate([at - MEAN / 2, at + MEAN / 2]))
-    means = (sums[:, len(at) :] - sums[:, : len(at)]) / MEAN
-    above = (means > 0.5).argmax(axis=1)
-    rows = np.arange(len(means))
-    low, high = means[rows, above - 1], means[rows, above]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        part = (0.5 - low) / (high - low)
-    return np.where(above == 0, np.nan, at[above - 1] + part * (at[above] - at[above - 1]))
+    between = Between(energy, np.concatenate([at - MEAN / 2, at + MEAN / 2]))
+    return _Layout(here, energy, energy[1:] - energy[:-1], between)
+
+
+def _halves(layout: _Layout, total: Floats, e0: float) -> Iterator[float | None]:
+    """Where mu first is half the edge step, in means that noise does not move."""
+    sums = layout.between(total)
+    means = (sums[:, len(NEAR_E0) :] - sums[:, : len(NEAR_E0)]) / MEAN
+    for row, above in zip(means, (means > 0.5).argmax(axis=1).tolist(), strict=True):
+        if above == 0:
+            yield None
+            continue
+        low, high = row[above - 1 : above + 1].tolist()
+        begin, end = (e0 + NEAR_E0[above - 1 : above + 1]).tolist()
+        yield begin + (0.5 - low) / (high - low) * (end - begin)
 
 
 class Comparison:

@@ -6,6 +6,7 @@ absolute, so that it does not depend on an E0, and does not change if mu is scal
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,8 @@ PRE, POST = (-200.0, -25.0), (45.0, 400.0)
 POINTS, REACH = 3, 100.0
 #: Where the middle is looked for, eV from the tabulated edge, in means over so many eV.
 NEAR, MEAN = np.arange(-45.0, 45.0, 0.5), 5.0
+#: Grids that are remembered.
+GRIDS = 64
 
 
 def edge_middle(energy: Floats, mu: Floats, edge: float) -> float | None:
@@ -35,30 +38,22 @@ def edge_middle(energy: Floats, mu: Floats, edge: float) -> float | None:
 
 def edge_middles(energy: Floats, mus: Floats, edge: float) -> list[float | None]:
     """The same of spectra (b, n) on one grid."""
-    none: list[float | None] = [None] * len(mus)
-    lines = _lines(energy, edge)
-    if lines is None:
-        return none
-    bottom, top = lines.bottom(mus), lines.top(mus)
+    middles: list[float | None] = [None] * len(mus)
+    layout = _layout(energy.tobytes(), edge)
+    if layout is None or layout.near is None:
+        return middles
+    bottom, top, near = layout.bottom(mus), layout.top(mus), layout.near
     step = top[0] - bottom[0]
-    here = slice(*energy.searchsorted((edge + NEAR[0] - MEAN, edge + NEAR[-1] + MEAN)))
-    x = energy[here] - edge
-    if len(x) < 2 * POINTS:
-        return none
+    x, at = near.x, near.at
     # of spectra that do not rise nothing comes, whatever they are divided by
     rising = np.where(step > 0, step, np.nan)[:, None]
-    y = (mus[:, here] - bottom[0][:, None] - bottom[1][:, None] * x) / rising
+    y = (mus[:, near.part] - bottom[0][:, None] - bottom[1][:, None] * x) / rising
     total = np.zeros(y.shape)
-    np.cumsum(0.5 * (y[:, 1:] + y[:, :-1]) * (x[1:] - x[:-1]), axis=1, out=total[:, 1:])
-    at = NEAR[(x[0] <= NEAR - MEAN / 2) & (x[-1] >= NEAR + MEAN / 2)]
-    if len(at) == 0:
-        return none
-    sums = between(x, total, np.concatenate([at - MEAN / 2, at + MEAN / 2]))
+    np.cumsum((y[:, 1:] + y[:, :-1]) * near.halves, axis=1, out=total[:, 1:])
+    sums = near.between(total)
     means = (sums[:, len(at) :] - sums[:, : len(at)]) / MEAN
     above = means > 0.5
-    first = above.argmax(axis=1)
-    middles = none
-    for i, place in enumerate(first.tolist()):
+    for i, place in enumerate(above.argmax(axis=1).tolist()):
         if place > 0 and above[i, place]:
             low, high = means[i, place - 1 : place + 1].tolist()
             begin, end = float(at[place - 1]), float(at[place])
@@ -81,10 +76,10 @@ def rise(energy: Floats, mu: Floats, edge: float) -> Floats | None:
     energy, mu, edge
         As for `edge_middle`.
     """
-    lines = _lines(energy, edge)
-    if lines is None:
+    layout = _layout(energy.tobytes(), edge)
+    if layout is None:
         return None
-    (low, slope), (high, _) = lines.bottom(mu[None]), lines.top(mu[None])
+    (low, slope), (high, _) = layout.bottom(mu[None]), layout.top(mu[None])
     step = float(high[0] - low[0])
     return (mu - low[0] - slope[0] * (energy - edge)) / step if step > 0 else None
 
@@ -129,31 +124,55 @@ class Line:
         return mean - slope * self.centre, slope
 
 
-class _Lines(NamedTuple):
-    """Lines below and above the edge."""
+class Between:
+    """Linear between the points `x` (n,) and constant beyond them, at the places `at` (m,)."""
+
+    def __init__(self, x: Floats, at: Floats) -> None:
+        at = np.minimum(np.maximum(at, x[0]), x[-1])
+        self._i = np.minimum(x.searchsorted(at, side="right") - 1, len(x) - 2)
+        self._share = (at - x[self._i]) / (x[self._i + 1] - x[self._i])
+
+    def __call__(self, y: Floats) -> Floats:
+        """Values (b, m) of rows (b, n)."""
+        low = y[:, self._i]
+        return low + self._share * (y[:, self._i + 1] - low)
+
+
+class _Near(NamedTuple):
+    """Where the middle is looked for: which points, eV from the edge, half the steps between them,
+    and the means at the places `at`."""
+
+    part: slice
+    x: Floats
+    halves: Floats
+    at: Floats
+    between: Between
+
+
+class _Layout(NamedTuple):
+    """Lines below and above the edge, and what is near it; None where there is too little."""
 
     bottom: Line
     top: Line
+    near: _Near | None
 
 
-def _lines(energy: Floats, edge: float) -> _Lines | None:
-    """None where the scan is too short."""
+@lru_cache(maxsize=GRIDS)
+def _layout(grid: bytes, edge: float) -> _Layout | None:
+    """What a grid has; None where the scan is too short."""
+    energy = np.frombuffer(grid)
     ends = (edge + PRE[0], edge + PRE[1], edge + POST[0], edge + POST[1])
     first, last, begin, end = energy.searchsorted(ends).tolist()
     if energy[-1] < edge + REACH or min(last - first, end - begin) < POINTS:
         return None
     x = energy - edge
-    return _Lines(Line.of(x, slice(first, last)), Line.of(x, slice(begin, end)))
-
-
-def between(x: Floats, y: Floats, at: Floats) -> Floats:
-    """Rows of `y` (b, n), linear between the points `x` (n,) and constant beyond them.
-
-    `at` is (m,), or (b, m) where each row has its own.
-    """
-    at = np.minimum(np.maximum(at, x[0]), x[-1])
-    i = np.minimum(x.searchsorted(at, side="right") - 1, len(x) - 2)
-    share = (at - x[i]) / (x[i + 1] - x[i])
-    rows = np.arange(len(y))[:, None]
-    low = y[rows, i]
-    return low + share * (y[rows, i + 1] - low)
+    bottom, top = Line.of(x, slice(first, last)), Line.of(x, slice(begin, end))
+    part = slice(*x.searchsorted((NEAR[0] - MEAN, NEAR[-1] + MEAN)).tolist())
+    x = x[part]
+    if len(x) < 2 * POINTS:
+        return _Layout(bottom, top, None)
+    at = NEAR[(x[0] <= NEAR - MEAN / 2) & (x[-1] >= NEAR + MEAN / 2)]
+    if len(at) == 0:
+        return _Layout(bottom, top, None)
+    between = Between(x, np.concatenate([at - MEAN / 2, at + MEAN / 2]))
+    return _Layout(bottom, top, _Near(part, x, 0.5 * (x[1:] - x[:-1]), at, between))

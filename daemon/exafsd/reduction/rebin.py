@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.interpolate import CubicHermiteSpline
 from scipy.ndimage import median_filter
 
 from exafsd.contract.grid import ETOK
@@ -170,12 +169,16 @@ def interpolate(x: Floats, y: Floats, at: Floats) -> Floats:
     neighbours. So, unlike a spline, the curve is not thrown off by the noise of two close points.
     """
     slope = _slope(x, y)
-    step, rise = np.diff(x), np.diff(y) / np.diff(x)
+    step = x[1:] - x[:-1]
+    rise = (y[1:] - y[:-1]) / step
     before, after = step[:-1], step[1:]
     parabola = (after * rise[:-1] + before * rise[1:]) / (before + after)
     even = np.minimum(before, after) > EVEN * np.maximum(before, after)
     slope[1:-1] = np.where(even, parabola, slope[1:-1])
-    return CubicHermiteSpline(x, y, slope)(at)
+    i = np.minimum(np.maximum(x.searchsorted(at, side="right") - 1, 0), len(x) - 2)
+    past, width, steep, start = at - x[i], step[i], rise[i], slope[i]
+    bend = (start + slope[i + 1] - 2 * steep) / width
+    return y[i] + past * (start + past * ((steep - start) / width - bend + past * bend / width))
 
 
 def _slope(x: Floats, y: Floats) -> Floats:

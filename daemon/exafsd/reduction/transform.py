@@ -220,9 +220,14 @@ def misfit(data: NDArray[Any], model: NDArray[Any], fit: FitWindow, k_end: float
         End of the data, 1/angstrom.
     """
     transform = _fit_transform(fit, k_end)
-    measured = transform(data)
-    missed = measured - transform(model)
-    return Misfit(np.sum(np.abs(missed) ** 2, axis=-1), np.sum(np.abs(measured) ** 2, axis=-1))
+    measured, modelled = transform(np.stack([data, model]))
+    return Misfit(_power(measured - modelled), _power(measured))
+
+
+def _power(spectra: NDArray[np.complex128]) -> Floats:
+    """Sum of |chi(R)|^2, (b,)."""
+    parts = np.ascontiguousarray(spectra).view(np.float64)
+    return np.einsum("ij,ij->i", parts, parts)
 
 
 @lru_cache(maxsize=256)
