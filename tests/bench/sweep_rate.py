@@ -1,14 +1,18 @@
 """Sweeps a second through the pipeline of the code on PYTHONPATH, whatever commit that is.
 
 ``sweep_rate.py SWEEPS.npz --batch 1 --count 200`` prints JSON. From sweeps to frames that are ready
-to be sent: preparation, reduction, reading and message, without documents and sockets. With `--room`
-refinement and composition are made as well. It is run by `versus.py`.
+to be sent: preparation, reduction, reading and message, without documents and sockets. With
+`--room` refinement and composition are made as well. It is run by `versus.py`.
 """
+# ruff: noqa: E402 the clock starts before anything is loaded
+
+import time
+
+BEGAN = time.perf_counter()
 
 import argparse
 import gc
 import json
-import time
 
 import numpy as np
 
@@ -52,7 +56,6 @@ def main() -> None:
     parser.add_argument("--room", action="store_true")
     parser.add_argument("--channels", nargs="+", default=["transmission"])
     asked = parser.parse_args()
-    began = time.perf_counter()
     columns = np.load(asked.sweeps)["sweeps"]
     analysis = Analysis(
         reduction=Reduction(channels=tuple(asked.channels)), inference=Inference(model="cu-k-fcc")
@@ -80,7 +83,7 @@ def main() -> None:
                 for outcome in outcomes:
                     encode(outcome.message, outcome.arrays)
                     results += outcome.message.kind == "result"
-            first = first or time.perf_counter() - began
+            first = first or time.perf_counter() - BEGAN
 
     process(0, WARM)
     results = 0

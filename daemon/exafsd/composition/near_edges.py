@@ -31,7 +31,7 @@ class NearEdges:
     series: dict[Key, ChangeDetector] = field(default_factory=dict[Key, ChangeDetector])
 
     def measure(self, spectra: Sequence[tuple[Spectrum, float]]) -> list[NearEdgeNumbers | None]:
-        """Numbers of the next spectra of the run, with their E0 in eV; those on one grid at once."""
+        """Numbers of the next spectra, each with its E0 in eV; those on one grid at once."""
         numbers: list[NearEdgeNumbers | None] = [None] * len(spectra)
         grids: list[tuple[Floats, float, list[int]]] = []
         for i, (spectrum, e0) in enumerate(spectra):

@@ -62,9 +62,9 @@ class _Layout:
 
     `lines` (4, n) gives value at the edge and slope of the line below it, then of the one above.
     `x` (l,) are the energies `near` the edge, eV from it, which is before the point `at`; `halves`
-    (l - 1,) half the steps between them, `bounds` (m + 1,) of bins. `quiet` is where noise is
-    looked for, `bin_noise` and `line_noise` are what that of a point does to a bin and to both
-    lines at the edge.
+    (l - 1,) half the steps between them, `bounds` (m + 1,) of bins, and `between` gives integrals
+    there. `quiet` is where noise is looked for, `bin_noise` and `line_noise` are what that of a
+    point does to a bin and to both lines at the edge.
     """
 
     edge: float
@@ -211,7 +211,8 @@ def _layout(grid: bytes, edge: float) -> _Layout | None:
     low, high = (float(np.linalg.norm(lines[i])) for i in (0, 2))
     return _Layout(
         edge, ranges, lines, near, quiet, x[near], int(np.searchsorted(x[near], 0.0)), steps / 2,
-        bounds, Between(x[near], bounds), min(float(np.median(steps)) / BIN, 2 / 3) ** 0.5, (low, high),
+        bounds, Between(x[near], bounds), min(float(np.median(steps)) / BIN, 2 / 3) ** 0.5,
+        (low, high),
     )  # fmt: skip
 
 

@@ -15,13 +15,12 @@ forms are diagonal, q and g along that curve are sums of as many terms as there 
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from larch.xafs.xafsutils import ETOK
 from scipy import linalg, sparse
 from scipy.interpolate import BSpline
-from scipy.linalg import lapack
 
 from exafsd.contract.grid import K_STEP
 from exafsd.contract.recipe import Autobk
@@ -31,6 +30,8 @@ from exafsd.reduction.normalization import index_nearest, index_of
 from exafsd.reduction.transform import FT_SCALE, NFFT, R_STEP, SnappedWindow
 from exafsd.spectra import Floats
 
+#: its routines are not among what is typed
+lapack: Any = linalg.lapack
 #: a direction of the spline is seen by the background's transform if it is this much of the
 #: strongest; on usual scans the weakest is some 1e-3
 RANK = 1e-10

@@ -139,8 +139,10 @@ class Between:
 
 
 class _Near(NamedTuple):
-    """Where the middle is looked for: which points, eV from the edge, half the steps between them,
-    and the means at the places `at`."""
+    """Where the middle is looked for, `x` in eV from the edge, and what gives integrals there.
+
+    `halves` are half the steps between points, `at` the places of the means.
+    """
 
     part: slice
     x: Floats

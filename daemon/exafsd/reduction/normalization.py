@@ -1,14 +1,16 @@
 """Larch's `pre_edge` as linear maps: for one grid, E0 and ranges only small products are left."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.linalg import lapack
+from scipy import linalg
 
 from exafsd.contract.recipe import PreEdge
 from exafsd.spectra import Floats
 
+#: its routines are not among what is typed
+lapack: Any = linalg.lapack
 #: Larch's smallest edge step
 SMALLEST_STEP = 1e-12
 #: coefficients of a polynomial that normal equations find as well as anything else
@@ -65,7 +67,7 @@ def _least_squares(powers: Floats) -> Floats:
         factor, info = lapack.dpotrf(powers @ powers.T)
         if info == 0:
             return lapack.dpotrs(factor, IDENTITY[len(powers)])[0] @ powers
-    return np.linalg.pinv(powers.T, rcond=points * np.finfo(float).eps)
+    return np.asarray(linalg.pinv(powers.T, rtol=points * np.finfo(float).eps), dtype=np.float64)
 
 
 def index_of(array: Floats, value: float) -> int:

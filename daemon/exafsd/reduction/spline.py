@@ -6,15 +6,16 @@ takes the place of the ends. It is the curve of FITPACK's `UnivariateSpline` wit
 uses.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.linalg import lapack
+from scipy import linalg, sparse
 
 from exafsd.spectra import Floats
 
+#: its routines are not among what is typed
+lapack: Any = linalg.lapack
 #: Entries of the matrix this far below 1 are left out: they fall off by a factor of about 3.7 a
 #: point away from the diagonal, so that some 25 points to each side are left.
 NEGLIGIBLE = 1e-14

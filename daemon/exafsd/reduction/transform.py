@@ -79,7 +79,7 @@ class SnappedWindow:
 
     @classmethod
     def of(cls, size: int, kmin: float, kmax: float, dk: float, name: str) -> "SnappedWindow":
-        """Window of `larch.xafs.xafsft.ftwindow` (xraylarch 2026.3), whose rounding this repeats."""
+        """Window of `larch.xafs.xafsft.ftwindow` (xraylarch 2026.3), with its rounding."""
         last = K_STEP * (size - 1)
         step = last / (size - 1) if size > 1 else K_STEP
         tiny = 1e-4 * step
