@@ -1,5 +1,6 @@
 """What models say of reduced spectra: read in batches, the most plausible chosen, refined."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, replace
@@ -251,22 +252,22 @@ def _read(model: Model, group: Sequence[Reading]) -> Iterable[Reading]:
         return
     exafs = np.stack([p.chi_k2_exafs for p in predictions])
     own = misfit(data, exafs, fit_window(model.fit, k_end), k_end)
-    shared, window = own, group[0].reader.compared_in
+    r_factors = common = own.r_factor()
+    window = group[0].reader.compared_in
     if window is not None:
-        shared = misfit(data, exafs, fit_window(window, k_end), k_end)
-    factors = (
-        own.r_factor(), own.r_factor(usual_signal(bundle.card, k_end)), shared.r_factor()
-    )  # fmt: skip
-    for i, (one, prediction) in enumerate(zip(group, predictions, strict=True)):
-        r_factor, usual, common = (float(factor[i]) for factor in factors)
+        common = misfit(data, exafs, fit_window(window, k_end), k_end).r_factor()
+    usual_r_factors = own.r_factor(usual_signal(bundle.card, k_end))
+    factors = zip(r_factors.tolist(), usual_r_factors.tolist(), common.tolist(), strict=True)
+    for i, (one, prediction, three) in enumerate(zip(group, predictions, factors, strict=True)):
+        r_factor, usual, shared = three
         yield replace(
             one,
             reason=model.judge.distrust(one.read, prediction),
             prediction=prediction,
             trust=model.judge.score(prediction),
-            r_factor=r_factor if np.isfinite(r_factor) else None,
-            usual_r_factor=usual if np.isfinite(usual) else None,
-            misfit=common,
+            r_factor=r_factor if math.isfinite(r_factor) else None,
+            usual_r_factor=usual if math.isfinite(usual) else None,
+            misfit=shared,
             noisy_end=noisy_ends.get(i),
         )
 

@@ -107,7 +107,8 @@ DEPTH, ITEMS, LENGTH = 8, 200, 2000
 
 def text(value: Any) -> str:
     """Text that UTF-8 can hold, of bounded length."""
-    return str(value)[:LENGTH].encode("utf-8", "replace").decode()
+    short = str(value)[:LENGTH]
+    return short if short.isascii() else short.encode("utf-8", "replace").decode()
 
 
 def plain(value: Any, depth: int = DEPTH) -> Any:

@@ -210,7 +210,7 @@ class Reducer:
                 usual = settled.usual[kind] = Series(limit)
             if usual.check(reduced.norm):
                 flags = (*flags, Flag.OUTLIER)
-        return replace(reduced, quality=flags)
+        return replace(reduced, quality=flags) if flags else reduced
 
 
 def _audit_job(key: str, job: Job, recipe: Recipe, reduced: ReducedSpectrum) -> AuditJob:

@@ -205,8 +205,7 @@ class Misfit:
         NaN where both are zero.
         """
         total = np.maximum(self.signal, least)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return self.missed / np.where(total > 0, total, np.nan)
+        return np.divide(self.missed, total, out=np.full(total.shape, np.nan), where=total > 0)
 
 
 def misfit(data: NDArray[Any], model: NDArray[Any], fit: FitWindow, k_end: float) -> Misfit:
