@@ -23,8 +23,10 @@ from exafsd.contract.messages import (
     Channel,
     Composition,
     ModelRef,
+    Phase,
     Rejected,
     Result,
+    Shell,
     Trust,
     value_of,
 )
@@ -284,8 +286,12 @@ class Pipeline:
         )
         compositions = self._composed({i: cases[i] for i in unread}, room)
         numbers = self._near_edges([cases[i].spectrum for i in unread], answers)
-        for i, best, near_edge in zip(unread, answers, numbers, strict=True):
-            done[i] = self._result(cases[i], best, compositions.get(i), near_edge, reduced_at)
+        structures = _structures(answers)
+        for place, (i, best) in enumerate(zip(unread, answers, strict=True)):
+            done[i] = self._result(
+                cases[i], best, structures.get(place), compositions.get(i), numbers[place],
+                reduced_at,
+            )  # fmt: skip
         return done
 
     def _near_edges(
@@ -361,12 +367,13 @@ class Pipeline:
         self,
         case: _Case,
         best: Answer,
+        structure: tuple[list[Phase], list[Shell]] | None,
         composition: Composition | None,
         near_edge: NearEdgeNumbers | None,
         reduced_at: float,
     ) -> Outcome:
         reading, judgement = best.reading, best.judgement
-        model, shown, prediction = reading.reader.model, reading.shown, reading.prediction
+        model, shown = reading.reader.model, reading.shown
         spectrum, analysis = case.spectrum, case.spectrum.id.analysis
         phases = ref = fit = polish = shown_best = read_by = None
         amplitude = UNREAD
@@ -374,8 +381,8 @@ class Pipeline:
             card = model.bundle.card
             ref = _model_ref(card.name, model.sha256)
             fit = fit_window(model.fit, reading.read.k_data[1])
-            if prediction is not None and best.polished is not None:
-                phases, shells = model.readout(prediction)
+            if structure is not None and best.polished is not None:
+                phases, shells = structure
                 read_by = "network" if model.fitter is None else "fit"
                 recipe = recipe_sha256(reading.reader.read_by, analysis.reduction.rebin)
                 amplitude = with_numbers(
@@ -439,6 +446,21 @@ def _prepared(sweep: Sweep, memory: RunMemory) -> list[Spectrum | RejectedSpectr
         return preparation.spectra(sweep, memory)
     except Exception as error:  # one spectrum must never stop the next
         return list(preparation.refuse(sweep, _internal(sweep, error)))
+
+
+def _structures(answers: Sequence[Answer]) -> dict[int, tuple[list[Phase], list[Shell]]]:
+    """Phases and shells of answers that are believed, by their places; those of a model at once."""
+    groups: dict[int, list[int]] = {}
+    for i, best in enumerate(answers):
+        if best.reading.prediction is not None and best.polished is not None:
+            groups.setdefault(id(best.reading.reader.model), []).append(i)
+    structures: dict[int, tuple[list[Phase], list[Shell]]] = {}
+    for members in groups.values():
+        model = answers[members[0]].reading.reader.model
+        read = [one for i in members if (one := answers[i].reading.prediction) is not None]
+        if model is not None:
+            structures.update(zip(members, model.readout.many(read), strict=True))
+    return structures
 
 
 def _middles(cases: Sequence[_Case]) -> list[float | None]:

@@ -11,7 +11,6 @@ import time
 BEGAN = time.perf_counter()
 
 import argparse
-import gc
 import json
 
 import numpy as np
@@ -88,8 +87,9 @@ def main() -> None:
     process(0, WARM)
     results = 0
     if not BEFORE:  # as `exafsd run` does
-        gc.collect()
-        gc.freeze()
+        from exafsd.service.garbage import settle
+
+        settle()
     started, cpu = time.perf_counter(), time.process_time()
     process(WARM, WARM + asked.count)
     took, cpu = time.perf_counter() - started, time.process_time() - cpu

@@ -108,13 +108,12 @@ def run(config: ConfigOption = None) -> None:
     settings = _settings(config)
     _log(settings.service.log_level, settings.service.log_format)
     from exafsd.publishing import AddressError, KeyFileError
+    from exafsd.service.garbage import settle
     from exafsd.service.wiring import make_service
 
     with failing(AddressError, KeyFileError, OSError):
         service, _ = make_service(settings)
-        # what is loaded now stays: without it a collection takes a tenth of the time it took
-        gc.collect()
-        gc.freeze()
+        settle()
         service.handle_signals()
         service.run()
 

@@ -45,9 +45,19 @@ class _Part(BaseModel):
         for name, default in blank.fresh:
             if name not in fields:
                 values[name] = default()
+        return cls.filled(values)
+
+    @classmethod
+    def blank(cls, **fields: Any) -> dict[str, Any]:
+        """All fields in order, those that are not given with their defaults, for `filled`."""
+        return {**_blank(cls).values, **fields}
+
+    @classmethod
+    def filled(cls, values: dict[str, Any]) -> Self:
+        """The part whose fields are `values`: all of them, in order, and not looked at."""
         part = cls.__new__(cls)
         _set(part, "__dict__", values)
-        _set(part, "__pydantic_fields_set__", set(fields))
+        _set(part, "__pydantic_fields_set__", set(values))
         _set(part, "__pydantic_extra__", None)
         _set(part, "__pydantic_private__", None)
         return part

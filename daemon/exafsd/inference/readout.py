@@ -1,7 +1,8 @@
 """theta and its covariance to phases and shells, by the card."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -11,6 +12,13 @@ from exafsd.spectra import Floats, Prediction
 
 #: of a sample that is one phase
 ONE_PHASE = {"fraction": Value(value=1.0, std=None)}
+
+
+#: values, standard deviations and whether they are limited by the prior, of one prediction
+_Row = tuple[list[float], list[float | None], list[bool]]
+#: fields of a phase or shell without its numbers, and the names and places of these
+_Blank = tuple[dict[str, Any], list[tuple[str, int]]]
+Part = TypeVar("Part", Phase, Shell)
 
 
 @dataclass(frozen=True)
@@ -54,29 +62,47 @@ class Readout:
         prior = np.array([parameter.prior.std for parameter in card.parameters])
         self._vague: Floats = (card.thresholds.prior_limited * prior) ** 2
         self._uses = self._weights != 0
-        self._owners = [quantity.owner for quantity in self._linear]
-        self._names = [quantity.name for quantity in self._linear]
+        own: dict[str, list[tuple[str, int]]] = {}
+        for i, quantity in enumerate(self._linear):
+            own.setdefault(quantity.owner, []).append((quantity.name, i))
+        self._of_phase = [
+            (Phase.blank(phase=phase, **ONE_PHASE), own.get(phase, [])) for phase in self._phases
+        ]
+        self._of_shell = [
+            (Shell.blank(**shell), own.get(shell["id"], [])) for shell in self._shells
+        ]
 
     def __call__(self, prediction: Prediction) -> tuple[list[Phase], list[Shell]]:
         """Phases and shells of a prediction."""
-        weights, cov = self._weights, prediction.theta_cov
-        values = (self._offsets + weights @ prediction.theta).tolist()
-        variances = np.einsum("ij,ij->i", weights @ cov, weights).tolist()
+        return self.many([prediction])[0]
+
+    def many(self, predictions: Sequence[Prediction]) -> list[tuple[list[Phase], list[Shell]]]:
+        """The same of several predictions."""
+        weights = self._weights
+        theta = np.stack([one.theta for one in predictions])
+        cov = np.stack([one.theta_cov for one in predictions])
+        values = (self._offsets + theta @ weights.T).tolist()
+        variance = np.einsum("bij,ij->bi", weights @ cov, weights)
+        stds = [[one**0.5 if one >= 0 else None for one in row] for row in variance.tolist()]
         # parameters about which the spectrum says little more than was known before
-        vague = cov.diagonal() > self._vague
-        limited = (self._uses @ vague).tolist()
-        shared: dict[str, dict[str, Any]] = {}
-        for owner, name, value, variance, limit in zip(
-            self._owners, self._names, values, variances, limited, strict=True
-        ):
-            of_owner = shared.get(owner)
-            if of_owner is None:
-                of_owner = shared[owner] = {"prior_limited": []}
-            of_owner[name] = value_of(value, variance**0.5 if variance >= 0 else None)
-            if limit:
-                of_owner["prior_limited"].append(name)
-        phases = [Phase.of(phase=one, **(ONE_PHASE | shared[one])) for one in self._phases]
-        return phases, [Shell.of(**shell, **shared[shell["id"]]) for shell in self._shells]
+        vague = np.einsum("bii->bi", cov) > self._vague
+        limited = (vague @ self._uses.T).tolist()
+        rows = zip(values, stds, limited, strict=True)
+        return [(self._parts(Phase, row, self._of_phase), self._parts(Shell, row, self._of_shell))
+                for row in rows]  # fmt: skip
+
+    @staticmethod
+    def _parts(part: type[Part], row: _Row, blanks: Sequence[_Blank]) -> list[Part]:
+        """Phases or shells of one prediction."""
+        values, stds, limited = row
+        parts: list[Part] = []
+        for blank, own in blanks:
+            fields = blank.copy()
+            fields["prior_limited"] = [name for name, i in own if limited[i]]
+            for name, i in own:
+                fields[name] = value_of(values[i], stds[i])
+            parts.append(part.filled(fields))
+        return parts
 
 
 def _shells(card: Card) -> list[dict[str, Any]]:
