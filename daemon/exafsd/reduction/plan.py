@@ -125,9 +125,11 @@ class Plan:
         chi = background.excess / step[:, None]
         if self.noise is None:
             chir, epsilon_k = self.transform(chi), np.full(len(mu), np.nan)
-        else:
+        elif len(mu) == 1:
             chir, high = transformed(chi, self.transform, self.noise.transform)
             epsilon_k = self.noise.of_transformed(high)
+        else:
+            chir, epsilon_k = self.transform(chi), self.noise(chi)
         return Batch(
             step=normal.step,
             edge_step=normal.edge_step,

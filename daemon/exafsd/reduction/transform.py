@@ -51,7 +51,7 @@ class Transform:
 def transformed(
     spectra: Floats, one: Transform, other: Transform
 ) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
-    """What two transforms make of spectra (b, m), in one go: of one spectrum that takes half."""
+    """What two transforms make of spectra (b, m), in one go: of one that takes half the time."""
     weighted = np.empty((len(spectra), 2, spectra.shape[1]))
     np.multiply(spectra, one.weight, out=weighted[:, 0])
     np.multiply(spectra, other.weight, out=weighted[:, 1])
