@@ -365,8 +365,8 @@ def encoders(folder: Path, quick: bool) -> str:
         note("pages of 100 spectra of 1,000 points, as fast as results come", one)
     return "\n\n".join((
         "Sender, `bluesky-0MQ-proxy`, `exafsd run`, subscriber. Encoder noise of 0.02 eV: no two"
-        f" sweeps have the same energies. {seconds} s at {rate} a second, a quarter of it as fast as"
-        " results come; 2,000 spectra in pages, which have the same energies as of a dispersive"
+        f" sweeps have the same energies. {seconds} s at {rate} a second, a quarter of it as fast"
+        " as results come; 2,000 spectra in pages, which have the same energies as of a dispersive"
         " detector. Transmission; model named; all arrays in every message. A run's first spectra"
         f" are refined and compared with references until its pace is known: `settled` is p99"
         f" without the first {2 * rate} spectra.",

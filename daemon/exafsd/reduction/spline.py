@@ -140,7 +140,9 @@ def matrix(x: Floats, at: Floats) -> sparse.csr_array:
     weights[rows, place + 1] += share
     there = (np.abs(weights) > NEGLIGIBLE) & (column >= 0) & (column < n)
     ends = np.concatenate([[0], np.cumsum(there.sum(axis=1))])
-    return sparse.csr_array((weights[there], column[there], ends), shape=(len(at), n))
+    return sparse.csr_array(
+        (weights[there], column[there].astype(np.int32), ends.astype(np.int32)), shape=(len(at), n)
+    )
 
 
 def _system(x: Floats) -> _System:
