@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from exafsd.composition.composer import Composer
 from exafsd.composition.run_series import RunSeries
+from exafsd.composition.xanes import NearEdgeNumbers
 from exafsd.contract.grid import K_GRID
 from exafsd.contract.messages import (
     Calibrated,
@@ -21,10 +23,12 @@ from exafsd.contract.messages import (
     Channel,
     Composition,
     ModelRef,
+    Phase,
     Rejected,
     Result,
+    Shell,
     Trust,
-    Value,
+    value_of,
 )
 from exafsd.contract.vocabulary import DOUBTS, Flag, Reason
 from exafsd.inference.amplitude import UNREAD, recipe_sha256, with_numbers
@@ -52,7 +56,7 @@ from exafsd.reduction.memory import RunMemory
 from exafsd.reduction.reducer import Job, Reducer
 from exafsd.reduction.transform import fit_window
 from exafsd.settings.analysis import Analysis
-from exafsd.spectra import Edge, ReducedSpectrum, Spectrum, SpectrumError, Sweep
+from exafsd.spectra import Edge, Floats, ReducedSpectrum, Spectrum, SpectrumError, Sweep
 from exafsd.spectra import Rejected as RejectedSpectrum
 
 log = get_logger(__name__)
@@ -281,9 +285,34 @@ class Pipeline:
             ]
         )
         compositions = self._composed({i: cases[i] for i in unread}, room)
-        for i, best in zip(unread, answers, strict=True):
-            done[i] = self._result(cases[i], best, compositions.get(i), reduced_at)
+        numbers = self._near_edges([cases[i].spectrum for i in unread], answers)
+        structures = _structures(answers)
+        for place, (i, best) in enumerate(zip(unread, answers, strict=True)):
+            done[i] = self._result(
+                cases[i], best, structures.get(place), compositions.get(i), numbers[place],
+                reduced_at,
+            )  # fmt: skip
         return done
+
+    def _near_edges(
+        self, spectra: Sequence[Spectrum], answers: Sequence[Answer]
+    ) -> list[NearEdgeNumbers | None]:
+        """Numbers of near edges, those of one run together."""
+        runs: dict[str, list[int]] = {}
+        for i, spectrum in enumerate(spectra):
+            runs.setdefault(spectrum.id.sweep.run.uid, []).append(i)
+        numbers: list[NearEdgeNumbers | None] = [None] * len(spectra)
+        for uid, members in runs.items():
+            try:
+                own = self.series(uid).near_edges.measure(
+                    [(spectra[i], answers[i].reading.shown.e0) for i in members]
+                )
+            except Exception:  # the results are there and must not be lost
+                log.exception("near edges of a run failed")
+                continue
+            for i, one in zip(members, own, strict=True):
+                numbers[i] = one
+        return numbers
 
     def _composed(self, cases: Mapping[int, _Case], room: bool) -> dict[int, Composition | None]:
         """What samples are made of, where there is time to say so."""
@@ -310,9 +339,10 @@ class Pipeline:
         """
         jobs: list[Job] = []
         places: dict[tuple[int, int], int] = {}  # case and recipe to place among the jobs
+        middles = _middles(cases)
         for i, case in enumerate(cases):
             placement, spectrum = case.panel.placement, case.spectrum
-            e0 = placement(spectrum.energy, spectrum.mu) if placement else None
+            e0 = placement.place(spectrum.energy, spectrum.mu, middles[i]) if placement else None
             for reader in case.panel.readers:
                 for recipe in (reader.shown_by, reader.read_by):
                     if (i, id(recipe)) not in places:
@@ -322,19 +352,28 @@ class Pipeline:
         for i, case in enumerate(cases):
             unread: list[Reading] = []
             error = PENDING
+            placement = case.panel.placement
             for reader in case.panel.readers:
                 shown = reduced[places[i, id(reader.shown_by)]]
                 own = reduced[places[i, id(reader.read_by)]]
                 if isinstance(shown, ReducedSpectrum) and isinstance(own, ReducedSpectrum):
+                    if placement is not None:
+                        own.middles[placement.edge] = middles[i]
                     unread.append(Reading(reader, shown, own, case.panel.reason))
                 error = next((x for x in (own, shown) if isinstance(x, SpectrumError)), error)
             yield unread or error
 
     def _result(
-        self, case: _Case, best: Answer, composition: Composition | None, reduced_at: float
+        self,
+        case: _Case,
+        best: Answer,
+        structure: tuple[list[Phase], list[Shell]] | None,
+        composition: Composition | None,
+        near_edge: NearEdgeNumbers | None,
+        reduced_at: float,
     ) -> Outcome:
         reading, judgement = best.reading, best.judgement
-        model, shown, prediction = reading.reader.model, reading.shown, reading.prediction
+        model, shown = reading.reader.model, reading.shown
         spectrum, analysis = case.spectrum, case.spectrum.id.analysis
         phases = ref = fit = polish = shown_best = read_by = None
         amplitude = UNREAD
@@ -342,8 +381,8 @@ class Pipeline:
             card = model.bundle.card
             ref = _model_ref(card.name, model.sha256)
             fit = fit_window(model.fit, reading.read.k_data[1])
-            if prediction is not None and best.polished is not None:
-                phases, shells = model.readout(prediction)
+            if structure is not None and best.polished is not None:
+                phases, shells = structure
                 read_by = "network" if model.fitter is None else "fit"
                 recipe = recipe_sha256(reading.reader.read_by, analysis.reduction.rebin)
                 amplitude = with_numbers(
@@ -352,13 +391,13 @@ class Pipeline:
                 polish = polish_message(card, best.polished)
                 shown_best = best_of(card, best.polished)
         quality = shown.quality + amplitude.quality + judgement.flags
-        unasked = [Candidate(model=name, score=None) for name in case.panel.unasked]
-        message = Result(
+        unasked = [Candidate.of(model=name, score=None) for name in case.panel.unasked]
+        message = Result.of(
             **outcomes.identity(spectrum.id, quality, spectrum.averaged),
             e0=shown.e0,
             e0_policy=analysis.reduction.e0_policy,
             energy_shift=_shift(spectrum),
-            edge_step=Value(value=shown.edge_step, std=shown.edge_step_std),
+            edge_step=value_of(shown.edge_step, shown.edge_step_std),
             deglitched=list(spectrum.removed),
             epsilon_k=shown.epsilon_k,
             k_data=shown.k_data,
@@ -378,7 +417,7 @@ class Pipeline:
             trust=_trust(judgement, quality, amplitude.shells is not None),
         )
         try:
-            self.series(spectrum.id.sweep.run.uid).fill(message, spectrum)
+            self.series(spectrum.id.sweep.run.uid).fill(message, spectrum, near_edge)
         except Exception:  # the result is there and must not be lost
             log.exception("the series of a run failed")
         received = spectrum.id.sweep.received
@@ -393,7 +432,7 @@ class Pipeline:
 def _trust(judgement: Judgement, quality: Sequence[Flag], read: bool) -> Trust:
     doubts = [flag.words for flag in quality if flag in DOUBTS] if read else []
     state = "withheld" if not read else "flagged" if doubts else "trusted"
-    return Trust(
+    return Trust.of(
         score=judgement.score, in_domain=read, state=state, doubts=doubts, reason=judgement.reason
     )
 
@@ -407,6 +446,40 @@ def _prepared(sweep: Sweep, memory: RunMemory) -> list[Spectrum | RejectedSpectr
         return preparation.spectra(sweep, memory)
     except Exception as error:  # one spectrum must never stop the next
         return list(preparation.refuse(sweep, _internal(sweep, error)))
+
+
+def _structures(answers: Sequence[Answer]) -> dict[int, tuple[list[Phase], list[Shell]]]:
+    """Phases and shells of answers that are believed, by their places; those of a model at once."""
+    groups: dict[int, list[int]] = {}
+    for i, best in enumerate(answers):
+        if best.reading.prediction is not None and best.polished is not None:
+            groups.setdefault(id(best.reading.reader.model), []).append(i)
+    structures: dict[int, tuple[list[Phase], list[Shell]]] = {}
+    for members in groups.values():
+        model = answers[members[0]].reading.reader.model
+        read = [one for i in members if (one := answers[i].reading.prediction) is not None]
+        if model is not None:
+            structures.update(zip(members, model.readout.many(read), strict=True))
+    return structures
+
+
+def _middles(cases: Sequence[_Case]) -> list[float | None]:
+    """Where each spectrum has risen by half, for its placement; those on one grid together."""
+    middles: list[float | None] = [None] * len(cases)
+    grids: list[tuple[Placement, Floats, list[int]]] = []
+    for i, case in enumerate(cases):
+        placement, energy = case.panel.placement, case.spectrum.energy
+        if placement is None:
+            continue
+        if grids and grids[-1][0] is placement and np.array_equal(grids[-1][1], energy):
+            grids[-1][2].append(i)
+        else:
+            grids.append((placement, energy, [i]))
+    for placement, energy, members in grids:
+        mus = np.stack([cases[i].spectrum.mu for i in members])
+        for i, middle in zip(members, placement.middles(energy, mus), strict=True):
+            middles[i] = middle
+    return middles
 
 
 def _unpolished(case: _Case, room: bool) -> Polished | None:
@@ -460,7 +533,7 @@ def _shift(spectrum: Spectrum) -> Calibrated | None:
     shift = spectrum.energy_shift
     if shift is None:
         return None
-    return Calibrated(value=shift.value, std=shift.std, source=shift.source)
+    return Calibrated.of(value=shift.value, std=shift.std, source=shift.source)
 
 
 @lru_cache(maxsize=REMEMBERED)

@@ -163,6 +163,10 @@ class ReducedSpectrum:
     objective: float
     engine: Literal["plan", "larch"]
     quality: tuple[Flag, ...] = ()
+    #: where mu has risen by half, eV, by the tabulated energy of the edge: found once, when asked
+    middles: dict[float, float | None] = field(
+        default_factory=dict[float, "float | None"], compare=False, repr=False
+    )
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from pathlib import Path
 import numpy as np
 from memory import measure_memory
 from rates import STAGES, Measured, Unfinished, control_site, daemon_site, measure
+from versus import BASE, measure_versus, rows_of
+from versus import HEAD as HEADING
 from viewers import CHROMIUM, measure_viewers
 from viewers import report as looked
 from wire import measure_wire, report
@@ -77,7 +79,8 @@ def reduction(folder: Path, quick: bool) -> str:
         " step, and rexafs with its default solver. `As much as rexafs` is the plan without the"
         " noise of chi(k), which rexafs does not estimate. Copper foil with photon noise, the same"
         " spectra for all, in turn, best of three. `E0 given` leaves out the search for E0; a plan"
-        " has it compiled in, as in a run.",
+        " has it compiled in, as in a run. `New energies` has other energies in every spectrum, as"
+        " an encoder gives them, and a plan for one use each: from mu(E) to chi(R) and its noise.",
     ]
     for points, one in timings.items():
         ms = one["ms"]
@@ -98,6 +101,14 @@ def reduction(folder: Path, quick: bool) -> str:
                 (bare, 5, "rexafs, E0 given"),
             )
         ]  # fmt: skip
+        new, peer = ms["new energies"], ms["rexafs, E0 given, new energies"]
+        most = 4.0 if int(points) < 1000 else 1.0
+        sentences.append(
+            bar(
+                new <= most * peer,
+                f"new energies at most {most:g} times rexafs, E0 given ({new / peer:.2f})",
+            )
+        )
         differ = ", ".join(f"{name} {value:.1e}" for name, value in one["difference"].items())
         head = ("", "ms", "x Larch", "x Larch, E0 given", "x rexafs", "x rexafs, E0 given")
         parts += [
@@ -317,6 +328,53 @@ def memory(folder: Path, spectra: int) -> str:
     ))  # fmt: skip
 
 
+def versus(folder: Path, quick: bool) -> str:
+    """The pipeline beside that of the first edition."""
+    rows = rows_of(measure_versus(quick=quick))
+    return "\n\n".join((
+        f"From sweeps to frames, in turn with commit {BASE}, which compiles a plan for every energy"
+        " grid and validates every part of a message. One process on one core, without documents"
+        " and sockets; transmission unless said; model named; without refinement and composition"
+        " unless said. Ratios are the median of three rounds. Encoder noise is 0.02 eV. What came"
+        " after that commit, E0 by the near edge and whether the sample changes, takes time in the"
+        " second column alone.",
+        table(HEADING, rows),
+    ))  # fmt: skip
+
+
+def encoders(folder: Path, quick: bool) -> str:
+    """Energies that never repeat through the proxy, and pages of a dispersive detector."""
+    seconds, rate = (5, 100) if quick else (60, 100)
+    rows = []
+
+    def note(what: str, one: Measured, limit: str = "") -> None:
+        settled = np.percentile(one.latency[2 * rate :], 99)
+        rows.append((what, f"{one.per_second:,.0f}", one.lost, f"{one.p50:.1f}", f"{one.p99:.1f}",
+                     f"{settled:.1f}", f"{one.drain:.0f}", f"{one.cores:.2f}", limit))  # fmt: skip
+        print("encoders", *rows[-1], flush=True)
+
+    with daemon_site(folder / "daemon") as site:
+        for points in (500, 4000):
+            load = Load(points=points, noise=0.02)
+            one = measure(site, load, seconds=seconds, rate=rate)
+            note(f"array events, {points:,} points, {rate} a second", one,
+                 bar(one.lost == 0 and one.p99 <= 25, "p99 25"))  # fmt: skip
+            one = measure(site, load, seconds=seconds / 4)
+            note(f"array events, {points:,} points, as fast as results come", one)
+        one = measure(site, Load("dispersive", 1000, page=100), sweeps=2000, window=300)
+        note("pages of 100 spectra of 1,000 points, as fast as results come", one)
+    return "\n\n".join((
+        "Sender, `bluesky-0MQ-proxy`, `exafsd run`, subscriber. Encoder noise of 0.02 eV: no two"
+        f" sweeps have the same energies. {seconds} s at {rate} a second, a quarter of it as fast"
+        " as results come; 2,000 spectra in pages, which have the same energies as of a dispersive"
+        " detector. Transmission; model named; all arrays in every message. A run's first spectra"
+        f" are refined and compared with references until its pace is known: `settled` is p99"
+        f" without the first {2 * rate} spectra.",
+        table(("documents", "spectra/s", "lost", "p50 ms", "p99 ms", "settled p99 ms", "drain ms",
+               "cores used", "to reach"), rows),
+    ))  # fmt: skip
+
+
 #: title of a section and what makes it
 def dashboard(folder: Path, quick: bool) -> str:
     """Two browsers that look."""
@@ -336,6 +394,8 @@ def dashboard(folder: Path, quick: bool) -> str:
 
 PARTS: dict[str, tuple[str, Callable[[Path, bool], str]]] = {
     "reduction": ("Reduction alone", reduction),
+    "versus": ("Beside the first edition", versus),
+    "encoders": ("Energies that never repeat", encoders),
     "latency": ("From document to result", latency),
     "rates": ("Highest sustained rates", rates),
     "cost": ("What a spectrum costs", cost),

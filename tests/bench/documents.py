@@ -37,11 +37,12 @@ class Load:
     """What is sent: sweeps up and down over the Cu K edge.
 
     `array`: an event per sweep; `event`: an event per point; `page`: event pages, which do not
-    respect the ends of sweeps, with columns as `lists`, as bluesky has them, or as arrays. `noise`
-    of the encoder in eV makes the energies of every sweep different.
+    respect the ends of sweeps, with columns as `lists`, as bluesky has them, or as arrays;
+    `dispersive`: event pages of `page` whole spectra, all with the same energies. `noise` of the
+    encoder in eV makes the energies of every sweep different.
     """
 
-    kind: Literal["array", "event", "page"] = "array"
+    kind: Literal["array", "event", "page", "dispersive"] = "array"
     points: int = 500
     page: int = 10_000
     noise: float = 0.0
@@ -76,7 +77,7 @@ def frames(load: Load) -> tuple[str, Iterator[tuple[bytes, int]], bytes]:
     The first two frames are start and descriptor, with 0 points.
     """
     run = compose_run(metadata=METADATA | {"scan_id": 1})
-    shape = [load.points] if load.kind == "array" else []
+    shape = [load.points] if load.kind in ("array", "dispersive") else []
     bundle = run.compose_descriptor(
         name="primary",
         data_keys={key: data_key(shape, "eV" if key == "energy" else "") for key in COLUMNS},
@@ -85,7 +86,8 @@ def frames(load: Load) -> tuple[str, Iterator[tuple[bytes, int]], bytes]:
     def all_frames() -> Iterator[tuple[bytes, int]]:
         yield _frame("start", codec.dumps(run.start_doc)), 0
         yield _frame("descriptor", codec.dumps(bundle.descriptor_doc)), 0
-        maker = {"array": _arrays, "event": _events, "page": _pages}[load.kind]
+        makers = {"array": _arrays, "event": _events, "page": _pages, "dispersive": _spectra}
+        maker = makers[load.kind]
         yield from maker(load, bundle.descriptor_doc["uid"])
 
     stop = {"uid": str(uuid.uuid4()), "run_start": run.start_doc["uid"], "time": time.time(),
@@ -131,22 +133,53 @@ def _uids(first: int, count: int) -> bytes:
 
 def _arrays(load: Load, descriptor: str) -> Iterator[tuple[bytes, int]]:
     own = msgpack.packb(descriptor)
-    columns = sweeps(load.points, even=load.points > STEP_SCAN)
+    columns = sweeps(load.points, even=load.points > STEP_SCAN or load.noise > 0)
     data = [codec.dumps(dict(zip(COLUMNS, one, strict=True))) for one in columns]
+    counts = [
+        {key: codec.dumps(one[i + 1]) for i, key in enumerate(COLUMNS[1:])} for one in columns
+    ]
+    rng = np.random.default_rng(3)
     number = 0
     while True:
         number += 1
         now = time.time()
+        place = (number - 1) % SPECTRA
+        packed = data[place]
+        if load.noise:
+            energy = columns[place][0] + load.noise * rng.normal(size=load.points)
+            packed = _map(energy=codec.dumps(energy), **counts[place])
         document = _map(
             uid=msgpack.packb(f"{number:036x}"),
             time=msgpack.packb(now),
             seq_num=msgpack.packb(number),
             descriptor=own,
             filled=b"\x80",
-            data=data[(number - 1) % SPECTRA],
+            data=packed,
             timestamps=msgpack.packb(dict.fromkeys(COLUMNS, now)),
         )
         yield _frame("event", document), number * load.points
+
+
+def _spectra(load: Load, descriptor: str) -> Iterator[tuple[bytes, int]]:
+    own = msgpack.packb(descriptor)
+    up = np.array(sweeps(load.points, even=True))
+    up[1::2] = up[1::2, :, ::-1]
+    rows = up[np.arange(load.page) % SPECTRA]
+    data = _map(**{key: codec.dumps(rows[:, i]) for i, key in enumerate(COLUMNS)})
+    number = 0
+    while True:
+        times = _doubles(np.full(load.page, time.time()))
+        document = _map(
+            uid=_uids(number, load.page),
+            time=times,
+            seq_num=_numbers(number + 1, load.page),
+            descriptor=own,
+            filled=b"\x80",
+            data=data,
+            timestamps=_map(**dict.fromkeys(COLUMNS, times)),
+        )
+        number += load.page
+        yield _frame("event_page", document), number * load.points
 
 
 def _events(load: Load, descriptor: str) -> Iterator[tuple[bytes, int]]:

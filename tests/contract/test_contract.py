@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from exafsd.contract import K_GRID, FrameError, decode, encode, to_grid
-from exafsd.contract.messages import Result, Status, topic_of
+from exafsd.contract.messages import Result, Shell, Status, Value, topic_of, value_of
 from exafsd.contract.schemas import schemas
 from exafsd.settings.settings import load
 from exafsd.settings.template import schema_text, template
@@ -184,3 +184,20 @@ def test_settings_refuse_unknown_keys_and_the_environment_wins(tmp_path, monkeyp
     path.write_text("[adapter]\npreset = 'nowhere'\n")
     with pytest.raises(ValidationError, match="nowhere"):
         load(path)
+
+
+def test_a_part_that_is_not_validated_is_the_same_as_one_that_is():
+    shell = {
+        "id": "Cu/1", "phase": "Cu", "shell": 1, "site": 0, "scatterer": "Cu", "degeneracy": 12.0,
+        "r_eff": 2.55, "n_s02": value_of(11.0, 0.5), "r": value_of(2.54, None),
+        "sigma2": Value.of(value=0.008, std=float("nan")),
+    }  # fmt: skip
+    free, checked = Shell.of(**shell), Shell(**shell)
+    assert free == checked
+    assert free.model_dump_json() == checked.model_dump_json()
+    assert free.model_copy(update={"n": value_of(12.0, 0.6)}).n.value == 12.0
+    assert free.prior_limited is not Shell.of(**shell).prior_limited
+    with pytest.raises(TypeError, match="fields of Value"):
+        Value.of(value=1.0)
+    with pytest.raises(TypeError, match="fields of Value"):
+        Value.of(value=1.0, std=None, unit="eV")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
-from exafsd.reduction.edge_middle import edge_middle, rise
+from exafsd.reduction.edge_middle import edge_middle, edge_middles, rise
 
 EDGE = 8979.0
 ENERGY = np.concatenate(
@@ -67,3 +67,12 @@ def test_where_the_points_of_a_scan_lie_does_not_move_it():
     uneven = np.concatenate([np.arange(-180, -20, 10.0), np.arange(-20, 50, 0.5), late])
     middles = [edge_middle(x + EDGE, wavy(x), EDGE) for x in (even, uneven)]
     assert middles[0] == pytest.approx(middles[1], abs=0.03)
+
+
+def test_several_at_once_are_each_on_its_own():
+    rows = np.stack([mu(), mu(3.0), -mu(), 2 * mu(-4.0) + 1])
+    middles = edge_middles(ENERGY + EDGE, rows, EDGE)
+    expected = [edge_middle(ENERGY + EDGE, row, EDGE) for row in rows]
+    assert middles[2] is expected[2] is None
+    for i in (0, 1, 3):
+        assert middles[i] == pytest.approx(expected[i], abs=1e-9)

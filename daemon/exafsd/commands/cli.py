@@ -115,10 +115,12 @@ def run(config: ConfigOption = None) -> None:
         intake = Intake.open(settings, folder=settings.journal_folder)
         intake.start()  # documents are taken and written down while the rest is loaded
     from exafsd.publishing import AddressError, KeyFileError
+    from exafsd.service.garbage import settle
     from exafsd.service.wiring import make_service
 
     with failing(AddressError, KeyFileError, OSError):
         service, _ = make_service(settings, intake=intake)
+        settle()
         service.handle_signals()
         service.run()
 

@@ -156,7 +156,9 @@ class ChangeDetector:
         """
         if self.first is None or self.previous is None or self.first_basis is None:
             return None, None
-        steps = numbers.flat - np.stack([self.first.flat, self.previous.flat])
+        steps = np.empty((2, len(numbers.flat)))
+        np.subtract(numbers.flat, self.first.flat, out=steps[0])
+        np.subtract(numbers.flat, self.previous.flat, out=steps[1])
         steps -= (steps @ self.first_basis) @ self.first_basis.T
         squares = np.einsum("ij,ij->i", steps, steps).tolist()
         free, own = steps.shape[1] - self.first_basis.shape[1], numbers.noise**2

@@ -1,14 +1,17 @@
 """What a run's near edges say, spectrum by spectrum, and what it remembers of them."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from exafsd.composition.change import ChangeDetector
-from exafsd.composition.xanes import near_edge_numbers
-from exafsd.contract.messages import Channel, Direction, Value, Xanes
+from exafsd.composition.xanes import NearEdgeNumbers, near_edges
+from exafsd.contract.messages import Channel, Direction, Value, Xanes, value_of
 from exafsd.reduction.columns import INCOMPLETE
 from exafsd.reduction.edges import edge_energy
-from exafsd.spectra import Edge, Spectrum
+from exafsd.spectra import Edge, Floats, Spectrum
 
 #: Farther from the tabulated edge than this, eV, the edge is looked for about the first E0 of the
 #: run: the energy scale is not calibrated.
@@ -27,13 +30,30 @@ class NearEdges:
     )
     series: dict[Key, ChangeDetector] = field(default_factory=dict[Key, ChangeDetector])
 
-    def take(self, spectrum: Spectrum, e0: float) -> Xanes | None:
+    def measure(self, spectra: Sequence[tuple[Spectrum, float]]) -> list[NearEdgeNumbers | None]:
+        """Numbers of the next spectra, each with its E0 in eV; those on one grid at once."""
+        numbers: list[NearEdgeNumbers | None] = [None] * len(spectra)
+        grids: list[tuple[Floats, float, list[int]]] = []
+        for i, (spectrum, e0) in enumerate(spectra):
+            edge = self._edge(_owner(spectrum), e0)
+            energy = spectrum.energy
+            if grids and grids[-1][1] == edge and np.array_equal(grids[-1][0], energy):
+                grids[-1][2].append(i)
+            else:
+                grids.append((energy, edge, [i]))
+        for energy, edge, members in grids:
+            mus = np.stack([spectra[i][0].mu for i in members])
+            for i, one in zip(members, near_edges(energy, mus, edge), strict=True):
+                numbers[i] = one
+        return numbers
+
+    def take(self, spectrum: Spectrum, numbers: NearEdgeNumbers | None) -> Xanes | None:
         """Numbers of the next spectrum of the run, as they are published.
 
         Parameters
         ----------
-        e0
-            As it was reduced, eV.
+        numbers
+            Of the spectrum, as `measure` gives them.
 
         Returns
         -------
@@ -41,11 +61,14 @@ class NearEdges:
             None where the scan is too short.
         """
         id_ = spectrum.id
-        owner = id_.sweep.stream, id_.channel, id_.edge
-        numbers = near_edge_numbers(spectrum.energy, spectrum.mu, self._edge(owner, e0))
         if numbers is None:
             return None
-        key = (*owner, id_.sweep.direction, spectrum.averaged is not None, numbers.ranges)
+        key = (
+            *_owner(spectrum),
+            id_.sweep.direction,
+            spectrum.averaged is not None,
+            numbers.ranges,
+        )
         series = self.series.get(key)
         if series is None:
             series = self.series[key] = ChangeDetector()
@@ -54,7 +77,7 @@ class NearEdges:
         taken = id_.sweep.revision == 1 and INCOMPLETE.isdisjoint(spectrum.quality)
         if taken:
             series.take(numbers, id_.sweep.number)
-        return Xanes(
+        return Xanes.of(
             edge_energy=_value(*numbers.edge_energy),
             white_line=_value(*numbers.height),
             white_line_area=_value(*numbers.area),
@@ -73,7 +96,11 @@ class NearEdges:
         return edge
 
 
+def _owner(spectrum: Spectrum) -> tuple[str, Channel, Edge]:
+    return spectrum.id.sweep.stream, spectrum.id.channel, spectrum.id.edge
+
+
 def _value(value: float, std: float) -> Value:
     if not math.isfinite(value):
         return Value(value=None, std=None)
-    return Value(value=value, std=std)
+    return value_of(value, std)

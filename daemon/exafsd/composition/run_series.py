@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from exafsd.composition.convergence import Averages
 from exafsd.composition.near_edges import NearEdges
+from exafsd.composition.xanes import NearEdgeNumbers
 from exafsd.contract.messages import Channel, Result
 from exafsd.spectra import Edge, Spectrum
 
@@ -17,9 +18,15 @@ class RunSeries:
         default_factory=dict[tuple[str, Channel, Edge], Averages]
     )
 
-    def fill(self, result: Result, spectrum: Spectrum) -> None:
-        """Say of the next result of the run whether the sample changes, and whether to stop."""
-        result.xanes = self.near_edges.take(spectrum, result.e0)
+    def fill(self, result: Result, spectrum: Spectrum, numbers: NearEdgeNumbers | None) -> None:
+        """Say of the next result of the run whether the sample changes, and whether to stop.
+
+        Parameters
+        ----------
+        numbers
+            Of the spectrum, as `NearEdges.measure` gives them.
+        """
+        result.xanes = self.near_edges.take(spectrum, numbers)
         goal = spectrum.id.analysis.convergence.goal
         # a foil is not the sample, and an average is no sweep
         if goal is None or spectrum.id.channel == "reference" or spectrum.averaged is not None:

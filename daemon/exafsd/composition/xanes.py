@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from exafsd.composition.window import FINE, NOISE
+from exafsd.reduction.edge_middle import Between
 from exafsd.spectra import Floats
 
 #: Range that is looked at, eV from the edge, and width of a bin.
@@ -61,9 +62,9 @@ class _Layout:
 
     `lines` (4, n) gives value at the edge and slope of the line below it, then of the one above.
     `x` (l,) are the energies `near` the edge, eV from it, which is before the point `at`; `halves`
-    (l - 1,) half the steps between them, `bounds` (m + 1,) of bins. `quiet` is where noise is
-    looked for, `bin_noise` and `line_noise` are what that of a point does to a bin and to both
-    lines at the edge.
+    (l - 1,) half the steps between them, `bounds` (m + 1,) of bins, and `between` gives integrals
+    there. `quiet` is where noise is looked for, `bin_noise` and `line_noise` are what that of a
+    point does to a bin and to both lines at the edge.
     """
 
     edge: float
@@ -75,6 +76,7 @@ class _Layout:
     at: int
     halves: Floats
     bounds: Floats
+    between: Between
     bin_noise: float
     line_noise: tuple[float, float]
 
@@ -89,28 +91,38 @@ def near_edge_numbers(energy: Floats, mu: Floats, edge: float) -> NearEdgeNumber
     edge
         About where the edge is, eV; the same for all spectra of a series.
     """
+    return near_edges(energy, mu[None], edge)[0]
+
+
+def near_edges(energy: Floats, mus: Floats, edge: float) -> list[NearEdgeNumbers | None]:
+    """The same of spectra (b, n) on one grid."""
+    numbers: list[NearEdgeNumbers | None] = [None] * len(mus)
     layout = _layout(energy.tobytes(), edge)
     if layout is None:
-        return None
-    low, rising, high, falling = (layout.lines @ mu).tolist()
+        return numbers
+    # one by one: a product with all of them would round otherwise than one with each
+    low, rising, high, falling = np.array([layout.lines @ mu for mu in mus]).T
     step = high - low
-    if not step > SMALLEST * (abs(high) + abs(low)):
-        return None
+    good = np.flatnonzero(step > SMALLEST * (np.abs(high) + np.abs(low))).tolist()
     x = layout.x
-    flat = mu[layout.near] - low
-    flat[: layout.at] -= rising * x[: layout.at]
-    flat[layout.at :] -= falling * x[layout.at :]
-    total = np.zeros(len(x))
-    np.cumsum((flat[1:] + flat[:-1]) * layout.halves, out=total[1:])
-    sums = np.interp(layout.bounds, x, total) / step
-    binned = (sums[1:] - sums[:-1]) / BIN
-    # fine structure only adds to what looks like noise
-    point = min(_noise(mu[part]) for part in layout.quiet) / step
-    noise = point * layout.bin_noise
-    line_std = point * layout.line_noise[0], point * layout.line_noise[1]
-    return NearEdgeNumbers(
-        binned, noise, layout.ranges, *_of(layout, binned, sums, noise, line_std)
-    )
+    flat = mus[:, layout.near] - low[:, None]
+    flat[:, : layout.at] -= rising[:, None] * x[: layout.at]
+    flat[:, layout.at :] -= falling[:, None] * x[layout.at :]
+    total = np.zeros(flat.shape)
+    np.cumsum((flat[:, 1:] + flat[:, :-1]) * layout.halves, axis=1, out=total[:, 1:])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sums = layout.between(total) / step[:, None]
+        # fine structure only adds to what looks like noise
+        points = np.min([_noise(mus[:, part]) for part in layout.quiet], axis=0) / step
+    binned = (sums[:, 1:] - sums[:, :-1]) / BIN
+    for i in good:
+        point = float(points[i])
+        noise = point * layout.bin_noise
+        line_std = point * layout.line_noise[0], point * layout.line_noise[1]
+        numbers[i] = NearEdgeNumbers(
+            binned[i], noise, layout.ranges, *_of(layout, binned[i], sums[i], noise, line_std)
+        )
+    return numbers
 
 
 def _of(
@@ -162,11 +174,11 @@ def _peak(left: float, top: float, right: float) -> float:
     return top if curved >= 0 else top - (right - left) ** 2 / (8 * curved)
 
 
-def _noise(mu: Floats) -> float:
-    """Standard deviation of white noise, of third differences as in `exafsd.composition.window`."""
-    rough = np.abs(mu[3:] - 3 * mu[2:-1] + 3 * mu[1:-2] - mu[:-3])
-    middle = len(rough) // 2
-    return NOISE * float(np.partition(rough, middle)[middle]) if middle else 0.0
+def _noise(mus: Floats) -> Floats:
+    """Standard deviations (b,) of white noise, by third differences as in `composition.window`."""
+    rough = np.abs(mus[:, 3:] - 3 * mus[:, 2:-1] + 3 * mus[:, 1:-2] - mus[:, :-3])
+    middle = rough.shape[1] // 2
+    return NOISE * np.partition(rough, middle)[:, middle] if middle else np.zeros(len(mus))
 
 
 @lru_cache(maxsize=GRIDS)
@@ -199,7 +211,8 @@ def _layout(grid: bytes, edge: float) -> _Layout | None:
     low, high = (float(np.linalg.norm(lines[i])) for i in (0, 2))
     return _Layout(
         edge, ranges, lines, near, quiet, x[near], int(np.searchsorted(x[near], 0.0)), steps / 2,
-        bounds, min(float(np.median(steps)) / BIN, 2 / 3) ** 0.5, (low, high),
+        bounds, Between(x[near], bounds), min(float(np.median(steps)) / BIN, 2 / 3) ** 0.5,
+        (low, high),
     )  # fmt: skip
 
 

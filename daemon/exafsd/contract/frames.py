@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -53,13 +54,18 @@ def encode(message: BaseMessage, arrays: Mapping[str, NDArray[Any]] | None = Non
     if isinstance(message, Result) and arrays is not None:
         specs: list[ArraySpec] = []
         for name, array in arrays.items():
-            dtype = "<f8" if name == "energy" else "<f4"
-            buffers.append(np.ascontiguousarray(array, dtype=dtype).tobytes())
-            shape = list(np.shape(array))
-            specs.append(ArraySpec(name=name, dtype=dtype, shape=shape, unit=ARRAY_UNITS[name]))
+            spec = _spec(name, array.shape)
+            buffers.append(array.astype(spec.dtype, copy=False).tobytes())
+            specs.append(spec)
         message.arrays = specs
     header = message.model_dump_json(by_alias=True).encode()
     return [topic_of(message).encode(), header, *buffers]
+
+
+@lru_cache(maxsize=1024)
+def _spec(name: str, shape: tuple[int, ...]) -> ArraySpec:
+    dtype = "<f8" if name == "energy" else "<f4"
+    return ArraySpec(name=name, dtype=dtype, shape=list(shape), unit=ARRAY_UNITS[name])
 
 
 def decode(frames: Sequence[bytes], headers_only: bool = False) -> Message:

@@ -5,7 +5,9 @@ present: what a later version fills is null or empty until then.
 """
 
 import re
-from typing import Any, Literal
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,12 +27,83 @@ class _Part(BaseModel):
     # NaN and infinity are not JSON: null on the wire
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="null", protected_namespaces=())
 
+    @classmethod
+    def of(cls, **fields: Any) -> Self:
+        """The part with these fields, which are our own numbers and are not validated.
+
+        A result has forty parts; validation is for what comes from outside.
+
+        Raises
+        ------
+        TypeError
+            If a field is missing or unknown.
+        """
+        blank = _blank(cls)
+        values = blank.values.copy()
+        values.update(fields)
+        if len(values) != len(blank.values) or not blank.required <= fields.keys():
+            raise TypeError(f"fields of {cls.__name__} are {[*blank.values]}, not {[*fields]}")
+        for name, default in blank.fresh:
+            if name not in fields:
+                values[name] = default()
+        return cls.filled(values)
+
+    @classmethod
+    def blank(cls, **fields: Any) -> dict[str, Any]:
+        """All fields in order, those that are not given with their defaults, for `filled`."""
+        return {**_blank(cls).values, **fields}
+
+    @classmethod
+    def filled(cls, values: dict[str, Any]) -> Self:
+        """The part whose fields are `values`: all of them, in order, and not looked at."""
+        part = cls.__new__(cls)
+        _set(part, "__dict__", values)
+        _set(part, "__pydantic_fields_set__", set(values))
+        _set(part, "__pydantic_extra__", None)
+        _set(part, "__pydantic_private__", None)
+        return part
+
+
+class _Blank(NamedTuple):
+    """A part without its required fields: all fields in order, with their defaults."""
+
+    values: dict[str, Any]
+    required: frozenset[str]
+    fresh: tuple[tuple[str, Callable[[], Any]], ...]
+
+
+@cache
+def _blank(part: type[_Part]) -> _Blank:
+    fields = part.model_fields
+    factories = {n: f.default_factory for n, f in fields.items() if f.default_factory is not None}
+    return _Blank(
+        {name: None if field.is_required() else field.default for name, field in fields.items()},
+        frozenset(name for name, field in fields.items() if field.is_required()),
+        tuple(factories.items()),  # type: ignore[arg-type]
+    )
+
+
+_set = object.__setattr__
+
 
 class Value(_Part):
     """A number with one standard deviation of what the measured noise does to it."""
 
     value: float | None
     std: float | None
+
+
+def value_of(value: float | None, std: float | None) -> Value:
+    """`Value.of`, of which a message has two dozen, in half the time."""
+    part = Value.__new__(Value)
+    _set(part, "__dict__", {"value": value, "std": std})
+    _set(part, "__pydantic_fields_set__", _BOTH)
+    _set(part, "__pydantic_extra__", None)
+    _set(part, "__pydantic_private__", None)
+    return part
+
+
+_BOTH = {"value", "std"}
 
 
 class FitValue(Value):

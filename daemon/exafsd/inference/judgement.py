@@ -4,6 +4,7 @@ Before a model reads a spectrum `Judge.unfit` says why it must not; of what was 
 and `Judge.distrust` say whether it may be believed, and `Judge.flags` what else there is to say.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,7 +15,7 @@ from exafsd.contract.grid import K_GRID
 from exafsd.contract.vocabulary import Flag
 from exafsd.inference.near_edge import Comparison
 from exafsd.inference.predictor import Rows
-from exafsd.reduction.edge_middle import edge_middle
+from exafsd.reduction.edge_middle import middle_of
 from exafsd.reduction.edges import edge_energy
 from exafsd.spectra import Floats, Prediction, ReducedSpectrum
 
@@ -109,7 +110,7 @@ class Judge:
         position = self._card.edge_position
         if position is None:
             return None
-        middle = edge_middle(spectrum.energy, spectrum.norm, self._edge)
+        middle = middle_of(spectrum, self._edge)
         return None if middle is None else middle + position.zero - spectrum.e0
 
     def unfit(self, spectrum: ReducedSpectrum, k_max_min: float) -> str | None:
@@ -168,6 +169,7 @@ class Judge:
         believed: bool,
         r_factor: float | None,
         noisy_end: float | None,
+        shape: bool | None = None,
     ) -> tuple[Flag, ...]:
         """What was noticed when the spectrum was read.
 
@@ -184,8 +186,10 @@ class Judge:
         noisy_end
             Where the noise begins before which the network was given the spectrum, 1/angstrom;
             None if it was given all.
+        shape
+            What `shapes` says of it; None: it is asked here.
         """
-        flags = self._edge_flags(spectrum, prediction is not None)
+        flags = self._edge_flags(spectrum, prediction is not None, shape)
         if noisy_end is not None:
             flags.append(Flag.NOISY_END)
         off, sure = self._e0_off(spectrum, prediction) if prediction else (0.0, 0.0)
@@ -210,14 +214,29 @@ class Judge:
         variance = prediction.theta_cov[self._e0, self._e0]
         return abs(float(prediction.theta[self._e0]) - usual), float(max(variance, 0.0)) ** 0.5
 
-    def _edge_flags(self, spectrum: ReducedSpectrum, long: bool) -> list[Flag]:
+    def shapes(self, spectra: Sequence[ReducedSpectrum]) -> list[bool]:
+        """Whether near edges have another shape than the material's; those on one grid at once."""
+        another = [False] * len(spectra)
+        if self._near_edge is None:
+            return another
+        grids: dict[tuple[int, float], list[int]] = {}
+        for i, one in enumerate(spectra):
+            grids.setdefault((id(one.energy), one.e0), []).append(i)
+        for members in grids.values():
+            first = spectra[members[0]]
+            norms = np.stack([spectra[i].norm for i in members])
+            differ = self._near_edge.differ(first.energy, norms, first.e0)
+            for i, one in zip(members, differ, strict=True):
+                another[i] = one
+        return another
+
+    def _edge_flags(self, spectrum: ReducedSpectrum, long: bool, shape: bool | None) -> list[Flag]:
         """`long`: XANES scans have too little beyond the edge for a good normalisation."""
         flags: list[Flag] = []
         usual = self._card.thresholds.edge_shift
         if usual and not usual[0] <= spectrum.e0 - self._edge <= usual[1]:
             flags.append(Flag.EDGE_MOVED)
-        near_edge = self._near_edge
-        if long and near_edge and near_edge.differs(spectrum.energy, spectrum.norm, spectrum.e0):
+        if long and (self.shapes([spectrum])[0] if shape is None else shape):
             flags.append(Flag.EDGE_SHAPE)
         return flags
 

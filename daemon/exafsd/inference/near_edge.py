@@ -6,10 +6,15 @@ spectrum of the material. What beamlines and temperatures do to one and the same
 for: pre-edge line and edge step, energy scale, resolution, and the damping by heat.
 """
 
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from exafsd.contract.card import NEAR_EDGE, NEAR_EDGE_BINS, NEAR_EDGE_STEP, NearEdge
+from exafsd.reduction.edge_middle import GRIDS, Between
 from exafsd.spectra import Floats
 
 #: Centres of the bins of a profile, eV from where mu has risen by half the edge step.
@@ -33,6 +38,8 @@ SIGMAS = 3.0
 #: Standard deviation of white noise, of the median of its third differences' absolute values:
 #: these have a variance of 20.
 NOISE = 1 / (0.6745 * 20**0.5)
+#: Ends of the bins, eV from where mu has risen by half.
+BOUNDS = np.append(CENTRES, CENTRES[-1] + NEAR_EDGE_STEP) - NEAR_EDGE_STEP / 2
 
 
 def profile(energy: Floats, norm: Floats, e0: float) -> tuple[Floats, float] | None:
@@ -51,40 +58,73 @@ def profile(energy: Floats, norm: Floats, e0: float) -> tuple[Floats, float] | N
         (51,) and the standard deviation that noise gives a bin, at most; None where the scan is
         too coarse or too short to tell.
     """
-    # all that the profile, wherever half the step is, and its noise need
-    here = slice(*np.searchsorted(energy, (e0 - 100.0, e0 + 400.0)))
-    energy, norm = energy[here], norm[here]
+    return profiles(energy, norm[None], e0)[0]
+
+
+def profiles(energy: Floats, norms: Floats, e0: float) -> list[tuple[Floats, float] | None]:
+    """The same of spectra (b, n) on one grid and with one E0."""
+    measured: list[tuple[Floats, float] | None] = [None] * len(norms)
+    layout = _layout(energy.tobytes(), e0)
+    if layout is None:
+        return measured
+    energy, steps, norms = layout.energy, layout.steps, norms[:, layout.here]
+    total = np.zeros(norms.shape)
+    np.cumsum(0.5 * (norms[:, 1:] + norms[:, :-1]) * steps, axis=1, out=total[:, 1:])
+    rough = np.abs(norms[:, 3:] - 3 * norms[:, 2:-1] + 3 * norms[:, 1:-2] - norms[:, :-3])
+    for i, half in enumerate(_halves(layout, total, e0)):
+        if half is None:
+            continue
+        bounds = half + BOUNDS
+        ends = energy.searchsorted((bounds[0], half - STRAIGHT, bounds[-1]))
+        first, rise, last = ends.tolist()
+        if first == 0 or last == len(energy):
+            continue
+        coarsest = float(steps[rise:last].max())
+        if coarsest > COARSEST:
+            continue
+        sums = np.interp(bounds, energy, total[i])
+        # beyond the near edge, where mu bends slowly
+        beyond = rough[i, last:]
+        middle = len(beyond) // 2
+        noise = NOISE * float(np.partition(beyond, middle)[middle]) if len(beyond) else 0.0
+        means = (sums[1:] - sums[:-1]) / NEAR_EDGE_STEP
+        measured[i] = means, noise * (coarsest / NEAR_EDGE_STEP) ** 0.5
+    return measured
+
+
+class _Layout(NamedTuple):
+    """The part of a grid that a profile and its noise need, and the means at `NEAR_E0`."""
+
+    here: slice
+    energy: Floats
+    steps: Floats
+    between: Between
+
+
+@lru_cache(maxsize=GRIDS)
+def _layout(grid: bytes, e0: float) -> _Layout | None:
+    energy = np.frombuffer(grid)
+    # wherever half the step is
+    here = slice(*energy.searchsorted((e0 - 100.0, e0 + 400.0)).tolist())
+    energy = energy[here]
     if len(energy) < 10:
         return None
-    total = np.zeros(len(energy))
-    np.cumsum(0.5 * (norm[1:] + norm[:-1]) * np.diff(energy), out=total[1:])
-    half = _half(energy, total, e0)
-    if half is None:
-        return None
-    bounds = half + np.append(CENTRES, CENTRES[-1] + NEAR_EDGE_STEP) - NEAR_EDGE_STEP / 2
-    first, rise, last = np.searchsorted(energy, [bounds[0], half - STRAIGHT, bounds[-1]])
-    if first == 0 or last == len(energy):
-        return None
-    coarsest = float(np.diff(energy[rise : last + 1]).max())
-    if coarsest > COARSEST:
-        return None
-    means = np.diff(np.interp(bounds, energy, total)) / NEAR_EDGE_STEP
-    # beyond the near edge, where mu bends slowly
-    rough = np.sort(np.abs(np.diff(norm[last:], 3)))
-    noise = NOISE * float(rough[len(rough) // 2]) if len(rough) else 0.0
-    return means, noise * (coarsest / NEAR_EDGE_STEP) ** 0.5
-
-
-def _half(energy: Floats, total: Floats, e0: float) -> float | None:
-    """Where mu first is half the edge step, in means that noise does not move."""
     at = e0 + NEAR_E0
-    means = np.interp(at + MEAN / 2, energy, total) - np.interp(at - MEAN / 2, energy, total)
-    means /= MEAN
-    above = int(np.argmax(means > 0.5))
-    if above == 0:
-        return None
-    part = (0.5 - means[above - 1]) / (means[above] - means[above - 1])
-    return float(at[above - 1] + part * (at[above] - at[above - 1]))
+    between = Between(energy, np.concatenate([at - MEAN / 2, at + MEAN / 2]))
+    return _Layout(here, energy, energy[1:] - energy[:-1], between)
+
+
+def _halves(layout: _Layout, total: Floats, e0: float) -> Iterator[float | None]:
+    """Where mu first is half the edge step, in means that noise does not move."""
+    sums = layout.between(total)
+    means = (sums[:, len(NEAR_E0) :] - sums[:, : len(NEAR_E0)]) / MEAN
+    for row, above in zip(means, (means > 0.5).argmax(axis=1).tolist(), strict=True):
+        if above == 0:
+            yield None
+            continue
+        low, high = row[above - 1 : above + 1].tolist()
+        begin, end = (e0 + NEAR_E0[above - 1 : above + 1]).tolist()
+        yield begin + (0.5 - low) / (high - low) * (end - begin)
 
 
 class Comparison:
@@ -106,10 +146,17 @@ class Comparison:
             [_left(reference, width) for width in np.linspace(-widest, widest, WIDTHS)]
         )
 
+    def differ(self, energy: Floats, norms: Floats, e0: float) -> list[bool]:
+        """Whether spectra (b, n) on one grid have another near edge; False where it is short."""
+        measured = profiles(energy, norms, e0)
+        seen = [i for i, one in enumerate(measured) if one is not None]
+        differences = self._differences([one for one in measured if one is not None])
+        another = dict(zip(seen, differences, strict=True))
+        return [another.get(i, 0.0) > self._limit for i in range(len(norms))]
+
     def differs(self, energy: Floats, norm: Floats, e0: float) -> bool:
-        """Whether a spectrum (as for `profile`) has another near edge; False if it is short."""
-        measured = profile(energy, norm, e0)
-        return measured is not None and self.difference(*measured) > self._limit
+        """The same of one spectrum, (n,) as for `profile`."""
+        return self.differ(energy, norm[None], e0)[0]
 
     def difference(self, shape: Floats, noise: float) -> float:
         """Largest difference, of the edge step, that nothing explains.
@@ -119,9 +166,20 @@ class Comparison:
         shape, noise
             As from `profile`.
         """
-        left = (self._left @ shape).reshape(WIDTHS, -1)
-        least = left[np.argmin(np.sum(left**2, axis=1))]
-        return max(float(np.abs(least).max()) - SIGMAS * noise / JOINED**0.5, 0.0)
+        return self._differences([(shape, noise)])[0]
+
+    def _differences(self, measured: Sequence[tuple[Floats, float]]) -> list[float]:
+        if not measured:
+            return []
+        shapes = np.stack([shape for shape, _ in measured])
+        left = (shapes @ self._left.T).reshape(len(shapes), WIDTHS, -1)
+        best = np.argmin(np.einsum("ijk,ijk->ij", left, left), axis=1)
+        most = np.abs(left[np.arange(len(shapes)), best]).max(axis=1).tolist()
+        noises = (noise for _, noise in measured)
+        return [
+            max(one - SIGMAS * noise / JOINED**0.5, 0.0)
+            for one, noise in zip(most, noises, strict=True)
+        ]
 
 
 def _left(reference: Floats, width: float) -> Floats:

@@ -11,6 +11,8 @@ from exafsd.contract.grid import K_SIZE
 from exafsd.spectra import Prediction
 
 Rows = NDArray[np.float32]
+#: spectra that are read at once: what the equation makes of more leaves the cache
+TOGETHER = 16
 
 
 def session(graph: bytes) -> onnxruntime.InferenceSession:
@@ -100,12 +102,14 @@ class Predictor(_Graph):
         """
         if chi_k2.shape != mask.shape or chi_k2.shape[1:] != (K_SIZE,):
             raise ValueError(f"shapes {chi_k2.shape} and {mask.shape} are not (batch, {K_SIZE})")
-        rows = self._session.run(list(self.outputs), {"chi_k2": chi_k2, "mask": mask})
-        theta, cov, pred, exafs, ood = (np.asarray(array, dtype=float) for array in rows)
-        return [
-            Prediction(theta[i], cov[i], pred[i], exafs[i], float(ood[i]))
-            for i in range(len(theta))
-        ]
+        predictions: list[Prediction] = []
+        for begin in range(0, len(chi_k2), TOGETHER):
+            part = slice(begin, begin + TOGETHER)
+            given = {"chi_k2": chi_k2[part], "mask": mask[part]}
+            rows = self._session.run(list(self.outputs), given)
+            theta, cov, pred, exafs, ood = (np.asarray(array, dtype=float) for array in rows)
+            predictions += map(Prediction, theta, cov, pred, exafs, ood.tolist())
+        return predictions
 
 
 class Equation(_Graph):

@@ -1,5 +1,6 @@
 """What models say of reduced spectra: read in batches, the most plausible chosen, refined."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, replace
@@ -251,22 +252,22 @@ def _read(model: Model, group: Sequence[Reading]) -> Iterable[Reading]:
         return
     exafs = np.stack([p.chi_k2_exafs for p in predictions])
     own = misfit(data, exafs, fit_window(model.fit, k_end), k_end)
-    shared, window = own, group[0].reader.compared_in
+    r_factors = common = own.r_factor()
+    window = group[0].reader.compared_in
     if window is not None:
-        shared = misfit(data, exafs, fit_window(window, k_end), k_end)
-    factors = (
-        own.r_factor(), own.r_factor(usual_signal(bundle.card, k_end)), shared.r_factor()
-    )  # fmt: skip
-    for i, (one, prediction) in enumerate(zip(group, predictions, strict=True)):
-        r_factor, usual, common = (float(factor[i]) for factor in factors)
+        common = misfit(data, exafs, fit_window(window, k_end), k_end).r_factor()
+    usual_r_factors = own.r_factor(usual_signal(bundle.card, k_end))
+    factors = zip(r_factors.tolist(), usual_r_factors.tolist(), common.tolist(), strict=True)
+    for i, (one, prediction, three) in enumerate(zip(group, predictions, factors, strict=True)):
+        r_factor, usual, shared = three
         yield replace(
             one,
             reason=model.judge.distrust(one.read, prediction),
             prediction=prediction,
             trust=model.judge.score(prediction),
-            r_factor=r_factor if np.isfinite(r_factor) else None,
-            usual_r_factor=usual if np.isfinite(usual) else None,
-            misfit=common,
+            r_factor=r_factor if math.isfinite(r_factor) else None,
+            usual_r_factor=usual if math.isfinite(usual) else None,
+            misfit=shared,
             noisy_end=noisy_ends.get(i),
         )
 
@@ -337,7 +338,7 @@ def _contender(one: Reading) -> candidates.Contender:
 
 def _scored(readings: Sequence[Reading], scores: dict[int, float]) -> list[Candidate]:
     scored = [
-        Candidate(model=one.reader.name, score=scores.get(id(one)))
+        Candidate.of(model=one.reader.name, score=scores.get(id(one)))
         for one in readings
         if one.reader.model is not None
     ]
@@ -348,7 +349,14 @@ def answer(questions: Sequence[Question]) -> list[Answer]:
     """Choose, refine and judge; one answer for each spectrum, in the order of their runs."""
     choices = [choose(one.readings) for one in questions]
     best = [reading for reading, _ in choices]
-    judged = [_judged(one) for one in best]
+    shapes: dict[int, bool] = {}
+    read_by = (i for i, one in enumerate(best) if one.prediction is not None)
+    for group in _alike(read_by, lambda i: id(best[i].reader.model)):
+        model = best[group[0]].reader.model
+        if model is not None:
+            differ = model.judge.shapes([best[i].read for i in group])
+            shapes.update(zip(group, differ, strict=True))
+    judged = [_judged(one, shapes.get(i)) for i, one in enumerate(best)]
     polished = _refined(questions, best, judged)
     answers: dict[int, Answer] = {}
     for group in _alike(
@@ -360,12 +368,12 @@ def answer(questions: Sequence[Question]) -> list[Answer]:
     return [answers[i] for i in range(len(questions))]
 
 
-def _judged(best: Reading) -> Judgement:
+def _judged(best: Reading, shape: bool | None = None) -> Judgement:
     model, reason = best.reader.model, best.reason
     if model is None:
         return Judgement(reason=reason)
     flags = model.judge.flags(
-        best.read, best.prediction, reason is None, best.usual_r_factor, best.noisy_end
+        best.read, best.prediction, reason is None, best.usual_r_factor, best.noisy_end, shape
     )
     return Judgement(best.trust, reason, flags)
 

@@ -1,14 +1,24 @@
 """theta and its covariance to phases and shells, by the card."""
 
-from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from exafsd.contract.card import Card, Parameter
-from exafsd.contract.messages import Phase, Shell, Value
+from exafsd.contract.messages import Phase, Shell, Value, value_of
 from exafsd.spectra import Floats, Prediction
+
+#: of a sample that is one phase
+ONE_PHASE = {"fraction": Value(value=1.0, std=None)}
+
+
+#: values, standard deviations and whether they are limited by the prior, of one prediction
+_Row = tuple[list[float], list[float | None], list[bool]]
+#: fields of a phase or shell without its numbers, and the names and places of these
+_Blank = tuple[dict[str, Any], list[tuple[str, int]]]
+Part = TypeVar("Part", Phase, Shell)
 
 
 @dataclass(frozen=True)
@@ -50,26 +60,49 @@ class Readout:
                 row[index[id_]] = weight
         self._offsets = np.array([quantity.offset for quantity in self._linear])
         prior = np.array([parameter.prior.std for parameter in card.parameters])
-        self._vague: Floats = card.thresholds.prior_limited * prior
+        self._vague: Floats = (card.thresholds.prior_limited * prior) ** 2
+        self._uses = self._weights != 0
+        own: dict[str, list[tuple[str, int]]] = {}
+        for i, quantity in enumerate(self._linear):
+            own.setdefault(quantity.owner, []).append((quantity.name, i))
+        self._of_phase = [
+            (Phase.blank(phase=phase, **ONE_PHASE), own.get(phase, [])) for phase in self._phases
+        ]
+        self._of_shell = [
+            (Shell.blank(**shell), own.get(shell["id"], [])) for shell in self._shells
+        ]
 
     def __call__(self, prediction: Prediction) -> tuple[list[Phase], list[Shell]]:
         """Phases and shells of a prediction."""
-        weights, cov = self._weights, prediction.theta_cov
-        value = self._offsets + weights @ prediction.theta
-        variance = np.sum(weights @ cov * weights, axis=1)
+        return self.many([prediction])[0]
+
+    def many(self, predictions: Sequence[Prediction]) -> list[tuple[list[Phase], list[Shell]]]:
+        """The same of several predictions."""
+        weights = self._weights
+        theta = np.stack([one.theta for one in predictions])
+        cov = np.stack([one.theta_cov for one in predictions])
+        values = (self._offsets + theta @ weights.T).tolist()
+        variance = np.einsum("bij,ij->bi", weights @ cov, weights)
+        stds = [[one**0.5 if one >= 0 else None for one in row] for row in variance.tolist()]
         # parameters about which the spectrum says little more than was known before
-        vague = np.sqrt(np.maximum(np.diag(cov), 0.0)) > self._vague
-        limited = ((weights != 0) & vague).any(axis=1)
-        values: defaultdict[str, dict[str, Any]] = defaultdict(lambda: {"prior_limited": []})
-        for i, quantity in enumerate(self._linear):
-            std = float(variance[i]) ** 0.5 if variance[i] >= 0 else None
-            of_owner = values[quantity.owner]
-            of_owner[quantity.name] = Value(value=float(value[i]), std=std)
-            if limited[i]:
-                of_owner["prior_limited"].append(quantity.name)
-        whole: dict[str, Any] = {"fraction": Value(value=1.0, std=None)}  # of one phase
-        phases = [Phase(phase=phase, **(whole | values[phase])) for phase in self._phases]
-        return phases, [Shell(**shell, **values[shell["id"]]) for shell in self._shells]
+        vague = np.einsum("bii->bi", cov) > self._vague
+        limited = (vague @ self._uses.T).tolist()
+        rows = zip(values, stds, limited, strict=True)
+        return [(self._parts(Phase, row, self._of_phase), self._parts(Shell, row, self._of_shell))
+                for row in rows]  # fmt: skip
+
+    @staticmethod
+    def _parts(part: type[Part], row: _Row, blanks: Sequence[_Blank]) -> list[Part]:
+        """Phases or shells of one prediction."""
+        values, stds, limited = row
+        parts: list[Part] = []
+        for blank, own in blanks:
+            fields = blank.copy()
+            fields["prior_limited"] = [name for name, i in own if limited[i]]
+            for name, i in own:
+                fields[name] = value_of(values[i], stds[i])
+            parts.append(part.filled(fields))
+        return parts
 
 
 def _shells(card: Card) -> list[dict[str, Any]]:

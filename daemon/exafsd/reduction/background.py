@@ -8,37 +8,35 @@ where a = F S mu are the Fourier components of k^w chi below rbkg, p the clamped
 S the interpolation from the measured points to the k grid, and A, P the same of the spline basis.
 Where the gradient of f vanishes, so does that of q + x g with x = s^2 / (1 + 20 s g / n): the
 minimum lies on the curve c(x), the minimiser of q + x g. In coordinates in which both quadratic
-forms are diagonal, q and g along that curve are sums of as many terms as there are clamped points.
+forms are diagonal, q and g along that curve are sums of as many terms as there are clamped points;
+`clamps` finds x.
 """
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from larch.xafs.xafsft import ftwindow
 from larch.xafs.xafsutils import ETOK
 from scipy import linalg, sparse
 from scipy.interpolate import BSpline
 
 from exafsd.contract.grid import K_STEP
 from exafsd.contract.recipe import Autobk
+from exafsd.reduction import spline
+from exafsd.reduction.clamps import lowest
 from exafsd.reduction.normalization import index_nearest, index_of
-from exafsd.reduction.transform import NFFT
+from exafsd.reduction.transform import FT_SCALE, NFFT, R_STEP, SnappedWindow
 from exafsd.spectra import Floats
 
-#: Entries of S this far below 1 are left out. S falls off by a factor of about 3.7 a point away
-#: from the diagonal (cubic splines), so that some 25 points to each side are left.
-NEGLIGIBLE = 1e-14
-#: a cubic spline's collocation matrix has no entries further from its diagonal
-BAND = 3
+#: its routines are not among what is typed
+lapack: Any = linalg.lapack
 #: a direction of the spline is seen by the background's transform if it is this much of the
 #: strongest; on usual scans the weakest is some 1e-3
 RANK = 1e-10
-#: values of x tried before Newton's method, since f may have several minima
-SCAN = np.linspace(0.0, 1.0, 17)
-NEWTON_STEPS = 12
-#: relative precision of x; f is flat at its minimum, so that its error is the square of this
-PRECISION = 1e-9
+#: transforms that are kept; runs have one or two of them
+REMEMBERED = 32
 
 
 class Solution(NamedTuple):
@@ -59,32 +57,39 @@ class Background:
     k: Floats  # (m,)
     kmax: float
     points: slice  # measured points used
-    to_grid: sparse.csr_array  # (m, points), S
-    unseen: Floats  # (m, 2 irbkg), from S mu to the part of a that no spline can take up
-    steer: Floats  # (m, j), from S mu to p - P c(0)
-    solve: Floats  # (m, p), from S mu to c(0), as coordinates y
+    to_grid: spline.Values | sparse.csr_array  # S, from the points used to the k grid
+    transform: Floats  # (m, 2 irbkg), F, from the k grid to the part below rbkg
+    solve: Floats  # (2 irbkg, p), from a to c(0), as coordinates y in which |A c|^2 is |y|^2
     basis: Floats  # (p, m), spline on the k grid for coordinates y
-    shift: Floats  # (j, r), columns of P in coordinates y, of unit length
-    strength: Floats  # (r,), their squared lengths
-    leading: slice  # the r coordinates that the clamps move
+    clamps: Floats  # (m, j), from the k grid to the clamped points, times their weights
+    shift: Floats  # (j, r), what the clamps see of the r directions of y that they move
+    strength: Floats  # (r,), the squared lengths of what they see
+    moves: Floats  # (r, m), these directions on the k grid
     release: Floats | None  # (m, m), where the clamps alone decide some directions
-    n: int
 
     @classmethod
-    def compile(cls, energy: Floats, e0: float, settings: Autobk) -> "Background":
+    def compile(
+        cls, energy: Floats, e0: float, settings: Autobk, once: bool = False
+    ) -> "Background":
         """Prepare; `energy` (n,) eV, ascending.
+
+        Parameters
+        ----------
+        once
+            Whether it is for one use: S is not made as a matrix then, which takes longest.
 
         Raises
         ------
         ValueError
             If there are too few points for the spline.
         """
-        grid_r = np.pi / (K_STEP * NFFT)
-        rbkg = max(settings.rbkg, 2 * grid_r)
+        rbkg = max(settings.rbkg, 2 * R_STEP)
         iek0 = index_of(energy, e0)
         above = energy[iek0:] - e0
-        kraw = np.sign(above) * np.sqrt(ETOK * np.abs(above))
-        kmax = float(kraw.max())
+        kraw = np.sqrt(ETOK * np.abs(above))
+        if above[0] < 0:  # the only one that can be
+            kraw[0] = -kraw[0]
+        kmax = float(kraw[-1])
         if settings.kmax is not None:
             kmax = max(0.0, min(kmax, settings.kmax))
         k = K_STEP * np.arange(int(1.01 + kmax / K_STEP), dtype="float64")
@@ -94,143 +99,132 @@ class Background:
         if wide <= 0:
             raise ValueError(f"kmin = {kmin} is beyond the data's end at k = {kmax:.2f}")
         unclamped = 1 + int(2 * rbkg * wide / np.pi)
-        irbkg = int(1 + (unclamped - 1) * np.pi / (2 * grid_r * wide))
+        irbkg = int(1 + (unclamped - 1) * np.pi / (2 * R_STEP * wide))
         nspl = max(5, min(128, unclamped))
-        knots_at = kraw[[index_nearest(kraw, kmin + i * wide / (nspl - 1)) for i in range(nspl)]]
-        if (np.diff(knots_at) <= 0).any():  # Larch's result is NaN then
+        knot_points = [index_nearest(kraw, kmin + i * wide / (nspl - 1)) for i in range(nspl)]
+        knots_at = kraw[knot_points]
+        if (knots_at[1:] <= knots_at[:-1]).any():  # Larch's result is NaN then
             raise ValueError(f"too few points above E0 for {nspl} spline knots")
         used = kraw[: iemax - iek0 + 1]
         # FITPACK's knots of an interpolating cubic spline: all points but the second and last two
-        knots = np.concatenate([[knots_at[0]] * 4, knots_at[2:-2], [knots_at[-1]] * 4])
-        spline = np.asarray(BSpline(knots, np.eye(nspl), 3)(used))
-        to_grid = interpolation(used, k)
-
-        dk: Any = settings.dk  # Larch's annotation says int
-        window = k**settings.kweight * ftwindow(
-            k, xmin=kmin, xmax=kmax, window=settings.win, dx=dk, dx2=dk
-        )
-        turns = np.exp(-2j * np.pi / NFFT * np.outer(np.arange(len(k)), np.arange(irbkg)))
-        transform = K_STEP / np.sqrt(np.pi) * window[:, None] * turns
-        f = np.hstack([transform.real, transform.imag]).T  # (2 irbkg, m)
-        sb = to_grid @ spline
-        clamps = np.zeros((0, len(k)))
-        for strength, rows in (
-            (settings.clamp_lo, slice(None, settings.nclamp)),
-            (settings.clamp_hi, slice(-settings.nclamp, None)),
-        ):
-            if strength and settings.nclamp:
-                clamps = np.vstack([clamps, abs(strength) * np.eye(len(k))[rows]])
-
-        left, size, right = linalg.svd(f @ sb)
-        rank = int((size > RANK * size[0]).sum())
-        left, to_coefs = left[:, :rank], right[:rank].T / size[:rank]
-        # directions of c that |A c|^2 does not see serve the clamps alone
-        free = sb @ right[rank:].T
+        ends = [0] * 4, [-1] * 4
+        knots = knots_at[[*ends[0], *range(2, nspl - 2), *ends[1]]]
+        functions = BSpline.construct_fast(knots, np.eye(nspl), 3)
+        # S knows all points but the second and the last but one as knots: it leaves a spline on
+        # some of them as it is
+        if knot_points[2] >= 2 and knot_points[-3] <= len(used) - 3:
+            sb = functions(k)
+        else:
+            sb = spline.Values(used, k)(functions(used).T).T
+        window = SnappedWindow.of(len(k), kmin, kmax, settings.dk, settings.win)
+        f = _transform(window, settings.kweight, irbkg)
+        clamps = _clamps(settings, len(k))
+        left, to_coefs, free = _decomposed(f.T @ sb)
         release = None
-        if rank < nspl and len(clamps):
-            release = np.eye(len(k)) - (free @ np.linalg.pinv(clamps @ free) @ clamps).T
-            clamps = clamps @ release.T
-        # coordinates y in which |A c|^2 = |y|^2 and |P c|^2 = sum of strength y^2
-        held = clamps @ sb @ to_coefs
-        shift, length, turn = linalg.svd(held, full_matrices=True)
-        shift, clamped = shift[:, : len(length)], length > 0
-        to_coefs, left = to_coefs @ turn.T, left @ turn.T
-        solve = left.T @ f
-        basis = sb @ to_coefs
+        if free is not None and clamps.shape[1]:
+            # directions of c that |A c|^2 does not see serve the clamps alone
+            free = sb @ free
+            release = np.eye(len(k)) - (free @ np.linalg.pinv(clamps.T @ free) @ clamps.T).T
+            clamps = release @ clamps
+        basis = to_coefs.T @ sb.T
+        shift, length, turn, _ = lapack.dgesdd((basis @ clamps).T, full_matrices=0)
+        clamped = length > 0
         return cls(
             k=k,
             kmax=kmax,
             points=slice(iek0, iemax + 1),
-            to_grid=to_grid,
-            unseen=np.ascontiguousarray((f - left @ solve).T),
-            steer=np.ascontiguousarray((clamps - clamps @ basis @ solve).T),
-            solve=np.ascontiguousarray(solve.T),
-            basis=np.ascontiguousarray(basis.T),
-            shift=np.ascontiguousarray(shift[:, clamped]),
+            to_grid=spline.Values(used, k) if once else spline.matrix(used, k),
+            transform=f,
+            solve=left,
+            basis=basis,
+            clamps=clamps,
+            shift=shift[:, clamped],
             strength=length[clamped] ** 2,
-            leading=slice(0, int(clamped.sum())),
+            moves=turn[clamped] @ basis,
             release=release,
-            n=2 * irbkg,
         )
 
     def __call__(self, mu: Floats) -> Solution:
         """Remove the background of spectra, (b, n)."""
-        grid = np.ascontiguousarray((self.to_grid @ mu[:, self.points].T).T)
-        y = grid @ self.solve
-        unseen = grid @ self.unseen
-        q = np.einsum("ij,ij->i", unseen, unseen)
-        objective = q
-        if self.steer.shape[1]:
-            e = grid @ self.steer
-            moved, objective = self._clamped(e, q)
-            y[:, self.leading] += moved
+        points = mu[:, self.points]
+        if isinstance(self.to_grid, spline.Values):
+            grid = self.to_grid(points)
+        else:
+            grid = np.ascontiguousarray((self.to_grid @ points.T).T)
+        a = grid @ self.transform
+        y = a @ self.solve
+        unseen = a - y @ self.solve.T
+        objective = np.einsum("ij,ij->i", unseen, unseen)
         excess = grid - y @ self.basis
+        if len(self.strength):
+            moved, objective = self._clamped(excess @ self.clamps, objective)
+            excess -= moved @ self.moves
+        elif self.clamps.shape[1]:
+            e = excess @ self.clamps
+            objective = objective + (0.1 + self._kappa * objective) ** 2 * np.einsum(
+                "ij,ij->i", e, e
+            )
         return Solution(excess if self.release is None else excess @ self.release, objective)
 
+    @property
+    def _kappa(self) -> float:
+        return 10.0 / self.transform.shape[1]
+
     def _clamped(self, e: Floats, q0: Floats) -> tuple[Floats, Floats]:
-        """Minimum of f along c(x): how far y moves in each leading coordinate, (b, r), and f.
+        """Minimum of f along c(x): how far y moves in each direction of `moves`, (b, r), and f.
 
         `e` is p - P c(0), (b, j), and `q0` is q at x = 0, (b,).
         """
-        d, kappa = self.strength, 10.0 / self.n
         u = e @ self.shift
-        u2 = u * u
-        rest = np.maximum(np.einsum("ij,ij->i", e, e) - u2.sum(axis=1), 0.0)
-
-        def along(x: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-            """Return q, g and their derivatives at x, (b, t)."""
-            share = 1 / (1 + x[:, :, None] * d)
-            part = u2[:, None, :] * share * share
-            slope = 2 * ((part * share) @ d)
-            q = q0[:, None] + x * x * (part @ d)
-            return q, rest[:, None] + part @ np.ones(len(d)), x * slope, -slope
-
-        # f(x) <= f(0) at the minimum, which bounds q and with it s and x
-        s0 = 0.1 + kappa * q0
-        g0 = rest + u2.sum(axis=1)
-        s1 = 0.1 + kappa * (q0 + s0**2 * g0)
-        low, high = np.log(s0**2 / (1 + 2 * kappa * s1 * g0)), 2 * np.log(s1)
-        width = high - low
-        t = low[:, None] + width[:, None] * SCAN
-        q, g, _, _ = along(np.exp(t))
-        best = np.argmin(q + (0.1 + kappa * q) ** 2 * g, axis=1)
-        step = width[:, None] / (len(SCAN) - 1)
-        t = np.take_along_axis(t, best[:, None], axis=1)
-        lowest, highest = t - step, t + step
-        for _ in range(NEWTON_STEPS):
-            x = np.exp(t)
-            q, g, dq, dg = along(x)
-            s = 0.1 + kappa * q
-            extra = 1 + 2 * kappa * s * g
-            miss = t + np.log(extra) - 2 * np.log(s)
-            slope = 1 + x * kappa * (2 * (kappa * dq * g + s * dg) / extra - 2 * dq / s)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                move = np.where(slope > 0, -miss / slope, -np.sign(miss) * step / 4)
-            moved = np.clip(t + move, lowest, highest)
-            change = np.abs(moved - t).max(initial=0.0)
-            t = moved
-            if change < PRECISION:
-                break
-        x = np.exp(t)
-        q, g, _, _ = along(x)
-        objective = (q + (0.1 + kappa * q) ** 2 * g)[:, 0]
-        return x * np.sqrt(d) * u / (1 + x * d), objective
+        rest = np.maximum(np.einsum("ij,ij->i", e, e) - np.einsum("ij,ij->i", u, u), 0.0)
+        x, objective = lowest(q0, rest, u * u, self.strength, self._kappa)
+        x = x[:, None]
+        return x * np.sqrt(self.strength) * u / (1 + x * self.strength), objective
 
 
-def interpolation(x: Floats, at: Floats) -> sparse.csr_array:
-    """Not-a-knot cubic interpolation from points `x` (n,) to `at` (m,) as a matrix (m, n).
+@lru_cache(maxsize=REMEMBERED)
+def _transform(window: SnappedWindow, kweight: int, irbkg: int) -> Floats:
+    """F transposed, (m, 2 irbkg): real parts, then imaginary ones."""
+    turns = np.exp(-2j * np.pi / NFFT * np.outer(np.arange(window.size), np.arange(irbkg)))
+    weighted = FT_SCALE * window.weighted(window.size, kweight)[:, None] * turns
+    return np.hstack([weighted.real, weighted.imag])
 
-    The values of the interpolating spline are N C^-1 y with N the basis at `at` and C the banded
-    collocation matrix; row by row C^T z = N^T is solved, and what is negligible left out.
+
+@lru_cache(maxsize=REMEMBERED)
+def _clamps(settings: Autobk, size: int) -> Floats:
+    """Clamped points of spectra on the k grid, times their weights; (m, j)."""
+    rows = [
+        abs(strength) * np.eye(size)[where]
+        for strength, where in (
+            (settings.clamp_lo, slice(None, settings.nclamp)),
+            (settings.clamp_hi, slice(-settings.nclamp, None)),
+        )
+        if strength and settings.nclamp
+    ]
+    return np.concatenate([np.zeros((0, size)), *rows]).T
+
+
+def _decomposed(a: Floats) -> tuple[Floats, Floats, Floats | None]:
+    """A (2 irbkg, nspl) as an orthonormal matrix and coordinates.
+
+    Returns
+    -------
+    left, to_coefs, free
+        (2 irbkg, p), orthonormal; (nspl, p), to coefficients c from coordinates y for which A c is
+        `left` y; (nspl, nspl - p), directions of c that A does not see, None where it sees all.
     """
-    n = len(x)
-    if n < 4:
-        raise ValueError(f"{n} points cannot be interpolated by a cubic spline")
-    knots = np.concatenate([[x[0]] * 4, x[2:-2], [x[-1]] * 4])
-    collocation = BSpline.design_matrix(x, knots, 3).tocoo()
-    band = np.zeros((2 * BAND + 1, n))  # of the transposed matrix, as LAPACK wants it
-    band[BAND + collocation.col - collocation.row, collocation.row] = collocation.data
-    basis = BSpline.design_matrix(at, knots, 3, extrapolate=True)
-    weights = linalg.solve_banded((BAND, BAND), band, basis.toarray().T, overwrite_b=True).T
-    weights[np.abs(weights) < NEGLIGIBLE] = 0.0
-    return sparse.csr_array(weights)
+    packed, tau, _, _ = lapack.dgeqrf(a)
+    right = packed[: a.shape[1]] * _triangle(a.shape[1])[: len(packed)]
+    seen = np.abs(right.diagonal())
+    if len(right) == a.shape[1] and seen.min() > math.sqrt(RANK) * seen.max():
+        inverse, _ = lapack.dtrtri(right)
+        return lapack.dorgqr(packed, tau)[0], inverse, None
+    left, size, right = linalg.svd(a)
+    rank = int((size > RANK * size[0]).sum())
+    free = right[rank:].T if rank < a.shape[1] else None
+    return left[:, :rank], right[:rank].T / size[:rank], free
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _triangle(size: int) -> Floats:
+    return np.triu(np.ones((size, size)))

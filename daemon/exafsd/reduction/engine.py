@@ -10,6 +10,7 @@ from exafsd.contract.recipe import Recipe
 from exafsd.contract.vocabulary import Reason
 from exafsd.reduction import larch_engine
 from exafsd.reduction.e0 import find_e0
+from exafsd.reduction.memory import glance
 from exafsd.reduction.plan import Batch, Plan
 from exafsd.spectra import Floats, ReducedSpectrum, SpectrumError
 
@@ -20,25 +21,28 @@ K_DATA_MIN = 0.0
 MAX_PLANS = 64
 
 
+#: what tells grids apart at a glance, E0 and recipe
+_Key = tuple[int, float, float, float, float, Recipe]
+
+
 class Plans:
     """Compiled plans by energy grid, E0 and recipe; the ones not used for longest are dropped."""
 
     def __init__(self, size: int = MAX_PLANS) -> None:
         self._size = size
-        self._plans: OrderedDict[tuple[bytes, float, Recipe], Plan] = OrderedDict()
+        self._plans: OrderedDict[_Key, Plan] = OrderedDict()
         self.compiled = 0
 
     def get(self, energy: Floats, e0: float, recipe: Recipe) -> Plan:
         """Plan for a grid, compiled if it is new."""
-        key = (energy.tobytes(), e0, recipe)
+        key = *glance(energy), e0, recipe
         plan = self._plans.get(key)
-        if plan is None:
+        if plan is None or not np.array_equal(plan.energy, energy):
             plan = self._plans[key] = Plan.compile(energy, e0, recipe)
             self.compiled += 1
             if len(self._plans) > self._size:
                 self._plans.popitem(last=False)
-        else:
-            self._plans.move_to_end(key)
+        self._plans.move_to_end(key)
         return plan
 
 
@@ -60,7 +64,7 @@ def check_e0(energy: Floats, e0: float) -> None:
 
 def by_plan(plan: Plan, mus: Sequence[Floats]) -> list[ReducedSpectrum | SpectrumError]:
     """Reduce spectra (n,) on the plan's grid."""
-    batch = plan.reduce(np.stack(mus))
+    batch = plan.reduce(mus[0][None] if len(mus) == 1 else np.stack(mus))
     return [
         _unpacked(batch, i, plan.energy, plan.e0, plan.k, plan.r, plan.recipe, "plan")
         for i in range(len(mus))
@@ -109,7 +113,7 @@ def reduce_mu(
     if engine == "larch":
         reduced = by_larch(energy, mu, e0, recipe)
     else:
-        reduced = by_plan(Plan.compile(energy, e0, recipe), [mu])[0]
+        reduced = by_plan(Plan.compile(energy, e0, recipe, once=True), [mu])[0]
     if isinstance(reduced, SpectrumError):
         raise reduced
     return reduced

@@ -1,5 +1,6 @@
 """What a run remembers between its sweeps, so that the next one is reduced on the same footing."""
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,13 +11,26 @@ from exafsd.contract.messages import Channel, Direction
 from exafsd.contract.recipe import Recipe
 from exafsd.reduction.average import RunningAverage
 from exafsd.reduction.calibration import Tracker
+from exafsd.reduction.columns import INCOMPLETE
 from exafsd.reduction.plan import Plan
-from exafsd.reduction.rebin import CommonGrid, OwnGrid
+from exafsd.reduction.rebin import CommonGrid, OwnGrid, differ
 from exafsd.reduction.series import Series
-from exafsd.spectra import Edge, Spectrum
+from exafsd.spectra import Edge, Floats, Spectrum, Sweep
 
 #: a spectrum this much longer in k than the first of its run gives the run new ranges
 LONGER = 1.05
+
+
+#: grids that are remembered, so that up and down, and a shorter sweep, are not new ones
+MET = 16
+#: what tells energy grids apart at a glance: points, first, middle and last energy, eV
+Glance = tuple[int, float, float, float]
+
+
+def glance(energy: Floats) -> Glance:
+    """What tells an energy grid (n,) from most others."""
+    n = len(energy)
+    return n, float(energy[0]), float(energy[n // 2]), float(energy[-1])
 
 
 @dataclass
@@ -33,6 +47,20 @@ class Settled:
     spectra: int = 0  # that a plan has reduced
     unaudited: int = 0  # of these since one was audited for its new plan
     suspect: bool = False  # whether Larch disagrees, and reduces the next ones itself
+    #: grids of the latest spectra, at a glance
+    met: deque[Glance] = field(default_factory=lambda: deque[Glance](maxlen=MET))
+
+    def meets(self, energy: Floats) -> bool:
+        """Whether an energy grid came before: of one that did not a plan is of no further use.
+
+        What the run has seen decides, and not what the process has: so that a run that goes on in
+        another one gives the same numbers, bit for bit.
+        """
+        grid = glance(energy)
+        if grid in self.met:
+            return True
+        self.met.append(grid)
+        return False
 
     def frozen_for(self, spectrum: Spectrum, recipe: Recipe) -> bool:
         """Whether the run's ranges hold for a spectrum.
@@ -68,6 +96,12 @@ class RunMemory:
     grids: dict[tuple[str, Edge], CommonGrid] = field(
         default_factory=dict[tuple[str, Edge], CommonGrid]
     )
+    #: energies of the first whole sweep, by stream and direction
+    energies: dict[tuple[str, Direction | None], Floats] = field(
+        default_factory=dict[tuple[str, Direction | None], Floats]
+    )
+    #: streams whose sweeps have energies of their own each
+    varying: set[str] = field(default_factory=set[str])
     own_grids: dict[tuple[str, Edge], OwnGrid] = field(
         default_factory=dict[tuple[str, Edge], OwnGrid]
     )
@@ -82,6 +116,24 @@ class RunMemory:
     settled: dict[tuple[Channel, Edge, Recipe], Settled] = field(
         default_factory=dict[tuple[Channel, Edge, Recipe], Settled]
     )
+
+    def varies(self, sweep: Sweep) -> bool:
+        """Whether no two sweeps of a stream have the same energies, as an encoder gives them.
+
+        Of what was cut from an encoder's stream that is plain; else it shows with the first sweep
+        whose energies are not those of the first one in its direction, and holds from then on.
+        """
+        if sweep.flown or sweep.stream in self.varying:
+            return True
+        if not INCOMPLETE.isdisjoint(sweep.flags) or sweep.energy.ndim != 1:
+            return False
+        first = self.energies.setdefault((sweep.stream, sweep.direction), sweep.energy)
+        if first is sweep.energy or not differ(sweep.energy, first):
+            return False
+        self.varying.add(sweep.stream)
+        for key in [key for key in self.energies if key[0] == sweep.stream]:
+            del self.energies[key]
+        return True
 
     def settled_for(self, spectrum: Spectrum, recipe: Recipe) -> Settled:
         """What is settled for the channel and edge of a spectrum under a recipe."""

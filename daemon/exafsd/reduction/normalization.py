@@ -1,16 +1,21 @@
 """Larch's `pre_edge` as linear maps: for one grid, E0 and ranges only small products are left."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.polynomial import polynomial
+from scipy import linalg
 
 from exafsd.contract.recipe import PreEdge
 from exafsd.spectra import Floats
 
+#: its routines are not among what is typed
+lapack: Any = linalg.lapack
 #: Larch's smallest edge step
 SMALLEST_STEP = 1e-12
+#: coefficients of a polynomial that normal equations find as well as anything else
+SIMPLE = 3
+IDENTITY = [np.eye(size) for size in range(SIMPLE + 1)]
 
 
 class Normalized(NamedTuple):
@@ -40,20 +45,42 @@ class Polynomial:
         """
         inside = energy[fit]
         middle, half = (inside[0] + inside[-1]) / 2, max((inside[-1] - inside[0]) / 2, 1e-9)
-        powers = polynomial.polyvander((energy - middle) / half, degree)
-        solve = np.linalg.pinv(powers[fit], rcond=len(inside) * np.finfo(float).eps)
-        weight = energy ** float(power)
-        return cls(fit, (solve * weight[fit]).T, (powers / weight[:, None]).T)
+        at = (energy - middle) / half
+        basis = np.ones((degree + 1, len(energy)))
+        for i in range(degree):
+            np.multiply(basis[i], at, out=basis[i + 1])
+        solve = _least_squares(basis[:, fit])
+        if power:
+            weight = energy ** float(power)
+            solve *= weight[fit]
+            basis /= weight
+        return cls(fit, solve.T, basis)
+
+
+def _least_squares(powers: Floats) -> Floats:
+    """From values at points (p,) to coefficients of `powers` (d + 1, p): (d + 1, p).
+
+    Of low degree the normal equations lose no more than a digit or two; else singular values.
+    """
+    points = powers.shape[1]
+    if len(powers) <= SIMPLE and points >= len(powers):
+        factor, info = lapack.dpotrf(powers @ powers.T)
+        if info == 0:
+            return lapack.dpotrs(factor, IDENTITY[len(powers)])[0] @ powers
+    return np.asarray(linalg.pinv(powers.T, rtol=points * np.finfo(float).eps), dtype=np.float64)
 
 
 def index_of(array: Floats, value: float) -> int:
     """Larch's `index_of`: the last index at or below `value`, 0 if there is none."""
-    return max(int(np.searchsorted(array, value, side="right")) - 1, 0)
+    return max(int(array.searchsorted(value, side="right")) - 1, 0)
 
 
 def index_nearest(array: Floats, value: float) -> int:
-    """Larch's `index_nearest`."""
-    return int(np.abs(array - value).argmin())
+    """Larch's `index_nearest`, of an ascending array: of two as near it is the lower."""
+    after = int(array.searchsorted(value))
+    if after == 0 or after == len(array):
+        return max(after - 1, 0)
+    return after - 1 if value - array[after - 1] <= array[after] - value else after
 
 
 @dataclass(frozen=True)
@@ -77,7 +104,8 @@ class Normalization:
         ie0 = index_nearest(energy, e0)
         pre1, pre2 = _pre_range(settings, float(energy[1]) - e0, low, ie0)
         npre, nvict = settings.npre, settings.nvict
-        if index_of(energy - e0, pre2) - index_of(energy - e0, pre1) < 3:
+        relative = energy - e0
+        if index_of(relative, pre2) - index_of(relative, pre1) < 3:
             npre = nvict = 0
         norm1, norm2 = _post_range(settings, high)
         nnorm = settings.nnorm
@@ -104,8 +132,8 @@ class Normalization:
             update={"pre1": pre1, "pre2": pre2, "norm1": norm1, "norm2": norm2, "nnorm": nnorm}
         )
         return cls(
-            ranges, ie0, pre, post, _within(energy - e0, pre1, pre2),
-            _within(energy - e0, norm1, norm2),
+            ranges, ie0, pre, post, _within(relative, pre1, pre2),
+            _within(relative, norm1, norm2),
         )  # fmt: skip
 
     def __call__(self, mu: Floats) -> Normalized:
@@ -169,6 +197,4 @@ def _post_range(settings: PreEdge, high: float) -> tuple[float, float]:
 
 
 def _within(relative: Floats, low: float, high: float) -> slice:
-    return slice(
-        int(np.searchsorted(relative, low)), int(np.searchsorted(relative, high, side="right"))
-    )
+    return slice(int(relative.searchsorted(low)), int(relative.searchsorted(high, side="right")))

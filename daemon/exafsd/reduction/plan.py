@@ -12,7 +12,7 @@ from exafsd.contract.recipe import Recipe
 from exafsd.contract.vocabulary import Reason
 from exafsd.reduction.background import Background
 from exafsd.reduction.normalization import Normalization
-from exafsd.reduction.transform import Noise, Transform, data_transform
+from exafsd.reduction.transform import Noise, Transform, data_transform, transformed
 from exafsd.spectra import Floats, SpectrumError
 
 #: largest edge step that can be an absorbance
@@ -59,7 +59,7 @@ class Plan:
     noise: Noise | None
 
     @classmethod
-    def compile(cls, energy: Floats, e0: float, recipe: Recipe) -> "Plan":
+    def compile(cls, energy: Floats, e0: float, recipe: Recipe, once: bool = False) -> "Plan":
         """Prepare the reduction.
 
         Parameters
@@ -70,6 +70,9 @@ class Plan:
             Edge energy in eV, inside the scan.
         recipe
             Larch's arguments; what is null is resolved as Larch does.
+        once
+            Whether the plan is for one use, as where no two scans have the same energies. It is
+            then made in a fraction of the time, and takes longer to use.
 
         Raises
         ------
@@ -78,7 +81,7 @@ class Plan:
         """
         try:
             normalization = Normalization.compile(energy, e0, recipe.pre_edge)
-            background = Background.compile(energy, e0, recipe.autobk)
+            background = Background.compile(energy, e0, recipe.autobk, once)
         except (ValueError, IndexError, np.linalg.LinAlgError) as error:
             raise SpectrumError(Reason.LARCH_FAILED, f"it cannot be reduced: {error}") from error
         k, k_end = background.k, background.kmax
@@ -120,6 +123,13 @@ class Plan:
         background = self.background(mu if unit is None else mu / unit[:, None])
         step = normal.edge_step if unit is None else normal.edge_step / unit
         chi = background.excess / step[:, None]
+        if self.noise is None:
+            chir, epsilon_k = self.transform(chi), np.full(len(mu), np.nan)
+        elif len(mu) == 1:
+            chir, high = transformed(chi, self.transform, self.noise.transform)
+            epsilon_k = self.noise.of_transformed(high)
+        else:
+            chir, epsilon_k = self.transform(chi), self.noise(chi)
         return Batch(
             step=normal.step,
             edge_step=normal.edge_step,
@@ -127,7 +137,7 @@ class Plan:
             norm=normal.norm,
             flat=normal.flat,
             chi=chi,
-            chir_mag=np.abs(self.transform(chi)),
-            epsilon_k=np.full(len(mu), np.nan) if self.noise is None else self.noise(chi),
+            chir_mag=np.abs(chir),
+            epsilon_k=epsilon_k,
             objective=background.objective,
         )

@@ -169,7 +169,7 @@ def _rebinned(memory: RunMemory, spectrum: Spectrum, position: float) -> Spectru
     """Spectrum on the run's common grid, if it is to be rebinned."""
     settings = spectrum.id.analysis.reduction
     sweep, options = spectrum.id.sweep, settings.rebin
-    if options.method == "off" or (options.method == "auto" and not sweep.flown):
+    if options.method == "off" or (options.method == "auto" and not memory.varies(sweep)):
         return spectrum
     energy, mu = spectrum.energy, spectrum.mu
     common = memory.grids.get((sweep.stream, spectrum.id.edge))

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.interpolate import CubicHermiteSpline
 from scipy.ndimage import median_filter
 
 from exafsd.contract.grid import ETOK
@@ -31,6 +30,8 @@ LONGER = 4
 BLOCK = 4
 #: and by one in so many of its points, where it is not averaged
 LONGER_SHARE = 100
+#: Energies closer than this are the same, eV; of sweeps that repeat theirs at least this share is.
+SAME, ALIKE = 1e-3, 0.5
 #: points over which a step is compared with its neighbours
 USUAL = 9
 #: two steps are alike if the smaller is this share of the larger: noise grows by no more than 1
@@ -168,12 +169,16 @@ def interpolate(x: Floats, y: Floats, at: Floats) -> Floats:
     neighbours. So, unlike a spline, the curve is not thrown off by the noise of two close points.
     """
     slope = _slope(x, y)
-    step, rise = np.diff(x), np.diff(y) / np.diff(x)
+    step = x[1:] - x[:-1]
+    rise = (y[1:] - y[:-1]) / step
     before, after = step[:-1], step[1:]
     parabola = (after * rise[:-1] + before * rise[1:]) / (before + after)
     even = np.minimum(before, after) > EVEN * np.maximum(before, after)
     slope[1:-1] = np.where(even, parabola, slope[1:-1])
-    return CubicHermiteSpline(x, y, slope)(at)
+    i = np.minimum(np.maximum(x.searchsorted(at, side="right") - 1, 0), len(x) - 2)
+    past, width, steep, start = at - x[i], step[i], rise[i], slope[i]
+    bend = (start + slope[i + 1] - 2 * steep) / width
+    return y[i] + past * (start + past * ((steep - start) / width - bend + past * bend / width))
 
 
 def _slope(x: Floats, y: Floats) -> Floats:
@@ -230,6 +235,26 @@ class OwnGrid:
         before = int(np.searchsorted(energy, own[0]))
         after = len(energy) - int(np.searchsorted(energy, own[-1], side="right"))
         return max(before, after) > LONGER + len(energy) // LONGER_SHARE
+
+
+def differ(energy: Floats, other: Floats) -> bool:
+    """Whether two sweeps (n,), (m,) over one range have energies of their own each.
+
+    Points that are missing make no difference, and other ranges are other scans.
+    """
+    if np.array_equal(energy, other):
+        return False
+    energy, other = (np.sort(one[np.isfinite(one)]) for one in (energy, other))
+    if len(energy) < 2 or len(other) < 2:
+        return False
+    reach = np.ptp(other) / LONGER_SHARE
+    if abs(energy[0] - other[0]) > reach or abs(energy[-1] - other[-1]) > reach:
+        return False
+    after = np.minimum(other.searchsorted(energy), len(other) - 1)
+    away = np.minimum(
+        np.abs(other[after] - energy), np.abs(other[np.maximum(after - 1, 0)] - energy)
+    )
+    return bool(np.mean(away <= SAME) < ALIKE)
 
 
 def _apart(energy: Floats) -> Floats:

@@ -136,15 +136,15 @@ class Reducer:
         self, settled: Settled, jobs: Sequence[Job], e0: float, recipe: Recipe, frozen: bool
     ) -> list[ReducedSpectrum | SpectrumError]:
         """Reduce with a plan the first job and those after it that it serves; audit some."""
-        spectrum = jobs[0].spectrum
+        energy = jobs[0].spectrum.energy
+        jobs = [jobs[0], *self._alike(settled, energy, e0, jobs[1:])] if frozen else jobs[:1]
         plan, new = settled.plan, False
-        if plan is None or plan.e0 != e0 or not _same(plan.energy, spectrum.energy):
-            plan, new = self._plans.get(spectrum.energy, e0, recipe), True
-        if frozen:
-            settled.plan = plan
-            jobs = [jobs[0], *self._alike(settled, plan, jobs[1:])]
-        else:
-            jobs = jobs[:1]
+        if not settled.meets(energy) and len(jobs) == 1:
+            plan, new = Plan.compile(energy, e0, recipe, once=True), True
+        elif plan is None or plan.e0 != e0 or not _same(plan.energy, energy):
+            plan, new = self._plans.get(energy, e0, recipe), True
+            if frozen:
+                settled.plan = plan
         planned = by_plan(plan, [job.spectrum.mu for job in jobs])
         if self._auditor is None:
             return planned
@@ -177,14 +177,13 @@ class Reducer:
         return find_e0(job.spectrum.energy, job.spectrum.mu)
 
     @staticmethod
-    def _alike(settled: Settled, plan: Plan, jobs: Sequence[Job]) -> Iterator[Job]:
-        """Jobs that the plan serves as well, up to the first that it does not."""
+    def _alike(settled: Settled, energy: Floats, e0: float, jobs: Sequence[Job]) -> Iterator[Job]:
+        """Jobs that a plan for some energies and E0 serves, up to the first that it does not."""
         for job in jobs:
-            energy = job.spectrum.energy
             if (
                 job.spectrum.id.analysis.reduction.e0_policy == "auto"
-                or (job.e0 is not None and job.e0 != plan.e0)
-                or not _same(energy, plan.energy)
+                or (job.e0 is not None and job.e0 != e0)
+                or not _same(job.spectrum.energy, energy)
                 or not settled.frozen_for(job.spectrum, job.recipe)
             ):
                 return
@@ -211,7 +210,7 @@ class Reducer:
                 usual = settled.usual[kind] = Series(limit)
             if usual.check(reduced.norm):
                 flags = (*flags, Flag.OUTLIER)
-        return replace(reduced, quality=flags)
+        return replace(reduced, quality=flags) if flags else reduced
 
 
 def _audit_job(key: str, job: Job, recipe: Recipe, reduced: ReducedSpectrum) -> AuditJob:

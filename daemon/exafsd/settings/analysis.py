@@ -253,8 +253,9 @@ class Rebin(_Frozen):
 
     method: Literal["auto", "off", "boxcar", "gaussian"] = Field(
         default="auto",
-        description="auto: only sweeps cut from an encoder's stream; box-car where they have twice"
-        " as many points as the grid, else onto the energies of the run's first",
+        description="auto: only where no two sweeps have the same energies, as an encoder gives"
+        " them, in whatever documents they come; box-car where they have twice as many points as"
+        " the grid, else onto the energies of the run's first",
     )
     pre_step: float = Field(default=5.0, gt=0, description="eV, below the edge region")
     xanes_step: float = Field(default=0.5, gt=0, description="eV, in the edge region")
