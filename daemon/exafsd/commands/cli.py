@@ -111,13 +111,13 @@ def run(config: ConfigOption = None) -> None:
     _log(settings.service.log_level, settings.service.log_format)
     from exafsd.service.intake import Intake
 
-    with failing(OSError):
+    with failing(OSError, ValueError):
         intake = Intake.open(settings, folder=settings.journal_folder)
         intake.start()  # documents are taken and written down while the rest is loaded
     from exafsd.publishing import AddressError, KeyFileError
     from exafsd.service.wiring import make_service
 
-    with failing(AddressError, KeyFileError, OSError):
+    with failing(AddressError, KeyFileError, OSError, ValueError):
         service, _ = make_service(settings, intake=intake)
         service.handle_signals()
         service.run()
