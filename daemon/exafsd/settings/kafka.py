@@ -25,7 +25,7 @@ class Cluster(BaseModel):
     servers: tuple[str, ...] = Field(min_length=1, description="HOST:PORT of some brokers")
     options: Annotated[dict[str, SecretStr], AfterValidator(_allowed)] = Field(
         default_factory=dict,
-        description="further options of librdkafka as text, such as security.protocol, ssl.*, sasl.*;"
+        description="further options of librdkafka as text, such as security.protocol and sasl.*;"
         " never printed",
     )
 
