@@ -30,6 +30,10 @@ class Cluster:
         (broker,) = self._producer.list_topics(timeout=10).brokers.values()
         self.servers = [f"{broker.host}:{broker.port}"]
 
+    def make(self, topic):
+        """Have a topic before anything is in it."""
+        self._producer.list_topics(topic, timeout=10)
+
     def send(self, topic, documents, key=None):
         """Publish names and documents; `key`: of all, by default their run's uid."""
         uid = None

@@ -184,6 +184,13 @@ class _Following:
         """Header of the latest status of each daemon, by address."""
         return {link.address: link.recovery.status for link in self._links}
 
+    def address_of(self, message: Message) -> str | None:
+        """Address of the daemon that a message is from; None of one that is not there any more."""
+        publisher = message.header["publisher"]
+        return next(
+            (one.address for one in self._links if one.recovery.publisher == publisher), None
+        )
+
     def close(self) -> None:
         """Close the sockets."""
         # all of them: one that was being made when Ctrl-C came would keep `term` waiting for ever

@@ -301,7 +301,13 @@ def watch(
 
 @app.command(rich_help_panel=LIVE)
 def dashboard(
-    address: AddressArgument = DEFAULT_ADDRESS,
+    address: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Address where the daemon publishes; several for several daemons.",
+            show_default=DEFAULT_ADDRESS,
+        ),
+    ] = None,
     connect: Annotated[str | None, typer.Option(help="Another way to give ADDRESS.")] = None,
     answers: Annotated[
         str | None,
@@ -323,11 +329,12 @@ def dashboard(
         from exafsd.dashboard import Dashboard
     except ImportError as error:
         fail(f"{error}; the dashboard needs: pip install 'exafsd[dashboard]'")
+    addresses = [connect] if connect else address or [DEFAULT_ADDRESS]
     _log("WARNING")
     os.nice(10)  # where it shares a machine with the daemon, spectra come first
     with failing(ValueError, OSError):  # the keys, or the port is taken
-        page = Dashboard(connect or address, answers, keys, host, port, name or [])
-    typer.echo(f"dashboard at {page.url}, following {connect or address}")
+        page = Dashboard(addresses, answers, keys, host, port, name or [])
+    typer.echo(f"dashboard at {page.url}, following {', '.join(addresses)}")
     if browser:
         typer.launch(page.url)
     page.run()

@@ -26,6 +26,8 @@ AT_ONCE, BYTES = 200, 64_000_000
 PATIENCE = 10.0
 #: ms between two looks of librdkafka at its connections
 LOOKS = 1000
+#: ms after which it looks again for topics that were not there; without it five minutes
+TOPICS = "10000"
 #: keys of which it is remembered whose they are
 KEYS = 1000
 
@@ -78,6 +80,7 @@ class KafkaSource:
                     }
                 )
                 | {
+                    "topic.metadata.refresh.interval.ms": TOPICS,
                     # only what moves is taken away from a daemon when another one comes or goes
                     "partition.assignment.strategy": "cooperative-sticky",
                 },
