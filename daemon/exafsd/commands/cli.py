@@ -212,6 +212,13 @@ def replay(
     processes: Annotated[
         int, typer.Option(min=1, help="Number of runs to analyse at the same time.")
     ] = 1,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Have the workers of this Dask scheduler analyse the runs, tcp://HOST:8786.",
+        ),
+    ] = None,
     config: ConfigOption = None,
     model: ModelOption = None,
 ) -> None:
@@ -222,7 +229,7 @@ def replay(
 
     settings = _with_model(config, model)
     _log("ERROR")
-    options = Options(realtime, processes, resume, write, compare, publish, json)
+    options = Options(realtime, processes, resume, write, compare, publish, json, scheduler)
     with failing(*UNREADABLE):
         chosen = Selection.parse(uid, last, since, until, search or [])
         complete = replay_runs(catalog, chosen, settings, options)
