@@ -3,6 +3,7 @@
 Workers read the archive themselves, so they must reach it under the same name.
 """
 
+import pickle
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -61,17 +62,15 @@ def on_workers(
 
 def _received(uid: str, task: Any) -> Iterator[Event | Failed]:
     try:
-        items = task.result()
+        items = pickle.loads(task.result())  # noqa: S301  # whoever has workers runs code on them
     except Exception as error:  # whatever went wrong on a worker, other runs go on
         items = [Failed(f"run {uid}: {type(error).__name__}: {error}")]
     task.release()
     yield from items
 
 
-def _analysed(
-    archive: str, uid: str, settings: dict[str, Any], version: str
-) -> list[Event | Failed]:
-    """On a worker: items of a run."""
+def _analysed(archive: str, uid: str, settings: dict[str, Any], version: str) -> bytes:
+    """On a worker: items of a run, packed at once, as Dask would look at each of them."""
     if version != __version__:
         raise RuntimeError(f"this worker has exafsd {__version__}, the replay {version}")
     key = (archive, repr(settings))
@@ -83,4 +82,4 @@ def _analysed(
             asked = Settings(**settings)
             _ready[:] = [(key, open_source(archive), asked, wiring.make_pipeline(asked))]
         _, source, asked, pipeline = _ready[0]
-        return list(analyse(source, uid, asked, pipeline, realtime=False))
+        return pickle.dumps(list(analyse(source, uid, asked, pipeline, realtime=False)))
