@@ -44,7 +44,7 @@ $(DEV)/.stamp: daemon/pyproject.toml training/pyproject.toml export/pyproject.to
 	@echo "setting up $(DEV) (about four minutes)"
 	@$(PYTHON) -m venv $(DEV)
 	@$(DEV)/bin/python -m pip install --disable-pip-version-check --quiet --upgrade pip
-	@$(DEV)/bin/python -m pip install $(PIP_FLAGS) -e "daemon[daemon,dashboard]" -e training -e export \
+	@$(DEV)/bin/python -m pip install $(PIP_FLAGS) -e "daemon[daemon,dashboard,kafka,dask]" -e training -e export \
 		--group test --group lint --group wheels
 	@touch $@
 

@@ -192,7 +192,17 @@ def _decode(code: int, data: bytes) -> Any:
     if code != ARRAY_EXT:
         raise CodecError(f"unknown msgpack extension {code}")
     _check_size(data)
-    dtype, shape, raw = msgpack.unpackb(data, use_list=False)
+    return array(*msgpack.unpackb(data, use_list=False))
+
+
+def array(dtype: Any, shape: Any, raw: Any) -> NDArray[Any]:
+    """Array of a dtype as numpy spells it, a shape and raw bytes, of which it is a view.
+
+    Raises
+    ------
+    CodecError
+        If it is no plain array, or an empty one that claims to be large.
+    """
     if not isinstance(dtype, str) or not DTYPE.fullmatch(dtype):
         raise CodecError(f"arrays of dtype {str(dtype)[:40]} are refused")
     if not isinstance(shape, tuple) or len(shape) > DIMENSIONS:

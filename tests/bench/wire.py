@@ -125,10 +125,10 @@ def recovery(remote: Remote, lost: int, repeats: int) -> list[float]:
             _heard(remote, follower)
             remote.send("live", 1)
             first = follower.receive(10).header["seq"]
-            follower._socket.disconnect(remote.address)
+            follower._links[0]._socket.disconnect(remote.address)
             time.sleep(0.2)
             remote.send("live", lost)
-            follower._socket.connect(remote.address)
+            follower._links[0]._socket.connect(remote.address)
             time.sleep(0.2)
             began = time.perf_counter()
             remote.begin("live", 1)

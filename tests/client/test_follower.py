@@ -33,10 +33,10 @@ def sweeps(messages):
 
 def cut(follower, publisher, sends):
     """What `sends` sends is lost to the follower: its connection is down meanwhile."""
-    follower._socket.disconnect(publisher.address)
+    follower._links[0]._socket.disconnect(publisher.address)
     time.sleep(0.1)  # libzmq takes the pipe down in a thread of its own
     sends()
-    follower._socket.connect(publisher.address)
+    follower._links[0]._socket.connect(publisher.address)
 
 
 def pump(publisher, follower, count, seconds=20):

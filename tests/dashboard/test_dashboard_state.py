@@ -258,7 +258,7 @@ def test_a_number_stays_a_number(number):
 
 def test_texts_of_the_page_are_not_read_as_tex():
     document = Document()
-    Viewer(document, State(), "tcp://127.0.0.1:5580")
+    Viewer(document, State())
     texts = list(document.select({"type": Div}))
     assert len(texts) > 5
     assert all(text.disable_math for text in texts)

@@ -158,6 +158,8 @@ class Frames:
     def __init__(self, frames):
         self._frames = frames
 
+    keeps = False
+
     def pump(self, timeout):
         return self._frames
 

@@ -112,9 +112,9 @@ def test_it_says_where_to_look_and_ends_in_order(shown: Shown) -> None:
     assert shown.status["state"] == "stopped"
     assert shown.status["results"] + shown.status["rejected"] == len(shown.wire)
     # all that was measured was written before the daemon ended
-    assert (shown.status["queues"], shown.status["drops"]) == (
-        {"inbox": 0, "runs": 0, "results": 0, "result_runs": 0}, {},
-    )  # fmt: skip
+    assert set(shown.status["queues"].values()) == {0}
+    # the dashboard may have ended before it had the reply to its latest request
+    assert set(shown.status["drops"]) <= {"reply"}
 
 
 def test_shares_are_those_that_were_put_in(shown: Shown) -> None:

@@ -1,15 +1,16 @@
 """What publishers before the present one still owe a subscription, and have left in their log."""
 
+from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from exafsd.contract.answers import AnyReply, AskReplay, ReplayReply
 from exafsd.contract.frames import Message
 
-#: publishers that are remembered, and outcomes
-PUBLISHERS, OUTCOMES = 8, 50_000
+#: publishers that are remembered, and series of outcomes
+PUBLISHERS, SERIES = 8, 20_000
 
 
 @dataclass
@@ -108,23 +109,60 @@ class Owed:
 
 
 class Delivered:
-    """Which outcomes have been handed out, so that one that was made again is not."""
+    """Which outcomes have been handed out, so that one that was made again is not.
+
+    The sweeps of a run, channel and edge are numbers in a row, so a run of any length takes little.
+    """
 
     def __init__(self) -> None:
-        self._keys: OrderedDict[int, None] = OrderedDict()
+        self._series: OrderedDict[int, _Series] = OrderedDict()
 
     def again(self, header: Mapping[str, Any]) -> bool:
-        """Whether an outcome was made again after a restart and has been handed out before."""
+        """Whether an outcome is one that was handed out before, made again by another publisher.
+
+        The one that goes on with a run makes its outcomes again (``resumed``); what the one before
+        has still sent may come later.
+        """
         if "id" not in header or header.get("delivery") == "replay":
             return False
         model: dict[str, Any] = header.get("model") or {}
+        name, _, sweep = header["id"].rpartition("/")
         key = hash(
-            (header["id"], header.get("revision", 1), header.get("settings_sha256"),
-             model.get("sha256"))
-        )  # fmt: skip
-        if key in self._keys:
-            return header.get("delivery") == "resumed"
-        self._keys[key] = None
-        if len(self._keys) > OUTCOMES:
-            self._keys.popitem(last=False)
+            (name, header.get("revision", 1), header.get("settings_sha256"), model.get("sha256"))
+        )
+        series = self._series.setdefault(key, _Series())
+        self._series.move_to_end(key)
+        if len(self._series) > SERIES:
+            self._series.popitem(last=False)
+        before = series.add(int(sweep) if sweep.isdecimal() else hash(sweep))
+        publisher = header.get("publisher")
+        if header.get("delivery") == "resumed":
+            series.resumed_by = publisher
+            return before
+        return before and series.resumed_by not in (None, publisher)
+
+
+@dataclass
+class _Series:
+    """Sweeps of a run, channel and edge, as spans in order; `resumed_by`: who made some again."""
+
+    spans: list[list[int]] = field(default_factory=list[list[int]])
+    resumed_by: str | None = None
+
+    def add(self, number: int) -> bool:
+        """Take a number; whether it was there."""
+        at = bisect_right(self.spans, [number, number])
+        for near in (at - 1, at):
+            if 0 <= near < len(self.spans) and self.spans[near][0] <= number <= self.spans[near][1]:
+                return True
+        before = at > 0 and self.spans[at - 1][1] == number - 1
+        after = at < len(self.spans) and self.spans[at][0] == number + 1
+        if before and after:
+            self.spans[at - 1][1] = self.spans.pop(at)[1]
+        elif before:
+            self.spans[at - 1][1] = number
+        elif after:
+            self.spans[at][0] = number
+        else:
+            self.spans.insert(at, [number, number])
         return False

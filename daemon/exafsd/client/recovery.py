@@ -35,13 +35,14 @@ STATUS = "status."
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to the subscription."""
+    """Something that happened to the subscription; `address`: of the daemon, where it is known."""
 
     kind: EventKind
     detail: str
     topic: str | None = None
     first: int | None = None
     last: int | None = None
+    address: str | None = None
 
 
 @dataclass
@@ -78,9 +79,18 @@ class Recovery:
     silent
         s without a message after which the publisher is gone, or three of its heartbeats if that
         is more.
+    delivered
+        What has been handed out, shared with the subscriptions to other publishers.
     """
 
-    def __init__(self, topics: tuple[str, ...], start: Start, silent: float, now: float) -> None:
+    def __init__(
+        self,
+        topics: tuple[str, ...],
+        start: Start,
+        silent: float,
+        now: float,
+        delivered: Delivered | None = None,
+    ) -> None:
         self._prefixes = topics
         self._start = start
         self._silent = silent
@@ -90,7 +100,7 @@ class Recovery:
         self._past: deque[str] = deque(maxlen=8)  # publishers before this one
         self._snapshot: _Asked | None = None
         self._waiting: list[Message] = []  # until the snapshot is there
-        self._owed, self._delivered = Owed(), Delivered()
+        self._owed, self._delivered = Owed(), delivered or Delivered()
         self._catching: _Asked | None = None  # what is asked of former publishers
         self._settled = False  # whether the present one has said what it has of them
         self._complete = False  # whether unknown topics are known to begin at 1

@@ -10,6 +10,7 @@ from exafsd.archive.outcome_log import folder_beside, open_runs
 from exafsd.archive.retention import Retention
 from exafsd.commands.references import gathered
 from exafsd.inference.registry import Registry
+from exafsd.lazy import MissingExtraError, of_extra
 from exafsd.publishing import AddressError, KeyFileError, check_address
 from exafsd.service.wiring import make_pipeline, make_router, server_keys, unresolved, versions
 from exafsd.settings import Settings
@@ -25,11 +26,19 @@ def check_settings(settings: Settings, thorough: bool = False) -> tuple[list[str
     make_pipeline(settings, registry)
     make_router(settings)
     report.append("versions  " + "  ".join(f"{n} {v}" for n, v in versions().items()))
-    report.append(f"source    {settings.source.address}")
-    if unreachable := unresolved(
-        settings.source.address
-    ):  # it may be known later: no reason not to run
-        report.append(f"warning   {unreachable}")
+    kafka = settings.source.kafka
+    if kafka is not None:
+        report.append(f"source    {', '.join(kafka.topics)} at {', '.join(kafka.servers)} (Kafka)")
+    else:
+        report.append(f"source    {settings.source.address}")
+        # it may be known later: no reason not to run
+        if unreachable := unresolved(settings.source.address):
+            report.append(f"warning   {unreachable}")
+    if kafka is not None or settings.publish.kafka is not None:
+        try:
+            of_extra("confluent_kafka", "kafka")
+        except MissingExtraError as error:
+            problems.append(str(error))
     report.append(f"publish   {settings.publish.address}")
     report.append(f"models    {', '.join(sorted(registry.bundles)) or 'none'}")
     composition = settings.composition

@@ -111,14 +111,14 @@ def run(config: ConfigOption = None) -> None:
     _log(settings.service.log_level, settings.service.log_format)
     from exafsd.service.intake import Intake
 
-    with failing(OSError):
+    with failing(OSError, ValueError):
         intake = Intake.open(settings, folder=settings.journal_folder)
         intake.start()  # documents are taken and written down while the rest is loaded
     from exafsd.publishing import AddressError, KeyFileError
     from exafsd.service.garbage import settle
     from exafsd.service.wiring import make_service
 
-    with failing(AddressError, KeyFileError, OSError):
+    with failing(AddressError, KeyFileError, OSError, ValueError):
         service, _ = make_service(settings, intake=intake)
         settle()
         service.handle_signals()
@@ -214,6 +214,13 @@ def replay(
     processes: Annotated[
         int, typer.Option(min=1, help="Number of runs to analyse at the same time.")
     ] = 1,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Have the workers of this Dask scheduler analyse the runs, tcp://HOST:8786.",
+        ),
+    ] = None,
     config: ConfigOption = None,
     model: ModelOption = None,
 ) -> None:
@@ -224,7 +231,7 @@ def replay(
 
     settings = _with_model(config, model)
     _log("ERROR")
-    options = Options(realtime, processes, resume, write, compare, publish, json)
+    options = Options(realtime, processes, resume, write, compare, publish, json, scheduler)
     with failing(*UNREADABLE):
         chosen = Selection.parse(uid, last, since, until, search or [])
         complete = replay_runs(catalog, chosen, settings, options)
@@ -303,7 +310,13 @@ def watch(
 
 @app.command(rich_help_panel=LIVE)
 def dashboard(
-    address: AddressArgument = DEFAULT_ADDRESS,
+    address: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Address where the daemon publishes; several for several daemons.",
+            show_default=DEFAULT_ADDRESS,
+        ),
+    ] = None,
     connect: Annotated[str | None, typer.Option(help="Another way to give ADDRESS.")] = None,
     answers: Annotated[
         str | None,
@@ -325,11 +338,12 @@ def dashboard(
         from exafsd.dashboard import Dashboard
     except ImportError as error:
         fail(f"{error}; the dashboard needs: pip install 'exafsd[dashboard]'")
+    addresses = [connect] if connect else address or [DEFAULT_ADDRESS]
     _log("WARNING")
     os.nice(10)  # where it shares a machine with the daemon, spectra come first
     with failing(ValueError, OSError):  # the keys, or the port is taken
-        page = Dashboard(connect or address, answers, keys, host, port, name or [])
-    typer.echo(f"dashboard at {page.url}, following {connect or address}")
+        page = Dashboard(addresses, answers, keys, host, port, name or [])
+    typer.echo(f"dashboard at {page.url}, following {', '.join(addresses)}")
     if browser:
         typer.launch(page.url)
     page.run()

@@ -360,10 +360,25 @@ class Problem(Code):
         "source",
         "the host in `source.address` is not known here; no documents come until it is",
     )
+    KAFKA = "kafka", "Kafka reports an error; exafsd goes on trying"
+    KAFKA_KEY = (
+        "kafka_key",
+        "a document came through Kafka without a key and was refused: without one the documents of"
+        " a run would be spread over daemons; key them by the uid of their run",
+    )
+    KAFKA_ONE_KEY = (
+        "kafka_one_key",
+        "several runs have one key in Kafka, so one daemon gets all of them; use their uids",
+    )
+    KAFKA_DELETED = (
+        "kafka_deleted",
+        "Kafka has deleted documents before they were read; replay their runs from the archive",
+    )
     RESULTS = "results", "result runs could not be written, or not all"
     RESULTS_QUEUE_FULL = "results_queue_full", "outcomes not stored: the catalog is too slow"
     RESULTS_FAILED = "results_failed", "outcomes not stored: the catalog refuses them"
     RESULTS_PROCESS = "results_process", "outcomes not stored: the process that writes died"
+    RESULTS_KAFKA = "results_kafka", "outcomes not stored: Kafka did not take them"
     RESULTS_SHUTDOWN = "results_shutdown", "outcomes not stored: the daemon ended"
     COMPARE = "compare", "a replayed run has no stored results to compare with"
     DISK = "disk", "the journal cannot be written; analysis goes on"

@@ -1,6 +1,7 @@
 """The one subscription of the process, in a thread of its own."""
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from exafsd.client import Event, Follower, FrameError
@@ -11,32 +12,36 @@ log = get_logger(__name__)
 
 
 class Receiver(threading.Thread):
-    """Follows the daemon and puts what it hears into the state.
+    """Follows the daemons and puts what it hears into the state.
 
     Parameters
     ----------
     state
         Where messages go.
-    address, answers, keys
+    addresses, answers, keys
         As of `exafsd.client.Follower`.
     """
 
     def __init__(
-        self, state: State, address: str, answers: str | None = None, keys: Path | None = None
+        self,
+        state: State,
+        addresses: Sequence[str],
+        answers: str | None = None,
+        keys: Path | None = None,
     ) -> None:
         super().__init__(name="receiver", daemon=True)
         self._state = state
         self._over = threading.Event()
         # made here, so that wrong keys or addresses are told at once; used only by the thread
         self._follower = Follower(
-            address, start="ring", answers=answers, keys=keys, on_event=self._tell
+            addresses, start="ring", answers=answers, keys=keys, on_event=self._tell
         )
 
     def _tell(self, event: Event) -> None:
         self._state.tell(event)
         if event.kind in ("lost", "unanswered"):
             log.warning(
-                event.kind,
+                event.kind, address=event.address,
                 topic=event.topic, first=event.first, last=event.last, detail=event.detail,
             )  # fmt: skip
 
@@ -47,8 +52,10 @@ class Receiver(threading.Thread):
                 try:
                     message = follower.receive(0.2)
                     if message is not None:
-                        self._state.heard()
-                        self._state.take(message)
+                        address = follower.address_of(message)
+                        if address is not None:
+                            self._state.heard(address=address)
+                        self._state.take(message, address)
                 except (FrameError, KeyError, TypeError, ValueError) as error:
                     # one strange message must not end the page
                     log.warning("message not understood", detail=repr(error))

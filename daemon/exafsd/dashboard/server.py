@@ -118,8 +118,8 @@ class Dashboard:
 
     Parameters
     ----------
-    address, answers, keys
-        Of the daemon, as of `exafsd.client.Follower`.
+    addresses, answers, keys
+        Of the daemons, as of `exafsd.client.Follower`.
     host, port
         Where browsers find the page; port 0 takes a free one.
     names
@@ -128,15 +128,14 @@ class Dashboard:
 
     def __init__(
         self,
-        address: str,
+        addresses: Sequence[str],
         answers: str | None = None,
         keys: Path | None = None,
         host: str = "127.0.0.1",
         port: int = 5100,
         names: Sequence[str] = (),
     ) -> None:
-        self.state = State()
-        self._address = address
+        self.state = State(addresses=addresses)
         self._template = Template(PAGE.read_text(), autoescape=False)
         site = Site(
             {"/": Application(FunctionHandler(self._open))},
@@ -154,7 +153,7 @@ class Dashboard:
         sockets, port = bind_sockets(host, port)
         web.add_sockets(sockets)
         self._server = BaseServer(IOLoop.current(), site, web)
-        self._receiver = Receiver(self.state, address, answers, keys)
+        self._receiver = Receiver(self.state, addresses, answers, keys)
         shown = LOOPBACK[0] if host in ANY else host
         #: where the page is
         self.url = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/"
@@ -164,7 +163,7 @@ class Dashboard:
         document.template = self._template
         context: Any = document.session_context
         document.template_variables["nonce"] = context.request.headers.get("Nonce")
-        Viewer(document, self.state, self._address)
+        Viewer(document, self.state)
 
     def run(self) -> None:
         """Serve until SIGTERM or Ctrl-C."""

@@ -8,7 +8,7 @@ import threading
 import time
 import zlib
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from numbers import Real
@@ -121,9 +121,20 @@ class Run:
     ended: str | None = None
 
 
+@dataclass
+class _Daemon:
+    """What was heard of a daemon."""
+
+    status: dict[str, Any] | None = None
+    heard: float | None = None
+    events: deque[tuple[float, Event]] = field(
+        default_factory=lambda: deque[tuple[float, Event]](maxlen=EVENTS)
+    )
+
+
 @dataclass(frozen=True)
 class Health:
-    """How the daemon is. `silence` in s since its last message, None before the first."""
+    """How a daemon is. `silence` in s since its last message, None before the first."""
 
     status: dict[str, Any] | None
     silence: float | None
@@ -132,9 +143,15 @@ class Health:
 
 
 class State:
-    """Everything that the page can show."""
+    """Everything that the page can show; `addresses`: of the daemons, where there are several."""
 
-    def __init__(self, outcomes: int = OUTCOMES, spectra: int = SPECTRA, runs: int = RUNS) -> None:
+    def __init__(
+        self,
+        outcomes: int = OUTCOMES,
+        spectra: int = SPECTRA,
+        runs: int = RUNS,
+        addresses: Sequence[str] = ("",),
+    ) -> None:
         self._lock = threading.RLock()
         self._most, self._most_runs = outcomes, runs
         self._series: dict[Key, Series] = {}
@@ -142,20 +159,22 @@ class State:
         self._spectra: OrderedDict[tuple[Key, str], Mapping[str, NDArray[Any]]] = OrderedDict()
         self._most_spectra = spectra
         self._runs: OrderedDict[str, Run] = OrderedDict()
-        self._status: dict[str, Any] | None = None
-        self._events: deque[tuple[float, Event]] = deque(maxlen=EVENTS)
-        self._heard: float | None = None
+        self._daemons = {address: _Daemon() for address in addresses}
         self._began = time.monotonic()
         #: changes with every outcome and run
         self.version = 0
 
-    def take(self, message: Message) -> None:
-        """Take a message of the daemon."""
+    def _daemon(self, address: str | None) -> _Daemon:
+        """The daemon at an address; without one, the first."""
+        return self._daemons.get(address or "") or next(iter(self._daemons.values()))
+
+    def take(self, message: Message, address: str | None = None) -> None:
+        """Take a message of the daemon at an address."""
         header = message.header
         with self._lock:
             kind = header["kind"]
             if kind == "status":
-                self._status = header
+                self._daemon(address).status = header
             elif kind == "run.start":
                 self._run(header).ended = None
                 self.version += 1
@@ -166,26 +185,31 @@ class State:
                 self._add(message)
                 self.version += 1
 
-    def heard(self, now: float | None = None) -> None:
+    def heard(self, now: float | None = None, address: str | None = None) -> None:
         """Say that the daemon gave a sign of life."""
         with self._lock:
-            self._heard = time.monotonic() if now is None else now
+            self._daemon(address).heard = time.monotonic() if now is None else now
 
     def tell(self, event: Event) -> None:
         """Take what happened to the subscription."""
         with self._lock:
-            self._events.append((time.monotonic(), event))
+            self._daemon(event.address).events.append((time.monotonic(), event))
 
-    def health(self, now: float | None = None) -> Health:
+    def health(self, now: float | None = None, address: str | None = None) -> Health:
         """How the daemon is at a monotonic time."""
         now = time.monotonic() if now is None else now
         with self._lock:
-            beat = (self._status or {}).get("heartbeat") or 0.0
-            silence = None if self._heard is None else now - self._heard
+            daemon = self._daemon(address)
+            beat = (daemon.status or {}).get("heartbeat") or 0.0
+            silence = None if daemon.heard is None else now - daemon.heard
             waited = now - self._began if silence is None else silence
             silent = waited > max(SILENT, BEATS * beat)
-            recent = tuple(event for at, event in self._events if now - at < TOLD)
-            return Health(self._status, silence, silent, recent)
+            recent = tuple(event for at, event in daemon.events if now - at < TOLD)
+            return Health(daemon.status, silence, silent, recent)
+
+    def healths(self) -> list[tuple[str, Health]]:
+        """Address of each daemon, and how it is now."""
+        return [(address, self.health(address=address)) for address in self._daemons]
 
     def runs(self) -> list[Run]:
         """Runs with outcomes or just begun, the latest last."""

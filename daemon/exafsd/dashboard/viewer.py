@@ -81,12 +81,10 @@ class Viewer:
         Bokeh's document of this page.
     state
         What all pages share.
-    address
-        Of the daemon, for the words about it.
     """
 
-    def __init__(self, document: Document, state: State, address: str) -> None:
-        self._document, self._state, self._address = document, state, address
+    def __init__(self, document: Document, state: State) -> None:
+        self._document, self._state = document, state
         self._key: Key | None = None
         self._glance = Glance()
         self._version, self._trended, self._due, self._seen = -1, -1, 0.0, 0
@@ -167,7 +165,7 @@ class Viewer:
         self._document.hold("combine")
         try:
             self._text("alert", self._alert())
-            self._text("health", words.health_line(self._state.health()))
+            self._text("health", words.health_lines(self._state.healths()))
             version = self._state.version
             if self._pause.active and not chosen:
                 return
@@ -186,7 +184,8 @@ class Viewer:
             self._document.unhold()
 
     def _alert(self) -> str:
-        banner = words.alert(self._state.health(), self._address)
+        healths = self._state.healths()
+        banner = "".join(words.alert(health, address) for address, health in healths)
         if not banner and self._pause.active:
             banner = '<div class="alert">❚❚ Paused. The space bar goes on.</div>'
         return banner

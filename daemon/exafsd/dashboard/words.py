@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -252,11 +253,19 @@ def alert(health: Health, address: str) -> str:
     )
 
 
-def health_line(health: Health) -> str:
+def health_lines(healths: Sequence[tuple[str, Health]]) -> str:
+    """A line for each daemon, with its address where there are several."""
+    if len(healths) == 1:
+        return health_line(healths[0][1])
+    return "".join(health_line(health, address) for address, health in healths)
+
+
+def health_line(health: Health, address: str = "") -> str:
     """State, rate, lag, queues, drops and audit of the daemon."""
     s = health.status
+    where = f'<span class="item name">{escape(text(address))}</span>' if address else ""
     if s is None:
-        return '<div class="health"><span class="item">waiting for the daemon</span></div>'
+        return f'<div class="health">{where}<span class="item">waiting for the daemon</span></div>'
     if health.silent:
         mark, words = "✕", "the daemon is silent"
     else:
@@ -283,7 +292,7 @@ def health_line(health: Health) -> str:
     ]
     last = "".join(f'<span class="item warn">{escape(one)}</span>' for one in latest + problems)
     return (
-        f'<div class="health"><span class="item {"good" if good else "bad"}">{mark} '
+        f'<div class="health">{where}<span class="item {"good" if good else "bad"}">{mark} '
         f"{escape(words)}</span>{shown}{last}</div>"
     )
 

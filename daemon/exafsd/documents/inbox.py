@@ -18,10 +18,15 @@ PUMPED = 0.005
 AHEAD, AT_ONCE = 0.02, 20
 #: bytes of frames that may wait: a few large ones must not fill the memory
 MOST_BYTES = 1 << 30
+#: frames that wait of a source that keeps the others: they are not late before they are taken
+WAITING = 200
 
 
 class Arrival(NamedTuple):
-    """A document; `received`: time.perf_counter(), None if not live; `place`: in the journal."""
+    """A document; `received`: time.perf_counter(), None if it is not live.
+
+    `place`: in the journal, or in a source that keeps documents.
+    """
 
     name: str
     document: Any
@@ -37,8 +42,20 @@ class RefusedFrame(ValueError):
         self.reason = reason
 
 
+class PlacedFrame(bytes):
+    """A frame of a source that keeps it, with its place and key there."""
+
+    place: Any = None
+    key: bytes | None = None
+
+
 class FrameSource(Protocol):
-    """Where frames come from that the worker takes and decodes itself."""
+    """Where frames come from that the worker takes and decodes itself.
+
+    `keeps`: whether it keeps frames that are not taken.
+    """
+
+    keeps: bool
 
     def pump(self, timeout: float) -> Sequence[bytes]:
         """Frames that are there; waits up to `timeout` s for the first."""
@@ -103,7 +120,7 @@ class Inbox:
 
     def pump(self, timeout: float = 0.0) -> int:
         """Take the frames that the attached source has; how many there were."""
-        if self._source is None:
+        if self._source is None or (self._source.keeps and len(self) >= WAITING):
             return 0
         frames = self._source.pump(timeout)
         self._pumped = time.perf_counter()
@@ -199,4 +216,5 @@ class Inbox:
         except RefusedFrame as error:
             self.drops[error.reason] += 1
             return Trouble(error.reason, str(error))
-        return Arrival(name, document, item.received)
+        place = item.frame.place if isinstance(item.frame, PlacedFrame) else None
+        return Arrival(name, document, item.received, place)

@@ -37,6 +37,8 @@ class ProxySource:
         Accept bluesky's default pickle frames too, through the allow-list.
     """
 
+    keeps = False  # ZeroMQ would keep frames, but nobody would count those that are lost
+
     def __init__(
         self, inbox: Inbox, address: str, prefix: str = "", allow_pickle: bool = False
     ) -> None:
@@ -51,6 +53,11 @@ class ProxySource:
     def address(self) -> str:
         """Where it is connected to, or tries to."""
         return self._address
+
+    @property
+    def absence(self) -> str:
+        """What to say where nobody listens there."""
+        return f"nobody listens at source.address {self._address}"
 
     def connected(self) -> bool:
         """Whether somebody listens at the address."""

@@ -16,11 +16,12 @@ log = get_logger(__name__)
 #: documents that were lost, and outcomes that are not kept
 LOST = frozenset({
     Problem.INBOX_FULL, Problem.SHUTDOWN, Problem.GAP, Problem.DISK, Problem.ORPHANS_FULL,
-    Problem.UNSERIALISABLE, Problem.MALFORMED, Problem.JOURNAL_DAMAGED,
+    Problem.UNSERIALISABLE, Problem.MALFORMED, Problem.JOURNAL_DAMAGED, Problem.KAFKA_KEY,
+    Problem.KAFKA_DELETED,
 })  # fmt: skip
 UNKEPT = frozenset({
     Problem.OUTCOME_LOG, Problem.RESULTS_QUEUE_FULL, Problem.RESULTS_FAILED,
-    Problem.RESULTS_PROCESS, Problem.RESULTS_SHUTDOWN,
+    Problem.RESULTS_PROCESS, Problem.RESULTS_SHUTDOWN, Problem.RESULTS_KAFKA,
 })  # fmt: skip
 #: s for which a loss is said after it has happened
 RECENT = 10.0
@@ -101,7 +102,7 @@ class Health:
             if self._source.connected():
                 self._connected_at = now
             elif now - self._connected_at > PATIENCE:
-                yield f"nobody listens at source.address {self._source.address}"
+                yield self._source.absence
         if self._unkept is not None:
             yield self._unkept
         if self._keeping is not None:

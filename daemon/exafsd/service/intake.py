@@ -12,6 +12,7 @@ from exafsd.archive.open_runs import OpenRun, pick_up
 from exafsd.archive.outcome_log import OutcomeLog, folder_beside
 from exafsd.archive.records import make_folder
 from exafsd.documents.inbox import AHEAD, Inbox
+from exafsd.documents.kafka import KafkaSource
 from exafsd.documents.proxy import ProxySource
 from exafsd.logs import get_logger
 from exafsd.settings import Settings
@@ -44,7 +45,7 @@ class Intake:
 
     inbox: Inbox
     ahead: "WriteAhead"
-    source: ProxySource | None = None
+    source: ProxySource | KafkaSource | None = None
     journal: Journal | None = None
     log: OutcomeLog | None = None
     open_runs: list[OpenRun] = field(default_factory=list[OpenRun])
@@ -64,11 +65,17 @@ class Intake:
         ------
         JournalError
             If the folder that the settings name is another daemon's, or cannot be used.
+        MissingExtraError
+            If documents come from Kafka, and its client is not installed.
+        ValueError
+            If that client refuses its options.
         """
         inbox = Inbox(settings.source.queue)
         source, asked = settings.source, settings.journal
         taken = cls(inbox, WriteAhead(inbox))
-        if proxy:
+        if proxy and source.kafka is not None:
+            taken.source = KafkaSource(inbox, source.kafka)
+        elif proxy:
             taken.source = ProxySource(inbox, source.address, source.prefix, source.pickle)
         if asked.folder is not None and asked.enabled:
             taken._keep(asked.folder, asked, asked.max_bytes)

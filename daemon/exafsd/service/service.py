@@ -25,6 +25,7 @@ from exafsd.service.intake import Intake
 from exafsd.service.keeping import Keeping
 from exafsd.service.rejection_log import RejectionLog
 from exafsd.service.session import Event, Session
+from exafsd.service.sharing import Sharing
 from exafsd.service.sink import QueuedSink, deliver
 from exafsd.settings.analysis import Analysis
 from exafsd.settings.settings import Service as ServiceSettings
@@ -64,6 +65,7 @@ class Service:
         heartbeat: float,
         keeping: Keeping | None = None,
         healing: Healing | None = None,
+        sharing: Sharing | None = None,
         sinks: Sequence[QueuedSink] = (),
         registry: Registry | None = None,
         watch: ModelWatch | None = None,
@@ -75,7 +77,7 @@ class Service:
         self._publisher = publisher
         self._settings = settings
         self._heartbeat = heartbeat
-        self._keeping = keeping
+        self._keeping, self._sharing = keeping, sharing
         self._healing = healing or Healing(session, keep=keeping)
         self._health = Health(intake, keeping)
         self._sinks = sinks
@@ -142,7 +144,7 @@ class Service:
         while len(self._inbox) and time.monotonic() < end - last_words:
             self._step(0.0)
         left, problems = self._unprocessed()
-        if left:
+        if left and self._sharing is None:  # else Kafka keeps them for the next daemon
             self._inbox.drops[Problem.SHUTDOWN] += left
             log.warning("stopping before all documents were processed", left=left)
         for problem in problems:
@@ -155,6 +157,8 @@ class Service:
                 self._tell(problem)
         self._status("stopped")
         self._publisher.close()
+        if self._sharing is not None:
+            self._sharing.close()
         log.info("stopped", results=self._results, rejected=self._rejections.total())
 
     def _adopt(self, registry: Registry) -> None:
@@ -189,25 +193,42 @@ class Service:
 
     def _end_session(self) -> None:
         """Give up the open runs, but those that the next daemon can go on with."""
-        keeping = self._keeping
-        if keeping is None:
+        keeper = self._keeping or self._sharing
+        if keeper is None:
             self._handle_all(self._session.close())
             return
         self._handle_all(self._session.flush())
-        kept = keeping.kept()
+        kept = keeper.kept()
         self._handle_all(self._session.close(but=kept))
         for uid in sorted(kept & self._session.runs().keys()):
-            log.info("run left open", run_uid=uid)
-            run, counts = self._session.runs()[uid]
-            for sink in self._sinks:  # the next daemon writes a whole one
-                sink.run_ended(run_stop(run, "lost", counts))
-        keeping.close()
+            self._leave(uid)
+        if self._keeping is not None:
+            self._keeping.close()
+
+    def _leave(self, uid: str) -> None:
+        """Another daemon goes on with a run: its subscribers hear no end, catalogs do."""
+        log.info("run left open", run_uid=uid)
+        run, counts = self._session.runs()[uid]
+        for sink in self._sinks:  # the next daemon writes a whole one
+            sink.run_ended(run_stop(run, "lost", counts))
+
+    def _give_away(self, sharing: Sharing) -> None:
+        """Forget the runs that Kafka has given to another daemon."""
+        if given := sharing.given_away():
+            self._handle_all(self._session.flush())
+        for uid in given:
+            if self._session.is_open(uid):
+                self._leave(uid)
+                deque(self._session.give_up(uid), maxlen=0)  # a sweep cut off here is whole there
 
     def _step(self, timeout: float) -> None:
         """Take documents while there are some, or until a batch is full; process its sweeps."""
         fresh = self._watch.take() if self._watch is not None else None
         if fresh is not None:
             self._adopt(fresh)
+        if self._sharing is not None:
+            self._give_away(self._sharing)
+            self._handle_all(self._sharing.tell_due())
         arrival = self._inbox.get(timeout)
         began = time.perf_counter()
         while arrival is not None:
@@ -235,7 +256,11 @@ class Service:
         if isinstance(arrival, Trouble):
             self._tell(arrival)  # the inbox has counted it
             return
+        if self._sharing is not None and not self._sharing.take(arrival):
+            return
         self._handle_all(self._healing.feed(arrival))
+        if self._sharing is not None:
+            self._sharing.processed(arrival)
 
     def _handle_all(self, events: Iterator[Event]) -> None:
         """Handle events; whatever goes wrong in making or handling one is told, and we go on."""
@@ -250,8 +275,11 @@ class Service:
                 self._problem(Trouble(Problem.INTERNAL, f"please report it: {what}"))
 
     def _handle(self, event: Event) -> None:
+        if self._sharing is not None:
+            event = self._sharing.marked(event)
         if isinstance(event, Trouble):
-            self._problem(event)
+            if self._sharing is None or not self._sharing.expected(event):
+                self._problem(event)
             return
         if isinstance(event, Outcome):
             self._count(event)
@@ -262,8 +290,8 @@ class Service:
         if logged is not None:  # a catalog has not all of what was sent before
             for sink in self._sinks:
                 sink.write_log(*logged)
-        if self._keeping is not None and isinstance(event, Ended):
-            self._keeping.ended(event.run.uid)
+        if isinstance(event, Ended) and (keeper := self._keeping or self._sharing) is not None:
+            keeper.ended(event.run.uid)
         if isinstance(event, Began):
             log.info("run started", run_uid=event.run.uid, scan_id=event.run.scan_id)
         elif isinstance(event, Ended):
@@ -313,6 +341,8 @@ class Service:
         drops.update(self._problem_counts)
         drops.update(self._health.failures())
         queues = {"inbox": len(self._inbox), "runs": self._session.open_runs}
+        if self._sharing is not None:
+            queues |= self._sharing.queues()
         for sink in self._sinks:
             drops.update(sink.lost)
             queues |= sink.queues()

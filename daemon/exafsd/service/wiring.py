@@ -16,6 +16,7 @@ from exafsd.composition.composer import Composer
 from exafsd.contract.card import CARD_FILE, Card
 from exafsd.contract.vocabulary import Problem
 from exafsd.documents.inbox import Inbox
+from exafsd.documents.kafka import KafkaSource
 from exafsd.documents.router import Router
 from exafsd.inference.registry import (
     BundleError,
@@ -33,6 +34,7 @@ from exafsd.publishing import (
     Ring,
     ServerKeys,
 )
+from exafsd.publishing.kafka import KafkaSink
 from exafsd.publishing.ring import Kept, kept_of
 from exafsd.reduction.audit import Auditor
 from exafsd.reduction.reducer import Reducer
@@ -42,6 +44,7 @@ from exafsd.service.keeping import Keeping
 from exafsd.service.pace import Pace
 from exafsd.service.service import Service
 from exafsd.service.session import Session
+from exafsd.service.sharing import Sharing
 from exafsd.service.sink import QueuedSink
 from exafsd.settings.settings import Publish, Settings
 
@@ -166,6 +169,8 @@ def make_sinks(
     results = settings.results
     if results.catalog is not None:
         sinks.append(ResultProcess(results.catalog, cards_of(registry), results.queue, report))
+    if settings.publish.kafka is not None:
+        sinks.append(KafkaSink(settings.publish.kafka, report))
     return sinks
 
 
@@ -213,7 +218,9 @@ def make_service(
     intake = intake or Intake.open(settings, proxy)
     inbox = intake.inbox
     registry = Registry.load(settings.models)
-    if proxy:  # a name server that does not answer takes many seconds
+    if (
+        proxy and settings.source.kafka is None
+    ):  # a name server that does not answer takes many seconds
         threading.Thread(target=_tell_unresolved, args=(settings, inbox), daemon=True).start()
     pipeline = make_pipeline(settings, registry, audit=True)
     options = settings.service
@@ -233,6 +240,7 @@ def make_service(
         heartbeat=settings.publish.heartbeat,
         keeping=keeping,
         healing=Healing(session, backfill, settings.backfill.wait, keeping),
+        sharing=Sharing(session, intake.source) if isinstance(intake.source, KafkaSource) else None,
         sinks=make_sinks(settings, registry, inbox.report),
         registry=registry,
         watch=ModelWatch(settings.models, registry, options.models_every)

@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -26,6 +34,7 @@ from exafsd.settings.analysis import (
     Reduction,
     adapter,
 )
+from exafsd.settings.kafka import KafkaResults, KafkaSource
 
 
 class _Frozen(BaseModel):
@@ -61,6 +70,11 @@ class Source(_Frozen):
         default=False,
         description="also accept bluesky's default pickle frames, through an allow-list of"
         " numpy arrays and builtins; off: only strict msgpack",
+    )
+    kafka: KafkaSource | None = Field(
+        default=None,
+        description="take documents from Kafka instead of address:"
+        ' { servers = ["HOST:9092"], topics = ["TOPIC"] }; Kafka keeps them then, no journal does',
     )
     queue: int = Field(
         default=20000, gt=0, description="documents that may wait; beyond it they are lost"
@@ -128,6 +142,10 @@ class Publish(_Frozen):
         description="messages kept for a slow subscriber; beyond it it misses some",
     )
     heartbeat: float = Field(default=1.0, gt=0, description="s between status messages")
+    kafka: KafkaResults | None = Field(
+        default=None,
+        description='publish results to Kafka, too: { servers = ["HOST:9092"], topic = "TOPIC" }',
+    )
     address_file: Path | None = Field(
         default=None, description="file into which the bound address is written, for port *"
     )
@@ -293,10 +311,19 @@ class Settings(BaseSettings):
         read = {n: _s02_file(n, v) if isinstance(v, str) else v for n, v in value["s02"].items()}
         return {**value, "s02": read}
 
+    @model_validator(mode="after")
+    def _documents_kept_once(self) -> "Settings":
+        if self.source.kafka is not None and self.journal.folder is not None:
+            raise ValueError(
+                "journal.folder is set beside source.kafka: Kafka keeps the documents, and another"
+                " daemon goes on with a run from there. Leave journal.folder out"
+            )
+        return self
+
     @property
     def journal_folder(self) -> Path | None:
         """Where `exafsd run` keeps its journal; None: nowhere."""
-        if not self.journal.enabled:
+        if not self.journal.enabled or self.source.kafka is not None:
             return None
         return self.journal.folder or self.data_folder / "journal"
 

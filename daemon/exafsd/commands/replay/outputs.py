@@ -41,6 +41,8 @@ class Options:
     compare: str | None = None
     publish: bool = False
     lines: bool = False
+    #: address of a Dask scheduler whose workers analyse the runs; None: this machine does
+    scheduler: str | None = None
 
     def check(self) -> None:
         """Refuse what does not go together.
@@ -52,6 +54,11 @@ class Options:
         """
         if self.resume and self.write is None:
             raise ValueError("--resume needs --write: it looks there for the runs that are done")
+        if self.scheduler is not None and (self.realtime or self.processes > 1):
+            raise ValueError(
+                "--scheduler goes without --realtime and --processes: its workers take runs as they"
+                " can"
+            )
         if self.realtime and self.processes > 1:
             raise ValueError(
                 "--realtime works with one process only, because runs follow each other"

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from exafsd._version import __version__
@@ -12,6 +13,7 @@ from exafsd.archive.catalog import CatalogError, open_catalog
 from exafsd.archive.results import is_done
 from exafsd.archive.sources import ArchivedRun, ArchiveSource, CatalogSource, open_source
 from exafsd.commands.replay.analysis import Failed, in_processes, in_turn
+from exafsd.commands.replay.cluster import on_workers
 from exafsd.commands.replay.outputs import Options, Outputs
 from exafsd.commands.terminal import progress, tell
 from exafsd.contract.card import Card
@@ -97,10 +99,10 @@ def _replay(
     settings: Settings,
     options: Options,
 ) -> bool:
-    if options.processes > 1 and not source.shared:
+    if (options.processes > 1 or options.scheduler is not None) and not source.shared:
         raise CatalogError(
             f"{archive} is an embedded catalog, which one process may open at a time: serve it"
-            " with `tiled serve config`, or replay without --processes"
+            " with `tiled serve config`, or replay without --processes and --scheduler"
         )
     cards = wiring.cards_of(Registry.load(settings.models))
     catalog = catalogs[options.write] if options.write is not None and options.resume else None
@@ -110,7 +112,9 @@ def _replay(
         return False
     if options.resume:
         tell(f"{total - len(uids)} of {total} runs are done already")
-    if options.processes > 1:
+    if options.scheduler is not None:
+        runs = on_workers(_everywhere(archive), uids, settings, options.scheduler)
+    elif options.processes > 1:
         runs = in_processes(archive, uids, settings, options.processes)
     else:
         runs = in_turn(source, uids, settings, options.realtime)
@@ -157,6 +161,11 @@ def _wanted(
                 continue
         uids.append(uid)
     return uids, total, unreadable
+
+
+def _everywhere(archive: str) -> str:
+    """Name of an archive that does not depend on the folder that we are in."""
+    return str(Path(archive).resolve()) if Path(archive).is_dir() else archive
 
 
 def _damage(run: ArchivedRun) -> list[str]:
