@@ -77,6 +77,7 @@ $(DEV)/.bench: $(DEV)/.stamp
 
 kills: $(DEV)/.stamp
 	PYTHONPATH=tests $(DEV)/bin/python tests/killing.py --kills $(KILLS)
+	PYTHONPATH=tests $(DEV)/bin/python tests/killing.py --kills $(KILLS) --backfill
 
 golden: $(DEV)/.stamp
 	$(DEV)/bin/python tests/golden/golden_record.py compare $(BASE) $(FIT)

@@ -1,6 +1,7 @@
 """A daemon that is killed again and again while runs go on, and what is left of them."""
 
 import argparse
+import os
 import random
 import signal
 import sys
@@ -8,12 +9,14 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgpack
 import zmq
+from bluesky_tiled_plugins import TiledWriter
+from tiled.client import from_uri
 
 from exafsd import codec
 from exafsd.archive.journal import read_journal
@@ -22,6 +25,7 @@ from exafsd.client import Follower
 from exafsd.pipeline import Outcome
 from exafsd.service import wiring
 from exafsd.settings.settings import load
+from exafsd.testing.catalog_server import CatalogServer
 from exafsd.testing.parts import free_ports, part, wait_for
 from exafsd.testing.processes import proxy
 from simulated import shapes
@@ -29,6 +33,22 @@ from synthetic import METADATA, sweep_columns
 
 #: s before a kill within which a document may be on its way, and after a start until it is taken
 UNDER_WAY, CONNECTING = 0.1, 0.5
+#: with an archive that the beamline writes itself; nothing that depends on other sweeps
+BACKFILL = """
+[reduction]
+channels = ["transmission"]
+[backfill]
+catalog = "{catalog}"
+wait = 20.0
+"""
+MEMORY = """
+[reduction]
+channels = ["transmission", "reference"]
+[reduction.average]
+n = 3
+[reduction.calibration]
+source = "foil"
+"""
 SETTINGS = """
 [source]
 address = "{source}"
@@ -38,12 +58,6 @@ address_file = "{folder}/address"
 [journal]
 folder = "{folder}/journal"
 fsync = "never"
-[reduction]
-channels = ["transmission", "reference"]
-[reduction.average]
-n = 3
-[reduction.calibration]
-source = "foil"
 [inference]
 polish = "off"
 [composition]
@@ -64,6 +78,10 @@ class Record:
     logged: Counter = field(default_factory=Counter)
     expected: Counter = field(default_factory=Counter)
     received: Counter = field(default_factory=Counter)
+    #: runs that have been archived when they stopped, where what was missed is fetched
+    archived: set[str] = field(default_factory=set)
+    #: sweeps in the logs by run uid and number, where what was missed is fetched
+    sweeps: Counter = field(default_factory=Counter)
     #: largest relative difference of a number to that of an undisturbed run
     difference: float = 0.0
 
@@ -78,6 +96,12 @@ class Record:
 
     def describe(self):
         """Counts in words."""
+        if self.archived:
+            sent = [key for key in self.sent if key[0] in self.archived]
+            return (
+                f"{self.kills} kills: {len(self.archived)} runs with {len(sent)} sweeps were sent"
+                f" and archived, {len(set(sent) & set(self.sweeps))} of them are in the logs"
+            )
         resent = sum(n - 1 for n in self.received.values() if n > 1)
         return (
             f"{self.kills} kills: {len(self.sent)} sweeps sent, {len(self.due())} of them to a"
@@ -89,6 +113,13 @@ class Record:
 
     def wrong(self):
         """What does not hold, in words."""
+        if self.archived:
+            archived = {key for key in self.sent if key[0] in self.archived}
+            missing = archived - set(self.sweeps)
+            twice = [key for key, n in self.sweeps.items() if n > 1]
+            return [f"{len(missing)} sweeps are not in the logs: {sorted(missing)[:3]}"] * bool(
+                missing
+            ) + [f"{len(twice)} sweeps are in the logs twice: {twice[:3]}"] * bool(twice)
         found = []
         if lost := self.due() - set(self.journaled):
             found.append(f"{len(lost)} sweeps are not in the journal: {sorted(lost)[:3]}")
@@ -107,22 +138,31 @@ class Record:
         return found
 
 
-def kill_often(folder, kills, seed=0, rate=20.0, sweeps=60, at_start=0.2):
+def kill_often(folder, kills, seed=0, rate=20.0, sweeps=60, at_start=0.2, backfill=False):
     """Kill a daemon so often while two streams of runs go on; the record.
 
-    `at_start`: share of the kills that come while the daemon is starting.
+    `at_start`: share of the kills that come while the daemon is starting; `backfill`: runs are
+    archived in a tiled server when they stop, and the daemon may fetch from it.
     """
     rng, record, over = random.Random(seed), Record(kills), threading.Event()
     with ExitStack() as stack:
+        server = stack.enter_context(CatalogServer(folder / "catalog")) if backfill else None
+        if server is not None:
+            stack.enter_context(_key(server.api_key))
+        more = MEMORY if server is None else BACKFILL.format(catalog=server.uri)
         into, out = stack.enter_context(proxy(folder))
         address = f"tcp://127.0.0.1:{_pair()}"
         config = folder / "exafsd.toml"
-        config.write_text(SETTINGS.format(source=out, address=address, folder=folder))
+        config.write_text(SETTINGS.format(source=out, address=address, folder=folder) + more)
         threads = [
             threading.Thread(target=_follow, args=(address, record, over)),
-            *(threading.Thread(target=_measure, args=(into, record, over, rate / 2, sweeps, n))
-              for n in range(2)),
-        ]  # fmt: skip
+            *(
+                threading.Thread(
+                    target=_measure, args=(into, record, over, rate / 2, sweeps, n, server)
+                )
+                for n in range(2)
+            ),
+        ]
         daemon = stack.enter_context(_Daemon(folder, config))
         daemon.start()
         for thread in threads:
@@ -141,13 +181,28 @@ def kill_often(folder, kills, seed=0, rate=20.0, sweeps=60, at_start=0.2):
                 daemon.start()
                 record.away.append((away, time.time() + CONNECTING))
             time.sleep(2.0)
+            if server is not None:  # two runs more, and what was missed of all
+                time.sleep(sweeps / (rate / 2) + 30.0)
         finally:
             over.set()
             for thread in threads:
                 thread.join(60)
         daemon.end()
-    _read(folder, config, record)
+    if backfill:
+        _read_logs(folder, record)
+    else:
+        _read(folder, config, record)
     return record
+
+
+@contextmanager
+def _key(api_key):
+    """Key of the archive in the environment, which the daemon inherits."""
+    os.environ["TILED_API_KEY"] = api_key
+    try:
+        yield
+    finally:
+        del os.environ["TILED_API_KEY"]
 
 
 class _Daemon:
@@ -187,8 +242,9 @@ def _pair():
             return port
 
 
-def _measure(into, record, over, rate, sweeps, stream):
+def _measure(into, record, over, rate, sweeps, stream, server):
     """Runs one after the other; every sweep an event."""
+    client = None if server is None else from_uri(server.uri, api_key=server.api_key)
     with zmq.Context() as context, context.socket(zmq.PUB) as publisher:
         publisher.linger = 0
         publisher.connect(into)
@@ -200,13 +256,19 @@ def _measure(into, record, over, rate, sweeps, stream):
             made = [sweep_columns(n, points=400, e0=8979.0 + 0.01 * n) for n in range(4)] * (
                 sweeps // 4
             )
-            for name, document in shapes.array_events(made, {**METADATA, "uid": uid}):
+            documents = list(shapes.array_events(made, {**METADATA, "uid": uid}))
+            for name, document in documents:
                 publisher.send(b" ".join([b"", name.encode(), codec.dumps(document)]))
                 if name == "event":
                     record.sent[uid, document["seq_num"]] = time.time()
                     time.sleep(1 / rate)
                 if over.is_set():
                     return
+            if client is not None:
+                writer = TiledWriter(client)
+                for name, document in documents:
+                    writer(name, document)
+                record.archived.add(uid)
 
 
 def _follow(address, record, over):
@@ -218,6 +280,15 @@ def _follow(address, record, over):
                 record.received[message.header["id"], message.header["revision"]] += 1
             quiet = quiet + 1 if message is None or "id" not in message.header else 0
             quiet = quiet if over.is_set() else 0
+
+
+def _read_logs(folder, record):
+    """Sweeps in the logs, of the runs that the archive has had for long enough."""
+    for path in folder_beside(folder / "journal").glob("*.log"):
+        for entry in read_log(path):
+            if entry.id:
+                uid, *_, number = entry.id.split("/")
+                record.sweeps[uid, int(number)] += 1
 
 
 def _read(folder, config, record):
@@ -266,9 +337,10 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--backfill", action="store_true", help="with an archive to fetch from")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="exafsd-kills-") as folder:
-        record = kill_often(Path(folder), options.kills, options.seed)
+        record = kill_often(Path(folder), options.kills, options.seed, backfill=options.backfill)
     sys.stdout.write(f"{record.describe()}\n")
     for text in record.wrong():
         sys.stdout.write(f"WRONG: {text}\n")
