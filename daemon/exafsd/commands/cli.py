@@ -119,7 +119,11 @@ def run(config: ConfigOption = None) -> None:
     from exafsd.service.wiring import make_service
 
     with failing(AddressError, KeyFileError, OSError, ValueError):
-        service, _ = make_service(settings, intake=intake)
+        try:
+            service, _ = make_service(settings, intake=intake)
+        except BaseException:
+            intake.stop()
+            raise
         settle()
         service.handle_signals()
         service.run()
