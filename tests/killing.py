@@ -120,22 +120,22 @@ class Record:
             return [f"{len(missing)} sweeps are not in the logs: {sorted(missing)[:3]}"] * bool(
                 missing
             ) + [f"{len(twice)} sweeps are in the logs twice: {twice[:3]}"] * bool(twice)
-        found = []
+        faults = []
         if lost := self.due() - set(self.journaled):
-            found.append(f"{len(lost)} sweeps are not in the journal: {sorted(lost)[:3]}")
+            faults.append(f"{len(lost)} sweeps are not in the journal: {sorted(lost)[:3]}")
         if twice := [k for k, n in self.journaled.items() if n > 1]:
-            found.append(f"{len(twice)} sweeps are in the journal twice")
+            faults.append(f"{len(twice)} sweeps are in the journal twice")
         if missing := self.expected - self.logged:
-            found.append(f"{missing.total()} outcomes are not logged: {sorted(missing)[:3]}")
+            faults.append(f"{missing.total()} outcomes are not logged: {sorted(missing)[:3]}")
         if more := self.logged - self.expected:
-            found.append(f"{more.total()} outcomes too many are logged: {sorted(more)[:3]}")
+            faults.append(f"{more.total()} outcomes too many are logged: {sorted(more)[:3]}")
         if unheard := set(self.logged) - set(self.received):
-            found.append(f"{len(unheard)} outcomes were not received: {sorted(unheard)[:3]}")
+            faults.append(f"{len(unheard)} outcomes were not received: {sorted(unheard)[:3]}")
         if again := [k for k, n in self.received.items() if n > 1]:
-            found.append(f"{len(again)} outcomes were received again: {sorted(again)[:3]}")
+            faults.append(f"{len(again)} outcomes were received again: {sorted(again)[:3]}")
         if self.difference > 1e-5:
-            found.append(f"numbers differ by {self.difference:.1e}")
-        return found
+            faults.append(f"numbers differ by {self.difference:.1e}")
+        return faults
 
 
 def kill_often(folder, kills, seed=0, rate=20.0, sweeps=60, at_start=0.2, backfill=False):
@@ -253,10 +253,10 @@ def _measure(into, record, over, rate, sweeps, stream, server):
         while not over.is_set():
             uid = f"run-{stream}-{number}"
             number += 1
-            made = [sweep_columns(n, points=400, e0=8979.0 + 0.01 * n) for n in range(4)] * (
+            columns = [sweep_columns(n, points=400, e0=8979.0 + 0.01 * n) for n in range(4)] * (
                 sweeps // 4
             )
-            documents = list(shapes.array_events(made, {**METADATA, "uid": uid}))
+            documents = list(shapes.array_events(columns, {**METADATA, "uid": uid}))
             for name, document in documents:
                 publisher.send(b" ".join([b"", name.encode(), codec.dumps(document)]))
                 if name == "event":

@@ -136,24 +136,24 @@ def make_quick(
         par = parametrisation(material.crystal, table)
         window = fit_window(par)
         wide = replace(par, window=window)
-        made = Path(temporary, material.name)
-        made.mkdir()
-        _write_graphs(made, material.name, wide, report)
-        card = _card(material, par, wide, made, {})
-        _write(card, made)
+        bundle = Path(temporary, material.name)
+        bundle.mkdir()
+        _write_graphs(bundle, material.name, wide, report)
+        card = _card(material, par, wide, bundle, {})
+        _write(card, bundle)
         report("calibrating", 0.8)
         other = second_table(
             material.crystal, material.absorber, material.edge, runs, table, OTHER_THEORY
         )
-        scale, coverage = calibrate(made, wide, [table, other])
-        card = _card(material, par, wide, made, scale, coverage)
-        _write(card, made)
-        load_bundle(made)
+        scale, coverage = calibrate(bundle, wide, [table, other])
+        card = _card(material, par, wide, bundle, scale, coverage)
+        _write(card, bundle)
+        load_bundle(bundle)
         out.mkdir(parents=True, exist_ok=True)
         # the card last: a daemon that watches the folder takes up what is complete
         for name in (EQUATION_FILE, REFINEMENT_FILE, CARD_FILE):
             temporary_file = out / f".{name}"
-            temporary_file.write_bytes((made / name).read_bytes())
+            temporary_file.write_bytes((bundle / name).read_bytes())
             temporary_file.replace(out / name)
     report("done", 1.0)
     return card

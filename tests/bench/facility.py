@@ -43,7 +43,7 @@ def measure() -> dict[str, float]:
     """Processor ms of a daemon on Kafka for a spectrum, at 100/s and as fast as it can."""
     cluster = Cluster()
     cluster.make(TOPIC)
-    made = [sweep_columns(number, POINTS) for number in range(8)]
+    columns = [sweep_columns(number, POINTS) for number in range(8)]
     (port,) = free_ports(1)
     address = f"tcp://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as name:
@@ -60,9 +60,9 @@ def measure() -> dict[str, float]:
         with part("daemon", folder, *command) as daemon, Follower(address, start="ring") as heard:
             wait_for(lambda: "partition assigned" in daemon.log.read_text(), daemon, "share")
             process = psutil.Process(daemon.process.pid)
-            _run(cluster, heard, process, made, "warm", 100.0)
-            paced = [_run(cluster, heard, process, made, f"paced-{n}", 100.0) for n in range(3)]
-            fast = [_run(cluster, heard, process, made, f"fast-{n}", None) for n in range(3)]
+            _run(cluster, heard, process, columns, "warm", 100.0)
+            paced = [_run(cluster, heard, process, columns, f"paced-{n}", 100.0) for n in range(3)]
+            fast = [_run(cluster, heard, process, columns, f"fast-{n}", None) for n in range(3)]
         cluster.ends(TOPIC)
     return {
         "processor_ms_at_100_per_s": round(1e3 * min(cpu for cpu, _ in paced), 2),
@@ -71,9 +71,9 @@ def measure() -> dict[str, float]:
     }
 
 
-def _run(cluster, heard, process, made, uid, rate) -> tuple[float, float]:
+def _run(cluster, heard, process, columns, uid, rate) -> tuple[float, float]:
     """A run; processor s for each spectrum, and spectra/s as outcomes came."""
-    sweeps = [made[number % len(made)] for number in range(CHUNK)]
+    sweeps = [columns[number % len(columns)] for number in range(CHUNK)]
     documents = list(shapes.array_events(sweeps, {**METADATA, "uid": uid}))
 
     def send():

@@ -42,12 +42,12 @@ WARM = 2
 
 def write_archive(folder: Path, runs: int, sweeps: int) -> list[str]:
     """Journal of runs with an array event for each sweep of 400 points; their uids."""
-    made = [sweep_columns(number) for number in range(sweeps)]
+    columns = [sweep_columns(number) for number in range(sweeps)]
     journal = Journal(folder)
     uids = [f"run-{number:04}" for number in range(runs)]
     for number, uid in enumerate(uids):
         about = {**METADATA, "uid": uid, "time": 1.7e9 + number}
-        for name, document in shapes.array_events(made, about):
+        for name, document in shapes.array_events(columns, about):
             journal.write(name, document)
     journal.close()
     return uids

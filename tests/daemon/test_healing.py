@@ -131,9 +131,9 @@ def test_missed_events_are_fetched(server, archive, shape, lost):
     archive(documents)
     expected = outcomes(documents)
     events = healed(server, without(documents, lost))
-    made = [e.message for e in events if isinstance(e, Outcome)]
-    assert Counter(m.id for m in made) == Counter(expected.keys())
-    for message in made:
+    messages = [e.message for e in events if isinstance(e, Outcome)]
+    assert Counter(m.id for m in messages) == Counter(expected.keys())
+    for message in messages:
         if message.kind == "result":
             assert message.e0 == pytest.approx(expected[message.id].e0, abs=1e-6)
     assert {e.reason for e in events if isinstance(e, Trouble)} <= {Problem.BACKFILLED, Problem.GAP}
@@ -231,3 +231,41 @@ def test_time_down_is_made_up_for(tmp_path, port, server, archive):  # noqa: F81
     for journaled in read_journal(tmp_path / "journal"):
         events = [e for name, doc in journaled.documents() for e in session.feed(name, doc)]
         assert sum(isinstance(e, Outcome) for e in events) == len(SWEEPS)
+
+
+def test_what_is_held_at_the_end_is_fed_where_nothing_keeps_it(server):
+    documents = run("points", "held-at-the-end")
+    session = wiring.make_session(settings(), wiring.make_pipeline(settings()))
+    healing = Healing(session, Backfill(server.uri), 60.0)
+    events = []
+    for name, document in without(documents, set(range(400, 430))):
+        events += healing.feed(Arrival(name, document, None))
+    held = len([e for e in events if isinstance(e, Outcome)])
+    events += healing.close()
+    events += session.flush()
+    assert any(isinstance(event, Ended) for event in events)
+    assert len([e for e in events if isinstance(e, Outcome)]) == len(SWEEPS) > held
+    assert Problem.UNFILLED in {e.reason for e in events if isinstance(e, Trouble)}
+
+
+def test_a_stop_that_comes_after_the_archives_is_no_trouble(server, archive, monkeypatch):
+    """The archive may hear of the end first."""
+    monkeypatch.setattr("exafsd.service.healing.SILENT", 0.5)
+    documents = run("array", "late-stop")
+    archive(documents)
+    backfill = Backfill(server.uri)
+    session = wiring.make_session(settings(), wiring.make_pipeline(settings()))
+    healing = Healing(session, backfill, 10.0)
+    healing.start(None)
+    events = [e for doc in documents[:-1] for e in healing.feed(Arrival(*doc, None))]
+    end = time.monotonic() + 30
+    while not any(isinstance(event, Ended) for event in events) and time.monotonic() < end:
+        events += healing.poll()
+        time.sleep(0.05)
+    events += healing.feed(Arrival(*documents[-1], None))
+    time.sleep(2.0)
+    events += healing.poll()
+    backfill.stop(10.0)
+    assert sum(isinstance(event, Ended) for event in events) == 1
+    assert sum(isinstance(event, Outcome) for event in events) == len(SWEEPS)
+    assert not [e for e in events if isinstance(e, Trouble)]

@@ -101,15 +101,15 @@ def nearest(folder: Path | None) -> Path:
 def check_journal(folder: Path, max_bytes: int, thorough: bool) -> tuple[list[str], list[str]]:
     """What a journal holds and may hold, and which of its files are damaged."""
     free = shutil.disk_usage(nearest(folder)).free
-    most = f"at most {max_bytes / 1e9:g} GB" if max_bytes else "all"
+    limit = f"at most {max_bytes / 1e9:g} GB" if max_bytes else "all"
     if not folder.is_dir():
-        return [f"journal   {folder}, to be made; keeps {most}, {free / 1e9:.1f} GB are free"], []
+        return [f"journal   {folder}, to be made; keeps {limit}, {free / 1e9:.1f} GB are free"], []
     beside = folder_beside(folder)
     size = Retention([one for one in (folder, beside) if one.is_dir()], 0).total
     files = sorted(folder.glob(f"*{SUFFIX}"))
     unfinished = open_runs(beside) if beside.is_dir() else []
     report = [
-        f"journal   {folder}, {len(files)} runs, {size / 1e9:.1f} GB; keeps {most},"
+        f"journal   {folder}, {len(files)} runs, {size / 1e9:.1f} GB; keeps {limit},"
         f" {free / 1e9:.1f} GB are free",
         f"open      {len(unfinished)} runs have not ended",
     ]

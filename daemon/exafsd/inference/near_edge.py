@@ -149,9 +149,9 @@ class Comparison:
     def differ(self, energy: Floats, norms: Floats, e0: float) -> list[bool]:
         """Whether spectra (b, n) on one grid have another near edge; False where it is short."""
         measured = profiles(energy, norms, e0)
-        seen = [i for i, one in enumerate(measured) if one is not None]
+        places = [i for i, one in enumerate(measured) if one is not None]
         differences = self._differences([one for one in measured if one is not None])
-        another = dict(zip(seen, differences, strict=True))
+        another = dict(zip(places, differences, strict=True))
         return [another.get(i, 0.0) > self._limit for i in range(len(norms))]
 
     def differs(self, energy: Floats, norm: Floats, e0: float) -> bool:
@@ -174,11 +174,11 @@ class Comparison:
         shapes = np.stack([shape for shape, _ in measured])
         left = (shapes @ self._left.T).reshape(len(shapes), WIDTHS, -1)
         best = np.argmin(np.einsum("ijk,ijk->ij", left, left), axis=1)
-        most = np.abs(left[np.arange(len(shapes)), best]).max(axis=1).tolist()
+        largest = np.abs(left[np.arange(len(shapes)), best]).max(axis=1).tolist()
         noises = (noise for _, noise in measured)
         return [
             max(one - SIGMAS * noise / JOINED**0.5, 0.0)
-            for one, noise in zip(most, noises, strict=True)
+            for one, noise in zip(largest, noises, strict=True)
         ]
 
 

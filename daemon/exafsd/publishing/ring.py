@@ -117,12 +117,12 @@ class Ring:
         """Messages of a publisher that is gone; of each topic the latest without a hole."""
         ring = cls()
         topics: dict[str, deque[Kept]] = {}
-        for kept in sorted(messages, key=lambda one: (one.topic, one.seq)):
-            row = topics.setdefault(kept.topic, deque())
-            if row and row[-1].seq + 1 < kept.seq:
+        for message in sorted(messages, key=lambda one: (one.topic, one.seq)):
+            row = topics.setdefault(message.topic, deque())
+            if row and row[-1].seq + 1 < message.seq:
                 row.clear()
-            if not row or row[-1].seq < kept.seq:
-                row.append(kept)
+            if not row or row[-1].seq < message.seq:
+                row.append(message)
         ring._topics = topics
         ring._last.update((topic, row[-1].seq) for topic, row in topics.items())
         return ring

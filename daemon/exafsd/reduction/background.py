@@ -215,8 +215,8 @@ def _decomposed(a: Floats) -> tuple[Floats, Floats, Floats | None]:
     """
     packed, tau, _, _ = lapack.dgeqrf(a)
     right = packed[: a.shape[1]] * _triangle(a.shape[1])[: len(packed)]
-    seen = np.abs(right.diagonal())
-    if len(right) == a.shape[1] and seen.min() > math.sqrt(RANK) * seen.max():
+    strengths = np.abs(right.diagonal())
+    if len(right) == a.shape[1] and strengths.min() > math.sqrt(RANK) * strengths.max():
         inverse, _ = lapack.dtrtri(right)
         return lapack.dorgqr(packed, tau)[0], inverse, None
     left, size, right = linalg.svd(a)

@@ -13,8 +13,10 @@ from exafsd.documents.items import Trouble
 from exafsd.service.session import Event, Session
 
 #: s without a document after which the end of a run may be taken from the catalog, and between two
-#: questions whether it is there
-SILENT, AGAIN = 2.0, 60.0
+#: questions whether it is there: a slow scan must not have the server asked all the time
+SILENT, AGAIN = 5.0, 15.0
+#: documents of a run that are held at most, and runs whose ends were fetched that are remembered
+HELD, ENDS = 100_000, 100
 #: s that start times of the archive's runs may be before the latest document that was written down
 OVERLAP = 600.0
 
@@ -78,6 +80,9 @@ class Healing:
         self._held: dict[str, _Hold] = {}
         self._filled: set[str] = set()  # runs whose next sweep may hold fetched points
         self._ends_asked: dict[str, float] = {}
+        self._ends_fetched: deque[str] = deque(
+            maxlen=ENDS
+        )  # uids of runs; their stops may come yet
 
     def start(self, since: float | None) -> None:
         """Begin to fetch: runs that have ended while no daemon was here.
@@ -112,15 +117,16 @@ class Healing:
         if hold is None:
             rows = self._missing(run, arrival)
             if rows:
-                yield from self._begin(run.run.uid, arrival, rows)
+                self._begin(run.run.uid, arrival, rows)
             else:
                 yield from self._pass(arrival)
-        elif (
-            BACKFILLED_KEY in arrival.document and arrival.name == "event_page"
-        ):  # from the journal of the daemon before
+        elif BACKFILLED_KEY in arrival.document:  # the daemon before has fetched and journaled it
             yield from self._fill(run.run.uid, hold, arrival)
         else:
             hold.arrivals.append(arrival)
+            if len(hold.arrivals) > HELD:
+                yield from self._unfilled(run.run.uid, f"{HELD} documents wait already")
+                yield from self._release(run.run.uid, hold)
 
     def poll(self, idle: bool = True) -> Iterator[Event]:
         """Take what has been fetched; `idle`: no documents wait."""
@@ -137,17 +143,25 @@ class Healing:
         gap = run.gap_before(arrival.name, arrival.document)
         return {} if gap is None else {gap[0]: set(gap[1])}
 
-    def _begin(self, uid: str, arrival: Arrival, rows: dict[str, set[int]]) -> Iterator[Event]:
+    def close(self) -> Iterator[Event]:
+        """Feed what is held, where no journal keeps it for the next daemon."""
+        if self._keep is None:
+            for uid, hold in list(self._held.items()):
+                yield from self._unfilled(uid, "the daemon ends")
+                yield from self._release(uid, hold)
+
+    def _begin(self, uid: str, arrival: Arrival, rows: dict[str, set[int]]) -> None:
         """Hold a run from this document on, and ask for what it lacks."""
         self._held[uid] = _Hold(deque([arrival]), rows)
         asked = {name: frozenset(numbers) for name, numbers in rows.items()}
         self._ask(Request("rows", uid, asked, patience=self._patience))
-        yield from ()
 
     def _of_unknown(self, arrival: Arrival) -> Iterator[Event]:
         """Ask for the whole run where the end comes of one whose start did not."""
         document = arrival.document
         uid = document.get("run_start") if isinstance(document, Mapping) else None
+        if arrival.name == "stop" and uid in self._ends_fetched:
+            return  # it was late, and the run has ended by the catalog's
         if arrival.name != "stop" or not isinstance(uid, str) or self._has(uid):
             yield from self._pass(arrival)
             return
@@ -165,6 +179,7 @@ class Healing:
         elif request.kind == "stop":
             # unless documents have come meanwhile: then its end will come as well
             if reply.lacking is None and uid in self._session.silent_runs(SILENT):
+                self._ends_fetched.append(uid)
                 for name, document in reply.documents:
                     yield from self.feed(self._inserted(uid, name, document))
         elif uid in self._held:
@@ -182,15 +197,19 @@ class Healing:
         if rows or (whole and not reply.lacking):
             yield Trouble(Problem.BACKFILLED, f"run {uid}: {rows} events were fetched", 0)
         if reply.lacking is not None:
-            catalog = "" if self._backfill is None else self._backfill.catalog
-            yield Trouble(
-                Problem.UNFILLED,
-                f"run {uid} waited {self._patience:g} s for {catalog}: {reply.lacking}. When the"
-                f" archive is complete: exafsd replay {catalog} --uid {uid}",
-            )
+            yield from self._unfilled(uid, f"in {self._patience:g} s: {reply.lacking}")
         if whole and not reply.lacking:
             hold.arrivals.clear()  # its stop, which has come with the rest
         yield from self._release(uid, hold)
+
+    def _unfilled(self, uid: str, why: str) -> Iterator[Event]:
+        """Say that a run goes on without what it has missed."""
+        catalog = "" if self._backfill is None else self._backfill.catalog
+        yield Trouble(
+            Problem.UNFILLED,
+            f"run {uid} goes on without what it has missed, {why}. When the archive is complete:"
+            f" exafsd replay {catalog} --uid {uid}",
+        )
 
     def _fill(self, uid: str, hold: _Hold, page: Arrival) -> Iterator[Event]:
         """Feed rows that the daemon before has fetched; go on when none is missing any more."""
@@ -242,8 +261,8 @@ class Healing:
         return uid in self._held or (self._keep is not None and self._keep.has(uid))
 
     def _ask(self, request: Request) -> None:
-        assert self._backfill is not None  # noqa: S101  # nothing is missed without one
-        self._backfill.ask(request)
+        if self._backfill is not None:
+            self._backfill.ask(request)
 
     def _ask_for_ends(self) -> None:
         """Ask for the stop documents of runs that are silent."""
@@ -253,4 +272,4 @@ class Healing:
         for uid in silent:
             if now - self._ends_asked.get(uid, -AGAIN) >= AGAIN:
                 self._ends_asked[uid] = now
-                self._ask(Request("stop", uid, patience=AGAIN - 2 * SILENT))
+                self._ask(Request("stop", uid))

@@ -194,13 +194,15 @@ class Service:
     def _end_session(self) -> None:
         """Give up the open runs, but those that the next daemon can go on with."""
         keeper = self._keeping or self._sharing
+        if self._keeping is None:
+            self._handle_all(self._healing.close())
         if keeper is None:
             self._handle_all(self._session.close())
             return
         self._handle_all(self._session.flush())
-        kept = keeper.kept()
-        self._handle_all(self._session.close(but=kept))
-        for uid in sorted(kept & self._session.runs().keys()):
+        left_open = keeper.kept()
+        self._handle_all(self._session.close(but=left_open))
+        for uid in sorted(left_open & self._session.runs().keys()):
             self._leave(uid)
         if self._keeping is not None:
             self._keeping.close()
