@@ -1,0 +1,110 @@
+"""``exafsd models``: the models and what they say about themselves."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from exafsd.commands.cli.options import (
+    DEFAULT_ADDRESS,
+    AddressArgument,
+    ConfigOption,
+    KeysOption,
+    failing,
+    settings_from,
+)
+
+app = typer.Typer(no_args_is_help=True, help="List, show and check the models.")
+
+
+@app.command("list")
+def models_list(config: ConfigOption = None) -> None:
+    """List the models, and why others were refused."""
+    from exafsd.commands.models import models_table
+
+    models_table(settings_from(config))
+
+
+@app.command("show")
+def models_show(
+    name: Annotated[str, typer.Argument(help="Name of a model, or its folder.")],
+    config: ConfigOption = None,
+    text: Annotated[
+        bool,
+        typer.Option(
+            "--text", help="Print a summary for reading, with the accuracy against feffit."
+        ),
+    ] = False,
+) -> None:
+    """Print what a model says about itself (its card), as JSON."""
+    from exafsd.commands.models import find_card, show_card
+    from exafsd.inference.registry import BundleError
+
+    with failing(BundleError):
+        card = find_card(name, settings_from(config))
+    if text:
+        show_card(card)
+    else:
+        typer.echo(card.model_dump_json(by_alias=True, indent=2))
+
+
+@app.command("add")
+def models_add(
+    file: Annotated[Path, typer.Argument(help="Crystal structure, CIF.")],
+    absorber: Annotated[str, typer.Option(help="Absorbing element, for example Ni.")],
+    edge: Annotated[str, typer.Option(help="For example K.")],
+    config: ConfigOption = None,
+    site: Annotated[
+        int, typer.Option(min=0, help="Which site of the absorber; 0 averages over all.")
+    ] = 1,
+    name: Annotated[str | None, typer.Option(help="Of the model.")] = None,
+) -> None:
+    """Make a model of a crystal in a minute; a running daemon takes it up by itself."""
+    from exafsd.commands.model_add import NotMadeError, add_model
+
+    with failing(NotMadeError):
+        folder = add_model(file, absorber, edge, settings_from(config), site, name)
+    typer.echo(f"{folder}: a daemon with these settings takes it up within seconds")
+
+
+@app.command("reload")
+def models_reload(
+    address: AddressArgument = DEFAULT_ADDRESS,
+    config: ConfigOption = None,
+    keys: KeysOption = None,
+    wait: Annotated[float, typer.Option(min=0, help="s to wait for what is missing.")] = 10.0,
+) -> None:
+    """Wait until a running daemon has taken up what is in its model folders, and say so."""
+    from exafsd.commands.model_add import taken_up
+
+    with failing(ValueError):  # the keys, or something else talks there
+        lines, complete = taken_up(settings_from(config), address, keys, wait)
+    for line in lines:
+        typer.echo(line)
+    if not complete:
+        raise typer.Exit(1)
+
+
+@app.command("page")
+def models_page() -> None:
+    """Print a page about the models that ship, in Markdown."""
+    from exafsd.commands.models import models_page as page
+
+    typer.echo(page(), nl=False)
+
+
+@app.command("verify")
+def models_verify(
+    bundles: Annotated[
+        list[Path] | None, typer.Argument(help="Folders of models; by default all that are in use.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Check that models are complete and unchanged, by loading them."""
+    from exafsd.commands.models import verify_models
+
+    lines, good = verify_models(bundles or [], settings_from(config))
+    for line in lines:
+        typer.echo(line)
+    if not good:
+        raise typer.Exit(1)

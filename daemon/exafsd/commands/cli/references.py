@@ -1,0 +1,95 @@
+"""``exafsd references``: spectra of standards."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from exafsd.commands.cli.options import (
+    ConfigOption,
+    fail,
+    failing,
+    settings_from,
+)
+
+app = typer.Typer(no_args_is_help=True, help="Add, list, show and remove reference spectra.")
+
+OutOption = Annotated[Path, typer.Option("--out", help="Folder of references.")]
+
+
+@app.command("add")
+def references_add(
+    name: Annotated[str, typer.Argument(help="Name of the compound, for example Cu2O.")],
+    file: Annotated[
+        Path, typer.Argument(help="File with its spectrum, in any format that analyze reads.")
+    ],
+    out: OutOption = Path("references"),
+    element: Annotated[str | None, typer.Option(help="Absorbing element, for example Cu.")] = None,
+    edge: Annotated[str | None, typer.Option(help="Edge, for example K.")] = None,
+) -> None:
+    """Add a measured spectrum to the references."""
+    from exafsd.composition.references import ReferenceFileError, add
+    from exafsd.spectra import Edge
+
+    named = Edge.of(element or "", edge or "") if element or edge else None
+    with failing(ReferenceFileError, OSError):
+        reference = add(out, name, file, named)
+    typer.echo(
+        f"wrote {reference.file}: {reference.edge.element} {reference.edge.edge},"
+        f" noise {reference.noise:.2g}"
+    )
+    typer.echo(f'use it: [composition] references = ["{out.resolve()}"]')
+
+
+@app.command("list")
+def references_list(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="Folders; by default those of the settings.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """List the references, and files that cannot be used as one."""
+    from rich.console import Console
+
+    from exafsd.commands.references import as_table, gathered
+
+    asked = settings_from(config).composition
+    references, refused = gathered(folders or asked.references, asked.shipped)
+    Console().print(as_table(references))
+    for text in refused:
+        typer.echo(f"PROBLEM  {text}", err=True)
+    if refused:
+        raise typer.Exit(1)
+
+
+@app.command("show")
+def references_show(
+    name: Annotated[str, typer.Argument(help="Name of the reference.")],
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="Folders; by default those of the settings.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Show where a reference comes from and how good it is."""
+    from exafsd.commands.references import described, gathered
+
+    asked = settings_from(config).composition
+    references, _ = gathered(folders or asked.references, asked.shipped)
+    chosen = [one for one in references if one.name == name]
+    if not chosen:
+        names = ", ".join(one.name for one in references)
+        fail(f"there is no reference {name}; there are: {names}")
+    for one in chosen:
+        typer.echo("\n".join(described(one)))
+
+
+@app.command("remove")
+def references_remove(
+    name: Annotated[str, typer.Argument(help="Name of the reference.")],
+    out: OutOption = Path("references"),
+) -> None:
+    """Delete a reference from its folder."""
+    from exafsd.composition.references import ReferenceFileError, remove
+
+    with failing(ReferenceFileError, OSError):
+        typer.echo(f"removed {remove(out, name)}")

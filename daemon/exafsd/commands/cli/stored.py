@@ -1,0 +1,130 @@
+"""Commands for files and archives."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from exafsd.commands.cli.options import (
+    UNREADABLE,
+    ConfigOption,
+    JsonOption,
+    ModelOption,
+    begin_log,
+    failing,
+    settings_with_model,
+)
+
+app = typer.Typer()
+PANEL = "Files and archives"
+
+
+@app.command(rich_help_panel=PANEL)
+def analyze(
+    files: Annotated[list[Path], typer.Argument(help="Spectra as XDI, columns, SPEC or HDF5.")],
+    config: ConfigOption = None,
+    model: ModelOption = None,
+    element: Annotated[str | None, typer.Option(help="Absorbing element, for example Cu.")] = None,
+    edge: Annotated[str | None, typer.Option(help="Edge, for example K.")] = None,
+    references: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Folder of further references; may be repeated."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Analyse spectra in files, exactly as the daemon analyses scans."""
+    from exafsd.commands.analyze import analyze_files
+
+    settings = settings_with_model(config, model)
+    if references:
+        composition = settings.composition.model_copy(
+            update={"references": (*settings.composition.references, *references)}
+        )
+        settings = settings.model_copy(update={"composition": composition.read()})
+    begin_log("ERROR")
+    if not analyze_files(files, settings, element, edge, json):
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=PANEL)
+def replay(
+    catalog: Annotated[
+        str, typer.Argument(help="tiled profile or URI, or the folder of a journal.")
+    ],
+    uid: Annotated[
+        str | None, typer.Option(help="Only this run; the first characters of its uid will do.")
+    ] = None,
+    last: Annotated[int | None, typer.Option(help="Only the latest N runs.")] = None,
+    since: Annotated[str | None, typer.Option(help="Only runs from this date (ISO) on.")] = None,
+    until: Annotated[str | None, typer.Option(help="Only runs up to this date (ISO).")] = None,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(help="Only runs with KEY=VALUE in their start document; may be repeated."),
+    ] = None,
+    realtime: Annotated[
+        bool, typer.Option("--realtime/--fast", help="At the pace of the measurement, or at once.")
+    ] = False,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Publish the results, as the daemon does.")
+    ] = False,
+    json: JsonOption = False,
+    write: Annotated[
+        str | None, typer.Option(metavar="CATALOG", help="Write the results into this catalog.")
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Leave out runs whose results are there already (with --write)."
+        ),
+    ] = False,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CATALOG",
+            help="Print the stored results of this catalog, the new ones and the difference.",
+        ),
+    ] = None,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Number of runs to analyse at the same time.")
+    ] = 1,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Have the workers of this Dask scheduler analyse the runs, tcp://HOST:8786.",
+        ),
+    ] = None,
+    config: ConfigOption = None,
+    model: ModelOption = None,
+) -> None:
+    """Analyse archived runs again, with the settings and models of today."""
+    from exafsd.commands.replay.outputs import Options
+    from exafsd.commands.replay.runs import Selection
+    from exafsd.commands.replay.runs import replay as replay_runs
+
+    settings = settings_with_model(config, model)
+    begin_log("ERROR")
+    options = Options(realtime, processes, resume, write, compare, publish, json, scheduler)
+    with failing(*UNREADABLE):
+        chosen = Selection.parse(uid, last, since, until, search or [])
+        complete = replay_runs(catalog, chosen, settings, options)
+    if not complete:
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=PANEL)
+def export(
+    catalog: Annotated[
+        str, typer.Argument(help="tiled profile or URI, or the folder of a journal.")
+    ],
+    uid: Annotated[str, typer.Option(help="Uid of the measured run.")],
+    to: Annotated[
+        Path,
+        typer.Option(help="FILE.h5 or FILE.nxs (NeXus), FILE.prj (Athena) or FOLDER.xdi to write."),
+    ],
+) -> None:
+    """Write the results of a run to a NeXus, Athena or XDI file."""
+    from exafsd.exports.export import export as export_run
+
+    with failing(*UNREADABLE):
+        typer.echo(export_run(catalog, uid, to))
