@@ -269,3 +269,38 @@ def test_a_stop_that_comes_after_the_archives_is_no_trouble(server, archive, mon
     assert sum(isinstance(event, Ended) for event in events) == 1
     assert sum(isinstance(event, Outcome) for event in events) == len(SWEEPS)
     assert not [e for e in events if isinstance(e, Trouble)]
+
+
+def test_a_slow_scan_asks_the_archive_seldom(server, monkeypatch):
+    monkeypatch.setattr("exafsd.service.healing.SILENT", 0.2)
+    monkeypatch.setattr("exafsd.service.healing.AGAIN", 1.0)
+    backfill = Backfill(server.uri)
+    questions = []
+    ask = backfill.ask
+    monkeypatch.setattr(backfill, "ask", lambda request: (questions.append(request), ask(request)))
+    session = wiring.make_session(settings(), wiring.make_pipeline(settings()))
+    healing = Healing(session, backfill, 10.0)
+    healing.start(None)
+    for name, document in run("array", "slow-scan")[:-1]:
+        list(healing.feed(Arrival(name, document, None)))
+    end = time.monotonic() + 2.5
+    while time.monotonic() < end:
+        assert not list(healing.poll())  # the archive does not know this run, and nobody is told
+        time.sleep(0.01)
+    backfill.stop(10.0)
+    assert [request.kind for request in questions] in (["stop"] * 2, ["stop"] * 3)
+
+
+def test_no_more_is_held_than_memory_allows(server, monkeypatch):
+    monkeypatch.setattr("exafsd.service.healing.HELD", 50)
+    session = wiring.make_session(settings(), wiring.make_pipeline(settings()))
+    healing = Healing(session, Backfill(server.uri), 60.0)
+    events = []
+    for name, document in without(run("points", "long-hold"), {400}):
+        events += healing.feed(Arrival(name, document, None))
+    events += session.flush()
+    troubles = [event for event in events if isinstance(event, Trouble)]
+    assert [trouble.reason for trouble in troubles] == [Problem.UNFILLED, Problem.GAP, Problem.GAP]
+    assert "50 documents" in troubles[0].detail
+    assert any(isinstance(event, Ended) for event in events)
+    assert sum(isinstance(event, Outcome) for event in events) == len(SWEEPS)
