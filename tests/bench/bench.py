@@ -102,11 +102,11 @@ def reduction(folder: Path, quick: bool) -> str:
             )
         ]  # fmt: skip
         new, peer = ms["new energies"], ms["rexafs, E0 given, new energies"]
-        most = 4.0 if int(points) < 1000 else 1.0
+        limit = 4.0 if int(points) < 1000 else 1.0
         sentences.append(
             bar(
-                new <= most * peer,
-                f"new energies at most {most:g} times rexafs, E0 given ({new / peer:.2f})",
+                new <= limit * peer,
+                f"new energies at most {limit:g} times rexafs, E0 given ({new / peer:.2f})",
             )
         )
         differ = ", ".join(f"{name} {value:.1e}" for name, value in one["difference"].items())

@@ -78,13 +78,24 @@ def _wait(condition: Any, running: Part) -> None:
 
 @contextmanager
 def daemon_site(
-    folder: Path, channels: Sequence[str] = ("transmission",), journal: bool = False
+    folder: Path,
+    channels: Sequence[str] = ("transmission",),
+    journal: bool | None = False,
+    more: str = "",
+    checkout: Path | None = None,
 ) -> Iterator[Site]:
     """Proxy and daemon with default settings but for the channels, the model and the journal.
 
     The model is named, as a beamline that knows its sample does: of an edge with three models the
-    daemon otherwise asks all of them.
+    daemon otherwise asks all of them. `more` are further settings, with those of the journal where
+    `journal` is None; `checkout` holds the code of another commit, whose settings know no journal
+    that is on by default.
     """
+    keeping = (
+        f'[journal]\nfolder = "{folder / "journal"}"\n' if journal
+        else "" if checkout or journal is None else "[journal]\nenabled = false\n"
+    )  # fmt: skip
+    environment = {} if checkout is None else {"PYTHONPATH": str(checkout / "daemon")}
     folder.mkdir(parents=True)
     with ExitStack() as stack:
         into, out = stack.enter_context(proxy(folder))
@@ -94,11 +105,11 @@ def daemon_site(
             f"[reduction]\nchannels = {json.dumps(list(channels))}\n"
             f'[publish]\naddress = "tcp://127.0.0.1:*"\naddress_file = "{address_file}"\n'
             + '[inference]\nmodel = "cu-k-fcc"\n'
-            + (f'[journal]\nfolder = "{folder / "journal"}"\n' if journal else "")
+            + keeping
+            + more
         )
-        running = stack.enter_context(
-            part("daemon", folder, "-m", "exafsd.cli", "run", "--config", str(config))
-        )
+        command = ("-m", "exafsd.cli", "run", "--config", str(config))
+        running = stack.enter_context(part("daemon", folder, *command, environment=environment))
         _wait(address_file.exists, running)
         site = Site(folder, into, address_file.read_text().strip(), running)
         measure(site, Load(), sweeps=100, window=8)  # everything is loaded then

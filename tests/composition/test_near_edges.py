@@ -95,7 +95,7 @@ def test_a_scan_that_ends_at_the_edge_has_none(copper):
 def test_no_scan_raises():
     """Odd grids and spectra have numbers or none."""
     rng = np.random.default_rng(7)
-    seen = 0
+    numbers = 0
     for _ in range(400):
         low, high = EDGE + rng.uniform(-300, 20), EDGE + rng.uniform(-20, 900)
         grid = np.unique(rng.uniform(low, max(high, low + 1), rng.integers(20, 600)))
@@ -108,8 +108,8 @@ def test_no_scan_raises():
         for sweep in range(3 if one is not None else 0):
             detector.distances(one)
             detector.take(one, sweep + 1)
-        seen += one is not None
-    assert 50 < seen < 350
+        numbers += one is not None
+    assert 50 < numbers < 350
 
 
 def test_an_energy_scale_that_is_far_off_has_numbers(copper):
@@ -147,12 +147,12 @@ def test_sweeps_that_are_cut_or_repeated_are_not_in_the_series(reduction):
     cut = replace(reduction[4], flags=(Flag.PARTIAL,))
     again = replace(reduction[4], revision=2)
     sweeps = [*reduction[:4], cut, *reduction[5:10], again, *reduction[10:20]]
-    told = [one["xanes"] for one in headers(sweeps)]
-    assert told[4]["state"] is None
-    assert told[10]["state"] is None
-    assert told[10]["edge_energy"]["value"] == told[4]["edge_energy"]["value"]
+    xanes = [one["xanes"] for one in headers(sweeps)]
+    assert xanes[4]["state"] is None
+    assert xanes[10]["state"] is None
+    assert xanes[10]["edge_energy"]["value"] == xanes[4]["edge_energy"]["value"]
     without = headers([*reduction[:4], *reduction[5:20]])
-    assert told[-1] == without[-1]["xanes"]
+    assert xanes[-1] == without[-1]["xanes"]
 
 
 def test_flat_columns_have_the_numbers(reduction):
@@ -172,8 +172,8 @@ def test_flat_columns_have_the_numbers(reduction):
 def test_a_foil_of_a_synthetic_spectrum_is_steady():
     energy, _ = foil()
     mus = [foil(noise=1e-3, seed=i)[1] for i in range(40)]
-    told = headers(sweeps_of(mus, energy))
-    assert [one["xanes"]["state"] for one in told[-10:]] == ["steady"] * 10
+    results = headers(sweeps_of(mus, energy))
+    assert [one["xanes"]["state"] for one in results[-10:]] == ["steady"] * 10
 
 
 REPEATED = [

@@ -11,7 +11,7 @@ import h5py
 import pytest
 from typer.testing import CliRunner
 
-from exafsd.archive.journaled import JournaledRun
+from exafsd.archive.journaled import JournaledRun, read_journal
 from exafsd.archive.outcome_log import folder_beside, read_log
 from exafsd.cli import app
 from exafsd.client import Follower
@@ -228,6 +228,24 @@ def test_a_full_disk_is_told_and_results_go_on(tmp_path, port):
     assert status["state"] == "degraded"
     assert status["losses"]["disk"]["documents"] == status["drops"]["disk"] >= 5
     assert status["losses"]["outcome_log"]["sweeps"] >= 5
+
+
+def test_the_last_of_a_disk_is_for_documents(tmp_path, port, monkeypatch):
+    monkeypatch.setattr("exafsd.archive.outcome_log.RESERVED", 10**18)  # more than there is
+    monkeypatch.setattr("exafsd.archive.outcome_log.SHARE", 1.0)
+    documents = list(shapes.array_events(SWEEPS, {**METADATA, "uid": "low"}))
+    daemon = Daemon(tmp_path, port)
+    with Follower(f"tcp://127.0.0.1:{port}", start="ring") as follower:
+        collect(follower, lambda h: h.get("state") == "ready")
+        daemon.feed(documents)
+        headers = collect(follower, lambda h: h["kind"] == "run.stop")
+        status = collect(follower, lambda h: h["kind"] == "status" and h["losses"])[-1]
+        daemon.stop()
+    assert len(ids(headers)) == 12
+    assert set(status["losses"]) == {"outcome_log"} and status["state"] == "degraded"
+    (journaled,) = read_journal(tmp_path / "journal")
+    assert len(list(journaled.documents())) == len(documents)
+    assert not logged(tmp_path)
 
 
 def test_results_are_read_from_the_log(tmp_path, port):

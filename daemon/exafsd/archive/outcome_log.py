@@ -4,8 +4,10 @@ A record is a msgpack list, as the fields of `Logged`. Beside the log lies the r
 latest save, from which another process goes on; its file is there for as long as the run is open.
 """
 
+import errno
 import json
 import os
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +32,11 @@ from exafsd.contract.vocabulary import Problem
 
 OUTCOMES, STATE = Format("exafsd.outcomes", 1), Format("exafsd.state", 1)
 LOG, SAVED = "log", "state"
+#: what outcomes leave of a disk to the documents, from which they can be made again: bytes, and
+#: the share of a small disk
+RESERVED, SHARE = 256_000_000, 0.05
+#: s between two looks at the disk
+LOOK = 1.0
 
 
 def folder_beside(journal: Path) -> Path:
@@ -115,6 +122,7 @@ class OutcomeLog:
         self.failing = False
         self._files: dict[str, RecordFile] = {}
         self._reported: set[str] = set()
+        self._looked, self._short = float("-inf"), ""
         journal.on_begin = self._mark
 
     def path_of(self, uid: str) -> Path | None:
@@ -180,6 +188,8 @@ class OutcomeLog:
         self._guarded(stem, lambda: (self.folder / f"{stem}.{SAVED}").touch(0o600))
 
     def _append(self, uid: str, stem: str, content: bytes) -> None:
+        if self._is_short():
+            raise OSError(errno.ENOSPC, self._short)
         file = self._files.get(uid)
         if file is None:
             file = self._files[uid] = RecordFile(self.folder / f"{stem}.{LOG}", OUTCOMES)
@@ -187,6 +197,16 @@ class OutcomeLog:
         file.append(content, self._sync)
         self.failing = False
         self._journal.retention.grew(stem, file.size - before, LOG)
+
+    def _is_short(self) -> bool:
+        """Whether the rest of the disk is for documents."""
+        now = time.monotonic()
+        if now - self._looked > LOOK:
+            disk = shutil.disk_usage(self.folder)
+            reserved = min(RESERVED, int(SHARE * disk.total))
+            text = f"{os.strerror(errno.ENOSPC)}; the last {reserved / 1e6:.0f} MB are for documents"
+            self._looked, self._short = now, text if disk.free < reserved else ""
+        return bool(self._short)
 
     def _guarded(self, uid: str, write: Callable[[], object]) -> None:
         try:

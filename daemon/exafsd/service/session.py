@@ -167,10 +167,12 @@ class Session:
             return
         if self._hurried is not None and time.monotonic() > self._hurry_at:
             self._pace, self._hurried = self._hurried, None
-        room = self._pace is None or self._pace.room(len(in_time), longest, time.monotonic())
+        begun = time.monotonic()
+        room = self._pace is None or self._pace.room(len(in_time), longest, begun)
         outcomes_of = self._pipeline.process_many(in_time, room)
         if self._pace is not None:
-            self._pace.count(sum(map(len, outcomes_of)), time.monotonic())
+            now = time.monotonic()
+            self._pace.count(sum(map(len, outcomes_of)), now, now - begun, room)
         for sweep, outcomes in zip(in_time, outcomes_of, strict=True):
             yield from self._counted(sweep, outcomes)
 
