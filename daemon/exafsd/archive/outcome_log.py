@@ -204,7 +204,8 @@ class OutcomeLog:
         if now - self._looked > LOOK:
             disk = shutil.disk_usage(self.folder)
             reserved = min(RESERVED, int(SHARE * disk.total))
-            text = f"{os.strerror(errno.ENOSPC)}; the last {reserved / 1e6:.0f} MB are for documents"
+            full = os.strerror(errno.ENOSPC)
+            text = f"{full}; the last {reserved / 1e6:.0f} MB are for documents"
             self._looked, self._short = now, text if disk.free < reserved else ""
         return bool(self._short)
 
