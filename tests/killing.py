@@ -82,6 +82,9 @@ class Record:
     archived: set[str] = field(default_factory=set)
     #: sweeps in the logs by run uid and number, where what was missed is fetched
     sweeps: Counter = field(default_factory=Counter)
+    #: s that the archive needed for a run, and what daemons said of runs that stayed incomplete
+    archiving: list[float] = field(default_factory=list)
+    unfilled: list[str] = field(default_factory=list)
     #: largest relative difference of a number to that of an undisturbed run
     difference: float = 0.0
 
@@ -100,7 +103,8 @@ class Record:
             sent = [key for key in self.sent if key[0] in self.archived]
             return (
                 f"{self.kills} kills: {len(self.archived)} runs with {len(sent)} sweeps were sent"
-                f" and archived, {len(set(sent) & set(self.sweeps))} of them are in the logs"
+                f" and archived in at most {max(self.archiving):.1f} s each,"
+                f" {len(set(sent) & set(self.sweeps))} of them are in the logs"
             )
         resent = sum(n - 1 for n in self.received.values() if n > 1)
         return (
@@ -163,7 +167,7 @@ def kill_often(folder, kills, seed=0, rate=20.0, sweeps=60, at_start=0.2, backfi
                 for n in range(2)
             ),
         ]
-        daemon = stack.enter_context(_Daemon(folder, config))
+        daemon = stack.enter_context(_Daemon(folder, config, record))
         daemon.start()
         for thread in threads:
             thread.start()
@@ -186,7 +190,7 @@ def kill_often(folder, kills, seed=0, rate=20.0, sweeps=60, at_start=0.2, backfi
         finally:
             over.set()
             for thread in threads:
-                thread.join(60)
+                thread.join(300)
         daemon.end()
     if backfill:
         _read_logs(folder, record)
@@ -206,8 +210,8 @@ def _key(api_key):
 
 
 class _Daemon:
-    def __init__(self, folder, config):
-        self._folder, self._config, self._stack = folder, config, None
+    def __init__(self, folder, config, record):
+        self._folder, self._config, self._stack, self._record = folder, config, None, record
         self._address = folder / "address"
 
     def __enter__(self):
@@ -224,10 +228,15 @@ class _Daemon:
     def kill(self):
         self._part.process.send_signal(signal.SIGKILL)
         self._part.process.wait()
-        self._stack.close()
+        self._close()
 
     def end(self):
         assert self._part.stop() == 0, self._part.tail()
+        self._close()
+
+    def _close(self):
+        lines = self._part.log.read_text().splitlines()
+        self._record.unfilled += [line for line in lines if "goes on without what" in line]
         self._stack.close()
 
     def __exit__(self, *_):
@@ -265,9 +274,11 @@ def _measure(into, record, over, rate, sweeps, stream, server):
                 if over.is_set():
                     return
             if client is not None:
+                begun = time.monotonic()
                 writer = TiledWriter(client)
                 for name, document in documents:
                     writer(name, document)
+                record.archiving.append(time.monotonic() - begun)
                 record.archived.add(uid)
 
 
@@ -344,6 +355,8 @@ def main():
     sys.stdout.write(f"{record.describe()}\n")
     for text in record.wrong():
         sys.stdout.write(f"WRONG: {text}\n")
+    for line in record.unfilled:
+        sys.stdout.write(f"{line}\n")
     return bool(record.wrong())
 
 

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from exafsd.archive.journaled import JournaledRun, read_journal
-from exafsd.archive.outcome_log import folder_beside, read_log
+from exafsd.archive.outcome_log import folder_beside, read_log, read_saved
 from exafsd.cli import app
 from exafsd.client import Follower
 from exafsd.service import wiring
@@ -116,6 +116,19 @@ def test_a_run_goes_on_after_a_restart(tmp_path, port):
     assert {path.suffix for path in left.iterdir()} == {".log"}  # nothing to go on with
     statuses = [h for h in headers if h["kind"] == "status" and h["former"]]
     assert statuses and statuses[-1]["former"][0]["last"]["result.Cu.K."] == 5
+
+
+def test_a_fast_run_is_saved_by_its_sweeps(tmp_path, port, monkeypatch):
+    monkeypatch.setattr("exafsd.service.keeping.SWEEPS", 4)
+    daemon = Daemon(tmp_path, port)
+    with Follower(f"tcp://127.0.0.1:{port}", start="ring") as follower:
+        daemon.feed(list(shapes.array_events(SWEEPS, {**METADATA, "uid": "fast"}))[:10])
+        collect(follower, lambda h: h.get("sweep") == 8)
+        collect(follower, lambda h: h["kind"] == "status")
+        (state,) = folder_beside(tmp_path / "journal").glob("*.state")
+        saved = read_saved(state.parent, state.stem)  # long before the 30 s
+        daemon.stop()
+    assert saved is not None and saved.journal > 0
 
 
 def test_what_was_not_sent_is_sent_once(tmp_path, port):

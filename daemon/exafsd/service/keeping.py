@@ -20,8 +20,9 @@ from exafsd.pipeline import Outcome
 from exafsd.service.run_state import RunState, StateError
 from exafsd.service.session import Event, Session
 
-#: s between two saves of a run's state, and the largest share of the time that saving may take
-SAVE, SHARE = 30.0, 0.01
+#: s and sweeps after which the state of a run is saved again: what has come since is analysed once
+#: more after a restart. And the largest share of the time that saving may take.
+SAVE, SWEEPS, SHARE = 30.0, 1000, 0.01
 #: s without a document after which a run that was open is not gone on with
 OLD = 86_400.0
 #: times in a row that the daemon may end while it goes on with a run, before it leaves it alone
@@ -58,6 +59,7 @@ class Keeping:
         self._processed: dict[str, int] = {}  # run uid -> place in its journal
         self._saved: dict[str, int] = {}
         self._due = time.monotonic() + SAVE
+        self._earliest, self._sweeps = 0.0, session.sweeps
         #: uid to s without documents, of runs that are gone on with and had no document since
         self.interrupted: dict[str, float] = {}
 
@@ -92,11 +94,14 @@ class Keeping:
 
     def save_due(self) -> None:
         """Save the runs that are open, now and then."""
-        if time.monotonic() >= self._due:
-            began = time.monotonic()
+        began = time.monotonic()
+        many = self._session.sweeps - self._sweeps >= SWEEPS
+        if began >= self._due or (many and began >= self._earliest):
             self._save_all()
-            took = time.monotonic() - began
-            self._due = time.monotonic() + max(SAVE, took / SHARE)
+            now = time.monotonic()
+            self._earliest = now + (now - began) / SHARE
+            self._due = max(now + SAVE, self._earliest)
+            self._sweeps = self._session.sweeps
 
     def kept(self) -> set[str]:
         """Runs that another process can go on with."""
