@@ -5,6 +5,7 @@ import http.server
 import io
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -375,6 +376,24 @@ def test_what_became_html_would_not_run_and_pictures_are_saved(site, browser):
         with one.expect_download() as download:
             plot.get_by_title("Save").click()
         assert download.value.path().read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_full_disk_is_shown_within_three_seconds(site, page):
+    pid = site.daemon.process.pid
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    wait_for(page, "health", "the daemon is running")
+    site.feed.start("full disk")
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (30_000, hard))  # 3 sweeps have 48 kB
+    try:
+        for kelvin in (300.0, 310.0, 320.0):
+            site.feed.sweep(kelvin)
+        full = time.monotonic()
+        wait_for(page, "health", "something is being lost or not kept")
+        took = time.monotonic() - full
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
+    site.feed.stop()
+    assert took < 3.0
 
 
 def test_a_daemon_that_dies_is_missed_and_its_return_noticed(site, page):
