@@ -2,7 +2,7 @@
 
 import pytest
 
-from exafsd.service.pace import COST, HALVED, LATE, MEASURED, SHARE, WINDOW, Pace
+from exafsd.service.pace import AGAIN, COST, EMPTY, FULL, LATE, LONGEST, MEASURED, SHARE, Pace
 
 
 def choices(interval, spectra=1, seconds=20.0, waited=0.0, cost=COST):
@@ -14,16 +14,24 @@ def choices(interval, spectra=1, seconds=20.0, waited=0.0, cost=COST):
     return complete
 
 
-@pytest.mark.parametrize("rate", [0.1, 1.0, 10.0, 50.0])
-def test_slow_scans_are_complete_always(rate):
-    assert all(choices(1 / rate))
+@pytest.mark.parametrize("rate", [0.1, 1.0, 10.0, 0.9 * SHARE / COST])
+@pytest.mark.parametrize("spectra", [1, 10, 40])
+def test_slow_scans_are_complete_always(rate, spectra):
+    """One by one, and in pages."""
+    assert all(choices(spectra / rate, spectra, seconds=60.0))
+
+
+@pytest.mark.parametrize("rate", [1.2 * SHARE / COST, 200.0, 1000.0])
+def test_fast_scans_are_cut_short_but_for_their_first_spectra(rate):
+    complete = choices(1 / rate, seconds=9 * AGAIN)
+    first = int(FULL / (COST * rate - SHARE) * rate) + MEASURED
+    assert complete[0]
+    assert sum(complete[first:]) <= 9  # to measure what it costs
 
 
 def test_what_a_spectrum_costs_decides():
-    assert all(choices(1 / 100, cost=0.8 * SHARE / 100))
-    dear = choices(1 / 100, cost=20e-3)
-    assert dear[0]
-    assert sum(dear) <= MEASURED + SHARE * WINDOW / 20e-3 + 2  # but for a try now and then
+    assert all(choices(1 / 100, cost=0.9 * SHARE / 100))
+    assert sum(choices(1 / 100, cost=20e-3, seconds=0.9 * AGAIN)) <= MEASURED + FULL / 20e-3 + 1
     assert all(choices(1 / 15, cost=20e-3))
 
 
@@ -34,35 +42,25 @@ def test_a_pause_of_the_machine_is_not_the_cost_of_a_spectrum():
         pace.count(1, i / 50, 1.0 if i % MEASURED else COST, True)
 
 
-def test_a_cost_is_measured_again_some_time():
-    pace = Pace()
-    for i in range(MEASURED + 1):
-        pace.count(1, float(i), 1.0, True)
-    later = [pace.room(1, 0.0, MEASURED + i) for i in range(int(2 * HALVED))]
-    assert not later[0]
-    assert later[-1]
-
-
-@pytest.mark.parametrize("rate", [30.0, 66.0, 80.0, 100.0, 1000.0])
-def test_completeness_never_takes_more_than_its_share(rate):
-    """In every window, at any rate, one by one and in batches, once the cost is measured."""
-    for spectra in (1, 2, 16):
-        interval = spectra / rate
-        complete = choices(interval, spectra, seconds=HALVED)
-        per_window = max(1, int(WINDOW / interval))
-        for i in range(len(complete) - per_window):
-            taken = sum(complete[i : i + per_window]) * spectra * COST
-            assert taken <= SHARE * WINDOW + spectra * COST
+def test_after_a_slow_time_there_is_room_again():
+    pace, complete = Pace(), []
+    for i in range(4000):  # 50 a second, and for the first ten seconds the machine is busy
+        complete.append(pace.room(1, 0.0, i / 50))
+        pace.count(1, i / 50, 30e-3 if i < 500 else COST, complete[-1])
+    assert not all(complete[:500])
+    assert all(complete[1500:])
 
 
 def test_what_is_late_or_a_large_batch_is_cut_short():
     assert all(choices(1.0, waited=0.9 * LATE))
     assert not any(choices(1.0, waited=1.1 * LATE))
-    assert not any(choices(10.0, spectra=200)[:1])
+    assert not any(choices(10.0, spectra=int(1.1 * LONGEST / COST)))
 
 
-def test_after_a_rush_there_is_room_again():
+def test_after_a_rush_there_is_room_again_in_a_while():
     pace = Pace()
+    assert pace.room(1, 0.0, 0.0)
+    pace.count(1, 0.0, COST, True)
     pace.count(1000, 0.0, 1.0, False)
-    assert not pace.room(1, 0.0, WINDOW - 0.01)
-    assert pace.room(1, 0.0, WINDOW)
+    assert not pace.room(1, 0.0, 0.9 * -EMPTY / SHARE)
+    assert pace.room(1, 0.0, 1.1 * -EMPTY / SHARE)

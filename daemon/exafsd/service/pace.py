@@ -1,48 +1,54 @@
-"""Whether there is time for fits and compositions: a rule on how fast spectra come."""
+"""Whether there is time for fits and compositions: a rule on what they cost and how fast they come.
+
+A bucket of time: it fills by `SHARE` of the time that passes, and every spectrum takes what it
+would cost to process it completely, whether that is done or not. So it is done for all spectra of
+a scan or for none, but for the first of a fast scan.
+"""
 
 from collections import deque
 
-#: s that a spectrum may take with fits and composition, until it has been measured. 400 points take
+#: s that a spectrum takes with fits and composition, until that has been measured. 400 points take
 #: 4 to 6 ms on two shared cores, 4,000 points with energies of their own 20 ms.
 COST = 5e-3
-#: s that it is taken for at least
-CHEAPEST = 1e-3
 #: batches of which the cheapest counts: a pause of the machine is not the cost of a spectrum
 MEASURED = 3
-#: s after which a measured cost counts half if there was no room since, so that it is measured
-#: again some time
-HALVED = 10.0
+#: s after which one batch is processed completely where there is no room, to measure what it costs
+AGAIN = 10.0
 #: Share of the time that spectra may take so. More would show in the latency of the next spectra.
 SHARE = 0.4
+#: s in a full bucket: what the first spectra of a fast scan may take
+FULL = 0.1
+#: s in a bucket after a rush: until it has been made up for, two more have to pass
+EMPTY = -2.0 * SHARE
+#: s that one batch may take
+LONGEST = 0.4
 #: s that a sweep may have waited; beyond it the daemon is behind, and not just jittering
 LATE = 0.1
-#: s over which spectra are counted: some sweeps of a slow scan, and soon enough for a fast one
-WINDOW = 2.0
 
 
 class Pace:
-    """Counts spectra of the last `WINDOW`; times in s, of any clock that does not go back."""
+    """The bucket; times in s, of any clock that does not go back."""
 
     def __init__(self) -> None:
-        self._counted: deque[tuple[float, int]] = deque()
-        self._total = 0
+        self._content, self._filled = FULL, float("-inf")
         self._costs: deque[float] = deque([COST], maxlen=MEASURED)
-        self._measured: float | None = None
+        self._measured = float("-inf")
 
     def count(self, spectra: int, now: float, seconds: float, complete: bool) -> None:
         """Spectra that have been processed in so many `seconds`, `complete` or in short."""
-        self._counted.append((now, spectra))
-        self._total += spectra
         if complete and spectra:
             self._costs.append(seconds / spectra)
             self._measured = now
+        self._fill(now)
+        self._content = max(EMPTY, self._content - spectra * min(self._costs))
 
     def room(self, spectra: int, waited: float, now: float) -> bool:
         """Whether `spectra` more, which have `waited` already, can be processed completely."""
-        while self._counted and self._counted[0][0] <= now - WINDOW:
-            self._total -= self._counted.popleft()[1]
-        if self._measured is None:
-            self._measured = now
-        age = now - self._measured
-        cost = max(CHEAPEST, min(self._costs) * 0.5 ** (age / HALVED))
-        return waited <= LATE and (self._total + spectra) * cost <= SHARE * WINDOW
+        self._fill(now)
+        if waited > LATE or spectra * min(self._costs) > LONGEST:
+            return False
+        return self._content > 0 or now - self._measured > AGAIN
+
+    def _fill(self, now: float) -> None:
+        self._content = min(FULL, self._content + SHARE * (now - self._filled))
+        self._filled = now
