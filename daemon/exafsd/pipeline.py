@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exafsd.composition.composer import Composer
+from exafsd.composition.purity import has_other_phases
 from exafsd.composition.run_series import RunSeries
 from exafsd.composition.xanes import NearEdgeNumbers
 from exafsd.contract.grid import K_GRID
@@ -391,6 +392,10 @@ class Pipeline:
                 polish = polish_message(card, best.polished)
                 shown_best = best_of(card, best.polished)
         quality = shown.quality + amplitude.quality + judgement.flags
+        if structure is not None and model is not None:
+            formulas = {one.formula.replace(" ", "") for one in model.bundle.card.structures}
+            if has_other_phases(composition, formulas):
+                quality += (Flag.OTHER_PHASES,)
         unasked = [Candidate.of(model=name, score=None) for name in case.panel.unasked]
         message = Result.of(
             **outcomes.identity(spectrum.id, quality, spectrum.averaged),

@@ -225,6 +225,12 @@ class Flag(Code):
         " where there are none, its score above that of all but a few simulated ones: a second"
         " phase of a third does that, and so may disorder",
     )
+    OTHER_PHASES = (
+        "other_phases",
+        "a part of the sample is another phase",
+        "the linear combination finds more than 3 %, beyond 3 standard deviations, of other phases"
+        " than the model's, while the parameters are those of one material",
+    )
     FLUORESCENCE_AMPLITUDE = (
         "fluorescence_amplitude",
         "the amplitude is a lower limit (self-absorption)",
@@ -241,7 +247,7 @@ class Flag(Code):
 #: flags that say that the parameters may be wrong, and not only less sure than usual
 DOUBTS = frozenset({
     Flag.POOR_FIT, Flag.EDGE_SHAPE, Flag.EDGE_MOVED, Flag.E0_OFF, Flag.OFF_CRYSTAL, Flag.OUTLIER,
-    Flag.GLITCHY, Flag.REMEASURED,
+    Flag.GLITCHY, Flag.REMEASURED, Flag.OTHER_PHASES,
 })  # fmt: skip
 
 

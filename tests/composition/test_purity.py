@@ -1,0 +1,69 @@
+"""What the near edge says of other phases makes numbers of one material doubtful."""
+
+import numpy as np
+import pytest
+from larch import Group
+from larch.xafs import pre_edge
+
+from exafsd.composition import references
+from exafsd.composition.composer import Composer
+from exafsd.composition.purity import has_other_phases
+from exafsd.composition.references import measured
+from exafsd.contract.messages import Composition, Fraction
+from exafsd.inference.registry import Registry, load_bundle, shipped_folder
+from exafsd.pipeline import Pipeline
+from exafsd.settings.analysis import Analysis, Reduction
+from exafsd.spectra import Edge, Run, Sweep
+
+
+def composition(in_domain=True, **fractions):
+    parts = [Fraction(phase=name, value=v, std=std) for name, (v, std) in fractions.items()]
+    return Composition(references=list(fractions), fractions=parts, in_domain=in_domain)
+
+
+@pytest.mark.parametrize(
+    ("fractions", "doubtful"),
+    [
+        ({"Cu": (0.9, 0.01), "Cu2O": (0.1, 0.01)}, True),
+        ({"Cu": (0.9, 0.03), "Cu2O": (0.1, 0.03)}, False),  # not beyond doubt
+        ({"Cu": (0.98, 0.001), "Cu2O": (0.02, 0.001)}, False),  # too little to matter
+        ({"Cu2O": (0.5, 0.01), "CuO": (0.5, 0.01)}, False),  # the model's phase was not compared
+    ],
+)
+def test_a_share_of_other_phases_counts_where_it_is_sure(fractions, doubtful):
+    assert has_other_phases(composition(**fractions), {"Cu"}) is doubtful
+
+
+def test_fractions_that_must_not_be_believed_say_nothing():
+    half = {"Cu": (0.5, 0.01), "CuO": (0.5, 0.01)}
+    assert has_other_phases(composition(**half), {"Cu"})
+    assert not has_other_phases(composition(**half), {"Cu", "CuO"})  # a model of both
+    assert not has_other_phases(composition(in_domain=False, **half), {"Cu"})
+    assert not has_other_phases(None, {"Cu"})
+
+
+def test_zinc_in_zinc_oxide_is_not_trusted_as_zinc_oxide(data):
+    oxide = measured(data / "xas/Zn/ZnO.xdi")
+    metal = measured(data / "xas/Zn/Chorover13BM_Znfoil_rt_01.xdi")
+    both = (oxide.energy > metal.energy[0]) & (oxide.energy < metal.energy[-1])
+    energy = oxide.energy[both]
+    other = np.interp(energy, metal.energy, normalised(metal))
+    bundles = [load_bundle(shipped_folder() / name) for name in ("zn-k-zno", "zn-k-zns")]
+    shipped, _ = references.load([references.shipped_folder()])
+    registry = Registry({bundle.card.name: bundle for bundle in bundles})
+    pipe = Pipeline(registry, (), composer=Composer(shipped))
+    analysis = Analysis(reduction=Reduction(channels=("transmission",)))
+    states = []
+    for share in (0.0, 0.1):
+        mu = (1 - share) * normalised(oxide)[both] + share * other
+        run = Run(uid=f"{share}", edges=(Edge("Zn", "K"),), analysis=analysis)
+        signals = {"i0": np.full(len(energy), 1e8), "it": 1e8 * np.exp(-0.5 - mu)}
+        (outcome,) = pipe.process(Sweep(run, "primary", 1, energy, signals))
+        states.append((outcome.message.trust.state, "other_phases" in outcome.message.quality))
+    assert states == [("trusted", False), ("flagged", True)]
+
+
+def normalised(spectrum):
+    group = Group(energy=spectrum.energy, mu=spectrum.mu)
+    pre_edge(group)
+    return np.maximum(group.norm, -0.1)
