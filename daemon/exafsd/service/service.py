@@ -22,8 +22,8 @@ from exafsd.publishing.outcomes import run_start, run_stop, text
 from exafsd.service.healing import Healing
 from exafsd.service.health import SILENT, Health
 from exafsd.service.intake import Intake
-from exafsd.service.run_store import RunStore
 from exafsd.service.rejection_log import RejectionLog
+from exafsd.service.run_store import RunStore
 from exafsd.service.session import Event, Session
 from exafsd.service.sharing import Sharing
 from exafsd.service.sink import QueuedSink, deliver

@@ -40,8 +40,8 @@ from exafsd.reduction.audit import Auditor
 from exafsd.reduction.reducer import Reducer
 from exafsd.service.healing import Healing
 from exafsd.service.intake import Intake
-from exafsd.service.run_store import RunStore
 from exafsd.service.pace import Pace
+from exafsd.service.run_store import RunStore
 from exafsd.service.service import Service
 from exafsd.service.session import Session
 from exafsd.service.sharing import Sharing
