@@ -83,7 +83,7 @@ def zoo(
     ] = None,
     work: Annotated[Path, typer.Option(help="Folder for the FEFF runs.")] = Path("feff"),
 ) -> None:
-    """Make exafsd's bundles without a network, from a table of checked AMCSD numbers."""
+    """Make the bundles of exafsd that have no network, from a table of checked AMCSD numbers."""
     from exafsd_export.progress import zoo_with_progress
 
     zoo_with_progress(names or [], out, work)

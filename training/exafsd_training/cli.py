@@ -50,17 +50,19 @@ def paths(
 @app.command()
 def fit(
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the trained model.  [default: runs/NAME]")
+        Path | None, typer.Option(help="Folder of the trained model; by default runs/NAME.")
     ] = None,
     config: Annotated[
         str | None,
         typer.Option(
-            help="TOML file with the next options down to --site, or the name of a model that"
-            " comes with exafsd."
+            help="TOML file that replaces the options from --absorber to --site, or the name of"
+            " a model that comes with exafsd."
         ),
     ] = None,
-    absorber: Absorber | None = None,
-    edge: EdgeName | None = None,
+    absorber: Annotated[str | None, typer.Option(help="Absorbing element, for example Cu.")] = None,
+    edge: Annotated[
+        str | None, typer.Option("--edge", help="Absorption edge, for example K or L3.")
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option(
@@ -188,7 +190,10 @@ def evaluate(
         typer.Option(help="Folder with the measured spectra of the models that come with exafsd."),
     ] = None,
 ) -> None:
-    """Compare network and refinement with feffit on measured spectra, and complete the card."""
+    """Compare network and refinement with Larch's feffit on measured spectra.
+
+    The result is written into the card of the model.
+    """
     if not files and not data:
         raise typer.BadParameter("give measured spectra, or --data")
     from exafsd_training.studies import evaluation
@@ -203,7 +208,10 @@ def edge(
     ],
     files: Annotated[list[Path], typer.Argument(help="Measured mu(E) of the material, XDI.")],
 ) -> None:
-    """Determine E0 and FEFF's zero of energy from measured spectra, and complete the card."""
+    """Determine E0 and FEFF's zero of energy from measured spectra.
+
+    Both are written into the card of the model.
+    """
     from exafsd_training.studies.edge_position import place_edge
 
     place_edge(bundle, files)
@@ -231,7 +239,10 @@ def independent(
     ] = 32,
     work: Annotated[Path, typer.Option(help="Folder for the FEFF runs.")] = Path("feff"),
 ) -> None:
-    """Test network and refinement with an independent simulator, and complete the card."""
+    """Test network and refinement with an independent simulator.
+
+    The result is written into the card of the model.
+    """
     from exafsd_training.studies.independent import judge_bundle
     from exafsd_training.zoo import configurations
 
@@ -329,7 +340,7 @@ def negatives(
         typer.Option(help="Folder with the measured spectra of the models that come with exafsd."),
     ] = None,
 ) -> None:
-    """Count for how many spectra of other phases, mixtures and noise parameters are withheld."""
+    """Count how often exafsd withholds the parameters of other phases, mixtures and noise."""
     from exafsd_training.studies import negatives as module
 
     module.negatives(model, workers, data)
@@ -368,8 +379,8 @@ def baseline(
     split: Annotated[
         Literal["points", "material"],
         typer.Option(
-            help="What is not used for training: points: random points, as published; material:"
-            " whole materials."
+            help="Data that are not used for training: random points (points, as published) or"
+            " whole materials (material)."
         ),
     ] = "points",
     epochs: Annotated[

@@ -86,7 +86,7 @@ class Adapter(_Frozen):
     """
 
     energy: EnergyColumn = Field(
-        description="column of the energy: a table with these keys, or only its data key"
+        description="energy column: its data key, or a table with the keys of adapter.energy"
     )
     i0: Names = Field(default=(), description="data key of the intensity before the sample")
     it: Names = Field(default=(), description="data key of the intensity behind the sample")
@@ -132,7 +132,7 @@ class Adapter(_Frozen):
     )
     low_flux: dict[str, float] = Field(
         default_factory=dict,
-        description="for each signal, the median count below which the flux is too low",
+        description="for each signal, the median count below which a spectrum is flagged",
     )
     dark: dict[str, float | str] = Field(
         default_factory=dict,
@@ -370,10 +370,10 @@ class Reduction(_Frozen):
     )
     e0_policy: E0Policy = Field(
         default="model",
-        description="model: E0 is placed by the near edge, as in measured spectra of the model's"
-        " material; as run if no model of the edge has such spectra; run: E0 of the first"
-        " good spectrum; auto: each spectrum has its own E0; fixed: the value of e0; foil:"
-        " as run, with the energy scale of the reference foil",
+        description="model: E0 is determined from the near edge, as in measured spectra of the"
+        " model's material; like run if no model of the edge has such spectra; run: E0 of the"
+        " run's first good spectrum; auto: each spectrum has its own E0; fixed: the value of e0;"
+        " foil: like run, with the energy scale of the reference foil",
     )
     e0: float | None = Field(default=None, description="E0 for the policy fixed, eV")
     rebin: Rebin = Rebin()
@@ -423,7 +423,7 @@ class Inference(_Frozen):
     polish: Literal["auto", "always", "off"] = Field(
         default="auto",
         description="the least-squares fit that follows the network; auto: if the fit can keep up"
-        " with the spectra, and always in replay; always; off: never",
+        " with the spectra, and in every replay; always: for every spectrum; off: never",
     )
     s02: dict[EdgeName, S02] = Field(
         default_factory=dict,
@@ -443,8 +443,8 @@ class Composition(_Frozen):
 
     enabled: Literal["auto", "always", "off"] = Field(
         default="auto",
-        description="auto: if the fits can keep up with the spectra, and always in replay; always;"
-        " off: never",
+        description="auto: if the fits can keep up with the spectra, and in every replay; always:"
+        " for every spectrum; off: never",
     )
     references: tuple[Path, ...] = Field(
         default=(), description="folders with references, made by exafsd references add"
@@ -487,7 +487,7 @@ class Target(NamedTuple):
 
 
 class Convergence(_Frozen):
-    """When a run has measured enough. Its results then say that the run may be stopped."""
+    """Goal of a run. When a run has reached it, the results say that the run may be stopped."""
 
     parameter: Parameter | None = Field(
         default=None,

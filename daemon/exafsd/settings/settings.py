@@ -63,9 +63,11 @@ class Source(_Frozen):
 
     address: Address = Field(
         default="tcp://127.0.0.1:5578",
-        description="out-port of bluesky-0MQ-proxy, as tcp://HOST:PORT",
+        description="output address of bluesky-0MQ-proxy, as tcp://HOST:PORT",
     )
-    prefix: str = Field(default="", description="only documents published with this prefix")
+    prefix: str = Field(
+        default="", description="receive only documents that are published with this prefix"
+    )
     pickle: bool = Field(
         default=False,
         description="true: also accept bluesky's default encoding (pickle), restricted to numpy"
@@ -74,7 +76,7 @@ class Source(_Frozen):
     kafka: KafkaSource | None = Field(
         default=None,
         description='receive documents from Kafka instead of address: { servers = ["HOST:9092"],'
-        ' topics = ["TOPIC"] }. There is then no journal, because Kafka stores the documents',
+        ' topics = ["TOPIC"] }. exafsd then writes no journal, because Kafka stores the documents',
     )
     queue: int = Field(
         default=20000,
@@ -84,7 +86,8 @@ class Source(_Frozen):
     )
     asset_roots: tuple[Path, ...] = Field(
         default=(),
-        description="folders below which external HDF5 files may be opened; none by default",
+        description="folders inside which exafsd may open external HDF5 files; by default it opens"
+        " no files",
     )
     asset_patience: float = Field(
         default=5.0, ge=0, description="seconds to wait for an external file that arrives late"
@@ -174,7 +177,7 @@ class Publish(_Frozen):
 class JournalSettings(_Frozen):
     """Raw documents on disk, one file per run, written before the documents are analysed."""
 
-    enabled: bool = Field(default=True, description="false: `exafsd run` keeps no journal")
+    enabled: bool = Field(default=True, description="false: `exafsd run` writes no journal")
     folder: Path | None = Field(
         default=None,
         description="null: `journal` in the data folder; inside a RunEngine's process there is no"
@@ -276,7 +279,7 @@ class Service(_Frozen):
 
 
 class AdapterSettings(BaseModel):
-    """[adapter]: a preset, and names of this beamline that replace the preset's."""
+    """[adapter]: a preset, and names of your beamline that replace those of the preset."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
     preset: str = Field(default="generic", description=f"one of {', '.join(PRESETS)}")

@@ -19,7 +19,7 @@ app = typer.Typer(no_args_is_help=True, help="List, show and check the models.")
 
 @app.command("list")
 def models_list(config: ConfigOption = None) -> None:
-    """List the models that are in use, and those that were refused with the reason."""
+    """List the models in use and the models that were refused, with the reason."""
     from exafsd.commands.models import models_table
 
     models_table(settings_from(config))
@@ -32,7 +32,8 @@ def models_show(
     text: Annotated[
         bool,
         typer.Option(
-            "--text", help="Print a readable summary instead, with the differences to feffit."
+            "--text",
+            help="Print a summary instead, with the accuracy of the model compared with feffit.",
         ),
     ] = False,
 ) -> None:
