@@ -340,7 +340,7 @@ def negatives(
         typer.Option(help="Folder with the measured spectra of the models that come with exafsd."),
     ] = None,
 ) -> None:
-    """Count how often exafsd withholds the parameters of other phases, mixtures and noise."""
+    """Count how often parameters are withheld if spectra are of other phases, mixtures or noise."""
     from exafsd_training.studies import negatives as module
 
     module.negatives(model, workers, data)

@@ -14,12 +14,12 @@ from exafsd.commands.cli.options import (
     settings_from,
 )
 
-app = typer.Typer(no_args_is_help=True, help="List, show and check the models.")
+app = typer.Typer(no_args_is_help=True, help="List, show, add and check models.")
 
 
 @app.command("list")
 def models_list(config: ConfigOption = None) -> None:
-    """List the models in use and the models that were refused, with the reason."""
+    """List the models in use, and each refused model with the reason."""
     from exafsd.commands.models import models_table
 
     models_table(settings_from(config))

@@ -70,7 +70,7 @@ def replay(
         bool,
         typer.Option(
             "--realtime/--fast",
-            help="Replay at the speed of the measurement, or as fast as possible.",
+            help="--realtime: at the speed of the measurement; --fast: as fast as possible.",
         ),
     ] = False,
     publish: Annotated[
