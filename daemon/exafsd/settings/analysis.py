@@ -383,13 +383,13 @@ class Reduction(_Frozen):
     pre_edge: PreEdge = PreEdge()
     autobk: Autobk | None = Field(
         default=None,
-        description="arguments for the published spectra; null: those of the model. The parameters"
-        " always use those of the model",
+        description="arguments for the published spectra; null: those of the model. The fit of the"
+        " parameters always uses those of the model",
     )
     xftf: Xftf | None = Field(
         default=None,
-        description="arguments for the published spectra; null: those of the model. The parameters"
-        " always use those of the model",
+        description="arguments for the published spectra; null: those of the model. The fit of the"
+        " parameters always uses those of the model",
     )
     min_points: int = Field(
         default=40,
