@@ -28,10 +28,10 @@ COMMANDS = {
 SETTINGS_HEAD = """\
 # Settings
 
-Every key of `exafsd.toml`. `exafsd config init` writes a file with all of them and their defaults,
-`exafsd check --config FILE` says what is wrong with one, and `exafsd config show --config FILE`
-prints what is in force. An unknown key is refused. Every key can also be set by an environment
-variable, which wins: `EXAFSD_PUBLISH__ADDRESS` is `publish.address`.
+Every key of `exafsd.toml`. `exafsd config init` writes a file with all keys and their defaults.
+`exafsd check --config FILE` lists the problems of a file. `exafsd config show --config FILE` prints
+the settings in use. An unknown key is an error. Environment variables override the file:
+`EXAFSD_PUBLISH__ADDRESS` sets `publish.address`.
 """
 MESSAGES_HEAD = """\
 # Fields of the messages

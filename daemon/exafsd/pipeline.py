@@ -422,7 +422,7 @@ class Pipeline:
             trust=_trust(judgement, quality, amplitude.shells is not None),
         )
         try:
-            self.series(spectrum.id.sweep.run.uid).fill(message, spectrum, near_edge)
+            self.series(spectrum.id.sweep.run.uid).annotate(message, spectrum, near_edge)
         except Exception:  # the result is there and must not be lost
             log.exception("the series of a run failed")
         received = spectrum.id.sweep.received

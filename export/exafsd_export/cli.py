@@ -7,25 +7,31 @@ import typer
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False,
-    help="Turn trained networks into verified model bundles.",
+    help="Make model bundles for exafsd from trained networks or crystal structures, and check"
+        " them.",
 )  # fmt: skip
 
 
 @app.callback()
 def main() -> None:
-    """Turn trained networks into verified model bundles."""
+    """Make model bundles for exafsd from trained networks or crystal structures, and check them."""
 
 
 @app.command()
 def bundle(
-    model: Annotated[Path, typer.Argument(help="Folder that exafsd-train fit wrote.")],
+    model: Annotated[
+        Path, typer.Argument(help="Folder of the trained model, written by exafsd-train fit.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the bundle.")],
     spectra: Annotated[
         list[Path] | None,
-        typer.Option(help="Measured spectra (XDI) to prove it on, beside simulated ones."),
+        typer.Option(
+            help="Measured spectra (XDI) for the comparison with TensorFlow, in addition to"
+            " simulated ones."
+        ),
     ] = None,
 ) -> None:
-    """Convert to ONNX, prove it equal to TensorFlow, write graphs and card."""
+    """Convert a trained network to ONNX, compare it with TensorFlow, and write a bundle."""
     from exafsd_export.bundle import make_bundle
 
     for name, difference in make_bundle(model, out, spectra or []).items():
@@ -40,19 +46,28 @@ def quick(
     out: Annotated[Path, typer.Option(help="Folder of the bundle.")],
     cif: Annotated[list[Path] | None, typer.Option("--cif", help="Crystal structure file.")] = None,
     amcsd: Annotated[
-        list[int] | None, typer.Option("--amcsd", help="AMCSD id of a structure.")
+        list[int] | None,
+        typer.Option(
+            "--amcsd", help="Number of a structure in the American Mineralogist database (AMCSD)."
+        ),
     ] = None,
     site: Annotated[
-        int, typer.Option("--site", min=0, help="Which site of the absorber; 0 averages over all.")
+        int,
+        typer.Option(
+            "--site",
+            min=0,
+            help="Number of the absorber's site in the structure; 0 averages over all sites.",
+        ),
     ] = 1,
     name: Annotated[
-        str | None, typer.Option(help="Name of the model; else made of edge and formula.")
+        str | None, typer.Option(help="Name of the model; by default made from edge and formula.")
     ] = None,
     work: Annotated[
-        Path | None, typer.Option(help="Folder that keeps the run of FEFF, to be used again.")
+        Path | None,
+        typer.Option(help="Folder in which the FEFF run is stored, so that it can be used again."),
     ] = None,
 ) -> None:
-    """Make a bundle from a crystal structure in a minute: spectra are read by fitting it."""
+    """Make a bundle from a crystal structure in about a minute, for fits without a network."""
     from exafsd_export.progress import quick_with_progress
 
     quick_with_progress(cif or [], amcsd or [], site, absorber, edge, name, out, work)
@@ -60,13 +75,15 @@ def quick(
 
 @app.command()
 def zoo(
-    out: Annotated[Path, typer.Option(help="Folder of the bundles, one folder each.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the bundles; each has its own folder inside.")
+    ],
     names: Annotated[
-        list[str] | None, typer.Argument(help="Crystals of the table; all by default.")
+        list[str] | None, typer.Argument(help="Names of the crystals in the table; by default all.")
     ] = None,
-    work: Annotated[Path, typer.Option(help="Folder for the runs of FEFF.")] = Path("feff"),
+    work: Annotated[Path, typer.Option(help="Folder for the FEFF runs.")] = Path("feff"),
 ) -> None:
-    """Make the bundles without a network that ship, from a table of checked AMCSD numbers."""
+    """Make the bundles of exafsd that have no network, from a table of checked AMCSD numbers."""
     from exafsd_export.progress import zoo_with_progress
 
     zoo_with_progress(names or [], out, work)
@@ -75,10 +92,13 @@ def zoo(
 @app.command()
 def refinement(
     bundle: Annotated[Path, typer.Argument(help="Folder of an older bundle.")],
-    config: Annotated[str, typer.Option(help="TOML file that it was trained by, or its name.")],
-    work: Annotated[Path, typer.Option(help="Folder for the run of FEFF.")] = Path("feff"),
+    config: Annotated[
+        str,
+        typer.Option(help="TOML file that the model was trained with, or the name of the model."),
+    ],
+    work: Annotated[Path, typer.Option(help="Folder for the FEFF run.")] = Path("feff"),
 ) -> None:
-    """Add to an older bundle what the refinement needs, without training."""
+    """Add the files that the refinement needs to an older bundle, without a new training."""
     from exafsd_export.bundle import add_refinement
     from exafsd_training.zoo import configurations
 

@@ -7,7 +7,7 @@ import msgpack
 import pytest
 from heated_runs import Published, assert_equal, cards, read_back, renamed
 
-from exafsd.archive.outcome_log import OUTCOMES, Logged
+from exafsd.archive.outcome_log import OUTCOMES_FORMAT, Logged
 from exafsd.archive.records import RecordFile
 from exafsd.archive.result_process import ResultProcess
 from exafsd.archive.results import find_result_run
@@ -25,7 +25,7 @@ class Half:
 
     def __init__(self, sink: ResultProcess, path: Path, before: int) -> None:
         self.sink, self.before, self.count = sink, before, 0
-        self.log, self.start = RecordFile(path, OUTCOMES), None
+        self.log, self.start = RecordFile(path, OUTCOMES_FORMAT), None
 
     def run_began(self, start: Any, analysis: Any) -> None:
         self.start = start, analysis

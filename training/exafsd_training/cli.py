@@ -10,14 +10,24 @@ import typer
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False,
-    help="Train the networks that exafsd reads spectra with.",
+    help="Train the networks that exafsd uses to analyse spectra.",
 )  # fmt: skip
 
 Cif = Annotated[list[Path] | None, typer.Option("--cif", help="Crystal structure file.")]
-Amcsd = Annotated[list[int] | None, typer.Option("--amcsd", help="AMCSD id of a structure.")]
+Amcsd = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--amcsd", help="Number of a structure in the American Mineralogist database (AMCSD)."
+    ),
+]
 Absorber = Annotated[str, typer.Option(help="Absorbing element, for example Cu.")]
 Site = Annotated[
-    int, typer.Option("--site", min=0, help="Which site of the absorber; 0 averages over all.")
+    int,
+    typer.Option(
+        "--site",
+        min=0,
+        help="Number of the absorber's site in the structure; 0 averages over all sites.",
+    ),
 ]
 EdgeName = Annotated[str, typer.Option("--edge", help="Absorption edge, for example K or L3.")]
 
@@ -40,19 +50,24 @@ def paths(
 @app.command()
 def fit(
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the trained model.  [default: runs/NAME]")
+        Path | None, typer.Option(help="Folder of the trained model; by default runs/NAME.")
     ] = None,
     config: Annotated[
         str | None,
         typer.Option(
-            help="TOML file with all options down to --site, or the name of a model that ships."
+            help="TOML file that replaces the options from --absorber to --site, or the name of"
+            " a model that comes with exafsd."
         ),
     ] = None,
-    absorber: Absorber | None = None,
-    edge: EdgeName | None = None,
+    absorber: Annotated[str | None, typer.Option(help="Absorbing element, for example Cu.")] = None,
+    edge: Annotated[
+        str | None, typer.Option("--edge", help="Absorption edge, for example K or L3.")
+    ] = None,
     name: Annotated[
         str | None,
-        typer.Option(help="Name of the model, for example cu-k-fcc; by default from the formula."),
+        typer.Option(
+            help="Name of the model, for example cu-k-fcc; by default made from the formula."
+        ),
     ] = None,
     cif: Cif = None,
     amcsd: Amcsd = None,
@@ -60,25 +75,36 @@ def fit(
     minutes: Annotated[
         float | None,
         typer.Option(
-            help="Minutes of training, without the simulations; 25 unless --config has steps."
+            help="Minutes of training, not counting the simulations; 25 by default, unless the"
+            " file of --config sets steps."
         ),
     ] = None,
     steps: Annotated[
         int | None,
         typer.Option(
-            help="Steps of training instead of minutes; they do not depend on the machine."
+            help="Number of training steps instead of minutes; unlike minutes, independent of"
+            " the machine's speed."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 1,
-    workers: Annotated[int, typer.Option(help="Processes that simulate the instrument.")] = 1,
-    direct: Annotated[int, typer.Option(help="Number of simulated path sums.")] = 100_000,
+    seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 1,
+    workers: Annotated[
+        int, typer.Option(help="Number of processes for the simulations of the instrument.")
+    ] = 1,
+    direct: Annotated[
+        int,
+        typer.Option(help="Number of training spectra that are simulated as a sum of FEFF paths."),
+    ] = 100_000,
     instrument: Annotated[
-        int, typer.Option(help="Number of spectra simulated through mu(E) and AUTOBK.")
+        int,
+        typer.Option(
+            help="Number of training spectra that are simulated as mu(E) and reduced with AUTOBK."
+        ),
     ] = 7_000,
     unlabelled: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Measured spectra (XDI) for the loss `measured`; parameters are not used."
+            help="Measured spectra (XDI) for the loss term `measured`, which needs no known"
+            " parameters."
         ),
     ] = None,
     physics: Annotated[
@@ -86,7 +112,7 @@ def fit(
         typer.Option(help="Term of the physics loss to switch on: curvature or exafs_equation."),
     ] = None,
 ) -> None:
-    """Train a network for a structure; an interrupted training is continued."""
+    """Train a network for a structure, or continue a training that was interrupted."""
     if unknown := set(physics or []) - {"curvature", "exafs_equation"}:
         raise typer.BadParameter(f"--physics knows no {', '.join(sorted(unknown))}")
     if config and (absorber or edge or name or cif or amcsd or site != 1):
@@ -121,20 +147,30 @@ def fit(
 @app.command()
 def ablate(
     config: Annotated[str, typer.Option(help="Model to train, as for fit.")],
-    out: Annotated[Path, typer.Option(help="Folder for the trainings and their table.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the trained networks and the table that compares them.")
+    ],
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder with measured spectra, for the loss `measured`."),
+        typer.Option(help="Folder with measured spectra for the loss term `measured`."),
     ] = None,
-    minutes: Annotated[float, typer.Option(help="Minutes of each of the five trainings.")] = 5.0,
-    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 1,
-    workers: Annotated[int, typer.Option(help="Processes that simulate the instrument.")] = 1,
-    direct: Annotated[int, typer.Option(help="Number of simulated path sums.")] = 100_000,
+    minutes: Annotated[float, typer.Option(help="Minutes for each of the five networks.")] = 5.0,
+    seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 1,
+    workers: Annotated[
+        int, typer.Option(help="Number of processes for the simulations of the instrument.")
+    ] = 1,
+    direct: Annotated[
+        int,
+        typer.Option(help="Number of training spectra that are simulated as a sum of FEFF paths."),
+    ] = 100_000,
     instrument: Annotated[
-        int, typer.Option(help="Number of spectra simulated through mu(E) and AUTOBK.")
+        int,
+        typer.Option(
+            help="Number of training spectra that are simulated as mu(E) and reduced with AUTOBK."
+        ),
     ] = 7_000,
 ) -> None:
-    """Train without physics in the loss, with each term and with all, and compare."""
+    """Compare networks trained without physics in the loss, with each term, and with all terms."""
     from exafsd_training.fitting.fit import Settings
     from exafsd_training.studies.ablation import ablate_model
     from exafsd_training.zoo import configurations
@@ -151,10 +187,13 @@ def evaluate(
     files: Annotated[list[Path] | None, typer.Argument(help="Measured spectra, XDI.")] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder with the measured spectra of the models that ship."),
+        typer.Option(help="Folder with the measured spectra of the models that come with exafsd."),
     ] = None,
 ) -> None:
-    """Compare network and polish with Larch's feffit on measured spectra, for the card."""
+    """Compare network and refinement with Larch's feffit on measured spectra.
+
+    The result is written into the card of the model.
+    """
     if not files and not data:
         raise typer.BadParameter("give measured spectra, or --data")
     from exafsd_training.studies import evaluation
@@ -164,10 +203,15 @@ def evaluate(
 
 @app.command()
 def edge(
-    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle, as exported.")],
+    bundle: Annotated[
+        Path, typer.Argument(help="Folder of a model bundle, written by exafsd-export.")
+    ],
     files: Annotated[list[Path], typer.Argument(help="Measured mu(E) of the material, XDI.")],
 ) -> None:
-    """Measure E0 of a material and FEFF's zero of energy, and write both into the card."""
+    """Determine E0 and FEFF's zero of energy from measured spectra.
+
+    Both are written into the card of the model.
+    """
     from exafsd_training.studies.edge_position import place_edge
 
     place_edge(bundle, files)
@@ -175,17 +219,30 @@ def edge(
 
 @app.command()
 def independent(
-    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle, as exported.")],
-    config: Annotated[str, typer.Option(help="TOML file that it was trained by, or its name.")],
+    bundle: Annotated[
+        Path, typer.Argument(help="Folder of a model bundle, written by exafsd-export.")
+    ],
+    config: Annotated[
+        str,
+        typer.Option(help="TOML file that the model was trained with, or the name of the model."),
+    ],
     files: Annotated[list[Path] | None, typer.Argument(help="Measured mu(E), XDI.")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Folder with the configuration's measured spectra.")
+        Path | None, typer.Option(help="Folder with the measured spectra that --config names.")
     ] = None,
-    spectra: Annotated[int, typer.Option(min=10, help="Number of single spectra.")] = 300,
-    series: Annotated[int, typer.Option(min=2, help="Number of temperature series.")] = 32,
-    work: Annotated[Path, typer.Option(help="Folder for FEFF's runs.")] = Path("feff"),
+    spectra: Annotated[
+        int,
+        typer.Option(min=10, help="Number of simulated spectra that do not belong to a series."),
+    ] = 300,
+    series: Annotated[
+        int, typer.Option(min=2, help="Number of simulated temperature series.")
+    ] = 32,
+    work: Annotated[Path, typer.Option(help="Folder for the FEFF runs.")] = Path("feff"),
 ) -> None:
-    """Test network and refinement on an independent simulator, for the card."""
+    """Test network and refinement with an independent simulator.
+
+    The result is written into the card of the model.
+    """
     from exafsd_training.studies.independent import judge_bundle
     from exafsd_training.zoo import configurations
 
@@ -202,13 +259,14 @@ def independent(
 def library(
     folder: Annotated[Path, typer.Argument(help="Folder of the XAS Data Library's XDI files.")],
     models: Annotated[
-        list[Path] | None, typer.Option(help="More folders of bundles than those that ship.")
+        list[Path] | None,
+        typer.Option(help="Folder with additional model bundles; may be repeated."),
     ] = None,
     page: Annotated[
-        Path | None, typer.Option(help="Markdown page whose generated part is renewed.")
+        Path | None, typer.Option(help="Markdown page whose generated part is updated.")
     ] = None,
 ) -> None:
-    """Say what exafsd answers for every measured spectrum of a library, wrong answers first."""
+    """Analyse every spectrum of the XAS Data Library, and list the results, wrong ones first."""
     from exafsd.settings import Settings
     from exafsd_training.studies import library as module
 
@@ -223,11 +281,17 @@ def library(
 def coverage(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
     spectra: Annotated[
-        int, typer.Option(min=200, help="Simulated spectra for each noise and data end.")
+        int,
+        typer.Option(
+            min=200,
+            help="Number of simulated spectra for each noise level and each end of the data in k.",
+        ),
     ] = 2000,
-    workers: Annotated[int, typer.Option(help="Processes that simulate the instrument.")] = 1,
+    workers: Annotated[
+        int, typer.Option(help="Number of processes for the simulations of the instrument.")
+    ] = 1,
 ) -> None:
-    """Count how often error bars hold the truth, by noise and data end."""
+    """Count how often error bars contain the true value, by noise level and end of data in k."""
     from exafsd_training.studies.coverage import measure_coverage
 
     measure_coverage(model, spectra, workers)
@@ -237,7 +301,7 @@ def coverage(
 def theory(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
 ) -> None:
-    """Run FEFF with other approximations, and show how far a fit would be off."""
+    """Run FEFF with other approximations, and show the errors that they would cause in a fit."""
     from exafsd_training.studies import theory_error
 
     theory_error.measure_theory(model)
@@ -250,10 +314,13 @@ def trend(
     highest: Annotated[float, typer.Option(help="Highest temperature, K.")] = 700.0,
     spectra: Annotated[int, typer.Option(min=2, help="Number of temperatures in a series.")] = 13,
     series: Annotated[
-        int, typer.Option(min=1, help="Number of series simulated as path sums.")
+        int, typer.Option(min=1, help="Number of series that are simulated as a sum of FEFF paths.")
     ] = 40,
     through: Annotated[
-        int, typer.Option(min=1, help="Number of series simulated through mu(E) and AUTOBK.")
+        int,
+        typer.Option(
+            min=1, help="Number of series that are simulated as mu(E) and reduced with AUTOBK."
+        ),
     ] = 20,
 ) -> None:
     """Simulate temperature series, and compare the slopes of R and sigma2 with the true ones."""
@@ -265,13 +332,15 @@ def trend(
 @app.command()
 def negatives(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
-    workers: Annotated[int, typer.Option(help="Processes that simulate the instrument.")] = 1,
+    workers: Annotated[
+        int, typer.Option(help="Number of processes for the simulations of the instrument.")
+    ] = 1,
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder with the measured spectra of the models that ship."),
+        typer.Option(help="Folder with the measured spectra of the models that come with exafsd."),
     ] = None,
 ) -> None:
-    """Count how many spectra of other phases, mixtures and noise are withheld."""
+    """Count how often parameters are withheld if spectra are of other phases, mixtures or noise."""
     from exafsd_training.studies import negatives as module
 
     module.negatives(model, workers, data)
@@ -282,11 +351,13 @@ def denoise(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder with the measured spectra of the models that ship."),
+        typer.Option(help="Folder with the measured spectra of the models that come with exafsd."),
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes that simulate the instrument.")] = 1,
+    workers: Annotated[
+        int, typer.Option(help="Number of processes for the simulations of the instrument.")
+    ] = 1,
 ) -> None:
-    """Compare the predicted spectrum with a filtered and a fitted one, beside the clean one."""
+    """Compare noise removal by network, filter and fit with the spectrum without noise."""
     from exafsd_training.studies import denoise as module
 
     module.denoising(model, data, workers)
@@ -294,22 +365,30 @@ def denoise(
 
 @app.command()
 def baseline(
-    data: Annotated[Path, typer.Option(help="Folder with the data of Khan 2025.")],
-    out: Annotated[Path, typer.Option(help="Folder for history, report and picture.")],
+    data: Annotated[Path, typer.Option(help="Folder with the published data of Khan (2025).")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the training history, the report and the figure.")
+    ],
     mode: Annotated[
         Literal["hybrid", "theory", "blind"],
-        typer.Option(help="theory to measurement, theory to itself, or measurement from k alone."),
+        typer.Option(
+            help="hybrid: predict the measurement from theory and k; theory: predict the theory"
+            " from itself; blind: predict the measurement from k alone."
+        ),
     ] = "hybrid",
     split: Annotated[
         Literal["points", "material"],
-        typer.Option(help="What is held out: random points, as published, or whole materials."),
+        typer.Option(
+            help="Data that are not used for training: random points (points, as published) or"
+            " whole materials (material)."
+        ),
     ] = "points",
     epochs: Annotated[
-        int, typer.Option(min=1, help="Epochs of training; by default as published.")
+        int, typer.Option(min=1, help="Number of training epochs; by default the published number.")
     ] = 1500,
-    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 1,
 ) -> None:
-    """Train the published pointwise network and judge it, by random points or by material."""
+    """Train the network of Khan (2025), and test it on random points or on whole materials."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -328,17 +407,20 @@ def baseline(
 def oracle(
     data: Annotated[Path, typer.Option(help="Folder with the measured spectra.")],
     out: Annotated[
-        Path | None, typer.Option(help="Table to write; by default the one that ships.")
+        Path | None, typer.Option(help="Table to write; by default the one that comes with exafsd.")
     ] = None,
     feff: Annotated[Path, typer.Option(help="Folder for FEFF runs.")] = Path("runs/feff"),
     page: Annotated[
-        Path | None, typer.Option(help="Markdown page whose generated part is written again.")
+        Path | None, typer.Option(help="Markdown page whose generated part is updated.")
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing, and fail if a number has changed.")
+        bool,
+        typer.Option(
+            "--check", help="Only check: fail if a number has changed, and write nothing."
+        ),
     ] = False,
 ) -> None:
-    """Fit every measured spectrum of the models that ship with Larch's feffit."""
+    """Use Larch's feffit to fit every measured spectrum of the models that come with exafsd."""
     from exafsd_training.reference import table
 
     if not table.make(data, feff, out or table.TABLE, page, check):

@@ -11,12 +11,12 @@ from exafsd.archive.journal import REFERRED, Journal, mend
 from exafsd.archive.journaled import DAMAGE, JOURNAL, SUFFIX
 from exafsd.archive.outcome_log import (
     LOG,
-    SAVED,
+    STATE_ENDING,
     OutcomeLog,
-    Saved,
+    SavedState,
     mend_log,
     open_runs,
-    read_saved,
+    read_state,
 )
 from exafsd.archive.records import read_records
 from exafsd.codec import dumps, loads
@@ -45,7 +45,7 @@ class OpenRun:
 
     uid: str
     stem: str
-    saved: Saved | None
+    saved: SavedState | None
     end: int
     down: float
 
@@ -69,13 +69,13 @@ def pick_up(journal: Journal, log: OutcomeLog, report: Report) -> list[OpenRun]:
 
 def _pick_up(journal: Journal, log: OutcomeLog, stem: str, report: Report) -> OpenRun | None:
     path = journal.folder / f"{stem}{SUFFIX}"
-    marker = log.folder / f"{stem}.{SAVED}"
+    marker = log.folder / f"{stem}.{STATE_ENDING}"
     if not path.exists():  # it was deleted, or its disk was full
         marker.unlink()
         return None
     saved = None
     try:
-        saved = read_saved(log.folder, stem)
+        saved = read_state(log.folder, stem)
     except DAMAGE as error:
         what = f"{marker.name} cannot be used, its run is analysed from its beginning: {error}"
         report(Problem.JOURNAL_DAMAGED, what)

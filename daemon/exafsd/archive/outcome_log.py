@@ -30,8 +30,8 @@ from exafsd.archive.records import (
 from exafsd.contract.messages import BaseMessage, Identity, Result
 from exafsd.contract.vocabulary import Problem
 
-OUTCOMES, STATE = Format("exafsd.outcomes", 1), Format("exafsd.state", 1)
-LOG, SAVED = "log", "state"
+OUTCOMES_FORMAT, STATE_FORMAT = Format("exafsd.outcomes", 1), Format("exafsd.state", 1)
+LOG, STATE_ENDING = "log", "state"
 #: what outcomes leave of a disk to the documents, from which they can be made again: bytes, and
 #: the share of a small disk
 RESERVED, SHARE = 256_000_000, 0.05
@@ -78,7 +78,7 @@ class Logged(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedState:
     """A run's state, and where in its journal and its log it was saved.
 
     `owned` are the uids of its descriptors and resources.
@@ -156,12 +156,12 @@ class OutcomeLog:
             return
         log = self._files[uid].size if uid in self._files else 0
         content = msgpack.packb((uid, owned, journal, log, state)) or b""
-        path = self.folder / f"{stem}.{SAVED}"
+        path = self.folder / f"{stem}.{STATE_ENDING}"
 
         def write() -> None:
             partial = path.with_name(f"{stem}.saving")
             partial.unlink(missing_ok=True)
-            file = RecordFile(partial, STATE)
+            file = RecordFile(partial, STATE_FORMAT)
             try:
                 file.append(content, self._sync)
             finally:
@@ -175,7 +175,9 @@ class OutcomeLog:
         self.close(uid)
         stem = self._journal.stems.get(uid)
         if stem is not None:
-            self._guarded(uid, lambda: (self.folder / f"{stem}.{SAVED}").unlink(missing_ok=True))
+            self._guarded(
+                uid, lambda: (self.folder / f"{stem}.{STATE_ENDING}").unlink(missing_ok=True)
+            )
 
     def close(self, uid: str | None = None) -> None:
         """Close the file of a run, or of all."""
@@ -185,14 +187,14 @@ class OutcomeLog:
 
     def _mark(self, stem: str) -> None:
         """Mark a run as open, so that another process goes on with it if this one ends."""
-        self._guarded(stem, lambda: (self.folder / f"{stem}.{SAVED}").touch(0o600))
+        self._guarded(stem, lambda: (self.folder / f"{stem}.{STATE_ENDING}").touch(0o600))
 
     def _append(self, uid: str, stem: str, content: bytes) -> None:
         if self._is_short():
             raise OSError(errno.ENOSPC, self._short)
         file = self._files.get(uid)
         if file is None:
-            file = self._files[uid] = RecordFile(self.folder / f"{stem}.{LOG}", OUTCOMES)
+            file = self._files[uid] = RecordFile(self.folder / f"{stem}.{LOG}", OUTCOMES_FORMAT)
         before = file.size
         file.append(content, self._sync)
         self.failing = False
@@ -226,11 +228,11 @@ class OutcomeLog:
 def open_runs(folder: Path) -> list[str]:
     """Names of the files of runs that were open when their daemon ended, oldest first."""
     with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if entry.name.endswith(f".{SAVED}")]
-    return sorted(name.removesuffix(f".{SAVED}") for name in names)
+        names = [entry.name for entry in entries if entry.name.endswith(f".{STATE_ENDING}")]
+    return sorted(name.removesuffix(f".{STATE_ENDING}") for name in names)
 
 
-def read_saved(folder: Path, stem: str) -> Saved | None:
+def read_state(folder: Path, stem: str) -> SavedState | None:
     """Latest saved state of an open run; None where none was saved.
 
     Raises
@@ -238,10 +240,10 @@ def read_saved(folder: Path, stem: str) -> Saved | None:
     DamagedError, FormatError
         If it is not as it was written.
     """
-    path = folder / f"{stem}.{SAVED}"
-    for content, _ in read_records(path, STATE):
+    path = folder / f"{stem}.{STATE_ENDING}"
+    for content, _ in read_records(path, STATE_FORMAT):
         try:
-            return Saved(*msgpack.unpackb(content))
+            return SavedState(*msgpack.unpackb(content))
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             raise DamagedError(f"{path.name} holds no state: {error}") from None
     return None
@@ -255,7 +257,7 @@ def read_log(path: Path, start: int = 0, end: int | None = None) -> Iterator[Log
     DamagedError, FormatError
         At the first that is not as it was written.
     """
-    for content, _ in read_records(path, OUTCOMES, start, end):
+    for content, _ in read_records(path, OUTCOMES_FORMAT, start, end):
         yield Logged(*msgpack.unpackb(content))
 
 
@@ -265,7 +267,7 @@ def mend_log(path: Path, start: int = 0) -> str | None:
         return None
     end = start
     try:
-        for record in read_records(path, OUTCOMES, start):
+        for record in read_records(path, OUTCOMES_FORMAT, start):
             end = record.end
     except DamagedError as error:
         lost = cut(path, end)
@@ -283,7 +285,7 @@ def latest_logged(folder: Path, messages: int, most_bytes: int) -> list[Logged]:
     latest: list[Logged] = []
     size = 0
     for _, path in sorted(logs, reverse=True):
-        for content in latest_records(Path(path), OUTCOMES):
+        for content in latest_records(Path(path), OUTCOMES_FORMAT):
             size += len(content)
             if len(latest) >= messages or size > most_bytes:
                 return sorted(latest, key=lambda one: one.time)

@@ -43,7 +43,7 @@ class Retention:
 
     def make_room(self, busy: set[str]) -> int:
         """Delete the oldest runs, but not the `busy` ones; how many were."""
-        deleted = 0
+        deletions = 0
         while self._max_bytes and self.total > self._max_bytes:
             stem = next((s for s in self._sizes if s not in busy), None)
             if stem is None:
@@ -52,5 +52,5 @@ class Retention:
                 for ending in self._endings:
                     (folder / f"{stem}.{ending}").unlink(missing_ok=True)
             self.total -= self._sizes.pop(stem)
-            deleted += 1
-        return deleted
+            deletions += 1
+        return deletions

@@ -282,8 +282,8 @@ class Screen:
             return Text(f"daemon away for {silent:.0f} s", style="bold red")
         s = self._status
         text = f"{s['state']}  {s['rate']:.1f}/s  results {s['results']}  rejected {s['rejected']}"
-        if degraded := s.get("degraded"):
-            text += f"  {'; '.join(degraded)}"
+        if reasons := s.get("degraded"):
+            text += f"  {'; '.join(reasons)}"
         if s["drops"]:
             text += "  trouble: " + ", ".join(f"{n} {name}" for name, n in s["drops"].items())
         if self._event is not None:

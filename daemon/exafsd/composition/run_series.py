@@ -18,7 +18,7 @@ class RunSeries:
         default_factory=dict[tuple[str, Channel, Edge], Averages]
     )
 
-    def fill(self, result: Result, spectrum: Spectrum, numbers: NearEdgeNumbers | None) -> None:
+    def annotate(self, result: Result, spectrum: Spectrum, numbers: NearEdgeNumbers | None) -> None:
         """Say of the next result of the run whether the sample changes, and whether to stop.
 
         Parameters

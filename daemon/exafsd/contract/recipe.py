@@ -37,19 +37,29 @@ class Autobk(_Frozen, frozen=True):
     """Arguments of ``larch.xafs.autobk``."""
 
     rbkg: float = Field(
-        default=1.0, gt=0, le=5, description="background is what lies below this R, angstrom"
+        default=1.0,
+        gt=0,
+        le=5,
+        description="the background is the part of mu(E) below this R, angstrom",
     )
     kweight: int = Field(
         default=2, ge=0, le=3, description="k weight of the background's transform"
     )
-    kmin: float = Field(default=0.0, ge=0, le=20, description="1/angstrom")
-    kmax: float | None = Field(
-        default=None, gt=0, le=40, description="1/angstrom; null is the end of the data"
+    kmin: float = Field(
+        default=0.0, ge=0, le=20, description="lower end of the k range, 1/angstrom"
     )
-    dk: float = Field(default=0.1, ge=0, le=10, description="window sill, 1/angstrom")
+    kmax: float | None = Field(
+        default=None,
+        gt=0,
+        le=40,
+        description="upper end of the k range, 1/angstrom; null: the end of the data",
+    )
+    dk: float = Field(
+        default=0.1, ge=0, le=10, description="width of the rise and fall of the window, 1/angstrom"
+    )
     win: Window = Field(default="hanning", description="shape of the window")
     nclamp: int = Field(
-        default=3, ge=0, le=100, description="points at each end held by the clamps"
+        default=3, ge=0, le=100, description="number of points at each end that the clamps act on"
     )
     clamp_lo: float = Field(default=0.0, description="weight of the clamp at the first points")
     clamp_hi: float = Field(default=1.0, description="weight of the clamp at the last points")
@@ -58,14 +68,23 @@ class Autobk(_Frozen, frozen=True):
 class Xftf(_Frozen, frozen=True):
     """Arguments of ``larch.xafs.xftf`` for the transform to chi(R)."""
 
-    kmin: float = Field(default=3.0, ge=0, le=20, description="1/angstrom")
-    kmax: float = Field(
-        default=14.0, gt=0, le=40, description="1/angstrom; cut to the data's end less 0.5"
+    kmin: float = Field(
+        default=3.0, ge=0, le=20, description="lower end of the k range, 1/angstrom"
     )
-    dk: float = Field(default=2.0, ge=0, le=10, description="window sill, 1/angstrom")
+    kmax: float = Field(
+        default=14.0,
+        gt=0,
+        le=40,
+        description="upper end of the k range, 1/angstrom; at most 0.5 below the end of the data",
+    )
+    dk: float = Field(
+        default=2.0, ge=0, le=10, description="width of the rise and fall of the window, 1/angstrom"
+    )
     kweight: int = Field(default=2, ge=0, le=3, description="k weight of the transform")
     window: Window = Field(default="hanning", description="shape of the window")
-    rmax_out: float = Field(default=6.0, gt=0, le=31, description="angstrom")
+    rmax_out: float = Field(
+        default=6.0, gt=0, le=31, description="largest R of the transform, angstrom"
+    )
 
 
 class Recipe(_Frozen, frozen=True):

@@ -185,7 +185,11 @@ class CrystalFit:
                 shown[i],
                 shown[i],
                 max(float(r_factor[i]), 0.0),
-                tuple(id_ for id_, on in zip(variables.ids, end.bound[i], strict=True) if on),
+                tuple(
+                    id_
+                    for id_, at_bound in zip(variables.ids, end.bound[i], strict=True)
+                    if at_bound
+                ),
             )
             for i in range(spectra)
         ]

@@ -9,7 +9,7 @@ from exafsd.contract.vocabulary import Problem, Reason
 from exafsd.documents.items import Trouble
 from exafsd.logs import get_logger
 from exafsd.service.intake import Intake
-from exafsd.service.keeping import Keeping
+from exafsd.service.run_store import RunStore
 
 log = get_logger(__name__)
 
@@ -40,12 +40,12 @@ class Health:
     ----------
     intake
         Where documents come from.
-    keeping
+    run_store
         Journal and outcome log; None without.
     """
 
-    def __init__(self, intake: Intake, keeping: Keeping | None) -> None:
-        self._inbox, self._source, self._keeping = intake.inbox, intake.source, keeping
+    def __init__(self, intake: Intake, run_store: RunStore | None) -> None:
+        self._inbox, self._source, self._run_store = intake.inbox, intake.source, run_store
         self._unkept = intake.unkept
         self._sweeps: Counter[str] = Counter()  # lost, as far as it is known
         self._before: Counter[str] = Counter()
@@ -59,9 +59,9 @@ class Health:
 
     def failures(self) -> Counter[Problem]:
         """Documents and outcomes that journal and log have not written."""
-        if self._keeping is None:
+        if self._run_store is None:
             return Counter()
-        return self._keeping.journal.failures + self._keeping.log.failures
+        return self._run_store.journal.failures + self._run_store.log.failures
 
     def losses(
         self, drops: Mapping[Problem, int], rejections: Mapping[str, int]
@@ -105,12 +105,12 @@ class Health:
                 yield self._source.absence
         if self._unkept is not None:
             yield self._unkept
-        if self._keeping is not None:
-            if self._keeping.journal.failing:
-                yield f"the journal in {self._keeping.journal.folder} cannot be written"
-            if self._keeping.log.failing:
-                yield f"the outcome log in {self._keeping.log.folder} cannot be written"
-            for uid, down in self._keeping.interrupted.items():
+        if self._run_store is not None:
+            if self._run_store.journal.failing:
+                yield f"the journal in {self._run_store.journal.folder} cannot be written"
+            if self._run_store.log.failing:
+                yield f"the outcome log in {self._run_store.log.folder} cannot be written"
+            for uid, down in self._run_store.interrupted.items():
                 if now - self._began < INTERRUPTED:
                     yield f"run {uid} goes on after {down:.0f} s; what came meanwhile is missing"
         if audit and audit.get("off"):

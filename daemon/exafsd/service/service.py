@@ -22,8 +22,8 @@ from exafsd.publishing.outcomes import run_start, run_stop, text
 from exafsd.service.healing import Healing
 from exafsd.service.health import SILENT, Health
 from exafsd.service.intake import Intake
-from exafsd.service.keeping import Keeping
 from exafsd.service.rejection_log import RejectionLog
+from exafsd.service.run_store import RunStore
 from exafsd.service.session import Event, Session
 from exafsd.service.sharing import Sharing
 from exafsd.service.sink import QueuedSink, deliver
@@ -63,7 +63,7 @@ class Service:
         publisher: Publisher,
         settings: ServiceSettings,
         heartbeat: float,
-        keeping: Keeping | None = None,
+        run_store: RunStore | None = None,
         healing: Healing | None = None,
         sharing: Sharing | None = None,
         sinks: Sequence[QueuedSink] = (),
@@ -77,9 +77,9 @@ class Service:
         self._publisher = publisher
         self._settings = settings
         self._heartbeat = heartbeat
-        self._keeping, self._sharing = keeping, sharing
-        self._healing = healing or Healing(session, keep=keeping)
-        self._health = Health(intake, keeping)
+        self._run_store, self._sharing = run_store, sharing
+        self._healing = healing or Healing(session, keep=run_store)
+        self._health = Health(intake, run_store)
         self._sinks = sinks
         self._registry = registry or Registry()
         self._watch = watch
@@ -112,8 +112,8 @@ class Service:
         except OSError:
             self._publisher.close()
             raise
-        if self._keeping is not None:
-            resumed = self._keeping.resume(self._healing.feed, lambda: self._beat("starting"))
+        if self._run_store is not None:
+            resumed = self._run_store.resume(self._healing.feed, lambda: self._beat("starting"))
             self._handle_all(resumed)
         self._healing.start(self._intake.latest)
         if self._watch is not None:
@@ -183,7 +183,7 @@ class Service:
     def _unprocessed(self) -> tuple[int, list[Trouble]]:
         """Documents that are lost, and troubles; what the journal takes is kept there."""
         lost, problems = 0, []
-        while self._keeping is not None and (item := self._inbox.get(0.0)) is not None:
+        while self._run_store is not None and (item := self._inbox.get(0.0)) is not None:
             if isinstance(item, Trouble):
                 problems.append(item)
             else:
@@ -193,8 +193,8 @@ class Service:
 
     def _end_session(self) -> None:
         """Give up the open runs, but those that the next daemon can go on with."""
-        keeper = self._keeping or self._sharing
-        if self._keeping is None:
+        keeper = self._run_store or self._sharing
+        if self._run_store is None:
             self._handle_all(self._healing.close())
         if keeper is None:
             self._handle_all(self._session.close())
@@ -204,8 +204,8 @@ class Service:
         self._handle_all(self._session.close(but=left_open))
         for uid in sorted(left_open & self._session.runs().keys()):
             self._leave(uid)
-        if self._keeping is not None:
-            self._keeping.close()
+        if self._run_store is not None:
+            self._run_store.close()
 
     def _leave(self, uid: str) -> None:
         """Another daemon goes on with a run: its subscribers hear no end, catalogs do."""
@@ -251,8 +251,8 @@ class Service:
         self._handle_all(self._healing.poll(idle=not len(self._inbox)))
         self._handle_all(self._session.flush())
         self._pending_since = None
-        if self._keeping is not None:
-            self._keeping.save_due()
+        if self._run_store is not None:
+            self._run_store.save_due()
 
     def _take(self, arrival: Arrival | Trouble) -> None:
         if isinstance(arrival, Trouble):
@@ -286,13 +286,13 @@ class Service:
         if isinstance(event, Outcome):
             self._count(event)
         logged = self._logged(event)
-        if self._keeping is not None and isinstance(event, Began):
-            self._keeping.log.describe(event.run.uid, about(event.run.analysis))
+        if self._run_store is not None and isinstance(event, Began):
+            self._run_store.log.describe(event.run.uid, about(event.run.analysis))
         deliver(event, self._publisher, *self._sinks)
         if logged is not None:  # a catalog has not all of what was sent before
             for sink in self._sinks:
                 sink.write_log(*logged)
-        if isinstance(event, Ended) and (keeper := self._keeping or self._sharing) is not None:
+        if isinstance(event, Ended) and (keeper := self._run_store or self._sharing) is not None:
             keeper.ended(event.run.uid)
         if isinstance(event, Began):
             log.info("run started", run_uid=event.run.uid, scan_id=event.run.scan_id)
@@ -308,9 +308,9 @@ class Service:
 
     def _logged(self, event: Event) -> tuple[RunStart, Path, int] | None:
         """Log of a run that goes on, and where in it the daemon before has ended."""
-        if self._keeping is None or not isinstance(event, Began) or event.delivery != "resumed":
+        if self._run_store is None or not isinstance(event, Began) or event.delivery != "resumed":
             return None
-        logged = self._keeping.log.path_of(event.run.uid)
+        logged = self._run_store.log.path_of(event.run.uid)
         return logged and (run_start(event.run), logged, logged.stat().st_size)
 
     def _count(self, outcome: Outcome) -> None:
@@ -350,10 +350,10 @@ class Service:
             queues |= sink.queues()
         audit = self._pipeline.audit_metrics()
         losses = self._health.losses(drops, self._rejections)
-        degraded = self._health.reasons(losses, audit)
+        reasons = self._health.reasons(losses, audit)
         if state is None:
             behind = self._session.shedding
-            state = "overloaded" if behind else "degraded" if degraded else "ready"
+            state = "overloaded" if behind else "degraded" if reasons else "ready"
         self._publisher.send(
             Status(
                 state=state,  # type: ignore[arg-type]
@@ -370,7 +370,7 @@ class Service:
                 models=sorted(self._registry.bundles),
                 refused_models=self._registry.refused,
                 versions=self._versions,
-                degraded=degraded,
+                degraded=reasons,
                 losses=losses,
                 source=self._health.source(map(text, self._session.silent_runs(SILENT))),
             )

@@ -40,8 +40,8 @@ from exafsd.reduction.audit import Auditor
 from exafsd.reduction.reducer import Reducer
 from exafsd.service.healing import Healing
 from exafsd.service.intake import Intake
-from exafsd.service.keeping import Keeping
 from exafsd.service.pace import Pace
+from exafsd.service.run_store import RunStore
 from exafsd.service.service import Service
 from exafsd.service.session import Session
 from exafsd.service.sharing import Sharing
@@ -225,9 +225,9 @@ def make_service(
     pipeline = make_pipeline(settings, registry, audit=True)
     options = settings.service
     session = Session(make_router(settings), pipeline, options.batch, options.max_lag, Pace())
-    keeping = None
+    run_store = None
     if intake.journal is not None and intake.log is not None:
-        keeping = Keeping(
+        run_store = RunStore(
             session, intake.journal, intake.log, intake.open_runs, intake.inbox.taking
         )
     backfill = None if settings.backfill.catalog is None else Backfill(settings.backfill.catalog)
@@ -238,8 +238,8 @@ def make_service(
         publisher=make_publisher(settings, intake.log),
         settings=settings.service,
         heartbeat=settings.publish.heartbeat,
-        keeping=keeping,
-        healing=Healing(session, backfill, settings.backfill.wait, keeping),
+        run_store=run_store,
+        healing=Healing(session, backfill, settings.backfill.wait, run_store),
         sharing=Sharing(session, intake.source) if isinstance(intake.source, KafkaSource) else None,
         sinks=make_sinks(settings, registry, inbox.report),
         registry=registry,

@@ -52,80 +52,102 @@ class _Frozen(BaseModel):
 class EnergyColumn(_Frozen):
     """Where the energy is, and how an encoder reading becomes eV."""
 
-    key: Names = Field(description="data key; of several names the first present counts")
+    key: Names = Field(
+        description="data key; if there are several, the first one that exists is used"
+    )
     unit: EnergyUnit | None = Field(
         default=None,
-        description="null: the unit in the descriptor or file, and eV where there is none",
+        description="null: the unit in the descriptor or file, or eV if there is none",
     )
     d_spacing: float | str | None = Field(
         default=None,
-        description="of the monochromator crystal, angstrom, or the metadata key that has it",
+        description="d-spacing of the monochromator crystal in angstrom, or its metadata key",
     )
     angle_offset: float | str = Field(
         default=0.0,
-        description="degrees taken off the encoder's angle, or the metadata key that has it",
+        description="degrees that are subtracted from the encoder's angle, or their metadata key",
     )
     units: dict[str, EnergyUnit] = Field(
-        default_factory=dict, description="key to its unit, where the descriptor has none"
+        default_factory=dict,
+        description="unit of each data key, for keys whose descriptor has none",
     )
     pulses_per_degree: float | str = Field(
-        default=360000.0, description="for the unit pulses, or the metadata key that has it"
+        default=360000.0,
+        description="encoder pulses per degree for the unit pulses, or their metadata key",
     )
 
 
 class Adapter(_Frozen):
-    """Names of a beamline. Data keys are tried as given, metadata also as dotted paths.
+    """Names that a beamline uses. A metadata key may be a dotted path such as XDI.Sample.name.
 
     A name may be one string or a list of alternatives of which the first present counts;
     `iff` is different: all elements present are summed. ``KEY/COLUMN`` is a column of a table in
     an external file, ``@KEY`` stands for the names that the metadata list at KEY.
     """
 
-    energy: EnergyColumn = Field(description="where the energy is; a name alone is its key")
-    i0: Names = Field(default=(), description="before the sample")
-    it: Names = Field(default=(), description="behind the sample")
-    ir: Names = Field(default=(), description="behind the reference foil")
-    iff: Names = Field(default=(), description="fluorescence elements, summed")
-    mutrans: Names = Field(default=(), description="ready-made mu in transmission")
-    mufluor: Names = Field(default=(), description="ready-made mu in fluorescence")
-    murefer: Names = Field(default=(), description="ready-made mu of the reference foil")
+    energy: EnergyColumn = Field(
+        description="energy column: its data key, or a table with the keys of adapter.energy"
+    )
+    i0: Names = Field(default=(), description="data key of the intensity before the sample")
+    it: Names = Field(default=(), description="data key of the intensity behind the sample")
+    ir: Names = Field(default=(), description="data key of the intensity behind the reference foil")
+    iff: Names = Field(
+        default=(), description="data keys of the fluorescence detector elements, which are summed"
+    )
+    mutrans: Names = Field(
+        default=(), description="data key of mu in transmission, if the documents contain mu"
+    )
+    mufluor: Names = Field(
+        default=(), description="data key of mu in fluorescence, if the documents contain mu"
+    )
+    murefer: Names = Field(
+        default=(), description="data key of mu of the reference foil, if the documents contain mu"
+    )
     element: Names = Field(
         default=("element", "exafsd.element", "XDI.Element.symbol"),
-        description="metadata key of the absorber, for example Cu; guessed where there is none",
+        description="metadata key of the absorbing element, for example Cu; without it exafsd"
+        " guesses the element",
     )
     edge: Names = Field(
         default=("edge", "exafsd.edge", "XDI.Element.edge"),
-        description="metadata key of the edge, for example K; guessed where there is none",
+        description="metadata key of the edge, for example K; without it exafsd guesses the edge",
     )
     sample: Names = Field(
         default=("sample", "sample_name", "XDI.Sample.name"),
-        description="metadata key of the sample, copied onto results",
+        description="metadata key of the sample's name, which is copied into the results",
     )
-    context: Names = Field(default=(), description="data or metadata keys copied onto results")
+    context: Names = Field(
+        default=(),
+        description="data or metadata keys whose values are copied into the results, for example a"
+        " temperature",
+    )
     truth: dict[str, str] = Field(
-        default_factory=dict, description="name to key of known parameters (simulated beamline)"
+        default_factory=dict,
+        description="key of each parameter's true value (simulated beamline only)",
     )
     saturation: dict[str, float] = Field(
         default_factory=dict,
-        description="signal name to the count at which it saturates, after dark and gain",
+        description="for each signal, the count at which it saturates, after correction for dark"
+        " and gain",
     )
     low_flux: dict[str, float] = Field(
         default_factory=dict,
-        description="signal name to the median count below which it is dim",
+        description="for each signal, the median count below which a spectrum is flagged",
     )
     dark: dict[str, float | str] = Field(
         default_factory=dict,
-        description="signal name to the reading without beam, taken off it; or its metadata key,"
-        " KEY|0 where a missing one is to count as 0",
+        description="for each signal, the reading without beam, which is subtracted, or its"
+        " metadata key; KEY|0 means 0 if the key is missing",
     )
     gain: dict[str, float | str] = Field(
         default_factory=dict,
-        description="signal name to its amplifier's gain, divided out; or its metadata key,"
-        " 10**KEY where it is an exponent",
+        description="for each signal, the gain of its amplifier, by which the signal is divided,"
+        " or its metadata key; 10**KEY if the metadata contain an exponent",
     )
     delay: dict[str, float] = Field(
         default_factory=dict,
-        description="signal name to s by which it lags behind the energy; needs times of points",
+        description="for each signal, the seconds by which it lags behind the energy; the documents"
+        " must contain the time of each point",
     )
 
     @field_validator("saturation", "low_flux", "dark", "gain", "delay")
@@ -249,74 +271,88 @@ def adapter(preset: str = "generic", **changes: Any) -> Adapter:
 
 
 class Rebin(_Frozen):
-    """Onto a grid usual in XAFS: steps in eV below and across the edge, in k above it."""
+    """Rebinning onto the usual XAFS grid: steps in eV below and across the edge, in k above it."""
 
     method: Literal["auto", "off", "boxcar", "gaussian"] = Field(
         default="auto",
-        description="auto: only where no two sweeps have the same energies, as an encoder gives"
-        " them, in whatever documents they come; box-car where they have twice as many points as"
-        " the grid, else onto the energies of the run's first",
+        description="auto: only if the energies differ from sweep to sweep, as with an encoder:"
+        " box-car averages if the sweeps have at least twice as many points as the grid, otherwise"
+        " interpolation onto the energies of the run's first sweep; boxcar, gaussian: always; off:"
+        " never",
     )
-    pre_step: float = Field(default=5.0, gt=0, description="eV, below the edge region")
-    xanes_step: float = Field(default=0.5, gt=0, description="eV, in the edge region")
-    k_step: float = Field(default=0.04, gt=0, description="1/angstrom, above the edge region")
+    pre_step: float = Field(default=5.0, gt=0, description="step below the edge region, eV")
+    xanes_step: float = Field(default=0.5, gt=0, description="step in the edge region, eV")
+    k_step: float = Field(
+        default=0.04, gt=0, description="step in k above the edge region, 1/angstrom"
+    )
     xanes: tuple[float, float] = Field(
         default=(-30.0, 50.0), description="edge region, eV relative to the tabulated edge"
     )
 
 
 class Average(_Frozen):
-    """Running average of sweeps, published beside or instead of the single ones."""
+    """Running averages of sweeps, published in addition to the single sweeps or instead of them."""
 
-    n: int = Field(default=1, ge=1, le=1000, description="sweeps in an average; 1 is none")
+    n: int = Field(
+        default=1, ge=1, le=1000, description="number of sweeps in an average; 1: no averages"
+    )
     directions: Literal["separate", "together"] = Field(
-        default="separate", description="whether up and down sweeps are averaged apart"
+        default="separate",
+        description="whether up and down sweeps are averaged separately or together",
     )
     singles: bool = Field(default=True, description="whether single sweeps are published as well")
 
 
 class Calibration(_Frozen):
-    """Energy scale held by the reference foil's edge."""
+    """Correction of energy drift with the edge of a reference foil."""
 
     source: Literal["off", "foil"] = Field(
-        default="off", description="foil: every sweep is moved so that the foil's edge stays"
+        default="off",
+        description="foil: the energies of every sweep are shifted so that the foil's edge always"
+        " has the same energy; off: no correction",
     )
     foil_e0: float | None = Field(
         default=None,
-        description="eV to which the foil's edge is moved; null: where the first good sweep has it",
+        description="energy of the foil's edge after the correction, eV; null: its energy in the"
+        " first good sweep",
     )
     window: tuple[float, float] = Field(
-        default=(-30.0, 40.0), description="eV about the foil's edge in which it is matched"
+        default=(-30.0, 40.0),
+        description="range around the foil's edge that is compared between sweeps, eV",
     )
     smoothing: int = Field(
         default=6,
         ge=1,
         le=1000,
-        description="sweeps of one direction through which a line is laid to smooth the drift",
+        description="number of sweeps of one direction that a straight line is fitted to, to"
+        " smooth the drift",
     )
     jump: float = Field(
-        default=0.5, gt=0, description="eV; a sudden change beyond it is reported and followed"
+        default=0.5,
+        gt=0,
+        description="eV; a sudden change that is larger is followed at once and flagged",
     )
     max_shift: float = Field(
-        default=15.0, gt=0, description="eV; a larger shift is no drift and not applied"
+        default=15.0,
+        gt=0,
+        description="eV; a larger shift is not considered to be drift and is not applied",
     )
 
 
 class Quality(_Frozen):
-    """What is looked for in every spectrum."""
+    """Search for glitches and outliers in every spectrum."""
 
     deglitch: float | None = Field(
         default=None,
         gt=0,
-        description="up to three points in a row this many times the scatter off their neighbours"
-        " are replaced, but not near the edge; 10 suits good data; null: nothing is removed, as"
-        " nothing should be unasked",
+        description="replace up to three points in a row that differ from their neighbours by this"
+        " many times the scatter, except near the edge; 10 suits good data; null: replace nothing",
     )
     outlier: float | None = Field(
         default=8.0,
         gt=0,
-        description="a spectrum this many times the usual difference off the running series is"
-        " flagged; null: never",
+        description="flag a spectrum that differs from the previous spectra of its run by this many"
+        " times the usual difference; null: never",
     )
 
 
@@ -324,85 +360,107 @@ class Reduction(_Frozen):
     """From mu(E) to chi(k)."""
 
     engine: Literal["plan", "larch"] = Field(
-        default="plan", description="plan: the same mathematics, compiled; larch: Larch itself"
+        default="plan",
+        description="plan: Larch's algorithms, compiled to matrix products by exafsd; larch: Larch"
+        " itself (slower)",
     )
     channels: tuple[Channel, ...] = Field(
         default=("transmission", "fluorescence", "reference"),
-        description="those of which a run has the detectors are analysed",
+        description="channels to analyse, if the run has their detectors",
     )
     e0_policy: E0Policy = Field(
         default="model",
-        description="model: where measured spectra of the model's material have it, by the near"
-        " edge, and as run where no model of the edge knows that; run: the first good spectrum"
-        " decides; auto: each; fixed: the e0 below; foil: as run, on the energy scale that the"
-        " reference foil holds",
+        description="model: E0 is determined from the near edge, as in measured spectra of the"
+        " model's material; like run if no model of the edge has such spectra; run: E0 of the"
+        " run's first good spectrum; auto: each spectrum has its own E0; fixed: the value of e0;"
+        " foil: like run, with the energy scale of the reference foil",
     )
-    e0: float | None = Field(default=None, description="eV, for the policy fixed")
+    e0: float | None = Field(default=None, description="E0 for the policy fixed, eV")
     rebin: Rebin = Rebin()
     average: Average = Average()
     calibration: Calibration = Calibration()
     quality: Quality = Quality()
     pre_edge: PreEdge = PreEdge()
-    autobk: Autobk | None = Field(default=None, description="for display; null is the model's own")
-    xftf: Xftf | None = Field(default=None, description="for display; null is the model's own")
-    min_points: int = Field(default=40, ge=10, description="fewer are not a spectrum")
+    autobk: Autobk | None = Field(
+        default=None,
+        description="arguments for the published spectra; null: those of the model. The fit of the"
+        " parameters always uses those of the model",
+    )
+    xftf: Xftf | None = Field(
+        default=None,
+        description="arguments for the published spectra; null: those of the model. The fit of the"
+        " parameters always uses those of the model",
+    )
+    min_points: int = Field(
+        default=40,
+        ge=10,
+        description="smallest number of points of a spectrum; spectra with fewer points are"
+        " rejected",
+    )
     max_bad_share: float = Field(
-        default=0.02, ge=0, lt=1, description="bad points dropped up to this"
+        default=0.02,
+        ge=0,
+        lt=1,
+        description="largest share of bad points; they are left out, and a spectrum with more of"
+        " them is rejected",
     )
     k_max_min: float = Field(
-        default=6.0, description="shorter data are published without parameters, 1/Å"
+        default=6.0,
+        description="1/Å; a spectrum whose data end below this k is published without parameters",
     )
 
 
 class Inference(_Frozen):
-    """Which model reads the spectra."""
+    """Which model determines the parameters."""
 
     enabled: bool = Field(default=True, description="false: spectra are only reduced")
     model: str | None = Field(
-        default=None, description="bundle name; null is chosen by element and edge"
+        default=None, description="name of the model; null: exafsd chooses one by element and edge"
     )
     structure: str | None = Field(
-        default=None, description="phase or formula that the chosen bundle must hold"
+        default=None, description="phase or formula that the chosen model must contain"
     )
     polish: Literal["auto", "always", "off"] = Field(
         default="auto",
-        description="the fit like feffit's that follows the network's answer; auto: where it keeps"
-        " up with the spectra, and always in replay; shed without it",
+        description="the least-squares fit that follows the network; auto: if the fit can keep up"
+        " with the spectra, and in every replay; always: for every spectrum; off: never",
     )
     s02: dict[EdgeName, S02] = Field(
         default_factory=dict,
-        description='edge to S0², without which N is not given: { Cu-K = "FILE" } of'
-        " exafsd calibrate-s02, or { Cu-K = { value = 0.9, std = 0.05 } }",
+        description='S0² of each edge, needed for N: { Cu-K = "FILE" } with a file of exafsd'
+        " calibrate-s02, or { Cu-K = { value = 0.9, std = 0.05 } }",
     )
     fluorescence: Fluorescence | None = Field(
         default=None,
-        description="samples in fluorescence are dilute, corrected for over-absorption, or thick;"
-        " null: not known, so that N is not given; a run may say so for itself",
+        description="whether samples in fluorescence are dilute, corrected for over-absorption, or"
+        " thick; null: not known, and N is not given. A run may set this in its start"
+        " document",
     )
 
 
 class Composition(_Frozen):
-    """What samples are made of, by measured references (linear combination of near edges)."""
+    """Composition of samples: linear combination fits of the near edge with measured references."""
 
     enabled: Literal["auto", "always", "off"] = Field(
         default="auto",
-        description="auto: where it keeps up with the spectra, and always in replay; off: never",
+        description="auto: if the fits can keep up with the spectra, and in every replay; always:"
+        " for every spectrum; off: never",
     )
     references: tuple[Path, ...] = Field(
-        default=(), description="folders of references, made by exafsd references add"
+        default=(), description="folders with references, made by exafsd references add"
     )
     shipped: bool = Field(
         default=True,
-        description="also the references that come with exafsd, measured elsewhere; one of the"
-        " same name in a folder takes the place of a shipped one",
+        description="also use the references that come with exafsd, which were measured at other"
+        " beamlines; a reference of the same name in one of your folders replaces them",
     )
     phases: tuple[str, ...] = Field(
-        default=(), description="names of the references to use; empty: all of the edge"
+        default=(), description="names of the references to use; empty: all references of the edge"
     )
     contents: tuple[str, ...] = Field(
         default=(),
-        description="hashes of what is in the folders, made when the settings are read: that, and"
-        " not where they are, decides numbers",
+        description="checksums of the files in the folders, calculated when the settings are read;"
+        " do not set them",
     )
 
     def read(self) -> "Composition":
@@ -429,15 +487,18 @@ class Target(NamedTuple):
 
 
 class Convergence(_Frozen):
-    """When a run has measured enough: results then say that it may be stopped."""
+    """Goal of a run. When a run has reached it, the results say that the run may be stopped."""
 
     parameter: Parameter | None = Field(
         default=None,
-        description="whose mean over the run is watched: Cu/1/r (phase, shell, number), Cu2O/share"
-        " (reference), edge_energy, white_line or white_line_area",
+        description="parameter whose mean over the run is watched: Cu/1/r (phase, shell,"
+        " parameter), Cu2O/share (reference), edge_energy, white_line or white_line_area",
     )
     target: float | None = Field(
-        default=None, gt=0, description="standard deviation of that mean, in its unit"
+        default=None,
+        gt=0,
+        description="standard deviation of the mean at which the run may stop, in the unit of the"
+        " parameter",
     )
 
     @property

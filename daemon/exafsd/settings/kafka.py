@@ -22,11 +22,11 @@ class Cluster(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    servers: tuple[str, ...] = Field(min_length=1, description="HOST:PORT of some brokers")
+    servers: tuple[str, ...] = Field(min_length=1, description="HOST:PORT of one or more brokers")
     options: Annotated[dict[str, SecretStr], AfterValidator(_allowed)] = Field(
         default_factory=dict,
         description="further options of librdkafka as text, such as security.protocol and sasl.*;"
-        " never printed",
+        " exafsd never prints them",
     )
 
     def client(self, **more: Any) -> dict[str, Any]:
@@ -38,23 +38,26 @@ class Cluster(BaseModel):
 class KafkaSource(Cluster):
     """Documents as bluesky-kafka publishes them."""
 
-    topics: tuple[str, ...] = Field(min_length=1, description="topics that documents come in")
+    topics: tuple[str, ...] = Field(min_length=1, description="topics with the documents")
     group: str = Field(
         default="exafsd",
         min_length=1,
-        description="consumer group: daemons of one group share the runs, each run goes to one",
+        description="consumer group: the daemons of a group share the runs; each run goes to one"
+        " daemon",
     )
     begin: Literal["latest", "earliest"] = Field(
         default="latest",
-        description="where a group begins that has never been here: with what comes from now on, or"
-        " with the oldest document that Kafka keeps",
+        description="where a new group starts to read: latest: at documents that arrive from now"
+        " on; earliest: at the oldest document in Kafka",
     )
 
 
 class KafkaResults(Cluster):
-    """Results in a topic of Kafka, keyed by the run's uid."""
+    """Results in a topic of Kafka; the key of each message is the run's uid."""
 
-    topic: str = Field(min_length=1, description="topic for results")
+    topic: str = Field(min_length=1, description="topic for the results")
     queue: int = Field(
-        default=10_000, gt=0, description="messages that may wait for Kafka; more are lost"
+        default=10_000,
+        gt=0,
+        description="largest number of messages that wait for Kafka; further messages are lost",
     )

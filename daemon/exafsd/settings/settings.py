@@ -63,42 +63,50 @@ class Source(_Frozen):
 
     address: Address = Field(
         default="tcp://127.0.0.1:5578",
-        description="out-port of bluesky-0MQ-proxy, as tcp://HOST:PORT",
+        description="output address of bluesky-0MQ-proxy, as tcp://HOST:PORT",
     )
-    prefix: str = Field(default="", description="only documents published with this prefix")
+    prefix: str = Field(
+        default="", description="receive only documents that are published with this prefix"
+    )
     pickle: bool = Field(
         default=False,
-        description="also accept bluesky's default pickle frames, through an allow-list of"
-        " numpy arrays and builtins; off: only strict msgpack",
+        description="true: also accept bluesky's default encoding (pickle), restricted to numpy"
+        " arrays and Python's basic types; false: only msgpack, the encoding of exafsd.dumps",
     )
     kafka: KafkaSource | None = Field(
         default=None,
-        description="take documents from Kafka instead of address:"
-        ' { servers = ["HOST:9092"], topics = ["TOPIC"] }; Kafka keeps them then, no journal does',
+        description='receive documents from Kafka instead of address: { servers = ["HOST:9092"],'
+        ' topics = ["TOPIC"] }. exafsd then writes no journal, because Kafka stores the documents',
     )
     queue: int = Field(
-        default=20000, gt=0, description="documents that may wait; beyond it they are lost"
+        default=20000,
+        gt=0,
+        description="largest number of documents that wait to be processed; further documents are"
+        " lost",
     )
     asset_roots: tuple[Path, ...] = Field(
         default=(),
-        description="folders below which external HDF5 files may be opened; none by default",
+        description="folders inside which exafsd may open external HDF5 files; by default it opens"
+        " no files",
     )
     asset_patience: float = Field(
-        default=5.0, ge=0, description="s to wait for a file that arrives late"
+        default=5.0, ge=0, description="seconds to wait for an external file that arrives late"
     )
     turn: float = Field(
         default=20.0,
         gt=0,
-        description="eV the energy must come back by before a sweep counts as ended; or six"
-        " standard deviations of the encoder's noise, if that is more",
+        description="eV; a sweep in a stream ends when the energy has gone back by this much, or"
+        " by six standard deviations of the encoder's noise if that is more",
     )
 
 
 class Curve(_Frozen):
-    """Keys that `exafsd keys` made; with them only known peers are let in."""
+    """Encryption keys, made by `exafsd keys`. Only clients with a key can connect."""
 
-    secret: Path = Field(description="server.key_secret, readable for the daemon's user only")
-    clients: Path = Field(description="folder of the public keys that are let in")
+    secret: Path = Field(
+        description="file server.key_secret; only the user of the daemon may read it"
+    )
+    clients: Path = Field(description="folder with the public keys of the clients that may connect")
 
 
 class Publish(_Frozen):
@@ -106,20 +114,21 @@ class Publish(_Frozen):
 
     address: Address = Field(
         default="tcp://127.0.0.1:5580",
-        description="PUB socket; port * is any free one. Loopback unless curve or insecure is set",
+        description="address of the PUB socket; port * selects a free port. Without curve or"
+        " insecure it must be an address of this machine only (loopback)",
     )
     answers: Address | None = Field(
         default=None,
-        description="socket that answers who has missed something; null: the port after address,"
-        " where clients look first",
+        description="address of the socket for requests, for example for missed messages; null: the"
+        " port number of address plus 1, where clients look first",
     )
     insecure: bool = Field(
-        default=False, description="allow other than loopback addresses without encryption"
+        default=False, description="allow connections from other machines without encryption"
     )
     curve: Curve | None = Field(
         default=None,
         description="encryption: { secret = server.key_secret, clients = folder of public keys },"
-        " as `exafsd keys` makes them; only these clients may connect",
+        " both made by `exafsd keys`; only these clients may connect",
     )
     arrays: tuple[str, ...] = Field(
         default=tuple(ARRAY_UNITS), description="arrays sent with a result"
@@ -127,27 +136,33 @@ class Publish(_Frozen):
     array_every: int = Field(
         default=1,
         ge=1,
-        description="one in so many results of a channel and edge carries arrays, the first one"
-        " included; the others are complete but for them",
+        description="N: the first and then every Nth result of a channel and edge contain arrays;"
+        " the other results contain everything else",
     )
     ring_messages: int = Field(
-        default=10_000, ge=1, description="messages kept for subscribers that missed some"
+        default=10_000,
+        ge=1,
+        description="number of past messages that are stored for subscribers that missed them",
     )
     ring_bytes: int = Field(
-        default=300_000_000, ge=0, description="bytes they may take; beyond it the oldest go"
+        default=300_000_000,
+        ge=0,
+        description="largest size of the stored messages in bytes; beyond it the oldest are"
+        " deleted",
     )
     high_water: int = Field(
         default=1000,
         gt=0,
-        description="messages kept for a slow subscriber; beyond it it misses some",
+        description="largest number of messages that wait for a slow subscriber; it misses further"
+        " messages",
     )
-    heartbeat: float = Field(default=1.0, gt=0, description="s between status messages")
+    heartbeat: float = Field(default=1.0, gt=0, description="seconds between status messages")
     kafka: KafkaResults | None = Field(
         default=None,
         description='publish results to Kafka, too: { servers = ["HOST:9092"], topic = "TOPIC" }',
     )
     address_file: Path | None = Field(
-        default=None, description="file into which the bound address is written, for port *"
+        default=None, description="file to which the daemon writes its actual address, for port *"
     )
 
     @field_validator("arrays")
@@ -160,101 +175,111 @@ class Publish(_Frozen):
 
 
 class JournalSettings(_Frozen):
-    """Raw documents on disk, one file a run, written before they are analysed."""
+    """Raw documents on disk, one file per run, written before the documents are analysed."""
 
-    enabled: bool = Field(default=True, description="false: `exafsd run` keeps no journal")
+    enabled: bool = Field(default=True, description="false: `exafsd run` writes no journal")
     folder: Path | None = Field(
         default=None,
-        description="null: `journal` in the data folder; inside a RunEngine's process none is kept"
-        " unless a folder is set. Outcomes are logged in FOLDER-outcomes",
+        description="null: `journal` in the data folder; inside a RunEngine's process there is no"
+        " journal unless a folder is set. Results and rejections are logged in"
+        " FOLDER-outcomes",
     )
     fsync: Literal["never", "stop", "always"] = Field(
-        default="stop", description="when to force documents to the disk"
+        default="stop",
+        description="when documents are forced to the disk (fsync): never, at the stop document of"
+        " a run, or always (after every document)",
     )
     max_bytes: int = Field(
         default=50_000_000_000,
         ge=0,
-        description="oldest runs are deleted beyond this size of documents and outcomes; 0 keeps"
-        " all. In the data folder also beyond a tenth of its disk",
+        description="largest size in bytes of all documents, results and rejections; beyond it the"
+        " oldest runs are deleted; 0: no limit. In the data folder the limit is never more"
+        " than a tenth of the disk",
     )
 
 
 class BackfillSettings(_Frozen):
-    """What was missed of a run is fetched from the archive that the beamline writes itself."""
+    """Documents of a run that exafsd missed are read from the beamline's own archive."""
 
     catalog: str | None = Field(
         default=None,
-        description="tiled profile, or URI of a tiled server, with the raw data, whose API key is"
-        " taken from TILED_API_KEY; null: gaps remain, and are told",
+        description="tiled profile, or URI of a tiled server, with the raw data; the API key is"
+        " read from TILED_API_KEY. null: gaps remain and are reported",
     )
     wait: float = Field(
         default=10.0,
         ge=0,
-        description="s to wait for what was missed: at the end of a run, and where sweeps are cut"
-        " from a stream also after a gap. Archives often have a run only when it has stopped",
+        description="seconds to wait for missed documents at the end of a run and, if sweeps are"
+        " cut from a stream, after a gap. Archives often contain a run only after it has stopped",
     )
 
 
 class Results(_Frozen):
-    """Results in a catalog as Bluesky runs, beside or apart from the raw data."""
+    """Results stored as Bluesky runs in a catalog, that of the raw data or another one."""
 
     catalog: str | None = Field(
         default=None,
-        description="tiled profile, or URI of a tiled server, whose API key is taken from"
-        " TILED_API_KEY; null: results are not kept",
+        description="tiled profile, or URI of a tiled server; the API key is read from"
+        " TILED_API_KEY. null: results are not stored in a catalog",
     )
     queue: int = Field(
         default=2000,
         gt=0,
-        description="outcomes that may wait for the catalog, 35 kB each; more are lost",
+        description="largest number of results and rejections that wait for the catalog, 35 kB"
+        " each; further ones are not stored there",
     )
 
 
 class Service(_Frozen):
-    """How the daemon behaves under load and on its way out."""
+    """High load, checks, shutdown and log of the daemon."""
 
     max_lag: float = Field(
-        default=30.0, gt=0, description="s; sweeps that waited longer are rejected as overload"
+        default=30.0,
+        gt=0,
+        description="seconds; sweeps that waited longer are rejected as overload",
     )
     batch: int = Field(
-        default=32, gt=0, le=1024, description="sweeps that are processed together at most"
+        default=32,
+        gt=0,
+        le=1024,
+        description="largest number of sweeps that are processed together",
     )
     batch_wait: float = Field(
         default=0.0,
         ge=0,
         le=1.0,
-        description="s to wait for more sweeps to process together; 0: only what is there already",
+        description="seconds to wait for more sweeps to process together; 0: do not wait",
     )
     audit_every: int = Field(
         default=200,
         ge=0,
-        description="one in so many spectra is also reduced by Larch itself, in another process,"
-        " and the first of each plan; 0: none",
+        description="N: every Nth spectrum, and the first of each plan (energy grid and E0), is"
+        " also reduced with Larch itself, in another process; 0: none",
     )
     models_every: float = Field(
         default=2.0,
         ge=0,
-        description="s between two looks at the folders of `models`, whose bundles are taken up"
-        " when they appear, change or leave; 0: only at the start",
+        description="seconds between two checks of the folders of `models` for new, changed and"
+        " removed models; 0: only at the start",
     )
     shutdown: float = Field(
         default=4.0,
         gt=0,
-        description="s to finish what is assembled and to write results after SIGTERM; what is"
-        " left is counted and told",
+        description="seconds after SIGTERM to finish the sweeps that have arrived and to write"
+        " results; the rest is counted and reported",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="lines below it are not logged"
+        default="INFO", description="lowest level that is logged"
     )
     log_format: Literal["auto", "plain", "logfmt", "json"] = Field(
         default="auto",
-        description="plain: for reading; logfmt: key=value; json: one object a line; auto: plain on"
-        " a terminal, else logfmt",
+        description="plain: readable text; logfmt: key=value; json: one object per line; auto:"
+        " plain on a terminal, otherwise logfmt",
     )
 
 
 class AdapterSettings(BaseModel):
-    """[adapter]: a preset, and names of this beamline that replace the preset's."""
+    """[adapter]: a preset, and names of your beamline that replace those of the preset."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
     preset: str = Field(default="generic", description=f"one of {', '.join(PRESETS)}")
@@ -265,7 +290,7 @@ class AdapterSettings(BaseModel):
 
 
 class Settings(BaseSettings):
-    """Everything a beamline may set."""
+    """All settings of a beamline."""
 
     model_config = SettingsConfigDict(
         frozen=True, extra="forbid", env_prefix="EXAFSD_", env_nested_delimiter="__"
@@ -278,12 +303,13 @@ class Settings(BaseSettings):
     composition: Composition = Composition()
     convergence: Convergence = Convergence()
     models: tuple[Path, ...] = Field(
-        default=(), description="folders with model bundles, beside those shipped with exafsd"
+        default=(),
+        description="folders with model bundles, in addition to those that come with exafsd",
     )
     data: Path | None = Field(
         default=None,
-        description="folder of what the daemon keeps, unless a setting says where; null: the state"
-        " folder of the service (STATE_DIRECTORY), or ~/.local/share/exafsd",
+        description="folder for the files of the daemon, unless another setting names one; null:"
+        " the state folder of the service (STATE_DIRECTORY), or ~/.local/share/exafsd",
     )
     publish: Publish = Publish()
     journal: JournalSettings = JournalSettings()

@@ -9,9 +9,9 @@ from exafsd.settings.analysis import PRESETS
 from exafsd.settings.settings import Settings
 
 HEADER = """\
-# Settings of exafsd. Every key may be left out; what stands here is its default.
-# A key that is commented out has no default or is null. Environment variables win over this
-# file: EXAFSD_PUBLISH__ADDRESS=tcp://127.0.0.1:5580 sets publish.address.
+# Settings of exafsd. You can leave out every key; the values here are the defaults.
+# A key that is commented out has no default, or its default is null. Environment variables
+# override this file: EXAFSD_PUBLISH__ADDRESS=tcp://127.0.0.1:5580 sets publish.address.
 """
 
 

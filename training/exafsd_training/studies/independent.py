@@ -117,14 +117,14 @@ def _measured_position(name: str) -> EdgePosition | None:
     return read_card(folder).edge_position if folder.is_dir() else None
 
 
-def judge_single(model: Model, simulator: Simulator, spectra: int, seed: int) -> Readings:
+def read_single(model: Model, simulator: Simulator, spectra: int, seed: int) -> Readings:
     """Spectra of as many samples."""
     rng = np.random.default_rng(seed)
     measured = [simulator.measure(rng, simulator.draw(rng)) for _ in range(spectra)]
     return _read(model, measured)
 
 
-def judge_series(model: Model, simulator: Simulator, series: int, seed: int) -> Readings:
+def read_series(model: Model, simulator: Simulator, series: int, seed: int) -> Readings:
     """Samples that expand as their crystal does, each at every one of `TEMPERATURES`.
 
     Every second is cooled: the hottest is read first. Rows are in the order of temperatures.
@@ -203,7 +203,7 @@ def judge_bundle(
     bundle = load_bundle(folder)
     model, judge = _model(bundle), simulator(bundle, config, measured, work)
     rows = rows_of(
-        judge_single(model, judge, spectra, seed), judge_series(model, judge, series, seed + 1)
+        read_single(model, judge, spectra, seed), read_series(model, judge, series, seed + 1)
     )
     card = Card.model_validate_json((folder / CARD_FILE).read_text())
     judged = card.model_copy(update={"independent": rows})

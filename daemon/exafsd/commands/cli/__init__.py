@@ -21,7 +21,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 def main(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
-    """Read the local structure from quick-XAFS scans while they are measured."""
+    """Determine the local structure from quick-XAFS scans while they are measured."""
     # else the interpreter looks for garbage in 2,500 modules on its way out: 0.7 s
     atexit.register(gc.freeze)
     if version:

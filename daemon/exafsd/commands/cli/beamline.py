@@ -51,7 +51,10 @@ def run(config: ConfigOption = None) -> None:
 def watch(
     address: AddressArgument = DEFAULT_ADDRESS,
     topic: Annotated[
-        str, typer.Option(help="Show only topics that begin so, for example result.Cu.K.")
+        str,
+        typer.Option(
+            help="Show only messages whose topic starts with this text, for example result.Cu.K."
+        ),
     ] = "",
     json: JsonOption = False,
     seconds: Annotated[float | None, typer.Option(help="Stop after this many seconds.")] = None,
@@ -69,19 +72,21 @@ def dashboard(
     address: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Address where the daemon publishes; several for several daemons.",
+            help="Address where the daemon publishes; give one address for each daemon.",
             show_default=DEFAULT_ADDRESS,
         ),
     ] = None,
     connect: Annotated[str | None, typer.Option(help="Another way to give ADDRESS.")] = None,
     answers: Annotated[
         str | None,
-        typer.Option(help="Address for requests; by default the port after that of ADDRESS."),
+        typer.Option(
+            help="Address for requests to the daemon; by default the port number of ADDRESS plus 1."
+        ),
     ] = None,
     host: Annotated[
         str, typer.Option(help="Network interface that browsers connect to.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port of the page; 0 takes a free one.")] = 5100,
+    port: Annotated[int, typer.Option(help="Port of the page; 0 selects a free port.")] = 5100,
     name: Annotated[
         list[str] | None,
         typer.Option(help="Host name under which browsers may open the page; may be repeated."),
@@ -114,8 +119,9 @@ def status(
 ) -> None:
     """Show the state of the daemon.
 
-    The exit code is 0 if it is ready, 1 if none answers, 3 if it is starting, overloaded, stopping
-    or stopped, and 4 if it works but something is being lost or not kept.
+    The exit code is 0 if the daemon is ready, 1 if no daemon answers, 3 if the daemon is
+    starting, overloaded, stopping or stopped, and 4 if it works but loses documents or results
+    or cannot store them.
     """
     from exafsd.commands.terminal import hear_status, status_lines
 
@@ -141,10 +147,14 @@ def demo(
     ] = 60.0,
     rate: Annotated[float, typer.Option(help="Sweeps per second.")] = 5.0,
     publish: Annotated[
-        str, typer.Option(help="Address to publish at; port * takes a free one.")
+        str, typer.Option(help="Address to publish at; the port * selects a free port.")
     ] = "tcp://127.0.0.1:*",
     answers: Annotated[
-        str | None, typer.Option(help="Address for requests; by default the port after.")
+        str | None,
+        typer.Option(
+            help="Address for requests to the daemon; by default the port number of --publish plus"
+            " 1."
+        ),
     ] = None,
     port: Annotated[
         int | None, typer.Option(help="Port of the dashboard; by default a free one.")
@@ -158,10 +168,13 @@ def demo(
     ] = None,
     scenario: Annotated[
         Literal["reduction", "heating"],
-        typer.Option(help="Copper oxide that is reduced to copper, or a copper foil; both heated."),
+        typer.Option(
+            help="reduction: copper oxide that is heated in hydrogen; heating: a copper foil that"
+            " is heated."
+        ),
     ] = "reduction",
 ) -> None:
-    """Try it: a simulated beamline, the daemon and the dashboard on this machine."""
+    """Try exafsd: run a simulated beamline, the daemon and the dashboard on this machine."""
     from exafsd.commands.demo import DemoError, Options, run_demo
 
     with failing(DemoError):

@@ -18,7 +18,7 @@ app = typer.Typer(no_args_is_help=True, help="Write, show and describe settings.
 def config_init(
     path: Annotated[Path, typer.Argument(help="File to write.")] = Path("exafsd.toml"),
 ) -> None:
-    """Write a settings file with every setting, explained, at its default."""
+    """Write a settings file that explains every setting and sets it to its default."""
     from exafsd.settings.template import template
 
     if path.exists():
@@ -29,7 +29,7 @@ def config_init(
 
 @app.command("show")
 def config_show(config: ConfigOption = None) -> None:
-    """Print the settings that are in force, as JSON."""
+    """Print the settings in use (defaults, file and environment) as JSON."""
     typer.echo(settings_from(config).model_dump_json(indent=2))
 
 

@@ -14,12 +14,12 @@ from exafsd.commands.cli.options import (
     settings_from,
 )
 
-app = typer.Typer(no_args_is_help=True, help="List, show and check the models.")
+app = typer.Typer(no_args_is_help=True, help="List, show, add and check models.")
 
 
 @app.command("list")
 def models_list(config: ConfigOption = None) -> None:
-    """List the models, and why others were refused."""
+    """List the models in use, and each refused model with the reason."""
     from exafsd.commands.models import models_table
 
     models_table(settings_from(config))
@@ -32,11 +32,12 @@ def models_show(
     text: Annotated[
         bool,
         typer.Option(
-            "--text", help="Print a summary for reading, with the accuracy against feffit."
+            "--text",
+            help="Print a summary instead, with the accuracy of the model compared with feffit.",
         ),
     ] = False,
 ) -> None:
-    """Print what a model says about itself (its card), as JSON."""
+    """Print the description of a model (its card) as JSON."""
     from exafsd.commands.models import find_card, show_card
     from exafsd.inference.registry import BundleError
 
@@ -50,16 +51,19 @@ def models_show(
 
 @app.command("add")
 def models_add(
-    file: Annotated[Path, typer.Argument(help="Crystal structure, CIF.")],
+    file: Annotated[Path, typer.Argument(help="Crystal structure file (CIF).")],
     absorber: Annotated[str, typer.Option(help="Absorbing element, for example Ni.")],
-    edge: Annotated[str, typer.Option(help="For example K.")],
+    edge: Annotated[str, typer.Option(help="Absorption edge, for example K.")],
     config: ConfigOption = None,
     site: Annotated[
-        int, typer.Option(min=0, help="Which site of the absorber; 0 averages over all.")
+        int,
+        typer.Option(
+            min=0, help="Number of the absorber's site in the structure; 0 averages over all sites."
+        ),
     ] = 1,
-    name: Annotated[str | None, typer.Option(help="Of the model.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
 ) -> None:
-    """Make a model of a crystal in a minute; a running daemon takes it up by itself."""
+    """Make a model from a crystal structure in about a minute; a running daemon then loads it."""
     from exafsd.commands.model_add import NotMadeError, add_model
 
     with failing(NotMadeError):
@@ -72,9 +76,11 @@ def models_reload(
     address: AddressArgument = DEFAULT_ADDRESS,
     config: ConfigOption = None,
     keys: KeysOption = None,
-    wait: Annotated[float, typer.Option(min=0, help="s to wait for what is missing.")] = 10.0,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for models that are not loaded yet.")
+    ] = 10.0,
 ) -> None:
-    """Wait until a running daemon has taken up what is in its model folders, and say so."""
+    """Wait until a running daemon has loaded all models in its folders, and report this."""
     from exafsd.commands.model_add import taken_up
 
     with failing(ValueError):  # the keys, or something else talks there
@@ -87,7 +93,7 @@ def models_reload(
 
 @app.command("page")
 def models_page() -> None:
-    """Print a page about the models that ship, in Markdown."""
+    """Print a page about the models that come with exafsd, in Markdown."""
     from exafsd.commands.models import models_page as page
 
     typer.echo(page(), nl=False)
@@ -100,7 +106,7 @@ def models_verify(
     ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Check that models are complete and unchanged, by loading them."""
+    """Load models to check that they are complete and unchanged."""
     from exafsd.commands.models import verify_models
 
     lines, good = verify_models(bundles or [], settings_from(config))

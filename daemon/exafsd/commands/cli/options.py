@@ -10,7 +10,7 @@ import typer
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file (TOML).")]
 ModelOption = Annotated[
     str | None,
-    typer.Option("--model", help="Use only this model (name or folder); none: no model."),
+    typer.Option("--model", help="Name or folder of the only model to use; 'none' uses no model."),
 ]
 #: where a daemon with default settings publishes
 DEFAULT_ADDRESS = "tcp://127.0.0.1:5580"

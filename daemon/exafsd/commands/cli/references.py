@@ -44,11 +44,12 @@ def references_add(
 @app.command("list")
 def references_list(
     folders: Annotated[
-        list[Path] | None, typer.Argument(help="Folders; by default those of the settings.")
+        list[Path] | None,
+        typer.Argument(help="Folders with references; by default those of the settings."),
     ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """List the references, and files that cannot be used as one."""
+    """List the references, and the files that cannot be used as a reference."""
     from rich.console import Console
 
     from exafsd.commands.references import as_table, gathered
@@ -66,7 +67,8 @@ def references_list(
 def references_show(
     name: Annotated[str, typer.Argument(help="Name of the reference.")],
     folders: Annotated[
-        list[Path] | None, typer.Argument(help="Folders; by default those of the settings.")
+        list[Path] | None,
+        typer.Argument(help="Folders with references; by default those of the settings."),
     ] = None,
     config: ConfigOption = None,
 ) -> None:

@@ -17,7 +17,8 @@ from exafsd.commands.cli.options import (
 app = typer.Typer(no_args_is_help=True, help="List, show and export results of past runs.")
 
 JournalOption = Annotated[
-    Path | None, typer.Option("--journal", help="Folder; default: of the settings.")
+    Path | None,
+    typer.Option("--journal", help="Folder of the journal; by default that of the settings."),
 ]
 
 
@@ -37,7 +38,7 @@ def _end_damaged(damage: list[str]) -> None:
 
 @app.command("list")
 def results_list(journal: JournalOption = None, config: ConfigOption = None) -> None:
-    """List runs that have results; exit 1 if a log is damaged."""
+    """List runs that have results. The exit code is 1 if a log is damaged."""
     from rich.console import Console
 
     from exafsd.commands.results import runs_table
@@ -49,12 +50,12 @@ def results_list(journal: JournalOption = None, config: ConfigOption = None) -> 
 
 @app.command("show")
 def results_show(
-    uid: Annotated[str, typer.Argument(help="Run, or how its uid begins.")],
+    uid: Annotated[str, typer.Argument(help="Uid of the run, or its first characters.")],
     journal: JournalOption = None,
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show the outcomes of a run; exit 1 if its log is damaged."""
+    """Show the results and rejections of a run. The exit code is 1 if its log is damaged."""
     from rich.console import Console
 
     from exafsd.commands.results import outcomes_lines, outcomes_table
@@ -73,14 +74,15 @@ def results_show(
 
 @app.command("export")
 def results_export(
-    uid: Annotated[str, typer.Argument(help="Run, or how its uid begins.")],
+    uid: Annotated[str, typer.Argument(help="Uid of the run, or its first characters.")],
     to: Annotated[
-        Path, typer.Option(help="FILE.h5, FILE.nxs (NeXus), FILE.prj (Athena) or FOLDER.xdi.")
+        Path,
+        typer.Option(help="FILE.h5 or FILE.nxs (NeXus), FILE.prj (Athena) or FOLDER.xdi to write."),
     ],
     journal: JournalOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Write the outcomes of a run into a file."""
+    """Write the results and rejections of a run into a file."""
     from exafsd.exports.export import export as export_run
 
     folder = _journal(journal, config)

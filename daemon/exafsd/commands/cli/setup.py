@@ -23,7 +23,7 @@ PANEL = "Set-up"
 def check(
     config: ConfigOption = None,
     journal: Annotated[
-        bool, typer.Option("--journal", help="Read every record of the journal, too.")
+        bool, typer.Option("--journal", help="Also check every record of the journal.")
     ] = False,
 ) -> None:
     """Check settings, models and references without connecting to anything."""
@@ -43,7 +43,11 @@ def check(
 @app.command("calibrate-s02", rich_help_panel=PANEL)
 def calibrate_s02(
     sources: Annotated[
-        list[str], typer.Argument(help="Spectra of a foil; with --uid: the archive of its run.")
+        list[str],
+        typer.Argument(
+            help="Files with spectra of a foil; with --uid, the archive that contains the foil's"
+            " run."
+        ),
     ],
     to: Annotated[
         Path | None, typer.Option(help="File to write; by default s02-ELEMENT-EDGE.json.")
@@ -59,11 +63,11 @@ def calibrate_s02(
     at_least: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Smallest number of spectra; by default 3 from a run, 1 from files."
+            min=1, help="Number of spectra that are needed; by default 3 from a run, 1 from files."
         ),
     ] = None,
 ) -> None:
-    """Measure S0² on a foil, so that coordination numbers can be given."""
+    """Determine S0² from a foil, so that exafsd can give coordination numbers."""
     from exafsd.commands.calibrate_s02 import FoilData, calibrate_to_file
 
     settings = settings_with_model(config, model)
@@ -77,13 +81,13 @@ def calibrate_s02(
 @app.command(rich_help_panel=PANEL)
 def keys(
     folder: Annotated[
-        Path, typer.Argument(help="Folder of the key files; it is made if there is none.")
+        Path, typer.Argument(help="Folder of the key files; created if it does not exist.")
     ],
     client: Annotated[
         list[str] | None, typer.Option(help="Name of a client that needs keys; may be repeated.")
     ] = None,
 ) -> None:
-    """Make keys for encrypted connections, for the daemon and its clients."""
+    """Make the keys of the daemon and its clients for encrypted connections."""
     from exafsd.publishing import KeyFileError, make_keys
 
     with failing(KeyFileError, OSError):

@@ -21,18 +21,22 @@ PANEL = "Files and archives"
 
 @app.command(rich_help_panel=PANEL)
 def analyze(
-    files: Annotated[list[Path], typer.Argument(help="Spectra as XDI, columns, SPEC or HDF5.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="Files with spectra: XDI, text columns, SPEC or HDF5.")
+    ],
     config: ConfigOption = None,
     model: ModelOption = None,
     element: Annotated[str | None, typer.Option(help="Absorbing element, for example Cu.")] = None,
     edge: Annotated[str | None, typer.Option(help="Edge, for example K.")] = None,
     references: Annotated[
         list[Path] | None,
-        typer.Option(metavar="DIR", help="Folder of further references; may be repeated."),
+        typer.Option(
+            metavar="DIR", help="Folder with additional reference spectra; may be repeated."
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Analyse spectra in files, exactly as the daemon analyses scans."""
+    """Analyse spectra in files in the same way as the daemon analyses scans."""
     from exafsd.commands.analyze import analyze_files
 
     settings = settings_with_model(config, model)
@@ -52,7 +56,8 @@ def replay(
         str, typer.Argument(help="tiled profile or URI, or the folder of a journal.")
     ],
     uid: Annotated[
-        str | None, typer.Option(help="Only this run; the first characters of its uid will do.")
+        str | None,
+        typer.Option(help="Only the run with this uid; its first characters are enough."),
     ] = None,
     last: Annotated[int | None, typer.Option(help="Only the latest N runs.")] = None,
     since: Annotated[str | None, typer.Option(help="Only runs from this date (ISO) on.")] = None,
@@ -62,7 +67,11 @@ def replay(
         typer.Option(help="Only runs with KEY=VALUE in their start document; may be repeated."),
     ] = None,
     realtime: Annotated[
-        bool, typer.Option("--realtime/--fast", help="At the pace of the measurement, or at once.")
+        bool,
+        typer.Option(
+            "--realtime/--fast",
+            help="--realtime: at the speed of the measurement; --fast: as fast as possible.",
+        ),
     ] = False,
     publish: Annotated[
         bool, typer.Option("--publish", help="Publish the results, as the daemon does.")
@@ -74,14 +83,15 @@ def replay(
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Leave out runs whose results are there already (with --write)."
+            "--resume", help="Skip runs whose results are already in the catalog (with --write)."
         ),
     ] = False,
     compare: Annotated[
         str | None,
         typer.Option(
             metavar="CATALOG",
-            help="Print the stored results of this catalog, the new ones and the difference.",
+            help="Compare with the stored results in this catalog: print the stored and the new"
+            " results and the difference.",
         ),
     ] = None,
     processes: Annotated[
@@ -91,13 +101,13 @@ def replay(
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Have the workers of this Dask scheduler analyse the runs, tcp://HOST:8786.",
+            help="Address of a Dask scheduler whose workers analyse the runs, tcp://HOST:8786.",
         ),
     ] = None,
     config: ConfigOption = None,
     model: ModelOption = None,
 ) -> None:
-    """Analyse archived runs again, with the settings and models of today."""
+    """Analyse archived runs again, with the current settings and models."""
     from exafsd.commands.replay.outputs import Options
     from exafsd.commands.replay.runs import Selection
     from exafsd.commands.replay.runs import replay as replay_runs

@@ -1,4 +1,4 @@
-"""What lets another process go on with the runs of this one: journal, outcome log, saved states."""
+"""Runs on disk, for a process that goes on with them: journal, outcome log, saved states."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,7 +10,7 @@ from typing import Any
 from exafsd.archive.journal import Journal, Place
 from exafsd.archive.journaled import JOURNAL, SUFFIX, find_run
 from exafsd.archive.open_runs import OpenRun
-from exafsd.archive.outcome_log import LOG, OutcomeLog, Saved, read_log
+from exafsd.archive.outcome_log import LOG, OutcomeLog, SavedState, read_log
 from exafsd.archive.records import read_records
 from exafsd.codec import loads
 from exafsd.contract.vocabulary import Problem
@@ -29,7 +29,7 @@ OLD = 86_400.0
 TRIES = 5
 
 
-class Keeping:
+class RunStore:
     """Keeps the runs of a session on disk, and goes on with those of the daemon before.
 
     Parameters
@@ -167,7 +167,7 @@ class Keeping:
                 f"run {run.uid} is analysed from its beginning, its state cannot be used: {error}",
             )
         if start is None or state is None:
-            start = Saved(run.uid, [], 0, 0, b"")
+            start = SavedState(run.uid, [], 0, 0, b"")
         logged: set[tuple[str, int]] = set()
         stopped = False
         if path.exists():
