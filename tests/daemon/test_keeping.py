@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from exafsd.archive.journaled import JournaledRun, read_journal
-from exafsd.archive.outcome_log import folder_beside, read_log, read_saved
+from exafsd.archive.outcome_log import folder_beside, read_log, read_state
 from exafsd.cli import app
 from exafsd.client import Follower
 from exafsd.service import wiring
@@ -119,14 +119,14 @@ def test_a_run_goes_on_after_a_restart(tmp_path, port):
 
 
 def test_a_fast_run_is_saved_by_its_sweeps(tmp_path, port, monkeypatch):
-    monkeypatch.setattr("exafsd.service.keeping.SWEEPS", 4)
+    monkeypatch.setattr("exafsd.service.run_store.SWEEPS", 4)
     daemon = Daemon(tmp_path, port)
     with Follower(f"tcp://127.0.0.1:{port}", start="ring") as follower:
         daemon.feed(list(shapes.array_events(SWEEPS, {**METADATA, "uid": "fast"}))[:10])
         collect(follower, lambda h: h.get("sweep") == 8)
         collect(follower, lambda h: h["kind"] == "status")
         (state,) = folder_beside(tmp_path / "journal").glob("*.state")
-        saved = read_saved(state.parent, state.stem)  # long before the 30 s
+        saved = read_state(state.parent, state.stem)  # long before the 30 s
         daemon.stop()
     assert saved is not None and saved.journal > 0
 
