@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from exafsd_training.fitting.fit import Adam, Data, Settings
+from exafsd_training.fitting.fit import Data, Settings, adam
 from exafsd_training.model.network import Pinn
 from exafsd_training.simulation.corruption import corrupt
 from exafsd_training.theory.paths import Floats
@@ -63,7 +63,7 @@ def learn(
     """
     evidence, mixed = _evidence(model, data, examples, settings)
     variables = tuple(v for layer in model.detector for v in layer.trainable_variables)
-    optimiser = Adam(variables, decay=DECAY)
+    optimiser = adam(variables, decay=DECAY)
 
     @tf.function
     def step(evidence: tf.Tensor, truth: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
@@ -71,7 +71,8 @@ def learn(
             said = model.odds(evidence, DROPOUT)
             off = tf.nn.sigmoid_cross_entropy_with_logits(truth * (1 - 2 * DOUBT) + DOUBT, said)
             loss = tf.reduce_mean(off)
-        optimiser.step(tape.gradient(loss, variables), rate)
+        optimiser.learning_rate.assign(rate)
+        optimiser.apply(tape.gradient(loss, variables), variables)
         return loss
 
     rng = np.random.default_rng((settings.seed, 2))

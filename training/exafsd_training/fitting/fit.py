@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -20,6 +21,8 @@ CHECKPOINT = "weights.npz"
 HISTORY = "history.csv"
 #: Adam's decay rates, Kingma and Ba 2015, with a shorter second memory as the noise varies.
 BETA = (0.9, 0.99)
+#: how arrays of the optimiser's memory are called in a checkpoint
+MEMORY = "adamw"
 
 
 @dataclass(frozen=True)
@@ -75,29 +78,14 @@ class Data:
         )
 
 
-class Adam:
-    """Adam with decoupled weight decay; its memory is part of a checkpoint."""
-
-    def __init__(self, variables: tuple[tf.Variable, ...], decay: float = 1e-5) -> None:
-        self.variables, self.decay = variables, decay
-        self.first = [tf.Variable(tf.zeros_like(v)) for v in variables]
-        self.second = [tf.Variable(tf.zeros_like(v)) for v in variables]
-        self.count = tf.Variable(0.0)
-
-    def step(self, gradients: list[tf.Tensor], rate: tf.Tensor) -> None:
-        """Move the variables once."""
-        gradients, _ = tf.clip_by_global_norm(gradients, 1.0)
-        count = self.count.assign_add(1.0)
-        b1, b2 = BETA
-        for v, m, s, g in zip(self.variables, self.first, self.second, gradients, strict=True):
-            m.assign(b1 * m + (1 - b1) * g)
-            s.assign(b2 * s + (1 - b2) * g * g)
-            step = m / (1 - b1**count) / (tf.sqrt(s / (1 - b2**count)) + 1e-8)
-            v.assign_sub(rate * (step + self.decay * v))
-
-    def state(self) -> list[tf.Variable]:
-        """Variables to save, in a fixed order."""
-        return [self.count, *self.first, *self.second]
+def adam(variables: tuple[tf.Variable, ...], decay: float = 1e-5) -> keras.optimizers.Optimizer:
+    """Adam with decoupled weight decay, and gradients of a norm of at most 1."""
+    first, second = BETA
+    optimiser = keras.optimizers.AdamW(
+        weight_decay=decay, beta_1=first, beta_2=second, epsilon=1e-8, global_clipnorm=1.0
+    )
+    optimiser.build(variables)
+    return optimiser
 
 
 def build(parametrisation: Parametrisation, direct: Pool, settings: Settings) -> Pinn:
@@ -159,7 +147,7 @@ def train(
         ``steps``, ``epochs``, ``minutes``, and the last losses with ``validation/`` before
         the name of each term.
     """
-    optimiser = Adam(model.reading)
+    optimiser = adam(model.reading)
     elapsed, steps, epoch = _resume(folder, model, optimiser)
     real = measured and (tf.constant(measured[0], tf.float32), tf.constant(measured[1], tf.float32))
     step, validate = _functions(model, data, settings, optimiser, real)
@@ -196,7 +184,7 @@ def train(
         since = 0 if losses["validation/total"] < best else since + 1
         best = min(best, losses["validation/total"])
         _write_history(folder / HISTORY, epoch, steps, losses)
-        state = {f"a{i}": v.numpy() for i, v in enumerate(optimiser.state())}
+        state = {f"{MEMORY}{i}": v.numpy() for i, v in enumerate(optimiser.variables)}
         save(folder / CHECKPOINT, model, progress=np.array([elapsed, steps, epoch]), **state)
         report(min(1.0, share()), losses)
     if not losses:  # a checkpoint that was already complete
@@ -282,7 +270,7 @@ def _functions(
     model: Pinn,
     data: Data,
     settings: Settings,
-    optimiser: Adam,
+    optimiser: keras.optimizers.Optimizer,
     real: tuple[tf.Tensor, tf.Tensor] | None,
 ) -> tuple[Callable[..., dict[str, tf.Tensor]], Callable[[], dict[str, float]]]:
     """The compiled training step, and the validation losses."""
@@ -292,7 +280,8 @@ def _functions(
         k = collocation(tf.stack([settings.seed, number]))
         with tf.GradientTape() as tape:
             terms = loss_terms(model, *batch, k, settings.weights, real)
-        optimiser.step(tape.gradient(terms["total"], optimiser.variables), rate)
+        optimiser.learning_rate.assign(rate)
+        optimiser.apply(tape.gradient(terms["total"], model.reading), model.reading)
         return terms
 
     held = [_tensors(pool) for pool in (data.validation_direct, data.validation_instrument)]
@@ -313,15 +302,21 @@ def _functions(
     return step, validate
 
 
-def _resume(folder: Path, model: Pinn, optimiser: Adam) -> tuple[float, int, int]:
+def _resume(
+    folder: Path, model: Pinn, optimiser: keras.optimizers.Optimizer
+) -> tuple[float, int, int]:
     file = folder / CHECKPOINT
     if not file.exists():
         return 0.0, 0, 0
     with np.load(file) as data:
+        if f"{MEMORY}0" not in data:
+            raise ValueError(
+                f"{file} is of an exafsd-training with another optimiser: delete it to train anew"
+            )
         for i, variable in enumerate(model.variables):
             variable.assign(data[f"v{i}"])
-        for i, variable in enumerate(optimiser.state()):
-            variable.assign(data[f"a{i}"])
+        for i, variable in enumerate(optimiser.variables):
+            variable.assign(data[f"{MEMORY}{i}"])
         elapsed, steps, epoch = data["progress"]
     return float(elapsed), int(steps), int(epoch)
 

@@ -19,7 +19,7 @@ import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
-from exafsd_training.fitting.fit import Adam
+from exafsd_training.fitting.fit import adam
 from exafsd_training.fitting.plots import save_figure
 from exafsd_training.model.network import Dense
 from exafsd_training.theory.paths import Floats
@@ -161,7 +161,9 @@ def train(
     model = Pointwise(train_points, seed)
     x, y = model.scaled(train_points)
     held_x, held_y = model.scaled(held)
-    optimiser = Adam(model.trainable_variables, decay=0.0)
+    variables = model.trainable_variables
+    optimiser = adam(variables, decay=0.0)
+    optimiser.learning_rate.assign(RATE)
     steps = len(train_points.y) // BATCH
 
     @tf.function
@@ -174,7 +176,7 @@ def train(
             with tf.GradientTape() as tape:
                 terms = model.losses(tf.gather(x, rows), tf.gather(y, rows))
                 total = terms[0] + PHYSICS * terms[1]
-            optimiser.step(tape.gradient(total, optimiser.variables), tf.constant(RATE))
+            optimiser.apply(tape.gradient(total, variables), variables)
             data, physics = data + terms[0], physics + terms[1]
         count = tf.cast(steps, tf.float32)
         return data / count, physics / count, *model.losses(held_x, held_y)
