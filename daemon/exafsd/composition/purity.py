@@ -23,8 +23,12 @@ def has_other_phases(composition: Composition | None, formulas: Collection[str])
     """
     if composition is None or not composition.in_domain:
         return False
-    own = [one for one in composition.fractions if one.phase in formulas]
+    own = [
+        (one.value, one.std)
+        for one in composition.fractions
+        if one.phase in formulas and one.value is not None and one.std is not None
+    ]
     if not own:
         return False
-    rest = 1.0 - sum(one.value for one in own)
-    return rest > PURE + SURE * max(one.std for one in own)
+    rest = 1.0 - sum(value for value, _ in own)
+    return rest > PURE + SURE * max(std for _, std in own)
