@@ -167,7 +167,7 @@ class Pipeline:
         cases: list[_Case] = []
         places: list[tuple[int, int]] = []
         for sweep in sweeps:
-            memory = self.memory(sweep.run.uid)
+            memory = self.run_memory(sweep.run.uid)
             own: list[Outcome] = []
             for spectrum in _prepared(sweep, memory):
                 if isinstance(spectrum, RejectedSpectrum):
@@ -181,7 +181,7 @@ class Pipeline:
         for (i, j), outcome in zip(places, self._guarded(cases, room), strict=True):
             outcomes_of[i][j] = outcome
         return [
-            list(_without_foil(outcomes, self.memory(sweep.run.uid)))
+            list(_without_foil(outcomes, self.run_memory(sweep.run.uid)))
             for sweep, outcomes in zip(sweeps, outcomes_of, strict=True)
         ]
 
@@ -190,7 +190,7 @@ class Pipeline:
         for spectrum in preparation.refuse(sweep, SpectrumError(reason, detail)):
             yield _rejection(spectrum)
 
-    def memory(self, run_uid: str) -> RunMemory:
+    def run_memory(self, run_uid: str) -> RunMemory:
         """What the reduction remembers of a run."""
         return self._memories.setdefault(run_uid, RunMemory())
 

@@ -98,7 +98,7 @@ def refinement(
     ],
     work: Annotated[Path, typer.Option(help="Folder for the FEFF run.")] = Path("feff"),
 ) -> None:
-    """Add the files that the refinement needs to an older bundle, without a new training."""
+    """Add to an older bundle the files that the refinement needs, without a new training."""
     from exafsd_export.bundle import add_refinement
     from exafsd_training.zoo import configurations
 

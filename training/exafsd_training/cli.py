@@ -170,7 +170,7 @@ def ablate(
         ),
     ] = 7_000,
 ) -> None:
-    """Compare networks trained without physics in the loss, with each term, and with all terms."""
+    """Compare networks trained with none, one or all of the physics terms in the loss."""
     from exafsd_training.fitting.fit import Settings
     from exafsd_training.studies.ablation import ablate_model
     from exafsd_training.zoo import configurations
@@ -284,14 +284,14 @@ def coverage(
         int,
         typer.Option(
             min=200,
-            help="Number of simulated spectra for each noise level and each end of the data in k.",
+            help="Number of simulated spectra for each noise level and each highest k of the data.",
         ),
     ] = 2000,
     workers: Annotated[
         int, typer.Option(help="Number of processes for the simulations of the instrument.")
     ] = 1,
 ) -> None:
-    """Count how often error bars contain the true value, by noise level and end of data in k."""
+    """Count how often error bars contain the true value, by noise and highest k of the data."""
     from exafsd_training.studies.coverage import measure_coverage
 
     measure_coverage(model, spectra, workers)
@@ -357,7 +357,7 @@ def denoise(
         int, typer.Option(help="Number of processes for the simulations of the instrument.")
     ] = 1,
 ) -> None:
-    """Compare noise removal by network, filter and fit with the spectrum without noise."""
+    """Remove noise by network, filter and fit, and compare with the spectrum without noise."""
     from exafsd_training.studies import denoise as module
 
     module.denoising(model, data, workers)
@@ -379,8 +379,7 @@ def baseline(
     split: Annotated[
         Literal["points", "material"],
         typer.Option(
-            help="Data that are not used for training: random points (points, as published) or"
-            " whole materials (material)."
+            help="points: test on random points, as published; material: test on whole materials."
         ),
     ] = "points",
     epochs: Annotated[

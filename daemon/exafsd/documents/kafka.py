@@ -25,11 +25,11 @@ AT_ONCE, BYTES = 200, 64_000_000
 #: s for an answer of the cluster while partitions are assigned
 PATIENCE = 10.0
 #: ms between two looks of librdkafka at its connections
-LOOKS = 1000
+STATISTICS_MS = 1000
 #: ms after which it looks again for topics that were not there; without it five minutes
-TOPICS = "10000"
+TOPIC_REFRESH_MS = "10000"
 #: keys of which it is remembered whose they are
-KEYS = 1000
+REMEMBERED_KEYS = 1000
 
 
 class KafkaSource:
@@ -74,13 +74,13 @@ class KafkaSource:
                         "group.id": settings.group,
                         "enable.auto.commit": False,
                         "auto.offset.reset": settings.begin,
-                        "statistics.interval.ms": LOOKS,
+                        "statistics.interval.ms": STATISTICS_MS,
                         "stats_cb": self._look,
                         "error_cb": self._error,
                     }
                 )
                 | {
-                    "topic.metadata.refresh.interval.ms": TOPICS,
+                    "topic.metadata.refresh.interval.ms": TOPIC_REFRESH_MS,
                     # only what moves is taken away from a daemon when another one comes or goes
                     "partition.assignment.strategy": "cooperative-sticky",
                 },
@@ -249,7 +249,7 @@ class KafkaSource:
                 f"the runs {run} and {uid} have the same key {key[:40]!r}: all runs of a key go to"
                 " one daemon. Key documents by the uid of their run",
             )
-        while len(self._run_of_key) > KEYS:
+        while len(self._run_of_key) > REMEMBERED_KEYS:
             self._run_of_key.popitem(last=False)
 
     def _look(self, statistics: str) -> None:

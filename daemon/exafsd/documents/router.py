@@ -13,7 +13,7 @@ from exafsd.settings.analysis import Analysis
 
 #: Kinds of documents, and the field that says whose they are: a run's, or a descriptor's or
 #: resource's that came before. Each has a method of its name in `RunAssembler`.
-OWNERS = {
+OWNER_FIELDS = {
     "descriptor": "run_start",
     "resource": "run_start",
     "stream_resource": "run_start",
@@ -75,7 +75,7 @@ class Router:
 
     def run_of(self, name: Any, document: Any) -> RunAssembler | None:
         """Open run that a document belongs to."""
-        field = OWNERS.get(name) if isinstance(document, Mapping) else None
+        field = OWNER_FIELDS.get(name) if isinstance(document, Mapping) else None
         if field is None:
             return None
         uid = str(document.get(field))
@@ -144,14 +144,14 @@ class Router:
             yield Trouble(Problem.BAD_DOCUMENT, f"{name} document is a {kind}, not a dictionary")
         elif name == "start":
             yield from self._start(document)
-        elif name not in OWNERS:
+        elif name not in OWNER_FIELDS:
             yield Trouble(
                 Problem.UNKNOWN_NAME, f"document of the unknown kind {name!r} was skipped"
             )
-        elif OWNERS[name] == "run_start":
+        elif OWNER_FIELDS[name] == "run_start":
             yield from self._of_run(name, document)
         else:
-            field = OWNERS[name]
+            field = OWNER_FIELDS[name]
             run = self._runs.get(self._owner.get(str(document.get(field)), ""))
             if run is None:
                 yield Trouble(

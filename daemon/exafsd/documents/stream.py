@@ -368,11 +368,11 @@ class Stream:
             acquired=(None, _finite(block.time[i])),
             received=block.received,
             flags=(*flags, Flag.DELAY_IGNORED) if self.delays() else flags,
-            revision=self._revision(number, {"energy": energy, **columns}, again),
+            revision=self._row_revision(number, {"energy": energy, **columns}, again),
             broken=broken,
         )
 
-    def _revision(self, number: int, columns: Mapping[str, NDArray[Any]], again: bool) -> int:
+    def _row_revision(self, number: int, columns: Mapping[str, NDArray[Any]], again: bool) -> int:
         """Revision of a row; 1 of one that only came twice, with the same readings."""
         digest = 0
         for column in columns.values():

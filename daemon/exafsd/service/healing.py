@@ -111,7 +111,7 @@ class Healing:
             return
         run = self._session.run_of(arrival.name, arrival.document)
         if run is None:
-            yield from self._of_unknown(arrival)
+            yield from self._feed_unknown_run(arrival)
             return
         hold = self._held.get(run.run.uid)
         if hold is None:
@@ -156,7 +156,7 @@ class Healing:
         asked = {name: frozenset(numbers) for name, numbers in rows.items()}
         self._ask(Request("rows", uid, asked, patience=self._patience))
 
-    def _of_unknown(self, arrival: Arrival) -> Iterator[Event]:
+    def _feed_unknown_run(self, arrival: Arrival) -> Iterator[Event]:
         """Ask for the whole run where the end comes of one whose start did not."""
         document = arrival.document
         uid = document.get("run_start") if isinstance(document, Mapping) else None

@@ -180,7 +180,7 @@ class Session:
         """State of an open run, to be saved."""
         return RunState(
             self._router.run(run_uid),
-            self._pipeline.memory(run_uid),
+            self._pipeline.run_memory(run_uid),
             self._pipeline.trends(run_uid),
             self._counts[run_uid],
             [sweep for sweep in self.pending if sweep.run.uid == run_uid],

@@ -209,7 +209,7 @@ class Simulator:
             stiffness=float(np.exp(2 * rng.normal(0, STIFFNESS))),
             static=static,
             anharmonicity=float(rng.uniform(low - more, high + more)),
-            strain=rng.normal(0, STRAIN) + (1.0 if own else way) * self._expanded(kelvin),
+            strain=rng.normal(0, STRAIN) + (1.0 if own else way) * self._thermal_strain(kelvin),
             n_s02=float(rng.uniform(*S02)) * self.n,
             zero=self._zero + rng.normal(0, ZERO),
             edge=int(rng.integers(len(self._edges))),
@@ -250,7 +250,7 @@ class Simulator:
         ones = np.ones(len(kelvin))
         return chi, Truth(self.reff * (1 + sample.strain), sigma2[first], sample.n_s02 * ones)
 
-    def _expanded(self, kelvin: Floats) -> Floats:
+    def _thermal_strain(self, kelvin: Floats) -> Floats:
         """Thermal strain (t,) by Grueneisen: in proportion to the energy of an oscillator."""
         theta = self._einstein
 

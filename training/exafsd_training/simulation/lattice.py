@@ -86,18 +86,18 @@ class Lattice:
             raise ValueError(f"the springs {springs} do not hold the crystal together")
         self._theta = KELVIN * np.sqrt(squares[moving])
         self._modes = modes[:, moving] / root[:, None]
-        self._scale = 1.0
+        self._spring_scale = 1.0
 
     def stiffened(self, sigma2: float, temperature: float) -> None:
         """Scale all springs so that the shortest bond has a sigma2, angstrom^2, at K."""
         bond = self.share(self._bond)
         low, high = 1e-3, 1e3
         for _ in range(60):  # sigma2 falls with stiffness
-            self._scale = float(np.sqrt(low * high))
+            self._spring_scale = float(np.sqrt(low * high))
             if self.variance(bond, np.array([temperature]))[0] > sigma2:
-                low = self._scale
+                low = self._spring_scale
             else:
-                high = self._scale
+                high = self._spring_scale
 
     def share(self, path: Floats) -> Floats:
         """Squared amplitude (modes,) of each mode in the half length of a path.
@@ -119,7 +119,7 @@ class Lattice:
 
     def variance(self, share: Floats, temperature: Floats, stiffness: float = 1.0) -> Floats:
         """sigma2 (t,) in angstrom^2 of a path by `share`, at temperatures (t,) in K."""
-        theta = self._theta * np.sqrt(self._scale * stiffness)
+        theta = self._theta * np.sqrt(self._spring_scale * stiffness)
         quanta = EINSTEIN / theta / np.tanh(theta / (2 * temperature[:, None]))
         return quanta @ share
 

@@ -80,7 +80,8 @@ def dashboard(
     answers: Annotated[
         str | None,
         typer.Option(
-            help="Address for requests to the daemon; by default the port number of ADDRESS plus 1."
+            help="Address for requests to the daemon; by default ADDRESS with its port number plus"
+            " 1."
         ),
     ] = None,
     host: Annotated[
@@ -152,8 +153,8 @@ def demo(
     answers: Annotated[
         str | None,
         typer.Option(
-            help="Address for requests to the daemon; by default the port number of --publish plus"
-            " 1."
+            help="Address for requests to the daemon; by default --publish with its port number"
+            " plus 1."
         ),
     ] = None,
     port: Annotated[
