@@ -399,6 +399,9 @@ class Composition(_Frozen):
     phases: tuple[str, ...] = Field(
         default=(), description="names of the references to use; empty: all of the edge"
     )
+    components: bool = Field(
+        default=True, description="count the components of each run, with or without references"
+    )
     contents: tuple[str, ...] = Field(
         default=(),
         description="hashes of what is in the folders, made when the settings are read: that, and"
@@ -535,6 +538,8 @@ class Analysis(_Frozen):
             del settings["composition"]
         else:
             del settings["composition"]["references"]
+            if self.composition.components:  # these keep their hash, too
+                del settings["composition"]["components"]
         if self.convergence == Convergence():
             del settings["convergence"]
         return json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()
