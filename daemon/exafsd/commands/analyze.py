@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from exafsd.commands.resolved import Resolved
 from exafsd.commands.terminal import ResultTable, outcome_as_json, progress, tell
 from exafsd.contract.vocabulary import Problem
 from exafsd.documents.items import Trouble
@@ -16,9 +17,17 @@ from exafsd.spectra import Edge, SpectrumError
 
 
 def analyze_files(
-    files: list[Path], settings: Settings, element: str | None, edge: str | None, as_lines: bool
+    files: list[Path],
+    settings: Settings,
+    element: str | None,
+    edge: str | None,
+    as_lines: bool,
+    components: Resolved | None = None,
 ) -> bool:
-    """Analyse files; return whether every spectrum of every file gave a result."""
+    """Analyse files; return whether every spectrum of every file gave a result.
+
+    With `components` the spectra of all files are one series, and it is what is printed.
+    """
     session = make_session(settings, make_pipeline(settings))
     only = Edge.of(element or "", edge or "") if element or edge else None
     table = ResultTable()
@@ -29,7 +38,9 @@ def analyze_files(
             bar.update(task, advance=1, description=path.name)
             try:
                 for event in session.file(path, settings.analysis, only):
-                    if isinstance(event, Outcome):
+                    if isinstance(event, Outcome) and components is not None:
+                        components.take(event.message, event.arrays, "", path.name)
+                    elif isinstance(event, Outcome):
                         good &= _report(event, path, None if as_lines else table)
                     elif isinstance(event, Trouble):
                         good &= event.reason is not Problem.ASSET_REFUSED
@@ -40,6 +51,9 @@ def analyze_files(
                     line = {"kind": "rejected", "file": str(path), "reason": error.reason}
                     sys.stdout.write(json.dumps({**line, "detail": error.detail}) + "\n")
                 tell(error.detail)
+    if components is not None:
+        components.end()
+        return good and not components.trouble
     if not as_lines:
         Console().print(table.render())
     return good

@@ -41,6 +41,14 @@ AddressArgument = Annotated[str, typer.Argument(help="Address where the daemon p
 KeysOption = Annotated[
     Path | None, typer.Option("--keys", help="Folder with this client's keys, made by exafsd keys.")
 ]
+ComponentsOption = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Resolve the near edges of a run into N components instead."),
+]
+AnchorOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="A reference that is one of them; may be repeated."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 
 
@@ -161,10 +169,13 @@ def analyze(
         list[Path] | None,
         typer.Option(metavar="DIR", help="Folder of further references; may be repeated."),
     ] = None,
+    components: ComponentsOption = None,
+    anchor: AnchorOption = None,
     json: JsonOption = False,
 ) -> None:
     """Analyse spectra in files, exactly as the daemon analyses scans."""
     from exafsd.commands.analyze import analyze_files
+    from exafsd.commands.resolved import resolved
 
     settings = _with_model(config, model)
     if references:
@@ -173,7 +184,11 @@ def analyze(
         )
         settings = settings.model_copy(update={"composition": composition.read()})
     _log("ERROR")
-    if not analyze_files(files, settings, element, edge, json):
+    if anchor and components is None:
+        fail("--anchor needs --components: it is one of them", 2)
+    with failing(ValueError):
+        asked = None if components is None else resolved(settings, components, anchor or [], json)
+    if not analyze_files(files, settings, element, edge, json, asked):
         raise typer.Exit(1)
 
 
@@ -225,6 +240,8 @@ def replay(
             help="Have the workers of this Dask scheduler analyse the runs, tcp://HOST:8786.",
         ),
     ] = None,
+    components: ComponentsOption = None,
+    anchor: AnchorOption = None,
     config: ConfigOption = None,
     model: ModelOption = None,
 ) -> None:
@@ -235,7 +252,10 @@ def replay(
 
     settings = _with_model(config, model)
     _log("ERROR")
-    options = Options(realtime, processes, resume, write, compare, publish, json, scheduler)
+    options = Options(
+        realtime, processes, resume, write, compare, publish, json, scheduler, components,
+        tuple(anchor or ()),
+    )  # fmt: skip
     with failing(*UNREADABLE):
         chosen = Selection.parse(uid, last, since, until, search or [])
         complete = replay_runs(catalog, chosen, settings, options)

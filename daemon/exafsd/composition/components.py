@@ -4,6 +4,7 @@ Only the past is looked at, and what is computed when depends on how many sweeps
 on how they came: live and replay are the same.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -120,15 +121,30 @@ class RunComponents:
             series.repeated = max(series.repeated, averaged.n)
         # a sweep is in its series once, and only if it is whole
         if id_.sweep.revision == 1 and {*INCOMPLETE, Flag.OUTLIER}.isdisjoint(spectrum.quality):
-            series.take(flat, max(numbers.noise, numbers.density))
+            series.take(flat, _noise(numbers))
         return None if series.latest is None else _message(series, series.latest, flat, numbers)
+
+
+def count_all(numbers: Sequence[NearEdgeNumbers]) -> Decomposition | None:
+    """Components of near edges that are all there; None where they are too few or too short."""
+    series = ComponentSeries()
+    for one in numbers:
+        flat = _cut(one)
+        if flat is not None:
+            series.take(flat, _noise(one))
+    return series.latest
+
+
+def _noise(numbers: NearEdgeNumbers) -> float:
+    """Standard deviation of a bin's noise, as singular vectors over many bins have it."""
+    return max(numbers.noise, numbers.density)
 
 
 def _message(
     series: ComponentSeries, latest: Decomposition, flat: Floats, numbers: NearEdgeNumbers
 ) -> Components:
     by_noise, by_structure = latest.by_noise, latest.by_structure
-    std = numbers.noise / len(flat) ** 0.5
+    std = _noise(numbers) / len(flat) ** 0.5
     reason = None
     if by_noise > by_structure:
         reason = "what is beyond the measured noise has not the shape of a spectrum"

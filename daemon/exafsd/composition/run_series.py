@@ -48,9 +48,7 @@ class RunSeries:
             averages = self.averages[key] = Averages()
         result.convergence = averages.take(result, goal)
 
-    def _count(
-        self, result: Result, spectrum: Spectrum, numbers: NearEdgeNumbers | None
-    ) -> None:
+    def _count(self, result: Result, spectrum: Spectrum, numbers: NearEdgeNumbers | None) -> None:
         components = self.components.take(spectrum, numbers)
         if components is None:
             return

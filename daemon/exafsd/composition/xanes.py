@@ -124,7 +124,11 @@ def near_edges(energy: Floats, mus: Floats, edge: float) -> list[NearEdgeNumbers
         noise = point * layout.bin_noise
         line_std = point * layout.line_noise[0], point * layout.line_noise[1]
         numbers[i] = NearEdgeNumbers(
-            binned[i], noise, point * layout.density, layout.ranges, *_of(layout, binned[i], sums[i], noise, line_std)
+            binned[i],
+            noise,
+            point * layout.density,
+            layout.ranges,
+            *_of(layout, binned[i], sums[i], noise, line_std),
         )
     return numbers
 
