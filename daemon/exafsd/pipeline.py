@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exafsd.composition.composer import Composer
+from exafsd.composition.references import Reference
 from exafsd.composition.run_series import RunSeries
 from exafsd.composition.xanes import NearEdgeNumbers
 from exafsd.contract.grid import K_GRID
@@ -212,6 +213,11 @@ class Pipeline:
         self._memories.pop(run_uid, None)
         self._trends.pop(run_uid, None)
         self._series.pop(run_uid, None)
+        self._composer.forget(run_uid)
+
+    def lend(self, run_uid: str, references: Sequence[Reference]) -> None:
+        """Compare the spectra of a run with these references."""
+        self._composer.lend(run_uid, references)
 
     def audit(self) -> list[str]:
         """Trouble that the audit against Larch has found since the last call."""
@@ -391,6 +397,8 @@ class Pipeline:
                 polish = polish_message(card, best.polished)
                 shown_best = best_of(card, best.polished)
         quality = shown.quality + amplitude.quality + judgement.flags
+        if composition is not None:
+            quality += self._composer.flags(spectrum, composition)
         unasked = [Candidate.of(model=name, score=None) for name in case.panel.unasked]
         message = Result.of(
             **outcomes.identity(spectrum.id, quality, spectrum.averaged),

@@ -560,21 +560,46 @@ OutOption = Annotated[Path, typer.Option("--out", help="Folder of references.")]
 def references_add(
     name: Annotated[str, typer.Argument(help="Name of the compound, for example Cu2O.")],
     file: Annotated[
-        Path, typer.Argument(help="File with its spectrum, in any format that analyze reads.")
-    ],
+        Path | None,
+        typer.Argument(help="File with its spectrum, in any format that analyze reads."),
+    ] = None,
     out: OutOption = Path("references"),
     element: Annotated[str | None, typer.Option(help="Absorbing element, for example Cu.")] = None,
     edge: Annotated[str | None, typer.Option(help="Edge, for example K.")] = None,
+    run: Annotated[
+        str | None, typer.Option(metavar="UID", help="The mean of sweeps of this run instead.")
+    ] = None,
+    sweeps: Annotated[
+        str | None, typer.Option(help="Which sweeps of the run, 1-20 or 1-20,25; all of it.")
+    ] = None,
+    channel: Annotated[
+        str | None, typer.Option(help="Which channel of the run, where there are several.")
+    ] = None,
+    archive: Annotated[
+        str | None,
+        typer.Option(help="Journal, tiled URI or profile of the run; the journal of the settings."),
+    ] = None,
+    config: ConfigOption = None,
 ) -> None:
-    """Add a measured spectrum to the references."""
+    """Add a measured spectrum, or the mean of sweeps of a run, to the references."""
     from exafsd.composition.references import ReferenceFileError, add
     from exafsd.spectra import Edge
 
     named = Edge.of(element or "", edge or "") if element or edge else None
-    with failing(ReferenceFileError, OSError):
-        reference = add(out, name, file, named)
+    if (file is None) == (run is None):
+        fail("name a FILE, or a run by --run", 2)
+    of = ""
+    with failing(ReferenceFileError, *UNREADABLE):
+        if file is not None:
+            reference = add(out, name, file, named)
+        else:
+            from exafsd.commands.run_reference import RunSweeps, add_from_run
+
+            chosen = RunSweeps.parse(str(run), sweeps, channel, named)
+            reference, count = add_from_run(out, name, chosen, _settings(config), archive)
+            of = f"mean of {count} sweeps, "
     typer.echo(
-        f"wrote {reference.file}: {reference.edge.element} {reference.edge.edge},"
+        f"wrote {reference.file}: {of}{reference.edge.element} {reference.edge.edge},"
         f" noise {reference.noise:.2g}"
     )
     typer.echo(f'use it: [composition] references = ["{out.resolve()}"]')
