@@ -5,6 +5,7 @@ import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -332,6 +333,12 @@ def watch(
         watch_address(address, topic, json, seconds, keys)
 
 
+def _curves(folders: list[Path]) -> Any:
+    from exafsd.commands.references import curves
+
+    return curves(folders)
+
+
 @app.command(rich_help_panel=LIVE)
 def dashboard(
     address: Annotated[
@@ -355,6 +362,10 @@ def dashboard(
         typer.Option(help="Host name under which browsers may open the page; may be repeated."),
     ] = None,
     keys: KeysOption = None,
+    references: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Folder of further references; may be repeated."),
+    ] = None,
     browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
     """Show results on a web page as they come."""
@@ -366,7 +377,9 @@ def dashboard(
     _log("WARNING")
     os.nice(10)  # where it shares a machine with the daemon, spectra come first
     with failing(ValueError, OSError):  # the keys, or the port is taken
-        page = Dashboard(addresses, answers, keys, host, port, name or [])
+        page = Dashboard(
+            addresses, answers, keys, host, port, name or [], partial(_curves, references or [])
+        )
     typer.echo(f"dashboard at {page.url}, following {', '.join(addresses)}")
     if browser:
         typer.launch(page.url)

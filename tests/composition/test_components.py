@@ -1,0 +1,176 @@
+"""How many components runs have: mixtures of references, with jitter, heat and noise."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+from scipy.interpolate import CubicSpline
+from scipy.ndimage import gaussian_filter1d
+
+from exafsd.composition.components import ComponentSeries, count_all
+from exafsd.composition.composer import Composer
+from exafsd.composition.references import load, shipped_folder
+from exafsd.composition.xanes import near_edges
+from exafsd.contract.columns import fields, parameters, scalars
+from exafsd.contract.grid import ETOK
+from exafsd.inference.registry import Registry
+from exafsd.pipeline import Pipeline
+from exafsd.settings.analysis import Analysis, Composition, Reduction
+from exafsd.spectra import Edge, Run, Sweep
+
+EDGES = {"Cu": 8979.0, "Zn": 9659.0}
+SWEEPS = 60
+
+
+@pytest.fixture(scope="module")
+def shapes():
+    """Smooth functions of the energy, near to the references: noise must not move with jitter."""
+    functions = {}
+    for one in load([shipped_folder()])[0]:
+        fine = np.arange(one.energy[0], one.energy[-1], 0.1)
+        smooth = gaussian_filter1d(np.interp(fine, one.energy, one.mu), 9, mode="nearest")
+        spline = CubicSpline(fine, smooth)
+        functions[one.name] = lambda e, spline=spline, fine=fine: spline(
+            np.clip(e, fine[0], fine[-1])
+        )
+    return functions
+
+
+def ramp(count, sweeps=SWEEPS):
+    """Shares (sweeps, count): from the first to the last, one after the other."""
+    at = np.linspace(0, count - 1, sweeps)[:, None]
+    return np.clip(1 - np.abs(at - np.arange(count)), 0, None)
+
+
+def measured(shapes, names, shares, rng, noise=1e-3, jitter=0.05, heat=0.0, step=0.7):
+    """Spectra (n, l) on energies (l,) as a beamline would have them."""
+    edge = EDGES["Zn" if names[0].startswith("Zn") else "Cu"]
+    energy = np.concatenate([np.arange(edge - 150, edge - 45, 5.0),
+                             np.arange(edge - 45, edge + 330, step)])  # fmt: skip
+    k2 = ETOK * np.maximum(energy - edge, 0)
+    mus = []
+    for i, row in enumerate(shares):
+        shift, mu = rng.normal(0, jitter), np.zeros(len(energy))
+        for share, name in zip(row, names, strict=True):
+            part = shapes[name](energy + shift)
+            hot = 1 + (part - 1) * np.exp(-2 * k2 * heat * i / len(shares))
+            mu += share * np.where(k2 > 0, hot, part)
+        slope = -1e-4 * rng.normal(1, 0.3) * (energy - energy[0])
+        thick = 0.8 * (1 + rng.normal(0, 0.02))
+        mus.append(thick * mu + 0.2 + slope + rng.normal(0, noise, len(energy)))
+    return energy, np.array(mus), edge
+
+
+CASES = {
+    "quiet": {}, "jitter": {"jitter": 0.2}, "heat": {"heat": 0.012},
+    "both": {"jitter": 0.1, "heat": 0.012, "noise": 3e-4}, "noisy": {"noise": 5e-3},
+}  # fmt: skip
+SAMPLES = [["Cu"], ["CuO"], ["ZnS"], ["CuO", "Cu"], ["CuO", "Cu2O"], ["ZnS", "ZnO"],
+           ["CuO", "Cu2O", "Cu"], ["ZnS", "ZnO", "ZnCO3"]]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("names", SAMPLES, ids="-".join)
+def test_components_are_counted_right(shapes, names, case):
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        shares = ramp(len(names))
+        if seed:  # in any order, as of points of a map
+            shares = rng.dirichlet(np.ones(len(names)), SWEEPS)
+        counted = count_all(near_edges(*measured(shapes, names, shares, rng, **CASES[case])))
+        assert (counted.by_noise, counted.by_structure) == (len(names), len(names))
+
+
+def test_a_new_component_is_told_soon_and_a_disturbed_sweep_is_none(shapes):
+    rng = np.random.default_rng(0)
+    shares = np.array([[1.0, 0.0]] * 40 + [[0.7, 0.3]] * 10)
+    energy, mus, edge = measured(shapes, ["CuO", "Cu2O"], shares, rng)
+    mus[20] += np.where(energy > edge + 20, 0.1, 0.0)  # the beam was lost for a moment
+    series, counts = ComponentSeries(), []
+    for one in near_edges(energy, mus, edge):
+        series.take(one.flat[10:90], one.noise)
+        counts.append(series.latest and (series.latest.by_noise, series.latest.by_structure))
+    assert counts[:4] == [None] * 4
+    assert counts[4:40] == [(1, 1)] * 36
+    assert (2, 2) in counts[40:45]
+
+
+def test_its_size_does_not_grow(shapes):
+    rng = np.random.default_rng(0)
+    energy, mus, edge = measured(shapes, ["CuO", "Cu"], ramp(2, 400), rng)
+    series, sizes = ComponentSeries(), []
+    for one in near_edges(energy, mus, edge):
+        series.take(one.flat[10:90], one.noise)
+        sizes.append(len(pickle.dumps(series)))
+    assert max(sizes) < 120_000
+    assert max(sizes[:200]) > 0.95 * max(sizes)
+
+
+@pytest.fixture
+def pipe():
+    return Pipeline(Registry({}, {}), (), composer=Composer(load([shipped_folder()])[0]))
+
+
+def sweeps_of(shapes, names, edge, shares=None, **composition):
+    rng = np.random.default_rng(1)
+    shares = ramp(len(names), 20) if shares is None else shares
+    energy, mus, _ = measured(shapes, names, shares, rng)
+    analysis = Analysis(
+        reduction=Reduction(channels=("transmission",)), composition=Composition(**composition)
+    )
+    run = Run(uid="r", edges=(edge,), analysis=analysis)
+    return [Sweep(run, "primary", i + 1, energy, {"mutrans": mu}) for i, mu in enumerate(mus)]
+
+
+def test_an_edge_without_references_has_components_alone(shapes):
+    pipe = Pipeline(Registry({}, {}), ())
+    messages = [pipe.process(one)[0].message
+                for one in sweeps_of(shapes, ["CuO", "Cu"], Edge("Cu", "K"))]  # fmt: skip
+    assert [one.composition is None for one in messages] == [True] * 4 + [False] * 16
+    last = messages[-1].composition
+    assert last.method == "components"
+    assert (last.references, last.fractions, last.in_domain) == ([], [], False)
+    assert last.components.count == 2
+    scores = [one.composition.components.scores[0].value for one in messages[-12:]]
+    assert np.all(np.diff(scores) > 0) or np.all(np.diff(scores) < 0)
+    header = json.loads(messages[-1].model_dump_json())
+    row = fields(header)
+    assert row["components"] == row["components_by_noise"] == row["components_by_structure"] == 2
+    assert row["component_2"] == scores[-1]
+    assert "component/2" in {one.name for one in parameters(header)}
+    assert scalars(header)["component_2"] == scores[-1]
+
+
+def test_batches_do_not_matter(shapes, pipe):
+    sweeps = sweeps_of(shapes, ["CuO", "Cu2O", "Cu"], Edge("Cu", "K"), ramp(3, 50))
+    single = [pipe.process(one)[0].message.composition for one in sweeps]
+    pipe.end("r")
+    batches = [
+        outcomes[0].message.composition
+        for part in (sweeps[:7], sweeps[7:31], sweeps[31:])
+        for outcomes in pipe.process_many(part)
+    ]
+    assert [one.components for one in single] == [one.components for one in batches]
+    assert single[-1].components.count == 3
+    assert single[-1].method == "lcf"
+    assert single[-1].fractions
+
+
+def test_without_time_there_are_components_and_they_are_as_with_it(shapes, pipe):
+    sweeps = sweeps_of(shapes, ["CuO", "Cu"], Edge("Cu", "K"))
+    whole = [pipe.process(one)[0].message.composition for one in sweeps]
+    pipe.end("r")
+    hurried = [pipe.process_many([one], room=False)[0][0].message.composition for one in sweeps]
+    assert hurried[-1].method == "components"
+    assert hurried[-1].components == whole[-1].components
+
+
+def test_they_can_be_turned_off_without_another_hash(shapes, pipe):
+    (first, *_) = sweeps_of(shapes, ["CuO", "Cu"], Edge("Cu", "K"), components=False)
+    for sweep in sweeps_of(shapes, ["CuO", "Cu"], Edge("Cu", "K"), components=False):
+        assert pipe.process(sweep)[0].message.composition.components is None
+    named = Analysis(composition=Composition(phases=("Cu", "CuO")))
+    assert b"components" not in named.canonical
+    assert b"ends" not in named.canonical
+    assert first.run.analysis.sha256 != named.sha256
