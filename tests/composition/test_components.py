@@ -5,61 +5,24 @@ import pickle
 
 import numpy as np
 import pytest
-from scipy.interpolate import CubicSpline
-from scipy.ndimage import gaussian_filter1d
 
 from exafsd.composition.components import ComponentSeries, count_all
 from exafsd.composition.composer import Composer
 from exafsd.composition.references import load, shipped_folder
 from exafsd.composition.xanes import near_edges
 from exafsd.contract.columns import fields, parameters, scalars
-from exafsd.contract.grid import ETOK
 from exafsd.inference.registry import Registry
 from exafsd.pipeline import Pipeline
 from exafsd.settings.analysis import Analysis, Composition, Reduction
 from exafsd.spectra import Edge, Run, Sweep
+from near_edge_runs import measured, ramp, smooth_references
 
-EDGES = {"Cu": 8979.0, "Zn": 9659.0}
 SWEEPS = 60
 
 
 @pytest.fixture(scope="module")
 def shapes():
-    """Smooth functions of the energy, near to the references: noise must not move with jitter."""
-    functions = {}
-    for one in load([shipped_folder()])[0]:
-        fine = np.arange(one.energy[0], one.energy[-1], 0.1)
-        smooth = gaussian_filter1d(np.interp(fine, one.energy, one.mu), 9, mode="nearest")
-        spline = CubicSpline(fine, smooth)
-        functions[one.name] = lambda e, spline=spline, fine=fine: spline(
-            np.clip(e, fine[0], fine[-1])
-        )
-    return functions
-
-
-def ramp(count, sweeps=SWEEPS):
-    """Shares (sweeps, count): from the first to the last, one after the other."""
-    at = np.linspace(0, count - 1, sweeps)[:, None]
-    return np.clip(1 - np.abs(at - np.arange(count)), 0, None)
-
-
-def measured(shapes, names, shares, rng, noise=1e-3, jitter=0.05, heat=0.0, step=0.7):
-    """Spectra (n, l) on energies (l,) as a beamline would have them."""
-    edge = EDGES["Zn" if names[0].startswith("Zn") else "Cu"]
-    energy = np.concatenate([np.arange(edge - 150, edge - 45, 5.0),
-                             np.arange(edge - 45, edge + 330, step)])  # fmt: skip
-    k2 = ETOK * np.maximum(energy - edge, 0)
-    mus = []
-    for i, row in enumerate(shares):
-        shift, mu = rng.normal(0, jitter), np.zeros(len(energy))
-        for share, name in zip(row, names, strict=True):
-            part = shapes[name](energy + shift)
-            hot = 1 + (part - 1) * np.exp(-2 * k2 * heat * i / len(shares))
-            mu += share * np.where(k2 > 0, hot, part)
-        slope = -1e-4 * rng.normal(1, 0.3) * (energy - energy[0])
-        thick = 0.8 * (1 + rng.normal(0, 0.02))
-        mus.append(thick * mu + 0.2 + slope + rng.normal(0, noise, len(energy)))
-    return energy, np.array(mus), edge
+    return smooth_references()
 
 
 CASES = {
@@ -75,7 +38,7 @@ SAMPLES = [["Cu"], ["CuO"], ["ZnS"], ["CuO", "Cu"], ["CuO", "Cu2O"], ["ZnS", "Zn
 def test_components_are_counted_right(shapes, names, case):
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        shares = ramp(len(names))
+        shares = ramp(len(names), SWEEPS)
         if seed:  # in any order, as of points of a map
             shares = rng.dirichlet(np.ones(len(names)), SWEEPS)
         counted = count_all(near_edges(*measured(shapes, names, shares, rng, **CASES[case])))

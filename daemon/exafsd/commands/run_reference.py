@@ -105,18 +105,17 @@ def add_from_run(
 
 
 def _sweeps(uid: str, settings: Settings, archive: str | None) -> Iterator[Normalised]:
-    if archive is not None:
-        with closing(open_source(archive)) as source:
-            yield from reduced(source, uid, settings)
-        return
     journal = settings.journal_folder
-    if journal is None or not journal.is_dir():
+    if archive is None and (journal is None or not journal.is_dir()):
         raise CatalogError(f"there is no journal {journal or 'in the settings'}; name an --archive")
-    with closing(open_source(str(journal))) as source:
+    name = archive or str(journal)
+    with closing(open_source(name)) as source:
         run = next(source.runs(uid=uid), None)
-        sweeps = [] if run is None else list(reduced(source, str(run.start["uid"]), settings))
-    # where the files that the documents point to are gone, what was published of them is left
-    yield from sweeps or _logged(journal, uid)
+        if run is None:
+            raise CatalogError(f"no run {uid} in {name}")
+        sweeps = list(reduced(source, str(run.start["uid"]), settings))
+    # where the files that its documents point to are gone, what was published of them is left
+    yield from sweeps or (_logged(Path(name), uid) if Path(name).is_dir() else ())
 
 
 def _logged(journal: Path, uid: str) -> Iterator[Normalised]:
