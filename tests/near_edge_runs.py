@@ -6,6 +6,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from exafsd.composition.references import load, shipped_folder
 from exafsd.contract.grid import ETOK
+from exafsd.reduction.edge_middle import line
 
 EDGES = {"Cu": 8979.0, "Zn": 9659.0}
 
@@ -22,6 +23,19 @@ def _smooth(reference):
     return lambda energy: spline(np.clip(energy, fine[0], fine[-1]))
 
 
+def smooth(scans, edge):
+    """Function of the energy near to the mean of measured scans (energy, mu), with a step of 1."""
+    first, last = max(e[0] for e, _ in scans), min(e[-1] for e, _ in scans)
+    fine = np.arange(first, last, 0.1)
+    rows = []
+    for energy, mu in scans:
+        x = energy - edge
+        (low, rising), (high, _) = (line(x[p], mu[p]) for p in (x < -30, (x > 45) & (x < 300)))
+        rows.append(np.interp(fine, energy, (mu - low - rising * x) / (high - low)))
+    mean = gaussian_filter1d(np.mean(rows, axis=0), 5, mode="nearest")
+    return lambda energy: np.interp(energy, fine, mean)
+
+
 def ramp(count, sweeps):
     """Shares (sweeps, count): from the first phase to the last, one after the other."""
     at = np.linspace(0, count - 1, sweeps)[:, None]
@@ -30,7 +44,7 @@ def ramp(count, sweeps):
 
 def measured(shapes, names, shares, rng, noise=1e-3, jitter=0.05, heat=0.0, step=0.7, high=330.0):
     """Energies (l,), spectra (n, l) with shares (n, phases), and the energy of the edge."""
-    edge = EDGES["Zn" if names[0].startswith("Zn") else "Cu"]
+    edge = EDGES[names[0][:2] if names[0][:2] in EDGES else "Cu"]
     energy = np.concatenate(
         [np.arange(edge - 150, edge - 45, 5.0), np.arange(edge - 45, edge + high, step)]
     )

@@ -9,13 +9,15 @@ import pytest
 from exafsd.composition.components import ComponentSeries, count_all
 from exafsd.composition.composer import Composer
 from exafsd.composition.references import load, shipped_folder
+from exafsd.composition.references import measured as scan_of
 from exafsd.composition.xanes import near_edges
 from exafsd.contract.columns import fields, parameters, scalars
 from exafsd.inference.registry import Registry
 from exafsd.pipeline import Pipeline
+from exafsd.reduction.edges import edge_energy
 from exafsd.settings.analysis import Analysis, Composition, Reduction
 from exafsd.spectra import Edge, Run, Sweep
-from near_edge_runs import measured, ramp, smooth_references
+from near_edge_runs import EDGES, measured, ramp, smooth, smooth_references
 
 SWEEPS = 60
 
@@ -26,7 +28,7 @@ def shapes():
 
 
 CASES = {
-    "quiet": {}, "jitter": {"jitter": 0.2}, "heat": {"heat": 0.012},
+    "quiet": {}, "jitter": {"jitter": 0.1}, "heat": {"heat": 0.012},
     "both": {"jitter": 0.1, "heat": 0.012, "noise": 3e-4}, "noisy": {"noise": 5e-3},
 }  # fmt: skip
 SAMPLES = [["Cu"], ["CuO"], ["ZnS"], ["CuO", "Cu"], ["CuO", "Cu2O"], ["ZnS", "ZnO"],
@@ -43,6 +45,17 @@ def test_components_are_counted_right(shapes, names, case):
             shares = rng.dirichlet(np.ones(len(names)), SWEEPS)
         counted = count_all(near_edges(*measured(shapes, names, shares, rng, **CASES[case])))
         assert (counted.by_noise, counted.by_structure) == (len(names), len(names))
+
+
+@pytest.mark.parametrize("names", [["ZnS"], ["CuO", "Cu2O"]], ids="-".join)
+def test_much_jitter_is_beyond_the_noise_but_no_spectrum(shapes, names):
+    """0.2 eV, points 0.7 eV apart: what lies between the points moves as well."""
+    rng = np.random.default_rng(0)
+    counted = count_all(
+        near_edges(*measured(shapes, names, ramp(len(names), SWEEPS), rng, jitter=0.2))
+    )
+    assert counted.by_structure == len(names)
+    assert counted.by_noise <= len(names) + 1
 
 
 def test_a_new_component_is_told_soon_and_a_disturbed_sweep_is_none(shapes):
@@ -137,3 +150,48 @@ def test_they_can_be_turned_off_without_another_hash(shapes, pipe):
     assert b"components" not in named.canonical
     assert b"ends" not in named.canonical
     assert first.run.analysis.sha256 != named.sha256
+
+
+REPEATED = [
+    "As/as2o3_roomt_scan{}", "Cr/cr2o3_rt_00{}", "Cr/na2cro4_rt_00{}", "Ni/NiOH2_rt_0{}",
+    "W/WO2_rt_0{}", "Zn/Chorover13BM_ZnS_aldrich_rt_0{}", "Zn/Chorover13BM_ZnC2O4_rt_0{}",
+    "Sr/SrZrSi2O7_15K_0{}",
+]  # fmt: skip
+
+
+@pytest.mark.measured
+@pytest.mark.parametrize("name", REPEATED)
+def test_what_repeated_scans_differ_by_is_no_component(data, name):
+    """Sweeps that are between three measured scans, now nearer to one and now to another."""
+    scans = [scan_of(data / "xas" / f"{name.format(number)}.xdi") for number in (1, 2, 3)]
+    energy, edge = scans[0].energy, scans[0].id.edge
+    mus = np.array([np.interp(energy, one.energy, one.mu) for one in scans])
+    rng = np.random.default_rng(1)
+    noise = 3e-4 * float(np.ptp(mus[0]))
+    rows = rng.dirichlet(np.ones(3), 200) @ mus + noise * rng.normal(size=(200, len(energy)))
+    counted = count_all(near_edges(energy, rows, edge_energy(edge.element, edge.edge)))
+    assert (counted.by_noise, counted.by_structure) == (1, 1)
+
+
+@pytest.mark.measured
+@pytest.mark.parametrize("heat", [0.0, 0.012])
+@pytest.mark.parametrize(
+    "names",
+    [["Zn/Chorover13BM_ZnS_aldrich_rt_0{}", "Zn/Chorover13BM_Zn_hopeite_rt_0{}"],
+     ["Zn/Chorover13BM_ZnS_aldrich_rt_0{}", "Zn/Chorover13BM_Zn_hopeite_rt_0{}",
+      "Zn/Chorover13BM_ZnC2O4_rt_0{}"]],
+    ids=len,
+)  # fmt: skip
+def test_measured_compounds_are_counted_right_with_jitter_and_heat(data, names, heat):
+    shapes = {}
+    for name in names:
+        scans = [scan_of(data / "xas" / f"{name.format(number)}.xdi") for number in (1, 2, 3)]
+        shapes[name] = smooth([(one.energy, one.mu) for one in scans], EDGES["Zn"])
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        shares = ramp(len(names), SWEEPS)
+        if seed % 2:
+            shares = rng.dirichlet(np.ones(len(names)), SWEEPS)
+        spectra = measured(shapes, names, shares, rng, jitter=0.1, heat=heat, high=195.0)
+        counted = count_all(near_edges(*spectra))
+        assert (counted.by_noise, counted.by_structure) == (len(names), len(names))

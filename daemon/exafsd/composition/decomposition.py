@@ -26,9 +26,9 @@ UNEVEN = 1.5
 MOST = 6
 #: Quantile of the Tracy-Widom distribution (real noise) that noise passes in 1 of 1,000 cases.
 TRACY_WIDOM = 3.27
-#: Autocorrelation by one bin from which on a singular vector is a spectrum and not noise
-#: (Shrager and Hendler 1982); that of white noise is 0 with a standard deviation of 0.11.
-SMOOTH = 0.5
+#: Autocorrelation by one bin from which on a singular vector is a spectrum and not noise; that of
+#: white noise is 0 with a standard deviation of 0.11.
+SMOOTH = 0.4
 #: A component whose rms over sweeps and bins is less than this, of the edge step, does not count:
 #: repeated scans of one compound differ by as much.
 LEAST = 4e-4
