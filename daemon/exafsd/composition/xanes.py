@@ -52,11 +52,11 @@ class NearEdgeNumbers:
 
     flat: Floats
     noise: float
-    density: float
     ranges: tuple[float, ...]
     edge_energy: tuple[float, float]
     height: tuple[float, float]
     area: tuple[float, float]
+    density: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -124,12 +124,9 @@ def near_edges(energy: Floats, mus: Floats, edge: float) -> list[NearEdgeNumbers
         noise = point * layout.bin_noise
         line_std = point * layout.line_noise[0], point * layout.line_noise[1]
         numbers[i] = NearEdgeNumbers(
-            binned[i],
-            noise,
-            point * layout.density,
-            layout.ranges,
-            *_of(layout, binned[i], sums[i], noise, line_std),
-        )
+            binned[i], noise, layout.ranges, *_of(layout, binned[i], sums[i], noise, line_std),
+            density=point * layout.density,
+        )  # fmt: skip
     return numbers
 
 
