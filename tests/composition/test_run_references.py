@@ -16,8 +16,9 @@ from exafsd.contract.frames import encode
 from exafsd.contract.vocabulary import Flag
 from exafsd.inference.registry import Registry
 from exafsd.pipeline import Outcome, Pipeline
+from exafsd.service.pace import Pace
 from exafsd.service.session import Session
-from exafsd.service.wiring import make_router
+from exafsd.service.wiring import make_composer, make_router
 from exafsd.settings import load as load_settings
 from near_edge_runs import measured, ramp, smooth_references
 from simulated.shapes import SHAPES
@@ -142,6 +143,45 @@ def test_a_replay_resolves_components(journal, tmp_path):
     shares = [one["share"] for one in line["components"]]
     assert min(abs(shares[0][0] - end) for end in (0, 1)) < 0.01
     assert np.all(np.abs(np.diff(shares[0], 2)) < 0.05)
+
+
+class NoRoom(Pace):
+    """There is never time for more than what must be."""
+
+    def room(self, *_):
+        return False
+
+
+def test_components_are_the_same_live_and_replayed(documents, journal, tmp_path):
+    """Live in batches, and in a hurry: without shares, but the counts are those of the replay."""
+    settings = load_settings()
+    pipeline = Pipeline(Registry({}, {}), (), composer=make_composer(settings))
+    session = Session(make_router(settings), pipeline, batch=5, pace=NoRoom())
+    live = {
+        event.message.id: event.message.composition
+        for event in [*(e for d in documents for e in session.feed(*d)), *session.flush()]
+        if isinstance(event, Outcome) and event.message.channel == "transmission"
+    }
+    lines = replayed(journal, tmp_path, "")
+    assert [one["id"] for one in lines] == list(live)
+    assert [one["composition"]["method"] for one in lines] == ["lcf"] * SWEEPS
+    counted = 0
+    for line in lines:
+        again, first = line["composition"]["components"], live[line["id"]]
+        if again is None:
+            assert first is None
+            continue
+        once = first.components.model_dump(mode="json")
+        assert once["sweeps"] == again["sweeps"]
+        assert (once["by_noise"], once["by_structure"]) == (
+            again["by_noise"],
+            again["by_structure"],
+        )
+        for a, b in zip(once["scores"], again["scores"], strict=True):
+            assert a["value"] == pytest.approx(b["value"], rel=1e-5, abs=1e-9)
+            counted += 1
+    assert counted >= SWEEPS - 4
+    assert again["count"] == 2
 
 
 def test_a_reference_that_was_much_colder_is_flagged(documents, journal, tmp_path):
