@@ -19,7 +19,7 @@ from exafsd.spectra import Edge, Floats, Spectrum
 #: sweeps before anything is counted
 FIRST = 5
 #: components are counted again after an eighth more sweeps, and after so many at the latest
-SHARE, LATEST = 8, 32
+SHARE, LATEST = 8, 64
 #: and after so many where sweeps are unlike those before
 SOON = 4
 #: sweeps that are added up at once

@@ -127,16 +127,15 @@ class Spectra:
             self._painted.append((line, role))
             lines.append(LegendItem(label=name, renderers=[line]))
         *lines, self._of_reference = lines
-        latest = LegendItem(label="latest", renderers=[plot.renderers[0]])
-        self._legend = Legend(items=[latest, *lines], location="bottom_right")
+        self._lines = [LegendItem(label="latest", renderers=[plot.renderers[0]]), *lines]
+        self._legend = Legend(items=self._lines, location="bottom_right")
         plot.add_layout(self._legend)
 
     def name_reference(self, name: str) -> None:
         """Say which reference is drawn; an empty name: none."""
-        items = [one for one in self._legend.items if one is not self._of_reference]
         if name:
             self._of_reference.label = {"value": name}
-            items.append(self._of_reference)
+        items = [*self._lines, self._of_reference] if name else [*self._lines]
         if items != self._legend.items:
             self._legend.items = items
 
