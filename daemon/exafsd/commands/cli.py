@@ -334,9 +334,19 @@ def watch(
 
 
 def _curves(folders: list[Path]) -> Any:
-    from exafsd.commands.references import curves
-
-    return curves(folders)
+    """References that viewers can choose; none where nothing but the page is installed."""
+    try:
+        from exafsd.commands.references import curves
+    except ImportError as error:
+        if folders:
+            typer.echo(
+                f"exafsd: {error}; --references needs: pip install 'exafsd[daemon]'", err=True
+            )
+        return {}
+    drawn, refused = curves(folders)
+    for text in refused:
+        typer.echo(f"exafsd: {text}", err=True)
+    return drawn
 
 
 @app.command(rich_help_panel=LIVE)

@@ -17,10 +17,15 @@ def gathered(folders: Sequence[Path], shipped: bool) -> tuple[list[Reference], l
     return load([*([shipped_folder()] if shipped else []), *folders])
 
 
-def curves(folders: Sequence[Path]) -> dict[tuple[str, str], dict[str, dict[str, Floats]]]:
-    """Energy, eV, and normalised mu of shipped references and folders, by edge and by name."""
-    drawn: dict[tuple[str, str], dict[str, dict[str, Floats]]] = {}
-    for one in gathered(folders, shipped=True)[0]:
+#: energy, eV, and normalised mu, by element and edge, and by name
+Curves = dict[tuple[str, str], dict[str, dict[str, Floats]]]
+
+
+def curves(folders: Sequence[Path]) -> tuple[Curves, list[str]]:
+    """Shipped references and those of folders to be drawn; and what was refused."""
+    drawn: Curves = {}
+    references, refused = gathered(folders, shipped=True)
+    for one in references:
         ranges = one.ranges
         x = one.energy - ranges.edge
         before = x < PRE[1]
@@ -29,7 +34,7 @@ def curves(folders: Sequence[Path]) -> dict[tuple[str, str], dict[str, dict[str,
         norm = (one.mu - low - rising * x) / (high - low)
         of_edge = drawn.setdefault((one.edge.element, one.edge.edge), {})
         of_edge[one.name] = {"energy": one.energy, "norm": norm}
-    return drawn
+    return drawn, refused
 
 
 def as_table(references: Sequence[Reference]) -> Table:
