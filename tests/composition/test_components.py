@@ -17,6 +17,7 @@ from exafsd.pipeline import Pipeline
 from exafsd.reduction.edges import edge_energy
 from exafsd.settings.analysis import Analysis, Composition, Reduction
 from exafsd.spectra import Edge, Run, Sweep
+from exafsd.testing.reduction import ReducedOxide
 from near_edge_runs import EDGES, measured, ramp, smooth, smooth_references
 
 SWEEPS = 60
@@ -70,6 +71,20 @@ def test_a_new_component_is_told_soon_and_a_disturbed_sweep_is_none(shapes):
     assert counts[:4] == [None] * 4
     assert counts[4:40] == [(1, 1)] * 36
     assert (2, 2) in counts[40:45]
+
+
+def test_the_demo_has_one_then_two_then_three_however_hot_it_gets():
+    oxide, rng, counts = ReducedOxide(), np.random.default_rng(0), {}
+    series = ComponentSeries()
+    for kelvin in np.linspace(300, 800, 150):
+        counted = oxide.sweep(kelvin, "up", rng)
+        (one,) = near_edges(counted.energy, np.log(counted.i0 / counted.it)[None], EDGES["Cu"])
+        series.take(one.flat[10:90], one.noise)
+        if series.latest is not None:
+            counts[kelvin] = series.latest.by_noise, series.latest.by_structure
+    assert {n for kelvin, n in counts.items() if kelvin < 420} == {(1, 1)}
+    assert {n for kelvin, n in counts.items() if 470 < kelvin < 620} == {(2, 2)}
+    assert {n for kelvin, n in counts.items() if kelvin > 670} == {(3, 3)}
 
 
 def test_its_size_does_not_grow(shapes):
