@@ -359,7 +359,7 @@ class Shares:
 
     def name(self, phases: Sequence[str], scores: bool = False) -> None:
         """Say which phases there are; `scores`: components, as there are no shares of phases."""
-        title = "score of a component, rms of the edge step" if scores else SHARES
+        title = "score of a component" if scores else SHARES
         self.figure.title.text = title
         if scores and isinstance(self.figure.y_range, Range1d):
             self.figure.y_range = DataRange1d()
