@@ -65,7 +65,7 @@ def test_the_mean_of_sweeps_becomes_a_reference(journal, tmp_path):
     assert (reference.name, reference.edge.element) == ("start", "Cu")
     assert reference.temperature == pytest.approx(310.0)
     head = reference.file.read_text().split("#---")[0]
-    assert "Exafsd.source: run a-r, sweeps 1-3, mean of 3" in head
+    assert "Exafsd.source: run a-run, sweeps 1-3, mean of 3" in head
     assert "Exafsd.channel: transmission" in head
 
 

@@ -1,9 +1,9 @@
 """Means of sweeps of a run as references: ``exafsd references add NAME --run UID``."""
 
 import re
-from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from exafsd.archive.catalog import CatalogError
@@ -74,8 +74,8 @@ def add_from_run(
     Parameters
     ----------
     archive
-        Journal, catalog or profile; None: the journal of the settings, or, where that does not have
-        the run any more, what was logged of its results.
+        Journal, catalog or profile; None: the journal of the settings. Where files that a run of a
+        journal points to are gone, its sweeps are taken from what was logged of its results.
 
     Raises
     ------
@@ -85,7 +85,8 @@ def add_from_run(
         If the run cannot be read.
     """
     references.free_name(folder, name)
-    there = list(_sweeps(chosen.uid, settings, archive))
+    uid, there = _sweeps(chosen.uid, settings, archive)
+    chosen = replace(chosen, uid=uid)
     sweeps = [one for one in there if chosen.has(one)]
     if chosen.channel is None:  # the sample before the foil
         sweeps = [one for one in sweeps if one.channel != "reference"] or sweeps
@@ -104,22 +105,26 @@ def add_from_run(
     return references.keep(folder, reference, about), len(sweeps)
 
 
-def _sweeps(uid: str, settings: Settings, archive: str | None) -> Iterator[Normalised]:
+def _sweeps(uid: str, settings: Settings, archive: str | None) -> tuple[str, list[Normalised]]:
+    """Whole uid of the run that begins so, and its sweeps."""
     journal = settings.journal_folder
     if archive is None and (journal is None or not journal.is_dir()):
         raise CatalogError(f"there is no journal {journal or 'in the settings'}; name an --archive")
     name = archive or str(journal)
     with closing(open_source(name)) as source:
-        run = next(source.runs(uid=uid), None)
-        if run is None:
-            raise CatalogError(f"no run {uid} in {name}")
-        sweeps = list(reduced(source, str(run.start["uid"]), settings))
-    # where the files that its documents point to are gone, what was published of them is left
-    yield from sweeps or (_logged(Path(name), uid) if Path(name).is_dir() else ())
+        runs = [run.start.get("uid") for run in islice(source.runs(uid=uid), 2)]
+        if len(runs) != 1 and uid not in runs:
+            many = "more than one run begins with" if runs else "there is no run"
+            raise CatalogError(f"{many} {uid} in {name}")
+        uid = uid if uid in runs else str(runs[0])
+        sweeps = list(reduced(source, uid, settings))
+    if not sweeps and Path(name).is_dir():
+        # the files that its documents point to may be gone: what was published of them is left
+        sweeps = _logged(Path(name), uid)
+    return uid, sweeps
 
 
-def _logged(journal: Path, uid: str) -> Iterator[Normalised]:
-    for message in latest(logged_messages(find_logged(journal, uid))):
-        one = normalised(message.header, message.arrays)
-        if one is not None:
-            yield one
+def _logged(journal: Path, uid: str) -> list[Normalised]:
+    messages = latest(logged_messages(find_logged(journal, uid)))
+    sweeps = (normalised(one.header, one.arrays) for one in messages)
+    return [one for one in sweeps if one is not None]
