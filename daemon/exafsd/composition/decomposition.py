@@ -29,6 +29,8 @@ TRACY_WIDOM = 3.27
 #: Autocorrelation by one bin from which on a singular vector is a spectrum and not noise; that of
 #: white noise is 0 with a standard deviation of 0.11.
 SMOOTH = 0.4
+#: Autocorrelation that what is left over may have by its noise at most.
+ALIKE = 0.6
 #: A component whose rms over sweeps and bins is less than this, of the edge step, does not count:
 #: repeated scans of one compound differ by as much.
 LEAST = 4e-4
@@ -116,14 +118,20 @@ def decompose(
         rest = max(float(np.trace(left)), 0.0)
         if len(axes) + 1 >= MOST or not counting:
             break
-        size, vector = _largest(left)
+        (following, size), (other, vector) = _largest(left)
         if size < least:
             break
         limit = UNEVEN * repeated * _largest_of_noise(count / repeated, free)
         if size < limit * variance:
             counting.discard("noise")
-        own = max(rest - size, 0.0) / ((count - 1) * (free - 1))
-        if size < limit * own or float(vector[1:] @ vector[:-1]) < SMOOTH:
+        # of the rest without the next one, which may be a component, too
+        smooth, next_smooth = _alike(vector), _alike(other)
+        own = max(rest - size - following, 1e-300)
+        near = float(np.trace(left, offset=1)) - size * smooth - following * next_smooth
+        # noise that is itself alike from bin to bin has larger eigenvalues
+        alike = min(max(near / own, 0.0), ALIKE)
+        own *= (1 + alike) / (1 - alike) / (max(count - 2, 1) * (free - 2))
+        if size < limit * own or smooth < SMOOTH:
             counting.discard("structure")
         if not counting:
             break
@@ -185,14 +193,19 @@ def _orthonormal(columns: list[Floats]) -> Floats:
     return left[:, size > DEPENDENT]
 
 
-def _largest(products: Floats) -> tuple[float, Floats]:
-    """Largest eigenvalue of a symmetric matrix, and its vector."""
+def _largest(products: Floats) -> tuple[list[float], list[Floats]]:
+    """The two largest eigenvalues of a symmetric matrix, the largest last, and their vectors."""
     last = len(products) - 1
     values, vectors = eigh(
-        (products + products.T) / 2, subset_by_index=[last, last], check_finite=False
+        (products + products.T) / 2, subset_by_index=[last - 1, last], check_finite=False
     )
-    vector: Any = vectors[:, 0]
-    return float(values[0]), vector
+    columns: Any = vectors.T
+    return values.tolist(), list(columns)
+
+
+def _alike(vector: Floats) -> float:
+    """Autocorrelation of a unit vector by one bin."""
+    return float(vector[1:] @ vector[:-1])
 
 
 def _largest_of_noise(count: float, free: int) -> float:
