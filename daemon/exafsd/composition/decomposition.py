@@ -7,7 +7,7 @@ nothing of a sample's composition is projected out before components are counted
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.linalg import eigh
@@ -118,28 +118,21 @@ def decompose(
         rest = max(float(np.trace(left)), 0.0)
         if len(axes) + 1 >= MOST or not counting:
             break
-        (following, size), (other, vector) = _largest(left)
-        if size < least:
+        one = _candidate(left, rest, count, free)
+        if one.size < least:
             break
         limit = UNEVEN * repeated * _largest_of_noise(count / repeated, free)
-        if size < limit * variance:
+        if one.size < limit * variance:
             counting.discard("noise")
-        # of the rest without the next one, which may be a component, too
-        smooth, next_smooth = _alike(vector), _alike(other)
-        own = max(rest - size - following, 1e-300)
-        near = float(np.trace(left, offset=1)) - size * smooth - following * next_smooth
-        # noise that is itself alike from bin to bin has larger eigenvalues
-        alike = min(max(near / own, 0.0), ALIKE)
-        own *= (1 + alike) / (1 - alike) / (max(count - 2, 1) * (free - 2))
-        if size < limit * own or smooth < SMOOTH:
+        if one.size < limit * one.others or one.smooth < SMOOTH:
             counting.discard("structure")
         if not counting:
             break
         for name in counting:
             numbers[name] += 1
-        axes.append(vector)
+        axes.append(one.vector)
         # a sweep with more of it is also shifted and hotter by more of it
-        difference = _unit(products @ vector - mean * float(total @ vector))
+        difference = _unit(products @ one.vector - mean * float(total @ one.vector))
         nuisances += [_across(_unit(one), axes) for one in _of_component(difference)]
     columns = np.array(axes).T if axes else np.zeros((len(mean), 0))
     return Decomposition(
@@ -191,6 +184,31 @@ def _across(column: Floats, axes: list[Floats]) -> Floats:
 def _orthonormal(columns: list[Floats]) -> Floats:
     left, size, _ = np.linalg.svd(np.stack(columns, axis=1), full_matrices=False)
     return left[:, size > DEPENDENT]
+
+
+class _Candidate(NamedTuple):
+    """The largest component of what is left (m, m), and how loud the others are.
+
+    `size` is its eigenvalue, `smooth` the autocorrelation of its `vector` (m,) by one bin, `others`
+    the variance of a bin by what is neither this one nor the next, which may be one, too.
+    """
+
+    size: float
+    vector: Floats
+    smooth: float
+    others: float
+
+
+def _candidate(left: Floats, rest: float, count: int, free: int) -> _Candidate:
+    """`rest` is the trace of `left`, of `count` spectra with `free` dimensions."""
+    (following, size), (other, vector) = _largest(left)
+    smooth, next_smooth = _alike(vector), _alike(other)
+    others = max(rest - size - following, 1e-300)
+    near = float(np.trace(left, offset=1)) - size * smooth - following * next_smooth
+    # noise that is itself alike from bin to bin has larger eigenvalues
+    alike = min(max(near / others, 0.0), ALIKE)
+    others *= (1 + alike) / (1 - alike) / (max(count - 2, 1) * (free - 2))
+    return _Candidate(size, vector, smooth, others)
 
 
 def _largest(products: Floats) -> tuple[list[float], list[Floats]]:
