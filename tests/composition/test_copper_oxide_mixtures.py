@@ -64,6 +64,6 @@ def test_every_sweep_has_its_shares_and_the_run_two_components(phases, reference
     values = [{one.phase: one.value for one in m.composition.fractions} for m in messages]
     assert all(m.composition.in_domain for m in messages)
     errors = [one.get("Cu", 0.0) - share for one, share in zip(values, shares, strict=True)]
-    assert np.abs(errors).max() <= 0.03
+    assert np.abs(errors).max() <= (0.006 if named else 0.015)  # 0.03 is asked for
     assert messages[-1].composition.components.by_structure == 2
     assert messages[-1].composition.components.by_noise == 2
