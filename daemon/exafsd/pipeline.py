@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from exafsd.composition.composer import Composer
 from exafsd.composition.purity import has_other_phases
+from exafsd.composition.references import Reference
 from exafsd.composition.run_series import RunSeries
 from exafsd.composition.xanes import NearEdgeNumbers
 from exafsd.contract.grid import K_GRID
@@ -213,6 +214,11 @@ class Pipeline:
         self._memories.pop(run_uid, None)
         self._trends.pop(run_uid, None)
         self._series.pop(run_uid, None)
+        self._composer.forget(run_uid)
+
+    def lend(self, run_uid: str, references: Sequence[Reference]) -> None:
+        """Compare the spectra of a run with these references."""
+        self._composer.lend(run_uid, references)
 
     def audit(self) -> list[str]:
         """Trouble that the audit against Larch has found since the last call."""
@@ -392,6 +398,8 @@ class Pipeline:
                 polish = polish_message(card, best.polished)
                 shown_best = best_of(card, best.polished)
         quality = shown.quality + amplitude.quality + judgement.flags
+        if composition is not None:
+            quality += self._composer.flags(spectrum, composition)
         if structure is not None and model is not None:
             formulas = {one.formula.replace(" ", "") for one in model.bundle.card.structures}
             if has_other_phases(composition, formulas):

@@ -39,8 +39,19 @@ def unread(sweep):
         "reason": None if sweep == SWEEPS else "the sample changes since sweep 12",
     }  # fmt: skip
     withheld = {"score": None, "in_domain": False, "reason": "no model for V K is loaded"}
+    two = sweep > BEGAN + 2
+    components = {
+        "count": None if two else 1, "by_noise": 3 if two else 1, "by_structure": 2 if two else 1,
+        "sweeps": sweep, "left": 1e-3, "noise": 1e-3, "reason": "no spectrum" if two else None,
+        "scores": [value(0.01 * moved, 1e-4), value(0.0, 1e-4)] if two else [],
+    }  # fmt: skip
+    composition = {
+        "method": "components", "references": [], "fractions": [], "in_domain": False,
+        "reason": "no references", "components": components if sweep > 4 else None,
+    }  # fmt: skip
     return result(sweep, run="unread", element="V", model=None, shells=None, phases=None, best=None,
-                  trust=withheld, xanes=xanes, convergence=convergence)  # fmt: skip
+                  trust=withheld, xanes=xanes, convergence=convergence,
+                  composition=composition)  # fmt: skip
 
 
 def read_by_two(sweep):
@@ -163,6 +174,45 @@ def test_the_spectrum_as_near_edge_derivative_and_map(pages, opened):
     ) == [SWEEPS, 111]  # fmt: skip
     page.keyboard.press("m")
     page.wait_for_function("exafsd.model('mu').visible && exafsd.model('mu').x_range.start < 8940")
+
+
+def test_components_have_their_scores_where_there_are_no_references(pages, opened):
+    page = opened(pages[0], 1600, 1000)
+    page.wait_for_function("document.body.classList.contains('shares')")
+    assert "2 or 3" in page.evaluate("exafsd.model('readout').text")
+    assert page.evaluate("exafsd.model('shares').title.text").startswith("score of a component")
+    scores = column(page, "shares", 0, "0")
+    assert all(number != number for number in scores[: BEGAN + 2])  # NaN is not itself
+    assert scores[-1] == pytest.approx(0.01 * (SWEEPS - BEGAN) / SWEEPS)
+    names = page.evaluate(
+        "exafsd.model('shares').center.concat(exafsd.model('shares').right)"
+        ".filter(o => o.items).flatMap(o => o.items.map(i => i.label.value))"
+    )
+    assert names == ["component 2", "component 3"]
+    # the axis fits the scores, and is that of shares again where there are some
+    assert page.evaluate("exafsd.model('shares').y_range.end") < 0.1
+
+
+def test_a_chosen_reference_lies_over_the_spectrum(pages, opened):
+    page = opened(pages[1], 1600, 1000)
+    page.wait_for_function("exafsd.model('reference').options.length > 3", timeout=30_000)
+    names = "exafsd.model('reference').options.map(o => o[1])"
+    assert page.evaluate(names)[:3] == ["none", "Cu", "Cu2O"]
+    legend = "exafsd.model('mu').center.filter(o => o.items).flatMap(o => o.items)"
+    assert page.evaluate(f"{legend}.map(i => i.label.value)") == ["latest", "first", "previous"]
+    assert column(page, "mu", 3, "norm") == []
+    page.get_by_label("Reference").select_option(label="Cu2O")
+    page.wait_for_function("exafsd.model('mu').renderers[3].data_source.get_length() > 100")
+    norm = column(page, "mu", 3, "norm")
+    assert abs(norm[0]) < 0.05
+    assert 1.05 < max(norm) < 1.3
+    assert page.evaluate(f"{legend}.map(i => i.label.value)")[-1] == "Cu2O"
+    page.get_by_label("View").select_option(label="derivative")
+    page.wait_for_function(
+        "Math.max(...exafsd.model('mu').renderers[3].data_source.data['norm']) < 0.8"
+    )
+    page.get_by_label("Reference").select_option(label="none")
+    page.wait_for_function("exafsd.model('mu').renderers[3].data_source.get_length() == 0")
 
 
 def test_every_phase_has_its_r_in_one_plot(pages, opened):

@@ -2,13 +2,18 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
 
+from exafsd.commands.replay.means import Normalised, means_of_ends, normalised, without_answers
+from exafsd.commands.resolved import Resolved
 from exafsd.commands.terminal import ResultTable, outcome_as_json, progress, tell
 from exafsd.contract.vocabulary import Problem
 from exafsd.documents.items import Trouble
+from exafsd.inference.registry import Registry
 from exafsd.pipeline import Outcome
 from exafsd.service.wiring import make_pipeline, make_session
 from exafsd.settings import Settings
@@ -16,20 +21,33 @@ from exafsd.spectra import Edge, SpectrumError
 
 
 def analyze_files(
-    files: list[Path], settings: Settings, element: str | None, edge: str | None, as_lines: bool
+    files: list[Path],
+    settings: Settings,
+    element: str | None,
+    edge: str | None,
+    as_lines: bool,
+    components: Resolved | None = None,
 ) -> bool:
-    """Analyse files; return whether every spectrum of every file gave a result."""
-    session = make_session(settings, make_pipeline(settings))
+    """Analyse files; return whether every spectrum of every file gave a result.
+
+    With `components` the spectra of all files are one series, and it is what is printed.
+    """
+    pipeline = make_pipeline(settings)
+    session = make_session(settings, pipeline)
     only = Edge.of(element or "", edge or "") if element or edge else None
     table = ResultTable()
     good = True
+    if settings.composition.ends and settings.composition.enabled != "off":
+        pipeline.lend("", means_of_ends(_reduced(files, settings, only), settings.composition.ends))
     with progress() as bar:
         task = bar.add_task("analysing", total=len(files))
         for path in files:
             bar.update(task, advance=1, description=path.name)
             try:
                 for event in session.file(path, settings.analysis, only):
-                    if isinstance(event, Outcome):
+                    if isinstance(event, Outcome) and components is not None:
+                        components.take(event.message, event.arrays, "", path.name)
+                    elif isinstance(event, Outcome):
                         good &= _report(event, path, None if as_lines else table)
                     elif isinstance(event, Trouble):
                         good &= event.reason is not Problem.ASSET_REFUSED
@@ -40,9 +58,25 @@ def analyze_files(
                     line = {"kind": "rejected", "file": str(path), "reason": error.reason}
                     sys.stdout.write(json.dumps({**line, "detail": error.detail}) + "\n")
                 tell(error.detail)
+    if components is not None:
+        components.end()
+        return good and not components.trouble
     if not as_lines:
         Console().print(table.render())
     return good
+
+
+def _reduced(files: list[Path], settings: Settings, only: Edge | None) -> Iterator[Normalised]:
+    """Spectra of all files, reduced only; files that cannot be read are told later."""
+    settings = without_answers(settings)
+    session = make_session(settings, make_pipeline(settings, Registry({}, {})))
+    for path in files:
+        with suppress(SpectrumError):
+            for event in session.file(path, settings.analysis, only):
+                if isinstance(event, Outcome):
+                    one = normalised(event.message.model_dump(mode="json"), event.arrays)
+                    if one is not None:
+                        yield one
 
 
 def _report(outcome: Outcome, path: Path, table: ResultTable | None) -> bool:

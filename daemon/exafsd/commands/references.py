@@ -7,12 +7,34 @@ from rich.markup import escape
 from rich.table import Table
 
 from exafsd.composition.references import Reference, load, shipped_folder
-from exafsd.composition.window import Ranges
+from exafsd.composition.window import POST, PRE, Ranges
+from exafsd.reduction.edge_middle import line
+from exafsd.spectra import Floats
 
 
 def gathered(folders: Sequence[Path], shipped: bool) -> tuple[list[Reference], list[str]]:
     """References of folders, and the shipped ones; what was refused."""
     return load([*([shipped_folder()] if shipped else []), *folders])
+
+
+#: energy, eV, and normalised mu, by element and edge, and by name
+Curves = dict[tuple[str, str], dict[str, dict[str, Floats]]]
+
+
+def curves(folders: Sequence[Path]) -> tuple[Curves, list[str]]:
+    """Shipped references and those of folders to be drawn; and what was refused."""
+    drawn: Curves = {}
+    references, refused = gathered(folders, shipped=True)
+    for one in references:
+        ranges = one.ranges
+        x = one.energy - ranges.edge
+        before = x < PRE[1]
+        after = (x > POST[0]) & (one.energy < ranges.last)
+        (low, rising), (high, _) = (line(x[part], one.mu[part]) for part in (before, after))
+        norm = (one.mu - low - rising * x) / (high - low)
+        of_edge = drawn.setdefault((one.edge.element, one.edge.edge), {})
+        of_edge[one.name] = {"energy": one.energy, "norm": norm}
+    return drawn, refused
 
 
 def as_table(references: Sequence[Reference]) -> Table:
@@ -43,8 +65,8 @@ def described(reference: Reference) -> list[str]:
         f"ranges    normalised from {ranges.first:.0f} and to {ranges.last:.0f} eV",
         f"noise     {reference.noise:.2g} of the edge step in 1 eV",
     ]
-    for line in reference.file.read_text(encoding="utf-8", errors="replace").splitlines():
-        name, _, value = line.lstrip("# ").partition(": ")
+    for text in reference.file.read_text(encoding="utf-8", errors="replace").splitlines():
+        name, _, value = text.lstrip("# ").partition(": ")
         if name in ("Exafsd.source", "Sample.temperature"):
             lines.append(f"{name.rpartition('.')[2]:9} {value}")
     return lines

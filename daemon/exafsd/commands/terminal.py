@@ -156,8 +156,11 @@ def _shares(header: dict[str, Any]) -> list[str]:
     composition = header.get("composition")
     if not composition:
         return []
+    components = _components(composition.get("components"))
+    if composition["method"] == "components":
+        return components
     if not composition["in_domain"]:
-        return [f"composition: {composition['reason']}"]
+        return [f"composition: {composition['reason']}", *components]
     shares = sorted(composition["fractions"], key=lambda one: -one["value"])
     truth = header.get("truth") or {}
     words = []
@@ -166,7 +169,17 @@ def _shares(header: dict[str, Any]) -> list[str]:
         if one["value"] > 0.005:
             true = "" if true is None else f" [{true:.2f}]"  # of a simulation
             words.append(f"{one['phase']} {_pm(one, 2)}{true}")
-    return [" ".join(words)]
+    return [" ".join(words), *components]
+
+
+def _components(components: dict[str, Any] | None) -> list[str]:
+    """How many components the run has had so far, where it is more than one."""
+    if not components or components["count"] == 1:
+        return []
+    if components["count"] is None:
+        numbers = sorted((components["by_noise"], components["by_structure"]))
+        return [f"{numbers[0]} or {numbers[1]} components"]
+    return [f"{components['count']} components"]
 
 
 def _change(header: dict[str, Any]) -> list[str]:

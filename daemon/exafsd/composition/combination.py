@@ -5,9 +5,11 @@ energy scale, the resolution, heat, an offset and a tilt of the normalisation, o
 fluorescence. All of these have priors, none is free, so that they cannot make a phase of nothing.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,14 +132,13 @@ class Combination:
                 start = [starts[i] for i in rows if i in starts]
                 fit = self._fitted(places, flat[rows], noise[rows], shift_std, fluorescent, start)
                 cov = self._covariances(fit)
+                spread = self._spread(fit, cov)
                 for j, i in enumerate(rows):
                     share = fit.x[j, : len(places)]
                     if not share.sum() > 0 or not np.isfinite(cov[j]).all():
                         continue
                     if (share >= 0).all():
-                        fractions[i] = replace(
-                            self._fractions(fit, j, cov[j], absent[i]), rivals=chosen[i][1]
-                        )
+                        fractions[i] = _fractions(fit, j, spread, absent[i], chosen[i][1])
                         continue
                     # what would be there less than not at all is not there
                     std = np.sqrt(np.diag(fit.inverse[j])[: len(places)])
@@ -224,12 +225,10 @@ class Combination:
         def evaluate(x: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
             value, slopes = model(full(x))
             rest = (value - flat[rows]) / sigma[rows, None]
-            slopes = slopes[:, :, free] / sigma[rows, None, None]
-            moved = np.broadcast_to(held, (len(x), *held.shape))
-            return (
-                np.concatenate([rest, x @ held], axis=1),
-                np.concatenate([slopes, moved], axis=1),
-            )
+            moved = np.empty((len(x), flat.shape[1] + len(free), len(free)))
+            np.divide(slopes[:, :, free], sigma[rows, None, None], out=moved[:, : flat.shape[1]])
+            moved[:, flat.shape[1] :] = held
+            return np.concatenate([rest, x @ held], axis=1), moved
 
         if len(starts) == len(flat):
             start = np.clip(np.array(starts)[:, free], low[free], high[free])
@@ -247,39 +246,28 @@ class Combination:
             slopes[:, :, free] / sigma[:, None, None] ** 2, flat, noise,
         )  # fmt: skip
 
-    def _fractions(self, fit: "_Fit", i: int, cov: Floats, absent: dict[int, float]) -> Fractions:
-        """Of one sample; `absent` references are not there, by how well that is known."""
-        m, x, rest = len(fit.places), fit.x[i], fit.rest[i]
-        share, total = x[:m], x[:m].sum()
-        to_shares = (np.eye(m) - np.outer(share / total, np.ones(m))) / total
-        std = np.sqrt(np.diag(to_shares @ cov[:m, :m] @ to_shares.T)) * WIDER
-        # what nothing in the data decides is not in that
-        loose = np.sqrt(np.diag(to_shares @ fit.inverse[i][:m, :m] @ to_shares.T))
-        std = np.where(loose > ALIKE, loose, std)
-        # what may be there of the others is missing here
-        std = np.hypot(std, share / total * np.linalg.norm(list(absent.values())))
-        quiet = float(np.hypot(fit.noise[i], self._noise[list(fit.places)] @ (share / total)))
-        pulls = {
-            name: float(x[m + j] / fit.prior[m + j])
-            for j, name in enumerate(NUISANCES)
-            if fit.prior[m + j]
-        }
-        pulls["heat"] = float(np.abs(x[m + len(NUISANCES) :] / SIGMA2 * (share / total)).max())
-        shift = int(np.searchsorted(fit.free, m))
-        every = [*fit.places, *absent]
-        order = np.argsort(every)
-        return Fractions(
-            places=tuple(every[j] for j in order),
-            value=np.append(share / total, np.zeros(len(absent)))[order],
-            std=np.hypot(np.append(std, list(absent.values())), LEAST)[order],
-            shift=float(x[m]),
-            shift_std=float(np.sqrt(cov[shift, shift])),
-            r_factor=float(rest @ rest / (fit.flat[i] @ fit.flat[i])),
-            rest=float(np.sqrt(max(np.mean(rest**2) - quiet**2, 0.0))),
-            usual=float(np.hypot(REPEATS, quiet / 3)),
-            pulls=pulls,
-            converged=bool(fit.converged[i]),
-        )
+    def _spread(self, fit: "_Fit", cov: Floats) -> "_Spread":
+        """Shares of samples, and what there is to say about them; nonsense where there are none."""
+        m = len(fit.places)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            total = fit.x[:, :m].sum(axis=1)
+            share = fit.x[:, :m] / total[:, None]
+            to_shares = (np.eye(m) - share[:, :, None]) / total[:, None, None]
+            std, loose = (
+                np.sqrt(np.sum((to_shares @ one[:, :m, :m]) * to_shares, axis=2))
+                for one in (cov, fit.inverse)
+            )
+            # what nothing in the data decides is not in that
+            std = np.where(loose > ALIKE, loose, std * WIDER)
+            quiet = np.hypot(fit.noise, share @ self._noise[list(fit.places)])
+            left = np.sum(fit.rest**2, axis=1)
+            heat = np.abs(fit.x[:, m + len(NUISANCES) :] / SIGMA2 * share).max(axis=1)
+            shift = int(np.searchsorted(fit.free, m))
+            return _Spread(
+                share, std, np.sqrt(cov[:, shift, shift]), left / np.sum(fit.flat**2, axis=1),
+                np.sqrt(np.maximum(left / fit.rest.shape[1] - quiet**2, 0.0)),
+                np.hypot(REPEATS, quiet / 3), heat,
+            )  # fmt: skip
 
     @staticmethod
     def _covariances(fit: "_Fit") -> Floats:
@@ -322,6 +310,46 @@ class _Fit:
     slopes: Floats
     flat: Floats
     noise: Floats
+
+
+class _Spread(NamedTuple):
+    """Of samples (b,): shares (b, m) with error bars, and what `Fractions` has besides."""
+
+    share: Floats
+    std: Floats
+    shift_std: Floats
+    r_factor: Floats
+    rest: Floats
+    usual: Floats
+    heat: Floats
+
+
+def _fractions(
+    fit: _Fit, i: int, spread: _Spread, absent: dict[int, float], rivals: tuple[int, ...]
+) -> Fractions:
+    """Of one sample; `absent` references are not there, by how well that is known."""
+    m, x, share, std = len(fit.places), fit.x[i].tolist(), spread.share[i], spread.std[i]
+    places = fit.places
+    if absent:
+        # what may be there of the others is missing here
+        others = list(absent.values())
+        std = np.hypot(std, share * math.hypot(*others))
+        every = [*places, *absent]
+        order = np.argsort(every)
+        places = tuple(every[j] for j in order)
+        share = np.append(share, np.zeros(len(others)))[order]
+        std = np.append(std, others)[order]
+    pulls = {
+        name: x[m + j] / prior
+        for j, name in enumerate(NUISANCES)
+        if (prior := float(fit.prior[m + j]))
+    }
+    pulls["heat"] = float(spread.heat[i])
+    return Fractions(
+        places, share, np.hypot(std, LEAST), x[m], float(spread.shift_std[i]),
+        float(spread.r_factor[i]), float(spread.rest[i]), float(spread.usual[i]), pulls, rivals,
+        bool(fit.converged[i]),
+    )  # fmt: skip
 
 
 def _likeliest(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from exafsd.composition import temperatures
 from exafsd.composition.combination import (
     ALIKE,
     ALL,
@@ -17,7 +18,7 @@ from exafsd.composition.combination import (
 from exafsd.composition.references import Reference, chosen
 from exafsd.composition.window import NearEdge, Ranges, near_edge
 from exafsd.contract.messages import Composition, Fraction, Value
-from exafsd.contract.vocabulary import Reason
+from exafsd.contract.vocabulary import Flag, Reason
 from exafsd.reduction.edges import edge_energy
 from exafsd.spectra import Edge, Spectrum, SpectrumError
 
@@ -27,6 +28,8 @@ KEPT = 16
 LEAST = 2
 #: Nuisances beyond so many standard deviations of what is allowed make the fractions doubtful.
 FAR = 3.0
+#: Least share of a reference whose temperature counts.
+SHARE = 0.05
 #: what these are called, and what to do
 WORDS = {
     "energy_shift": "its energies are {shift:+.2f} eV from the references': calibrate by a foil,"
@@ -58,6 +61,47 @@ class Composer:
     def __init__(self, references: Sequence[Reference]) -> None:
         self._references = references
         self._ready = lru_cache(maxsize=KEPT)(self._made)
+        self._lent: dict[str, tuple[Reference, ...]] = {}
+
+    def lend(self, run_uid: str, references: Sequence[Reference]) -> None:
+        """Compare the spectra of a run with these, and with others only where they are named.
+
+        Without a uid: those of all runs that have none of their own.
+        """
+        self._lent[run_uid] = tuple(references)
+
+    def forget(self, run_uid: str) -> None:
+        """Forget references that were lent to a run."""
+        if self._lent.pop(run_uid, None) is not None:
+            self._ready.cache_clear()
+
+    def flags(self, spectrum: Spectrum, composition: Composition) -> tuple[Flag, ...]:
+        """What was noticed: that a reference in the sample was measured much hotter or colder."""
+        sample = temperatures.of_context(spectrum.id.sweep.context)
+        if sample is None:
+            return ()
+        shares = {one.phase for one in composition.fractions if (one.value or 0.0) >= SHARE}
+        far = any(
+            abs(one.temperature - sample) > temperatures.FAR
+            for one in self._of_run(spectrum.id.sweep.run.uid)
+            if one.name in shares and one.edge == spectrum.id.edge and one.temperature is not None
+        )
+        return (Flag.REFERENCE_TEMPERATURE,) if far else ()
+
+    def _of_run(self, run_uid: str) -> Sequence[Reference]:
+        lent = self._lent_to(run_uid)
+        return (*lent, *self._references) if lent else self._references
+
+    def _lent_to(self, run_uid: str) -> tuple[Reference, ...]:
+        return self._lent.get(run_uid) or self._lent.get("", ())
+
+    def _names(self, spectrum: Spectrum) -> tuple[str, ...]:
+        """Names of the references that a spectrum is compared with."""
+        edge, names = spectrum.id.edge, spectrum.id.analysis.composition.phases
+        uid = spectrum.id.sweep.run.uid
+        own = tuple(one.name for one in self._lent_to(uid) if one.edge == edge)
+        names = (*own, *names) if own else names
+        return tuple(one.name for one in chosen(self._of_run(uid), edge, names))
 
     def __call__(self, spectra: Sequence[Spectrum]) -> list[Composition | None]:
         """Composition of each; None where its edge has fewer than two references."""
@@ -67,7 +111,7 @@ class Composer:
             edge, names = spectrum.id.edge, spectrum.id.analysis.composition.phases
             compared: tuple[str, ...] = ()
             try:
-                compared = tuple(one.name for one in chosen(self._references, edge, names))
+                compared = self._names(spectrum)
                 if len(compared) > ALL:
                     raise _few(f"there are more than {ALL} for {edge.element} {edge.edge}")
                 if names and len(compared) < LEAST:
@@ -89,13 +133,13 @@ class Composer:
         return done
 
     def _prepared(self, spectrum: Spectrum, names: tuple[str, ...]) -> "_Ready":
-        edge = spectrum.id.edge
+        edge, uid = spectrum.id.edge, spectrum.id.sweep.run.uid
         ranges = Ranges.of(spectrum.energy, edge_energy(edge.element, edge.edge))
-        return self._ready(edge, names, ranges)
+        return self._ready(edge, names, ranges, uid if uid in self._lent else "")
 
-    def _made(self, edge: Edge, names: tuple[str, ...], ranges: Ranges) -> "_Ready":
+    def _made(self, edge: Edge, names: tuple[str, ...], ranges: Ranges, run_uid: str) -> "_Ready":
         """References normalised in the ranges that all of them and the sample have."""
-        references = chosen(self._references, edge, names)
+        references = chosen(self._of_run(run_uid), edge, names)
         for one in references:
             ranges = ranges.shared(one.ranges)
         binned = [near_edge(one.energy, one.mu, ranges) for one in references]

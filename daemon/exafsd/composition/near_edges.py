@@ -90,10 +90,14 @@ class NearEdges:
     def _edge(self, owner: tuple[str, Channel, Edge], e0: float) -> float:
         edge = self.edges.get(owner)
         if edge is None:
-            tabulated = edge_energy(owner[2].element, owner[2].edge)
-            edge = tabulated if abs(e0 - tabulated) < CALIBRATED else float(round(e0))
-            self.edges[owner] = edge
+            edge = self.edges[owner] = edge_about(owner[2], e0)
         return edge
+
+
+def edge_about(edge: Edge, e0: float) -> float:
+    """Where an edge is looked for, eV, in a series whose first spectrum has this E0."""
+    tabulated = edge_energy(edge.element, edge.edge)
+    return tabulated if abs(e0 - tabulated) < CALIBRATED else float(round(e0))
 
 
 def _owner(spectrum: Spectrum) -> tuple[str, Channel, Edge]:

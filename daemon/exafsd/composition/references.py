@@ -1,13 +1,15 @@
 """Measured spectra of standards: folders of XDI files, one for each compound."""
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from exafsd._version import __version__
+from exafsd.composition import temperatures
 from exafsd.composition.window import Ranges, near_edge
 from exafsd.contract.vocabulary import Reason
 from exafsd.documents.files.reading import read_file
@@ -22,6 +24,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 BAD_NAME = "cannot be a reference's name; use letters, digits and ._+-"
 #: eV that a sweep of a file may be shorter than the longest to be averaged with it
 SHORTER = 5.0
+#: lines of a file in which its header is looked for
+HEADER = 200
 #: of references: each channel that a file has, the sample's before the foil's
 CHANNELS = ("transmission", "fluorescence")
 
@@ -32,13 +36,17 @@ class ReferenceFileError(ValueError):
 
 @dataclass(frozen=True)
 class Reference:
-    """A measured spectrum of one compound, `energy` (n,) in eV and `mu` (n,) in any unit."""
+    """A measured spectrum of one compound, `energy` (n,) in eV and `mu` (n,) in any unit.
+
+    `temperature` is that of the sample, K; None where it is not known.
+    """
 
     name: str
     edge: Edge
     energy: Floats
     mu: Floats
     file: Path
+    temperature: float | None = None
 
     @property
     def ranges(self) -> Ranges:
@@ -80,16 +88,31 @@ def measured(file: Path, edge: Edge | None = None) -> Spectrum:
     alike = [one for one in spectra if one.id.channel == spectra[0].id.channel]
     if not alike:
         raise ReferenceFileError(why)
-    first = max(alike, key=lambda one: one.energy[-1] - one.energy[0])
-    low, high = first.energy[0] + SHORTER, first.energy[-1] - SHORTER
-    alike = [one for one in alike if one.energy[0] <= low and one.energy[-1] >= high]
-    mu = np.mean([np.interp(first.energy, one.energy, one.mu) for one in alike], axis=0)
-    edge = first.id.edge
+    energy, mu = mean([(one.energy, one.mu) for one in alike])
+    check(str(file), alike[0].id.edge, energy, mu)
+    return Spectrum(alike[0].id, energy, mu)
+
+
+def mean(spectra: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
+    """Energies (n,), eV, of the longest of spectra, and the mean of mu of all that are as long."""
+    first = max(spectra, key=lambda one: one[0][-1] - one[0][0])[0]
+    low, high = first[0] + SHORTER, first[-1] - SHORTER
+    alike = [(e, mu) for e, mu in spectra if e[0] <= low and e[-1] >= high]
+    return first, np.mean([np.interp(first, e, mu) for e, mu in alike], axis=0)
+
+
+def check(source: str, edge: Edge, energy: Floats, mu: Floats) -> None:
+    """Refuse what does not show the near edge.
+
+    Raises
+    ------
+    ReferenceFileError
+        It names the source, and says why.
+    """
     try:
-        near_edge(first.energy, mu, Ranges.of(first.energy, edge_energy(edge.element, edge.edge)))
+        near_edge(energy, mu, Ranges.of(energy, edge_energy(edge.element, edge.edge)))
     except SpectrumError as error:
-        raise ReferenceFileError(f"{file} cannot be a reference: {error}") from None
-    return Spectrum(first.id, first.energy, mu)
+        raise ReferenceFileError(f"{source} cannot be a reference: {error}") from None
 
 
 def load(folders: Iterable[Path]) -> tuple[list[Reference], list[str]]:
@@ -115,9 +138,15 @@ def load(folders: Iterable[Path]) -> tuple[list[Reference], list[str]]:
                 continue
             edge = spectrum.id.edge
             references[edge, file.stem] = Reference(
-                file.stem, edge, spectrum.energy, spectrum.mu, file
+                file.stem, edge, spectrum.energy, spectrum.mu, file, temperature(file)
             )
     return list(references.values()), refused
+
+
+def temperature(file: Path) -> float | None:
+    """Temperature of the sample, K, as the header of a file has it."""
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        return temperatures.of_header(islice(lines, HEADER))
 
 
 def add(folder: Path, name: str, file: Path, edge: Edge | None = None) -> Reference:
@@ -128,16 +157,44 @@ def add(folder: Path, name: str, file: Path, edge: Edge | None = None) -> Refere
     ReferenceFileError
         If the name cannot be a file's, is there already, or the file is none.
     """
+    free_name(folder, name)
+    spectrum = measured(file, edge)
+    source = file.name.encode("utf-8", "replace").decode()
+    about = {"Exafsd.source": source, "Exafsd.channel": spectrum.id.channel}
+    made = Reference(
+        name, spectrum.id.edge, spectrum.energy, spectrum.mu, folder, temperature(file)
+    )
+    return keep(folder, made, about)
+
+
+def free_name(folder: Path, name: str) -> Path:
+    """File that a new reference of a folder gets.
+
+    Raises
+    ------
+    ReferenceFileError
+        If the name cannot be a file's, or is there already.
+    """
     if not NAME.fullmatch(name):
         raise ReferenceFileError(f"{name!r} {BAD_NAME}")
     target = folder / f"{name}.xdi"
     if target.exists():
         raise ReferenceFileError(f"{target} exists already; exafsd references remove {name} first")
-    spectrum = measured(file, edge)
+    return target
+
+
+def keep(folder: Path, reference: Reference, about: Mapping[str, str]) -> Reference:
+    """Write a reference into a folder, with fields of its header that say where it comes from.
+
+    Raises
+    ------
+    ReferenceFileError
+        If its name cannot be a file's, or is there already.
+    """
+    target = free_name(folder, reference.name)
     folder.mkdir(parents=True, exist_ok=True)
-    source = file.name.encode("utf-8", "replace").decode()
-    target.write_text(_xdi(name, spectrum, source), encoding="utf-8")
-    return Reference(name, spectrum.id.edge, spectrum.energy, spectrum.mu, target)
+    target.write_text(_xdi(reference, about), encoding="utf-8")
+    return replace(reference, file=target)
 
 
 def remove(folder: Path, name: str) -> Path:
@@ -176,19 +233,20 @@ def chosen(references: Sequence[Reference], edge: Edge, names: Sequence[str]) ->
     return [one for name in names for one in references if one.name == name and one.edge == edge]
 
 
-def _xdi(name: str, spectrum: Spectrum, source: str) -> str:
+def _xdi(reference: Reference, about: Mapping[str, str]) -> str:
     fields = {
         "Column.1": "energy eV",
         "Column.2": "mutrans",
-        "Element.symbol": spectrum.id.edge.element,
-        "Element.edge": spectrum.id.edge.edge,
-        "Sample.name": name,
-        "Exafsd.source": source,
-        "Exafsd.channel": spectrum.id.channel,
+        "Element.symbol": reference.edge.element,
+        "Element.edge": reference.edge.edge,
+        "Sample.name": reference.name,
     }
+    if reference.temperature is not None:
+        fields["Sample.temperature"] = f"{reference.temperature:.6g} K"
+    fields |= about
     lines = [f"# XDI/1.0 exafsd/{__version__}"]
     lines += [f"# {field}: {' '.join(str(value).split())}" for field, value in fields.items()]
     lines += ["# ///", "# a reference of exafsd: mu(E) as measured", "#---", "# energy mutrans"]
-    lines += [f"{e!r} {m!r}" for e, m in zip(spectrum.energy.tolist(), spectrum.mu.tolist(),
-                                             strict=True)]  # fmt: skip
+    rows = zip(reference.energy.tolist(), reference.mu.tolist(), strict=True)
+    lines += [f"{e!r} {mu!r}" for e, mu in rows]
     return "\n".join(lines) + "\n"

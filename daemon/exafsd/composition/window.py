@@ -4,11 +4,14 @@ Nothing here depends on an E0, which would be settled too late, and move with wh
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from exafsd.contract.vocabulary import Reason
-from exafsd.reduction.edge_middle import line
+from exafsd.reduction.edge_middle import Between, Line
 from exafsd.spectra import Floats, SpectrumError
 
 #: Range that is compared, eV from the edge's tabulated energy, and width of a bin.
@@ -25,6 +28,8 @@ NOISE = 1 / (0.6745 * 20**0.5)
 SMALLEST = 1e-6
 #: Widest steps, eV, between points of which noise is told from fine structure.
 FINE = 1.5
+#: Grids that are remembered.
+GRIDS = 64
 
 
 @dataclass(frozen=True)
@@ -94,32 +99,66 @@ def near_edge(energy: Floats, mu: Floats, ranges: Ranges) -> NearEdge:
     SpectrumError
         If the scan is too coarse or too short there, or has no edge.
     """
+    layout = _layout(energy.tobytes(), ranges)
+    (low, rising), (high, falling) = (
+        (float(value[0]), float(slope[0]))
+        for value, slope in (layout.before(mu[None]), layout.after(mu[None]))
+    )
+    step = high - low
+    if not step > SMALLEST * (abs(high) + abs(low)):
+        raise _refused("mu does not rise at the edge")
+    flat = (mu - low - rising * layout.x - (falling - rising) * layout.above) / step
+    total = np.zeros(len(flat))
+    np.cumsum((flat[1:] + flat[:-1]) * layout.halves, out=total[1:])
+    sums = layout.between(total[None])[0]
+    fine = flat[layout.fine]
+    rough = np.abs(fine[3:] - 3 * fine[2:-1] + 3 * fine[1:-2] - fine[:-3])
+    point = NOISE * float(np.median(rough)) if len(rough) else 0.0
+    return NearEdge((sums[1:] - sums[:-1]) / BIN, point * layout.bin_noise)
+
+
+class _Layout(NamedTuple):
+    """Where what is on an energy grid (n,), in some ranges.
+
+    `x` (n,) is eV from the edge, `above` the same and 0 below it, `halves` (n - 1,) half the steps.
+    `between` gives integrals at the bounds of the bins, `fine` are the points that noise is told
+    of, and `bin_noise` is what that of a point does to a bin.
+    """
+
+    before: Line
+    after: Line
+    x: Floats
+    above: Floats
+    halves: Floats
+    between: Between
+    fine: NDArray[np.intp]
+    bin_noise: float
+
+
+@lru_cache(maxsize=GRIDS)
+def _layout(grid: bytes, ranges: Ranges) -> _Layout:
+    energy = np.frombuffer(grid)
     edge, centres = ranges.edge, ranges.centres
-    before = slice(*np.searchsorted(energy, (ranges.first, edge + PRE[1])))
-    after = slice(*np.searchsorted(energy, (edge + POST[0], ranges.last)))
+    before = slice(*np.searchsorted(energy, (ranges.first, edge + PRE[1])).tolist())
+    after = slice(*np.searchsorted(energy, (edge + POST[0], ranges.last)).tolist())
     if min(len(energy[before]), len(energy[after])) < POINTS:
         raise _refused("it has too few points before or after the edge")
-    here = slice(*np.searchsorted(energy, (edge + STEEP[0], edge + STEEP[1])))
+    here = slice(*np.searchsorted(energy, (edge + STEEP[0], edge + STEEP[1])).tolist())
     steps = np.diff(energy[here])
     if energy[0] > centres[0] - BIN or energy[-1] < centres[-1] + BIN or not len(steps):
         raise _refused("it does not cover the near edge")
     if steps.max() > COARSEST:
         raise _refused(f"its near edge is too coarse: steps of {steps.max():.1f} eV")
     x = energy - edge
-    (low, rising), (high, falling) = (line(x[part], mu[part]) for part in (before, after))
-    if not high - low > SMALLEST * (abs(high) + abs(low)):
-        raise _refused("mu does not rise at the edge")
-    flat = (mu - low - rising * x - np.where(x > 0, (falling - rising) * x, 0.0)) / (high - low)
-    total = np.zeros(len(x))
-    np.cumsum(0.5 * (flat[1:] + flat[:-1]) * np.diff(energy), out=total[1:])
     bounds = np.append(centres - BIN / 2, centres[-1] + BIN / 2)
-    binned = np.diff(np.interp(bounds, energy, total)) / BIN
     # where steps are wide the fine structure itself is rough
-    fine = flat[after][np.gradient(energy[after]) <= FINE]
-    rough = np.abs(np.diff(fine if len(fine) > 2 * POINTS else flat[after], 3))
-    point = NOISE * float(np.median(rough)) if len(rough) else 0.0
-    width = float(np.median(steps))
-    return NearEdge(binned, point * min(width / BIN, 2 / 3) ** 0.5)
+    every = np.arange(after.start, after.stop)
+    fine = every[np.gradient(energy[after]) <= FINE]
+    return _Layout(
+        Line.of(x, before), Line.of(x, after), x, np.where(x > 0, x, 0.0), np.diff(energy) / 2,
+        Between(energy, bounds), fine if len(fine) > 2 * POINTS else every,
+        min(float(np.median(steps)) / BIN, 2 / 3) ** 0.5,
+    )  # fmt: skip
 
 
 def _refused(why: str) -> SpectrumError:

@@ -41,7 +41,9 @@ GRIDS = 64
 class NearEdgeNumbers:
     """What a near edge has, with standard deviations of what noise does to it.
 
-    `flat` (m,) is normalised mu in bins, `noise` the standard deviation of one of them. `ranges`
+    `flat` (m,) is normalised mu in bins, `noise` the standard deviation of one of them, and
+    `density` that of the mean of many of them, times the root of their number: more than `noise`
+    where points are farther apart than bins. `ranges`
     say where it was normalised, eV from the edge: only spectra with equal ones are comparable.
     `edge_energy` is where mu has risen by half, eV; `height` the white line's, of the edge step;
     `area` what is above a step at `edge_energy`, eV. Each is a value and its standard deviation,
@@ -54,6 +56,7 @@ class NearEdgeNumbers:
     edge_energy: tuple[float, float]
     height: tuple[float, float]
     area: tuple[float, float]
+    density: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,8 @@ class _Layout:
     `lines` (4, n) gives value at the edge and slope of the line below it, then of the one above.
     `x` (l,) are the energies `near` the edge, eV from it, which is before the point `at`; `halves`
     (l - 1,) half the steps between them, `bounds` (m + 1,) of bins, and `between` gives integrals
-    there. `quiet` is where noise is looked for, `bin_noise` and `line_noise` are what that of a
-    point does to a bin and to both lines at the edge.
+    there. `quiet` is where noise is looked for, `bin_noise`, `density` and `line_noise` are
+    what that of a point does to a bin, to the mean of many, and to both lines at the edge.
     """
 
     edge: float
@@ -78,6 +81,7 @@ class _Layout:
     bounds: Floats
     between: Between
     bin_noise: float
+    density: float
     line_noise: tuple[float, float]
 
 
@@ -120,8 +124,9 @@ def near_edges(energy: Floats, mus: Floats, edge: float) -> list[NearEdgeNumbers
         noise = point * layout.bin_noise
         line_std = point * layout.line_noise[0], point * layout.line_noise[1]
         numbers[i] = NearEdgeNumbers(
-            binned[i], noise, layout.ranges, *_of(layout, binned[i], sums[i], noise, line_std)
-        )
+            binned[i], noise, layout.ranges, *_of(layout, binned[i], sums[i], noise, line_std),
+            density=point * layout.density,
+        )  # fmt: skip
     return numbers
 
 
@@ -202,6 +207,7 @@ def _layout(grid: bytes, edge: float) -> _Layout | None:
     bounds = np.arange(BELOW, top + BIN / 2, BIN)
     bounds = bounds[(bounds >= x[near][0]) & (bounds <= x[near][-1])]
     steps = np.diff(x[near])
+    width = float(np.median(steps)) / BIN
     ranges = first, last, float(bounds[0]), float(bounds[-1])
     # where steps are wide mu itself is rough
     fine = np.cumprod(np.gradient(x[after]) <= FINE).sum()
@@ -211,8 +217,7 @@ def _layout(grid: bytes, edge: float) -> _Layout | None:
     low, high = (float(np.linalg.norm(lines[i])) for i in (0, 2))
     return _Layout(
         edge, ranges, lines, near, quiet, x[near], int(np.searchsorted(x[near], 0.0)), steps / 2,
-        bounds, Between(x[near], bounds), min(float(np.median(steps)) / BIN, 2 / 3) ** 0.5,
-        (low, high),
+        bounds, Between(x[near], bounds), min(width, 2 / 3) ** 0.5, width**0.5, (low, high),
     )  # fmt: skip
 
 

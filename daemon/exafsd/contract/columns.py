@@ -39,6 +39,9 @@ VALUES = {"edge_step": "", "energy_shift": "eV", "s02": ""}
 #: the same of the near edge
 XANES = {"edge_energy": "eV", "white_line": "", "white_line_area": "eV"}
 
+#: endings of columns of the components of a run, and what they are called on the wire
+COMPONENTS = {"": "count", "_by_noise": "by_noise", "_by_structure": "by_structure"}
+
 
 class Fitted(NamedTuple):
     """A fitted number of a result, for example ``Cu/1/r``; NaN where there is none."""
@@ -92,6 +95,11 @@ def fields(header: Header) -> Row:
             "shares_in_domain": composition.get("in_domain"),
             "shares_reason": composition.get("reason"),
         }  # fmt: skip
+    components = part(composition, "components")
+    if components:
+        row |= {f"components{ending}": components.get(name) for ending, name in COMPONENTS.items()}
+        for i, score in enumerate(parts(components, "scores"), 2):
+            row |= pair(f"component_{i}", score)
     row |= {f"context_{name}": item["value"] for name, item in header["context"].items()}
     row |= {f"truth_{name}": value for name, value in part(header, "truth").items()}
     return row
@@ -100,10 +108,12 @@ def fields(header: Header) -> Row:
 def parameters(header: Header) -> Iterator[Fitted]:
     """Fitted numbers of a result, the polished ones (``Cu/1/r/polish``) beside the network's.
 
-    Shares of the references (``Cu2O/share``) come first.
+    Shares of the references (``Cu2O/share``) come first, then scores (``component/2``).
     """
     for item in parts(part(header, "composition"), "fractions"):
         yield Fitted(f"{item['phase']}/share", number(item["value"]), number(item["std"]), "")
+    for i, item in enumerate(parts(part(part(header, "composition"), "components"), "scores"), 2):
+        yield Fitted(f"component/{i}", number(item["value"]), number(item["std"]), "")
     kinds = (("phase", PHASE, "phases"), ("id", SHELL, "shells"))
     for owner, ending in ((header, ""), (part(header, "polish"), "/polish")):
         for key, names, field in kinds:
@@ -141,6 +151,9 @@ def scalars(header: Header) -> dict[str, Scalar]:
     columns["in_domain"] = bool(row["in_domain"])
     values = [ending for name in VALUES | XANES for ending in (name, f"{name}_std")]
     columns |= {name: number(row[name]) for name in (*NUMBERS, *values)}
+    columns |= {
+        name: number(row.get(name)) for name in (f"components{ending}" for ending in COMPONENTS)
+    }
     for name, item in header["context"].items():
         value = item["value"]
         plain = isinstance(value, (int, float)) and not isinstance(value, bool)

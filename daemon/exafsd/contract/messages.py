@@ -255,10 +255,34 @@ class Fraction(Value):
     phase: str = Field(description="name of the reference")
 
 
+class Components(_Part):
+    """How many components the near edges of a run have, without a model or references."""
+
+    count: int | None = Field(
+        description="of the sweeps so far; 1: they are all of one composition; null where the two"
+        " criteria disagree"
+    )
+    by_noise: int = Field(description="beyond the measured noise")
+    by_structure: int = Field(description="with the shape of a spectrum, whatever the noise is")
+    sweeps: int = Field(description="in which they were looked for")
+    left: float = Field(description="rms of what is none of them, of the edge step, in 1 eV")
+    noise: float = Field(description="measured noise, in the same unit")
+    scores: list[Value] = Field(
+        default_factory=list[Value],
+        description="how much this sweep has of each component beyond the first, as rms of the edge"
+        " step from the mean of the sweeps so far; as components were when they were last counted",
+    )
+    reason: str | None = Field(default=None, description="why the criteria disagree, in words")
+
+
 class Composition(_Part):
     """What a sample is made of, by its near edge and those of measured references."""
 
-    method: str = "lcf"
+    method: str = Field(
+        default="lcf",
+        description="lcf: linear combination of references; components: there are none to compare"
+        " with, or there was no time",
+    )
     references: list[str] = Field(description="all that were there for the edge")
     fractions: list[Fraction] = Field(
         description="of the references that it was compared with; their sum is 1"
@@ -274,7 +298,10 @@ class Composition(_Part):
     r_factor: float | None = Field(default=None, description="of the near edge")
     in_domain: bool = Field(description="whether the fractions may be believed")
     reason: str | None = Field(default=None, description="why they must not be, in words")
-    components: dict[str, Any] | None = None
+    components: Components | None = Field(
+        default=None,
+        description="null in the first sweeps of a run, and where the scan is too short",
+    )
 
 
 class Xanes(_Part):
@@ -439,7 +466,8 @@ class Result(Identity):
     )
     trust: Trust
     composition: Composition | None = Field(
-        default=None, description="null where there are no references, or no time"
+        default=None,
+        description="null where there are no references, or no time, and no components either",
     )
     convergence: Convergence | None = Field(default=None, description="null where no target is set")
     xanes: Xanes | None = Field(

@@ -242,6 +242,13 @@ class Flag(Code):
         "the scan ends too early in k",
         "the data end below `reduction.k_max_min`; parameters are withheld",
     )
+    REFERENCE_TEMPERATURE = (
+        "reference_temperature",
+        "a reference in it was measured at another temperature",
+        "a [reference](../howto/composition.md) with a share of 0.05 or more was measured more than"
+        " 100 K hotter or colder than the sample is, by the reference's file and the sweep's"
+        " context. Heat is allowed for in the fit, but shares may be off",
+    )
 
 
 #: flags that say that the parameters may be wrong, and not only less sure than usual

@@ -61,6 +61,7 @@ TREND_COLUMNS = (
 PHASE_COLUMNS = (
     "sweep", "minutes", *(f"{i}{part}" for i in range(len(DASHES)) for part in ("", "_flagged")),
 )  # fmt: skip
+SHARES = "share of the edge step"
 CHANGE_COLUMNS = ("sweep", "minutes")
 #: what the first plot of a spectrum shows
 VIEWS = {"mu": "μ(E)", "near edge": "near edge", "derivative": "derivative", "map": "run as a map"}
@@ -79,6 +80,7 @@ class Spectra:
     mu: ColumnDataSource = field(default_factory=lambda: empty(("energy", "norm")))
     first: ColumnDataSource = field(default_factory=lambda: empty(("energy", "norm")))
     previous: ColumnDataSource = field(default_factory=lambda: empty(("energy", "norm")))
+    reference: ColumnDataSource = field(default_factory=lambda: empty(("energy", "norm")))
     map: ColumnDataSource = field(default_factory=lambda: empty(("image", "x", "y", "dw", "dh")))
     chi: ColumnDataSource = field(default_factory=lambda: empty(("k", "measured", "predicted")))
     ft: ColumnDataSource = field(default_factory=lambda: empty(("r", "measured", "predicted")))
@@ -113,17 +115,29 @@ class Spectra:
         return plot
 
     def _compare(self, plot: Any) -> None:
-        """Lines of the first and the previous spectrum, under the latest."""
+        """Lines of the first and the previous spectrum, and of a reference, under the latest."""
         lines = []
-        for name, source, dash in (
-            ("first", self.first, "dashed"), ("previous", self.previous, "dotted"),
-        ):  # fmt: skip
+        for name, source, dash, role in (
+            ("first", self.first, "dashed", "truth"),
+            ("previous", self.previous, "dotted", "muted"),
+            ("reference", self.reference, "dotdash", "predicted"),
+        ):
             line = plot.line("energy", "norm", source=source, line_width=1.6, line_dash=dash)
             line.level = "underlay"
-            self._painted.append((line, "truth" if name == "first" else "muted"))
+            self._painted.append((line, role))
             lines.append(LegendItem(label=name, renderers=[line]))
-        latest = LegendItem(label="latest", renderers=[plot.renderers[0]])
-        plot.add_layout(Legend(items=[latest, *lines], location="bottom_right"))
+        *lines, self._of_reference = lines
+        self._lines = [LegendItem(label="latest", renderers=[plot.renderers[0]]), *lines]
+        self._legend = Legend(items=self._lines, location="bottom_right")
+        plot.add_layout(self._legend)
+
+    def name_reference(self, name: str) -> None:
+        """Say which reference is drawn; an empty name: none."""
+        if name:
+            self._of_reference.label = {"value": name}
+        items = [*self._lines, self._of_reference] if name else [*self._lines]
+        if items != self._legend.items:
+            self._legend.items = items
 
     def _map(self) -> Any:
         """Near edges of the run, one row a sweep."""
@@ -316,14 +330,14 @@ class Trends:
 
 @dataclass
 class Shares:
-    """What the sample is made of, one line for each reference."""
+    """What the sample is made of, one line for each reference; or scores of its components."""
 
     changes: ColumnDataSource
     source: ColumnDataSource = field(default_factory=lambda: empty(SHARE_COLUMNS))
 
     def __post_init__(self) -> None:
         self._painted: list[tuple[Any, str]] = []
-        self.figure = _plot("shares", "share of the edge step", "sweep", visible=False)
+        self.figure = _plot("shares", SHARES, "sweep", visible=False)
         self.figure.y_range = Range1d(start=-0.03, end=1.03)
         self._lines: list[tuple[Any, Any, Any]] = []
         for i, dash in enumerate(DASHES):
@@ -343,8 +357,14 @@ class Shares:
         for glyph in (one for lines in self._lines for one in lines):
             glyph.visible = False
 
-    def name(self, phases: Sequence[str]) -> None:
-        """Say which phases there are."""
+    def name(self, phases: Sequence[str], scores: bool = False) -> None:
+        """Say which phases there are; `scores`: components, as there are no shares of phases."""
+        title = "score of a component" if scores else SHARES
+        self.figure.title.text = title
+        if scores and isinstance(self.figure.y_range, Range1d):
+            self.figure.y_range = DataRange1d()
+        elif not scores and isinstance(self.figure.y_range, DataRange1d):
+            self.figure.y_range = Range1d(start=-0.03, end=1.03)
         self._legend.items = [
             LegendItem(label=name, renderers=[line])
             for name, (_, line, _) in zip(phases, self._lines, strict=False)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from secrets import token_urlsafe
@@ -124,6 +125,9 @@ class Dashboard:
         Where browsers find the page; port 0 takes a free one.
     names
         Further names under which browsers find it, see `Site`.
+    references
+        Gives the reference spectra that viewers can choose, see `State.references`. It may take
+        some seconds, and is called in a thread of its own.
     """
 
     def __init__(
@@ -134,7 +138,9 @@ class Dashboard:
         host: str = "127.0.0.1",
         port: int = 5100,
         names: Sequence[str] = (),
+        references: Callable[[], Any] | None = None,
     ) -> None:
+        self._references = references
         self.state = State(addresses=addresses)
         self._template = Template(PAGE.read_text(), autoescape=False)
         site = Site(
@@ -165,11 +171,17 @@ class Dashboard:
         document.template_variables["nonce"] = context.request.headers.get("Nonce")
         Viewer(document, self.state)
 
+    def _load(self, references: Callable[[], Any]) -> None:
+        self.state.references = references()
+        self.state.version += 1
+
     def run(self) -> None:
         """Serve until SIGTERM or Ctrl-C."""
         # that a page was closed while something was on its way to it is no news
         logging.getLogger("bokeh").setLevel(logging.ERROR)
         self._receiver.start()
+        if self._references is not None:
+            threading.Thread(target=self._load, args=(self._references,), daemon=True).start()
         try:
             self._server.run_until_shutdown()
         finally:

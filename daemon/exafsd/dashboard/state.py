@@ -66,6 +66,7 @@ class Point:
     reason: str
     shells: dict[str, dict[str, Reading]]
     shares: dict[str, Reading]  # of the references, where they may be believed
+    scores: dict[str, Reading]  # of the components of its run beyond the first
     near_edge: dict[str, Reading]  # in the places of a shell's parameters
     change_point: int | None  # sweep with which the latest change of the sample began
     context: dict[str, float]
@@ -87,6 +88,7 @@ class Series:
     epoch: int = 0
     shells: dict[str, None] = field(default_factory=dict[str, None])  # in order
     phases: dict[str, None] = field(default_factory=dict[str, None])  # the same, of shares
+    components: dict[str, None] = field(default_factory=dict[str, None])  # and of scores
     context: dict[str, str] = field(default_factory=dict[str, str])  # numeric items and their units
     newest: Message | None = None  # result or rejection
     last: Point | None = None  # of that
@@ -102,6 +104,7 @@ class Glance:
     epoch: int = 0
     shells: tuple[str, ...] = ()
     phases: tuple[str, ...] = ()
+    components: tuple[str, ...] = ()
     context: dict[str, str] = field(default_factory=dict[str, str])
     point: Point | None = None
     newest: Message | None = None
@@ -163,6 +166,8 @@ class State:
         self._began = time.monotonic()
         #: changes with every outcome and run
         self.version = 0
+        #: energy, eV, and normalised mu of references, by element and edge, and by name
+        self.references: Mapping[tuple[str, str], Mapping[str, Mapping[str, NDArray[Any]]]] = {}
 
     def _daemon(self, address: str | None) -> _Daemon:
         """The daemon at an address; without one, the first."""
@@ -228,8 +233,9 @@ class State:
             if series is None:
                 return Glance()
             return Glance(
-                series.epoch, tuple(series.shells), tuple(series.phases), dict(series.context),
-                series.last, series.newest, series.spectrum, series.first, series.previous,
+                series.epoch, tuple(series.shells), tuple(series.phases),
+                tuple(series.components), dict(series.context), series.last, series.newest,
+                series.spectrum, series.first, series.previous,
             )  # fmt: skip
 
     def since(self, key: Key, shown: int, limit: int) -> tuple[int, list[Point]]:
@@ -320,6 +326,7 @@ class State:
         self._order.append(key)
         series.shells |= dict.fromkeys(point.shells)
         series.phases |= dict.fromkeys(point.shares)
+        series.components |= dict.fromkeys(point.scores)
         for name in point.context:
             series.context[name] = header["context"][name].get("unit") or ""
         # topics are recovered one by one, so what comes last need not be the latest
@@ -381,6 +388,7 @@ def point_of(header: dict[str, Any]) -> Point:
         reason=reason,
         shells=shells,
         shares={} if rejected else shares_of(header),
+        scores={} if rejected else scores_of(header),
         near_edge={} if rejected else near_edge_of(header),
         change_point=None if rejected else (header.get("xanes") or {}).get("change_point"),
         context={
@@ -414,6 +422,13 @@ def shares_of(header: dict[str, Any]) -> dict[str, Reading]:
     if not composition.get("in_domain"):
         return {}
     return {one["phase"]: _reading(one) for one in composition["fractions"]}
+
+
+def scores_of(header: dict[str, Any]) -> dict[str, Reading]:
+    """How much a sweep has of the components of its run beyond the first, by their names."""
+    components = (header.get("composition") or {}).get("components") or {}
+    scores = components.get("scores") or ()
+    return {f"component {i}": _reading(one) for i, one in enumerate(scores, 2)}
 
 
 def near_edge_of(header: dict[str, Any]) -> dict[str, Reading]:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -105,6 +106,7 @@ class Viewer:
             "against": ("Against", [("sweep", "sweep"), ("minutes", "time")]),
             "beside": ("Beside R", [("", "nothing")]),
             "view": ("View", list(VIEWS.items())),
+            "reference": ("Reference", [("", "none")]),
         }
         self._pickers = {
             name: Select(name=name, title=title, options=options, stylesheets=[sheet],
@@ -131,7 +133,7 @@ class Viewer:
         document.add_periodic_callback(self.tick, TICK)
 
     def _wire(self) -> None:
-        for name in ("run", "channel", "shell", "against", "beside", "view"):
+        for name in self._pickers:
             self._pickers[name].on_change("value", self._changed)
         self._light.on_change("active", self._themed)
         self._light.js_on_change("active", CustomJS(code="exafsd.theme(this.active)"))
@@ -238,7 +240,14 @@ class Viewer:
         first = "" if self._offered else next(iter(items), "")
         self._options("beside", beside, "", first)
         self._offered |= bool(items)
+        names = [(name, words.text(name, 24)) for name in self._references()]
+        self._options("reference", [("", "none"), *names], "")
         self._links()
+
+    def _references(self) -> Mapping[str, Any]:
+        """References of the edge that is shown, by name."""
+        key = self._key
+        return {} if key is None else self._state.references.get((key.element, key.edge), {})
 
     def _links(self) -> None:
         if self._key is None:
@@ -256,8 +265,10 @@ class Viewer:
         shell, axis = str(self._pickers["shell"].value), str(self._pickers["against"].value)
         beside = str(self._pickers["beside"].value)
         read_as = _first_shells(self._glance.phases, self._glance.shells)
+        phases = self._glance.phases
+        lines = phases or self._glance.components
         shown = (
-            self._key, self._glance.epoch, shell, axis, beside, self._glance.phases, tuple(read_as),
+            self._key, self._glance.epoch, shell, axis, beside, phases, lines, tuple(read_as),
         )  # fmt: skip
         again = shown != self._shown
         if again:
@@ -267,7 +278,7 @@ class Viewer:
             self._trends.against(axis)
             together = {} if shell == NEAR_EDGE else read_as
             self._trends.show_phases([words.text(p, 16) if s else "" for p, s in together.items()])
-            self._shares.name([words.text(phase, 16) for phase in self._glance.phases])
+            self._shares.name([words.text(one, 16) for one in lines], scores=not phases)
             self._shares.against(axis)
             unit = self._glance.context.get(beside) or ""
             label = f"{words.text(beside, 24)}{unit and f' / {words.text(unit, 12)}'}"
@@ -283,7 +294,7 @@ class Viewer:
         for source, columns in (
             (self._trends.source, rows),
             (self._trends.marks, marks),
-            (self._shares.source, self._share_columns(points)),
+            (self._shares.source, self._share_columns(points, lines)),
             (self._trends.phases, self._phase_columns(points, read_as)),
             (self._trends.changes, self._change_columns(points, again)),
         ):
@@ -340,16 +351,17 @@ class Viewer:
                     marks[name].append(value)  # fmt: skip
         return column, marks
 
-    def _share_columns(self, points: list[Point]) -> dict[str, Any]:
-        """Shares of the phases of a run, in its order; gaps where there are none."""
+    def _share_columns(self, points: list[Point], lines: tuple[str, ...]) -> dict[str, Any]:
+        """Shares of the phases of a run, or scores of its components; gaps where there are none."""
         column = dict(
             zip(SHARE_COLUMNS, np.full((len(SHARE_COLUMNS), len(points)), NAN), strict=True)
         )
         for i, point in enumerate(points):
             at = NAN if point.at is None or self._origin is None else point.at - self._origin
             column["sweep"][i], column["minutes"][i] = point.sweep, at / 60.0
-            for n, phase in enumerate(self._glance.phases[: len(DASHES)]):
-                value, std = point.shares.get(phase, (NAN, NAN))
+            readings = point.shares if self._glance.phases else point.scores
+            for n, phase in enumerate(lines[: len(DASHES)]):
+                value, std = readings.get(phase, (NAN, NAN))
                 true = point.truth.get(f"share_{phase}", NAN)
                 parts = (
                     ("", value), ("_low", value - std), ("_high", value + std), ("_true", true),
@@ -404,16 +416,19 @@ class Viewer:
         if message is None:
             for source in (
                 self._spectra.mu, self._spectra.first, self._spectra.previous,
-                self._spectra.chi, self._spectra.ft,
+                self._spectra.reference, self._spectra.chi, self._spectra.ft,
             ):  # fmt: skip
                 source.data = {name: [] for name in source.column_names}
             return
         arrays = message.arrays
         k, r = arrays.get("k"), arrays.get("r")
         view = str(self._pickers["view"].value)
+        chosen = str(self._pickers["reference"].value)
+        self._spectra.name_reference(words.text(chosen, 16))
         for source, shown in (
             (self._spectra.mu, arrays), (self._spectra.first, self._glance.first),
             (self._spectra.previous, self._glance.previous),
+            (self._spectra.reference, self._references().get(chosen)),
         ):  # fmt: skip
             source.data = _mu(shown, view == "derivative")
         energies = (self._glance.point.near_edge if self._glance.point else {}).get("r")

@@ -100,8 +100,9 @@ def readout(point: Point | None, header: dict[str, Any] | None) -> str:
     shown_score = "" if score is None else f" {score:.2f}"
     if point.kind == "withheld":
         return (
-            f'<div class="big">{_shares(point) or _near_edge(point)}{_change(header)}'
-            f'{_convergence(header)}<span class="warn">{_without(header, shown_score)}</span>'
+            f'<div class="big">{_shares(point) or _near_edge(point)}{_components(header)}'
+            f"{_change(header)}{_convergence(header)}"
+            f'<span class="warn">{_without(header, shown_score)}</span>'
             f'<span class="why">{escape(text(point.reason, 200))}</span></div>'
         )
     shell, values = next(iter(point.shells.items()))
@@ -110,7 +111,8 @@ def readout(point: Point | None, header: dict[str, Any] | None) -> str:
     colour, state = ("warn", "⚑ flagged") if point.kind == "flagged" else ("good", "✓ trusted")
     why = f'<span class="why">{escape(text(point.reason, 200))}</span>' if point.reason else ""
     return (
-        f'<div class="big">{_shares(point)}{_change(header)}{_convergence(header)}{cells}'
+        f'<div class="big">{_shares(point)}{_components(header)}{_change(header)}'
+        f"{_convergence(header)}{cells}"
         f'<span class="cell"><span class="name">trust, '
         f"shell {escape(text(shell, 20))}</span>"
         f'<span class="{colour}">{state}{shown_score}</span></span>{why}</div>'
@@ -132,6 +134,20 @@ def _near_edge(point: Point) -> str:
             symbol, unit, decimals = NEAR_EDGE_SHOWN[name]
             cells += _large(f"{symbol}{unit and f' / {unit}'}", value, std, decimals)
     return cells
+
+
+def _components(header: dict[str, Any]) -> str:
+    """How many components the run has had so far, by both criteria."""
+    components = (header.get("composition") or {}).get("components")
+    if not components:
+        return ""
+    numbers = sorted({components["by_noise"], components["by_structure"]})
+    why = components.get("reason")
+    title = f' title="{escape(text(why, 200))}"' if why else ""
+    return (
+        f'<span class="cell"{title}><span class="name">components</span>'
+        f'<span class="value">{" or ".join(f"{n:g}" for n in numbers)}</span></span>'
+    )
 
 
 def _change(header: dict[str, Any]) -> str:

@@ -35,7 +35,7 @@ OWN = re.compile(
     r"exafsd\.(spectra|settings\.analysis|contract\.(recipe|vocabulary|s02)|service\.run_state"
     r"|documents\.(assembler|binding|block|context|corrections|energy|external|joiner|numbering|splitter"
     r"|stream)|reduction\.(average|calibration|foil|memory|rebin|series)"
-    r"|composition\.(change|near_edges|convergence|run_series)|inference\.refinement\.trend)"
+    r"|composition\.(change|components|convergence|decomposition|near_edges|run_series)|inference\.refinement\.trend)"
 )
 
 

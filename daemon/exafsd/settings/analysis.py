@@ -457,6 +457,16 @@ class Composition(_Frozen):
     phases: tuple[str, ...] = Field(
         default=(), description="names of the references to use; empty: all references of the edge"
     )
+    components: bool = Field(
+        default=True, description="count the components of each run, with or without references"
+    )
+    ends: int = Field(
+        default=0,
+        ge=0,
+        description="replay and analyze: compare with the mean of so many sweeps at the beginning"
+        " of a run (`first`) and at its end (`last`), and of other references with those in"
+        " `phases` alone; 0: not. A live run has no end yet",
+    )
     contents: tuple[str, ...] = Field(
         default=(),
         description="checksums of the files in the folders, calculated when the settings are read;"
@@ -596,6 +606,9 @@ class Analysis(_Frozen):
             del settings["composition"]
         else:
             del settings["composition"]["references"]
+            for name in ("components", "ends"):  # settings without these keep their hash, too
+                if settings["composition"][name] == Composition.model_fields[name].default:
+                    del settings["composition"][name]
         if self.convergence == Convergence():
             del settings["convergence"]
         return json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()

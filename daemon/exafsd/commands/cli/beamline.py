@@ -1,8 +1,9 @@
 """Commands that are used while a beamline measures."""
 
 import os
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -67,6 +68,22 @@ def watch(
         watch_address(address, topic, json, seconds, keys)
 
 
+def _curves(folders: list[Path]) -> Any:
+    """References that viewers can choose; none where nothing but the page is installed."""
+    try:
+        from exafsd.commands.references import curves
+    except ImportError as error:
+        if folders:
+            typer.echo(
+                f"exafsd: {error}; --references needs: pip install 'exafsd[daemon]'", err=True
+            )
+        return {}
+    drawn, refused = curves(folders)
+    for text in refused:
+        typer.echo(f"exafsd: {text}", err=True)
+    return drawn
+
+
 @app.command(rich_help_panel=PANEL)
 def dashboard(
     address: Annotated[
@@ -93,6 +110,12 @@ def dashboard(
         typer.Option(help="Host name under which browsers may open the page; may be repeated."),
     ] = None,
     keys: KeysOption = None,
+    references: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR", help="Folder with additional reference spectra; may be repeated."
+        ),
+    ] = None,
     browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
     """Show results on a web page as they come."""
@@ -104,7 +127,9 @@ def dashboard(
     begin_log("WARNING")
     os.nice(10)  # where it shares a machine with the daemon, spectra come first
     with failing(ValueError, OSError):  # the keys, or the port is taken
-        page = Dashboard(addresses, answers, keys, host, port, name or [])
+        page = Dashboard(
+            addresses, answers, keys, host, port, name or [], partial(_curves, references or [])
+        )
     typer.echo(f"dashboard at {page.url}, following {', '.join(addresses)}")
     if browser:
         typer.launch(page.url)

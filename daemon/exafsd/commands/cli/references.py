@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from exafsd.commands.cli.options import (
+    UNREADABLE,
     ConfigOption,
     fail,
     failing,
@@ -21,21 +22,50 @@ OutOption = Annotated[Path, typer.Option("--out", help="Folder of references.")]
 def references_add(
     name: Annotated[str, typer.Argument(help="Name of the compound, for example Cu2O.")],
     file: Annotated[
-        Path, typer.Argument(help="File with its spectrum, in any format that analyze reads.")
-    ],
+        Path | None,
+        typer.Argument(help="File with its spectrum, in any format that analyze reads."),
+    ] = None,
     out: OutOption = Path("references"),
     element: Annotated[str | None, typer.Option(help="Absorbing element, for example Cu.")] = None,
     edge: Annotated[str | None, typer.Option(help="Edge, for example K.")] = None,
+    run: Annotated[
+        str | None,
+        typer.Option(metavar="UID", help="Instead of a file: the mean of sweeps of this run."),
+    ] = None,
+    sweeps: Annotated[
+        str | None, typer.Option(help="Sweeps of the run, 1-20 or 1-20,25; by default all.")
+    ] = None,
+    channel: Annotated[
+        str | None, typer.Option(help="Detection channel of the run, if there are several.")
+    ] = None,
+    archive: Annotated[
+        str | None,
+        typer.Option(
+            help="Journal folder, tiled URI or profile with the run; by default the journal of"
+            " the settings."
+        ),
+    ] = None,
+    config: ConfigOption = None,
 ) -> None:
-    """Add a measured spectrum to the references."""
+    """Add a measured spectrum, or the mean of sweeps of a run, to the references."""
     from exafsd.composition.references import ReferenceFileError, add
     from exafsd.spectra import Edge
 
     named = Edge.of(element or "", edge or "") if element or edge else None
-    with failing(ReferenceFileError, OSError):
-        reference = add(out, name, file, named)
+    if (file is None) == (run is None):
+        fail("name a FILE, or a run by --run", 2)
+    source = ""
+    with failing(ReferenceFileError, *UNREADABLE):
+        if file is not None:
+            reference = add(out, name, file, named)
+        else:
+            from exafsd.commands.run_reference import RunSweeps, add_from_run
+
+            chosen = RunSweeps.parse(str(run), sweeps, channel, named)
+            reference, count = add_from_run(out, name, chosen, settings_from(config), archive)
+            source = f"mean of {count} sweeps, "
     typer.echo(
-        f"wrote {reference.file}: {reference.edge.element} {reference.edge.edge},"
+        f"wrote {reference.file}: {source}{reference.edge.element} {reference.edge.edge},"
         f" noise {reference.noise:.2g}"
     )
     typer.echo(f'use it: [composition] references = ["{out.resolve()}"]')

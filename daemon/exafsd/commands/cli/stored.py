@@ -11,12 +11,24 @@ from exafsd.commands.cli.options import (
     JsonOption,
     ModelOption,
     begin_log,
+    fail,
     failing,
     settings_with_model,
 )
 
 app = typer.Typer()
 PANEL = "Files and archives"
+ComponentsOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Instead of results: the near edges of a run as spectra and shares of N components.",
+    ),
+]
+AnchorOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Reference that is one of the components; may be repeated."),
+]
 
 
 @app.command(rich_help_panel=PANEL)
@@ -34,10 +46,13 @@ def analyze(
             metavar="DIR", help="Folder with additional reference spectra; may be repeated."
         ),
     ] = None,
+    components: ComponentsOption = None,
+    anchor: AnchorOption = None,
     json: JsonOption = False,
 ) -> None:
     """Analyse spectra in files in the same way as the daemon analyses scans."""
     from exafsd.commands.analyze import analyze_files
+    from exafsd.commands.resolved import resolved
 
     settings = settings_with_model(config, model)
     if references:
@@ -46,7 +61,11 @@ def analyze(
         )
         settings = settings.model_copy(update={"composition": composition.read()})
     begin_log("ERROR")
-    if not analyze_files(files, settings, element, edge, json):
+    if anchor and components is None:
+        fail("--anchor needs --components", 2)
+    with failing(ValueError):
+        asked = None if components is None else resolved(settings, components, anchor or [], json)
+    if not analyze_files(files, settings, element, edge, json, asked):
         raise typer.Exit(1)
 
 
@@ -104,6 +123,8 @@ def replay(
             help="Address of a Dask scheduler whose workers analyse the runs, tcp://HOST:8786.",
         ),
     ] = None,
+    components: ComponentsOption = None,
+    anchor: AnchorOption = None,
     config: ConfigOption = None,
     model: ModelOption = None,
 ) -> None:
@@ -114,7 +135,10 @@ def replay(
 
     settings = settings_with_model(config, model)
     begin_log("ERROR")
-    options = Options(realtime, processes, resume, write, compare, publish, json, scheduler)
+    options = Options(
+        realtime, processes, resume, write, compare, publish, json, scheduler, components,
+        tuple(anchor or ()),
+    )  # fmt: skip
     with failing(*UNREADABLE):
         chosen = Selection.parse(uid, last, since, until, search or [])
         complete = replay_runs(catalog, chosen, settings, options)

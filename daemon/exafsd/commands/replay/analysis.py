@@ -5,13 +5,15 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
 from exafsd.archive.sources import ArchiveSource, open_source
+from exafsd.commands.replay.means import Normalised, means_of_ends, normalised, without_answers
 from exafsd.documents.items import Began, Ended
+from exafsd.inference.registry import Registry
 from exafsd.pipeline import Outcome, Pipeline
 from exafsd.service import wiring
 from exafsd.service.session import Event
@@ -72,6 +74,9 @@ def analyse(
     damage: list[str] = []
     roots = (*settings.source.asset_roots, *source.asset_roots)
     try:
+        ends = settings.composition.ends
+        if ends and settings.composition.enabled != "off":
+            pipeline.lend(uid, means_of_ends(reduced(source, uid, settings), ends))
         documents = source.run(uid).documents(damage.append)
         session = wiring.make_session(settings, pipeline, roots)
         for event in session.replay(in_real_time(documents) if realtime else documents):
@@ -92,6 +97,25 @@ def analyse(
         yield Failed(f"run {uid}: {type(error).__name__}: {error}")
     for text in damage:
         yield Failed(f"run {uid}: {text}")
+
+
+def reduced(source: ArchiveSource, uid: str, settings: Settings) -> Iterator[Normalised]:
+    """Whole sweeps of a run, reduced only.
+
+    Raises
+    ------
+    ValueError
+        If the run, or the rest of it, cannot be read.
+    """
+    settings = without_answers(settings)
+    with closing(wiring.make_pipeline(settings, Registry({}, {}))) as pipeline:
+        for event in analyse(source, uid, settings, pipeline, realtime=False):
+            if isinstance(event, Failed):
+                raise ValueError(event.detail)
+            if isinstance(event, Outcome):
+                one = normalised(event.message.model_dump(mode="json"), event.arrays)
+                if one is not None:
+                    yield one
 
 
 def _work(pipe: Connection, archive: str, uids: Sequence[str], settings: dict[str, Any]) -> None:

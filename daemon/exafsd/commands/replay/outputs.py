@@ -12,6 +12,7 @@ from exafsd._version import __version__
 from exafsd.archive.result_writer import Arrays, Report, ResultWriter
 from exafsd.commands.replay.analysis import Failed
 from exafsd.commands.replay.compare import Comparison
+from exafsd.commands.resolved import Resolved, resolved
 from exafsd.commands.terminal import ResultTable, outcome_as_json, tell
 from exafsd.contract.card import Card
 from exafsd.contract.messages import Rejected, Result, RunStart, RunStop
@@ -43,6 +44,9 @@ class Options:
     lines: bool = False
     #: address of a Dask scheduler whose workers analyse the runs; None: this machine does
     scheduler: str | None = None
+    #: components that the near edges of each run are resolved into, and references they include
+    components: int | None = None
+    anchors: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Refuse what does not go together.
@@ -54,6 +58,8 @@ class Options:
         """
         if self.resume and self.write is None:
             raise ValueError("--resume needs --write: it looks there for the runs that are done")
+        if self.anchors and self.components is None:
+            raise ValueError("--anchor needs --components: it is one of them")
         if self.scheduler is not None and (self.realtime or self.processes > 1):
             raise ValueError(
                 "--scheduler goes without --realtime and --processes: its workers take runs as they"
@@ -129,13 +135,7 @@ class Compared(Sink):
 
 
 class Outputs:
-    """Everything a replay's results go to; a context that ends it.
-
-    Attributes
-    ----------
-    trouble
-        Whether something could not be written, or had nothing to be compared with.
-    """
+    """Everything a replay's results go to; a context that ends it."""
 
     def __init__(
         self,
@@ -144,7 +144,8 @@ class Outputs:
         catalogs: Mapping[str, Any],
         cards: Mapping[str, Card],
     ) -> None:
-        self.trouble = False
+        self._trouble = False
+        self._resolved: Resolved | None = None
         self._publisher = wiring.make_publisher(settings) if options.publish else None
         self._sinks: list[Sink] = [] if self._publisher is None else [self._publisher]
         if options.write is not None:
@@ -152,10 +153,18 @@ class Outputs:
         if options.compare is not None:
             compared = Compared(catalogs[options.compare], options.lines, self._report)
             self._sinks.append(compared)
+        elif options.components is not None:
+            self._resolved = resolved(settings, options.components, options.anchors, options.lines)
+            self._sinks.append(self._resolved)
         elif options.lines:
             self._sinks.append(Lines())
         elif not options.publish:
             self._sinks.append(Table())
+
+    @property
+    def trouble(self) -> bool:
+        """Whether something could not be written, compared or resolved."""
+        return self._trouble or (self._resolved is not None and self._resolved.trouble)
 
     def __enter__(self) -> Self:
         """Wait for subscribers, if there may be some."""
@@ -181,5 +190,5 @@ class Outputs:
             deliver(event, *self._sinks)
 
     def _report(self, reason: Problem, detail: str) -> None:
-        self.trouble = True
+        self._trouble = True
         tell(f"{reason}: {detail}")
