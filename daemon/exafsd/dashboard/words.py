@@ -136,17 +136,26 @@ def _near_edge(point: Point) -> str:
     return cells
 
 
-def _components(header: dict[str, Any]) -> str:
+def _count(header: dict[str, Any]) -> str:
     """How many components the run has had so far, by both criteria."""
     components = (header.get("composition") or {}).get("components")
     if not components:
         return ""
     numbers = sorted({components["by_noise"], components["by_structure"]})
-    why = components.get("reason")
+    return " or ".join(f"{n:g}" for n in numbers)
+
+
+def _components(header: dict[str, Any]) -> str:
+    """The count in large, where there are no shares of phases to be read instead."""
+    composition = header.get("composition") or {}
+    count = _count(header)
+    if not count or composition.get("fractions"):
+        return ""
+    why = composition["components"].get("reason")
     title = f' title="{escape(text(why, 200))}"' if why else ""
     return (
         f'<span class="cell"{title}><span class="name">components</span>'
-        f'<span class="value">{" or ".join(f"{n:g}" for n in numbers)}</span></span>'
+        f'<span class="value">{count}</span></span>'
     )
 
 
@@ -218,13 +227,13 @@ def remarks(point: Point | None, header: dict[str, Any] | None) -> str:
     """Which spectrum this is, who read it, and what there is to say about it."""
     if point is None or header is None:
         return ""
-    arrow = {"up": " ↑", "down": " ↓"}.get(header["direction"] or "", "")
+    arrow = {"up": " ↑ in energy", "down": " ↓ in energy"}.get(header["direction"] or "", "")
     parts = [f"sweep {point.sweep}{arrow}"]
     n = header["averaged"]["n"]
     if n > 1:
         parts.append(f"average of {n}")
     parts += [
-        f"{text(name, 30)} {item['value']:g} {text(item.get('unit') or '', 12)}"
+        f"{text(name, 30)} {_short(item['value'])} {text(item.get('unit') or '', 12)}"
         for name, item in header["context"].items()
         if name in point.context
     ]
@@ -233,6 +242,8 @@ def remarks(point: Point | None, header: dict[str, Any] | None) -> str:
         parts.append(f"model {text(model, 40)}" if model else "no model")
         answer = {"polish": "fitted (polish)", "network": "network"}.get(header["best"] or "")
         parts += [answer] if answer else []
+    count = _count(header)
+    parts += [f"{count} component{'s' * (count != '1')} so far"] if count else []
     why = (header.get("convergence") or {}).get("reason")
     parts += [f"may I stop: {text(why, 160)}"] if why else []
     if header["guessed"]:
@@ -244,6 +255,11 @@ def remarks(point: Point | None, header: dict[str, Any] | None) -> str:
     said = " · ".join(escape(part) for part in parts)
     warned = "".join(f'<span class="flag">⚑ {escape(one)}</span>' for one in flags)
     return f'<div class="remarks">{said}{warned or " · no quality flags"}</div>'
+
+
+def _short(value: float) -> str:
+    """Four digits, or all before the point and one behind it."""
+    return f"{round(value, 1):g}" if abs(value) >= 100 else f"{value:.4g}"
 
 
 def legend(truth: bool, beside: str) -> str:
