@@ -56,6 +56,19 @@ def open_catalog(name_or_uri: str) -> Any:
         ) from error
 
 
+def run_of(catalog: Any, uid: str) -> Any:
+    """Run of a catalog by its whole uid; the client of a catalog of runs takes beginnings as well.
+
+    Raises
+    ------
+    KeyError
+        If there is none.
+    """
+    from tiled.client.container import Container
+
+    return Container.__getitem__(catalog, uid)
+
+
 def is_embedded(catalog: Any) -> bool:
     """Whether a catalog lives in this process, so that no other may open its storage."""
     return getattr(catalog.context.http_client, "app", None) is not None

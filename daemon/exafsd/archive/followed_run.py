@@ -115,7 +115,7 @@ class FollowedRun:
 
     def names(self) -> list[str]:
         """Streams that the catalog has."""
-        return list(self._client)
+        return sorted(self._client.base)  # itself it remembers those that it had first
 
     def advance(self, all_there: bool = False) -> None:
         """Put the rows that have come and have all columns, of all streams in order of time.
