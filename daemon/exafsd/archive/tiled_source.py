@@ -1,4 +1,4 @@
-"""Source from a tiled server: runs of a catalog are followed by websocket while they are written."""
+"""Source from a tiled server: a catalog's runs are followed by websocket while they are written."""
 
 import threading
 import time
@@ -95,8 +95,6 @@ class TiledSource:
     def stop(self) -> None:
         """Take nothing more; it stays in the catalog."""
         self._stopping.set()
-        if self._feeds is not None:
-            self._feeds.stop()
         if self._thread.is_alive():  # a request may wait for a server that is gone
             self._thread.join(AGAIN)
 
@@ -112,13 +110,15 @@ class TiledSource:
                 catalog, feeds, self._put, self._tell, self._patience,
                 began - self._settings.since, self._journaled(),
             )  # fmt: skip
-            feeds.start()
             self._feeds = feeds
+            feeds.start()
             while not self._stopping.is_set():
                 followed.step()
         except StoppedError:
             pass
         finally:
+            if self._feeds is not None:
+                self._feeds.stop()
             catalog.context.close()
 
     def _opened(self) -> Any:
