@@ -3,9 +3,9 @@
 In turn in one run. Prints JSON. `waiting` is `exafsd replay` as it was before what a process has
 ahead of its turn was taken off its pipe.
 
-Each plain process analyses half of the runs and throws the outcomes away; outcomes of workers come
-or of `exafsd replay` come to the process that asked, in order. Rates begin after the first runs, so that starting processes
-and loading models does not count on either side.
+Each plain process analyses half of the runs and throws the outcomes away; outcomes of workers or of
+`exafsd replay` come to the process that asked, in order. Rates begin after the first runs, so that
+starting processes and loading models does not count on either side.
 
     python tests/bench/workers.py [--runs 30] [--sweeps 60] [--rounds 3] [--only processes]
 """
