@@ -2,20 +2,26 @@
 
 import gc
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 from bluesky_tiled_plugins import TiledWriter
-from test_keeping import port  # noqa: F401  # a fixture
 from tiled.client import from_uri
 
+from exafsd.archive.followed_run import REMEMBERED, RowMemory
+from exafsd.archive.journaled import read_journal
 from exafsd.client import Follower
+from exafsd.contract.vocabulary import Problem
 from exafsd.pipeline import Outcome
 from exafsd.service import wiring
 from exafsd.service.intake import Intake
 from exafsd.settings.settings import load
 from exafsd.testing.catalog_server import CatalogServer
+from exafsd.testing.processes import proxy
 from simulated import shapes
 from synthetic import METADATA, sweep_columns
 
@@ -70,18 +76,17 @@ def write(client):
 class Daemon:
     """A service in a thread of this process, that follows the server's catalog."""
 
-    def __init__(self, server, folder=None, **more):
+    def __init__(self, uri, folder=None, source=None):
         journal = {"enabled": False} if folder is None else {"folder": folder / "journal"}
         self.settings = load(
-            source={"tiled": {"catalog": server.uri}, "asset_patience": 1.0},
+            source=source or {"tiled": {"catalog": uri}, "asset_patience": 1.0},
             publish={"address": "tcp://127.0.0.1:*", "heartbeat": 0.1},
             journal=journal,
-            backfill={"wait": 5.0},
+            backfill={"wait": 3.0},
             reduction={"channels": ["transmission"]},
-            inference={"model": None, "polish": "off"},
+            inference={"polish": "off"},
             composition={"enabled": "off"},
             service={"audit_every": 0, "models_every": 0},
-            **more,
         )
         self.intake = Intake.open(self.settings)
         self.service, self.inbox = wiring.make_service(self.settings, intake=self.intake)
@@ -90,6 +95,9 @@ class Daemon:
         self.follower = Follower(self.service._publisher.address, start="ring")
 
     def __enter__(self):
+        return self
+
+    def connected(self):
         self.collect(lambda h: h["kind"] == "status" and h["source"]["connected"])
         return self
 
@@ -115,7 +123,8 @@ class Daemon:
         self.service.stop()
         self.thread.join(30)
         assert not self.thread.is_alive()
-        self.service._healing._backfill.stop(10.0)
+        if (backfill := self.service._healing._backfill) is not None:
+            backfill.stop(10.0)
 
 
 def expected(daemon, documents, roots=()):
@@ -150,9 +159,201 @@ def test_results_of_each_shape_are_those_through_0mq(server, write, assets, shap
     uid = f"shape-{shape}"
     about = {**METADATA, "uid": uid, "time": time.time()}
     documents = list(shapes.SHAPES[shape](SHAPES[shape], about, assets))
-    with Daemon(server) as daemon:
+    with Daemon(server.uri) as daemon:
+        daemon.connected()
         write(documents)
         headers, status = daemon.run(uid)
         compare(headers, expected(daemon, documents, (assets,)))
     assert not status["degraded"] and not status["drops"]
     assert status["source"]["address"] == server.uri
+
+
+def array_run(uid, **more):
+    return list(shapes.array_events(SWEEPS, {**METADATA, "uid": uid, "time": time.time(), **more}))
+
+
+def slowly(write, documents, every=0.3):
+    """Writes in a thread, as a measurement would."""
+
+    def measure():
+        for document in documents:
+            write([document])
+            time.sleep(every)
+
+    thread = threading.Thread(target=measure)
+    thread.start()
+    return thread
+
+
+def test_results_come_while_the_run_is_written(server, write):
+    documents = array_run("live-run")
+    with Daemon(server.uri) as daemon:
+        daemon.connected()
+        for number, document in enumerate(documents[:-1]):
+            write([document])
+            if number >= 2:
+                daemon.collect(lambda h, n=number - 1: h.get("sweep") == n)
+        write(documents[-1:])
+        headers, _ = daemon.run("live-run")
+    assert not [h for h in headers if "id" in h]  # all were there before the end
+
+
+def test_a_run_comes_at_its_end_where_rows_are_written_in_batches(server, client):
+    documents = array_run("batched-run")
+    writer = TiledWriter(client)
+    with Daemon(server.uri) as daemon:
+        daemon.connected()
+        for name, document in documents[:-1]:
+            writer(name, document)
+        headers = daemon.collect(lambda h: h["kind"] == "status" and h["queues"]["runs"])
+        writer(*documents[-1])
+        more, status = daemon.run("batched-run")
+        compare(more, expected(daemon, documents))
+    assert not [h for h in headers if "id" in h] and not status["drops"]
+
+
+def test_a_server_that_is_killed_loses_and_repeats_nothing(tmp_path, monkeypatch):
+    """Its memory of messages is gone, too: what came meanwhile is read."""
+    documents = array_run("killed-server")
+    with CatalogServer(tmp_path / "catalog", streaming=True) as server:
+        monkeypatch.setenv("TILED_API_KEY", server.api_key)
+        client = from_uri(server.uri, api_key=server.api_key)
+        writer = TiledWriter(client, batch_size=1)
+        with Daemon(server.uri) as daemon:
+            daemon.connected()
+            for name, document in documents[:4]:
+                writer(name, document)
+            headers = daemon.collect(lambda h: h.get("sweep") == 2)
+            rest = threading.Timer(0.5, lambda: [writer(*one) for one in documents[4:]])
+            killing = threading.Thread(target=server.restart, args=(2.5,))
+            killing.start()
+            rest.start()
+            headers += daemon.collect(lambda h: h["kind"] == "status" and h["degraded"])
+            assert headers[-1]["source"]["connected"] is False
+            assert "no tiled server answers" in headers[-1]["degraded"][0]
+            more, status = daemon.run("killed-server")
+            killing.join()
+            rest.join()
+            compare(headers + more, expected(daemon, documents))
+        client.context.close()
+    assert status["source"]["connected"] and not status["drops"]
+
+
+def test_an_open_run_is_taken_up_from_its_first_document(server, write):
+    documents = array_run("open-before")
+    write(documents[:4])
+    write(array_run("ended-before"))
+    with Daemon(server.uri) as daemon:
+        headers = daemon.collect(lambda h: h.get("sweep") == 2)
+        write(documents[4:])
+        more, _ = daemon.run("open-before")
+        compare([h for h in headers if h.get("run_uid") == "open-before"] + more,
+                expected(daemon, documents))  # fmt: skip
+    assert "ended-before" not in {h.get("run_uid") for h in headers + more}
+
+
+def test_a_daemon_goes_on_where_the_one_before_was(server, write, tmp_path):
+    """With its journal; what was written while none was there is not missing."""
+    documents = array_run("two-daemons")
+    with Daemon(server.uri, tmp_path) as daemon:
+        daemon.connected()
+        write(documents[:4])
+        headers = daemon.collect(lambda h: h.get("sweep") == 2)
+    write(documents[4:5])
+    with Daemon(server.uri, tmp_path) as daemon:
+        headers += daemon.collect(lambda h: h.get("sweep") == 3)
+        write(documents[5:])
+        more, _ = daemon.run("two-daemons")
+        headers += more
+        compare([h for h in headers if "id" in h], expected(daemon, documents))
+    (journaled,) = read_journal(tmp_path / "journal")
+    names = [name for name, _ in journaled.documents()]
+    assert names == [name for name, _ in documents]
+
+
+def test_a_run_that_ended_without_a_daemon_is_completed(server, write, tmp_path):
+    documents = array_run("ended-without")
+    with Daemon(server.uri, tmp_path) as daemon:
+        daemon.connected()
+        write(documents[:4])
+        headers = daemon.collect(lambda h: h.get("sweep") == 2)
+    write(documents[4:])
+    with Daemon(server.uri, tmp_path) as daemon:
+        more, _ = daemon.run("ended-without")
+        compare([h for h in headers + more if "id" in h], expected(daemon, documents))
+
+
+def test_runs_of_our_own_results_are_left_out(server, write):
+    with Daemon(server.uri) as daemon:
+        daemon.connected()
+        write(array_run("own-results", plan_name="exafsd"))
+        write(array_run("raw-after-own"))
+        headers = daemon.collect(lambda h: h["kind"] == "run.stop")
+    assert {h["run_uid"] for h in headers if "run_uid" in h} == {"raw-after-own"}
+
+
+def test_a_file_that_is_gone_is_told_with_what_heals_it(server, write, assets):
+    about = {**METADATA, "uid": "file-is-gone", "time": time.time()}
+    documents = list(shapes.stream_assets(SWEEPS, about, assets))
+    with Daemon(server.uri) as daemon:
+        daemon.connected()
+        write(documents[:-1])
+        next(assets.glob("*.h5")).rename(assets / "gone")
+        for path in assets.glob("*.h5"):
+            path.unlink()
+        write(documents[-1:])
+        headers, status = daemon.run("file-is-gone")
+    assert status["drops"].get(Problem.TILED_UNREAD, 0) <= 1
+    assert headers[-1]["exit_status"] == "success"
+
+
+def test_a_server_that_does_not_stream_is_told(tmp_path, monkeypatch):
+    with CatalogServer(tmp_path / "catalog") as server:
+        monkeypatch.setenv("TILED_API_KEY", server.api_key)
+        with Daemon(server.uri) as daemon:
+            (status,) = daemon.collect(lambda h: h["kind"] == "status" and h["degraded"])[-1:]
+    assert not status["source"]["connected"]
+    assert f"source.tiled.catalog {server.uri}: it does not stream" in status["degraded"][0]
+
+
+def test_a_run_engine_that_archives_and_publishes_gives_both_the_same(server, tmp_path):
+    """Two daemons, one behind the proxy, one behind tiled, and a beamline in its own process."""
+    with proxy(tmp_path) as (into, out):
+        live = {"address": out}
+        with Daemon(server.uri) as tiled, Daemon(server.uri, source=live) as plain:
+            tiled.connected()
+            plain.connected()
+            options = ["--shape", "array", "--sweeps", "6", "--rate", "4", "--points", "300"]
+            command = ["-m", "exafsd.testing.beamline", "--proxy", into, "--tiled", server.uri]
+            beamline = [sys.executable, *command, "--tiled-batch", "1", *options]
+            environment = {"TILED_API_KEY": server.api_key}
+            subprocess.run(beamline, check=True, env=os.environ | environment, timeout=120)
+            ours = tiled.collect(lambda h: h["kind"] == "run.stop")
+            theirs = plain.collect(lambda h: h["kind"] == "run.stop")
+    by_id = [{h["id"]: h for h in headers if "id" in h} for headers in (ours, theirs)]
+    assert by_id[0].keys() == by_id[1].keys() and len(by_id[1]) == 6
+    for uid, header in by_id[0].items():
+        other = by_id[1][uid]
+        assert header["e0"] == pytest.approx(other["e0"], rel=1e-5)
+        assert [s["r"]["value"] for s in header["shells"]] == pytest.approx(
+            [s["r"]["value"] for s in other["shells"]], rel=1e-5
+        )
+
+
+def test_settings_that_cannot_be():
+    with pytest.raises(ValueError, match="a daemon has one source"):
+        load(
+            source={
+                "tiled": {"catalog": "http://127.0.0.1:1"},
+                "kafka": {"servers": ["127.0.0.1:9"], "topics": ["t"]},
+            }
+        )
+
+
+def test_rows_are_remembered_as_long_as_a_writer_may_write_them_again():
+    rows = RowMemory()
+    for number in range(1, 3 * REMEMBERED):
+        rows.add((number, 10.0 + number))
+    assert (1, 11.0) in rows and (3 * REMEMBERED - 1, 9.0 + 3 * REMEMBERED) in rows
+    assert (3 * REMEMBERED, 0.0) not in rows  # a row that is new, however early
+    assert (3 * REMEMBERED - 1, 1e9) not in rows  # the plan has gone back
