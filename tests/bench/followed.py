@@ -1,9 +1,9 @@
 """From document to result through tiled beside ZeroMQ, the same documents in one run. Prints JSON.
 
 One daemon is behind `bluesky-0MQ-proxy`, one follows a tiled server with a streaming cache in
-memory. Each document is published, and then written by `TiledWriter`, in the same process. Latency is from
-then to the result at a subscriber. `as fast as it is written`: the next document when the writer
-has returned, so that is how fast it writes; ZeroMQ gets them at the same rate.
+memory. Each document is published, and then written by `TiledWriter`, in the same process. Latency
+is from then to the result at a subscriber. `as fast as it is written`: the next document comes when
+the writer has returned, so that is how fast it writes; ZeroMQ gets them at the same rate.
 
     python tests/bench/followed.py [--seconds 20] [--rates 1 5 10] [--points 500] [--batches 1 10]
 """

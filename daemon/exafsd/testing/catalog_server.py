@@ -5,7 +5,6 @@ DuckDB lets one process in at a time: use the profile only after the server has 
 
 import json
 import secrets
-import time
 import urllib.request
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -107,7 +106,12 @@ class CatalogServer:
         self.uri = ""
 
     def __enter__(self) -> Self:
-        """Start, and wait until it answers.
+        """`start`."""
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Start, and wait until it answers; it ends with the thread that calls this.
 
         Raises
         ------
@@ -128,18 +132,15 @@ class CatalogServer:
             except PartError as error:
                 raise CatalogError(f"the tiled server did not start: {error}") from None
             self._running = stack.pop_all()
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Stop."""
         self.stop()
 
-    def restart(self, down: float = 0.0) -> None:
-        """Kill it, and `down` s later start it again at the same address."""
+    def kill(self) -> None:
+        """End it without a word; `start` has it again at the same address."""
         self._process.process.kill()
         self.stop()
-        time.sleep(down)
-        self.__enter__()
 
     def stop(self) -> None:
         """Stop, so that the storage is free for the embedded profile; again does no harm."""
