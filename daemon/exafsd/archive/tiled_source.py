@@ -128,6 +128,7 @@ class TiledSource:
                 catalog = open_catalog(self._settings.catalog)
             except Exception as error:  # whatever client and server may raise
                 log.debug("tiled", error=str(error))
+                self._refusal = _refusal(error)
                 self._stopping.wait(AGAIN)
                 continue
             if not is_embedded(catalog):
@@ -158,3 +159,14 @@ class TiledSource:
         if self._stopping.is_set():
             raise StoppedError
         self._inbox.put(name, document)
+
+
+def _refusal(error: Exception) -> str | None:
+    """What a server said against opening a catalog; None where none answers."""
+    import httpx  # with tiled, which is imported by now
+
+    cause = error.__cause__ or error
+    if isinstance(cause, httpx.TransportError):
+        return None
+    first_line = next(iter(str(cause).splitlines()), "")
+    return f"{type(cause).__name__}: {first_line}"
