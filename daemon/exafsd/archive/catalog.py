@@ -212,10 +212,16 @@ class StreamNode:
                     yield event
 
     def events_from(
-        self, rows: Sequence[Mapping[str, Any]], first: int
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        first: int,
+        brought: Mapping[str, Any] | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """Events of rows that follow each other; `first`: place of the first in the columns."""
-        columns = self._read(first, first + len(rows))
+        """Events of rows that follow each other.
+
+        `first`: place of the first in the columns; `brought`: what need not be read of these.
+        """
+        columns = {**self._read(first, first + len(rows), brought or {}), **(brought or {})}
         for index, row in enumerate(rows):
             yield self._event(row, {k: c[index] for k, c in columns.items() if index < len(c)})
 
@@ -246,10 +252,14 @@ class StreamNode:
                  for column in self.columns.values()]  # fmt: skip
         return max(int(SLICE_BYTES // max(sizes, default=1)), 1)
 
-    def _read(self, first: int, last: int) -> dict[str, Any]:
+    def _read(self, first: int, last: int, brought: Collection[str]) -> dict[str, Any]:
         columns = {}
         for key, column in self.columns.items():
+            if key in brought:
+                continue
             try:
+                if last > len(column):  # it may have grown
+                    column.refresh()
                 columns[key] = np.asarray(column[first : min(last, len(column))])
             except Exception as error:  # whatever server, client or file may raise
                 raise CatalogError(

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from exafsd.archive.catalog import RESULT_PLAN, run_of, runs
-from exafsd.archive.followed_run import FollowedRun, Put, Taken
+from exafsd.archive.followed_run import FollowedRun, FollowedStream, Put, Taken
 from exafsd.archive.node_feeds import Node, NodeFeeds, Notice
 from exafsd.logs import get_logger
 
@@ -27,6 +27,8 @@ OVERLAP = 600.0
 AT_ONCE = 200
 #: name of the table of a stream; there are others where it has more than 1,024 columns
 TABLE = "internal"
+#: type of the bytes of an array as numpy has them
+RAW = "application/octet-stream"
 #: uids of runs that are remembered
 RUNS = 10_000
 
@@ -194,14 +196,14 @@ class FollowedCatalog:
             run.stream(message["key"]).changed = True
             return
         stream = run.stream(node[1])
-        if len(node) == 2:  # a table or a column is new; those of events come before their rows
-            table = message.get("structure_family") == "table"
-            if table or stream.is_external(message["key"]):
-                self._feeds.follow((*node, message["key"]))
+        if len(node) == 2:  # a table or a column is new
+            self._feeds.follow((*node, message["key"]))
         elif kind == "table-data" and node[2] == TABLE:
             stream.take(_rows(message))
         elif kind == "table-data":
             stream.read()
+        elif kind == "array-data":
+            _bring(stream, node[2], message)
         else:
             stream.changed = True
 
@@ -223,6 +225,15 @@ class FollowedCatalog:
         del self._open[uid], self._stops[uid]
         self._unread = {node for node in self._unread if node[:1] != (uid,)}
         self._feeds.leave((uid,))
+
+
+def _bring(stream: FollowedStream, key: str, message: Mapping[str, Any]) -> None:
+    """Give a stream the rows of a column that a message brings, where it says which they are."""
+    shape, offset, block = message["shape"], message.get("offset"), message.get("block")
+    if offset is None and not any(block or ()):
+        offset = [0]
+    if offset is not None and not any(offset[1:]) and message.get("mimetype") == RAW:
+        stream.bring(key, offset[0], shape[0], message["payload"])
 
 
 def _rows(message: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from exafsd.archive.catalog import CatalogError, StreamNode, row_key
 from exafsd.contract.vocabulary import BACKFILLED_KEY
 
@@ -14,6 +16,8 @@ Put = Callable[[str, dict[str, Any]], None]
 RowKey = tuple[int, float]
 #: Rows of a stream that are remembered: `TiledWriter` may write as many twice when it tries again
 REMEMBERED = 20_000
+#: rows of a column that messages have brought and that wait for the row of the table
+BROUGHT = 2_000
 
 
 class RowMemory:
@@ -155,17 +159,24 @@ class FollowedStream:
         self._name, self._run, self._put = name, run, put
         self._descriptors, self._rows = taken.descriptors, taken.rows[name]
         self._waiting: list[dict[str, Any]] = []
+        self._brought: dict[str, dict[int, bytes]] = defaultdict(dict)  # by key and place
         self._unsure = False  # rows before those that wait may be missing, until it is read
         self.changed = False
         self._renew()
 
     def parts(self) -> list[str]:
-        """Its tables, and columns whose values are in files: what says that there are rows."""
-        return [*self._node.tables, *(self._node.external & self._node.columns.keys())]
+        """Its tables and columns."""
+        return [*self._node.tables, *self._node.columns]
 
-    def is_external(self, key: str) -> bool:
-        """Whether the values of a data key are in files."""
-        return key in self._node.external
+    def bring(self, key: str, first: int, count: int, content: bytes) -> None:
+        """Take `count` rows of a column, which are not read then; `first`: place of the first."""
+        size = len(content) // max(count, 1)
+        column = self._brought[key]
+        if len(column) + count > BROUGHT:
+            column.clear()  # they are read
+        for place in range(count):
+            if first + place >= self._rows.count:
+                column[first + place] = content[place * size : (place + 1) * size]
 
     def take(self, rows: Iterable[dict[str, Any]]) -> None:
         """Take rows that follow those before; one may be there twice, as its writer tried again."""
@@ -197,8 +208,10 @@ class FollowedStream:
         ready = len(rows) if all_there else self._ready(rows)
         for first in range(0, ready, node.step):
             part = rows[first : min(first + node.step, ready)]
-            events = node.events_from(part, self._rows.count)
-            for event, row in zip(list(events), part, strict=True):
+            first_place = self._rows.count
+            brought = self._columns(node, first_place, len(part))
+            events = list(node.events_from(part, first_place, brought))
+            for event, row in zip(events, part, strict=True):
                 yield event
                 self._rows.add(row_key(row))
         self._waiting = [row for row in self._waiting if row_key(row) not in self._rows]
@@ -213,17 +226,27 @@ class FollowedStream:
         if not (described and columns) or lacking:
             self._renew()
             return self._node
-        expected = self._rows.count + len(self._waiting)
-        for key, column in node.columns.items():
-            if key in node.external or expected > len(column):
-                column.refresh()
+        for key in node.external:
+            node.columns[key].refresh()
         return node
+
+    def _columns(self, node: StreamNode, first: int, count: int) -> dict[str, Any]:
+        """Columns whose rows messages have brought, all of them."""
+        columns = {}
+        for key, column in node.columns.items():
+            rows = [self._brought[key].pop(first + place, None) for place in range(count)]
+            whole = (count, *column.shape[1:])
+            content = b"" if None in rows else b"".join(rows)  # type: ignore[arg-type]
+            if content and len(content) == column.dtype.itemsize * math.prod(whole):
+                columns[key] = np.frombuffer(content, column.dtype).reshape(whole)
+        return columns
 
     def _ready(self, rows: list[dict[str, Any]]) -> int:
         """How many of the rows have all columns."""
         if not rows or self._lacking(rows[0]):
             return 0
-        lengths = [len(column) - self._rows.count for column in self._node.columns.values()]
+        columns = self._node.columns  # those of events are written before their rows
+        lengths = [len(columns[key]) - self._rows.count for key in self._node.external]
         return max(min([len(rows), *lengths]), 0)
 
     def _lacking(self, row: Mapping[str, Any]) -> bool:
