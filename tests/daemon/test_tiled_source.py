@@ -12,6 +12,7 @@ import pytest
 from bluesky_tiled_plugins import TiledWriter
 from tiled.client import from_uri
 
+from exafsd.archive.catalog import documents as stored_documents
 from exafsd.archive.followed_run import REMEMBERED, RowMemory
 from exafsd.archive.journaled import read_journal
 from exafsd.client import Follower
@@ -176,6 +177,26 @@ def test_results_of_each_shape_are_those_through_0mq(server, write, assets, shap
 
 def array_run(uid, **more):
     return list(shapes.array_events(SWEEPS, {**METADATA, "uid": uid, "time": time.time(), **more}))
+
+
+def test_a_plan_that_went_back_to_a_checkpoint(server, client, write):
+    """It measures a row again; the columns of rows after it are not moved, live or in a replay."""
+    documents = array_run("went-back")
+    at = [place for place, (name, _) in enumerate(documents) if name == "event"]
+    again = dict(documents[at[1]][1], uid="again", time=documents[at[1]][1]["time"] + 1e-6)
+    documents.insert(at[1] + 1, ("event", again))
+    with Daemon(server.uri) as daemon:
+        daemon.connected()
+        write(documents)
+        headers, _ = daemon.run("went-back")
+        messages = expected(daemon, documents)
+        compare(once(headers), messages)
+        archived = list(stored_documents(client["went-back"]))
+        assert [d["seq_num"] for n, d in archived if n == "event"] == [1, 2, 2, 3, 4]
+        replayed = expected(daemon, archived)
+    assert {uid: m.e0 for uid, m in replayed.items()} == pytest.approx(
+        {uid: m.e0 for uid, m in messages.items()}, rel=1e-6
+    )
 
 
 def test_results_come_while_the_run_is_written(server, write):
