@@ -52,7 +52,7 @@ def in_processes(
     """
     context = multiprocessing.get_context("spawn")  # threads of Larch and tiled do not fork
     with ExitStack() as stack:
-        ahead: list[_Ahead] = []
+        ahead: list[SentAhead] = []
         for number in range(min(processes, len(uids))):
             ours, theirs = context.Pipe(duplex=False)
             # as a dictionary: the class of settings from a file exists in this process only
@@ -60,7 +60,7 @@ def in_processes(
             process = context.Process(target=_work, args=about, daemon=True)
             process.start()
             theirs.close()
-            ahead.append(stack.enter_context(closing(_Ahead(ours))))
+            ahead.append(stack.enter_context(closing(SentAhead(ours))))
             stack.callback(process.join)
             stack.callback(process.terminate)
         for number, uid in enumerate(uids):
@@ -111,7 +111,7 @@ def _work(pipe: Connection, archive: str, uids: Sequence[str], settings: dict[st
         pass  # the parent has gone
 
 
-class _Ahead:
+class SentAhead:
     """What a process has sent before its turn, taken off its pipe by a thread.
 
     A pipe holds 64 kB, some three outcomes: processes would wait for each other's runs.
@@ -160,7 +160,7 @@ class _Ahead:
                 self._change.notify()
 
 
-def _received(ahead: _Ahead, uid: str) -> Iterator[Event | Failed]:
+def _received(ahead: SentAhead, uid: str) -> Iterator[Event | Failed]:
     try:
         yield from iter(ahead.take, None)
     except EOFError:
