@@ -246,7 +246,8 @@ class FollowedStream:
         if not rows or self._lacking(rows[0]):
             return 0
         columns = self._node.columns  # those of events are written before their rows
-        lengths = [len(columns[key]) - self._rows.count for key in self._node.external]
+        external = self._node.external & columns.keys()
+        lengths = [len(columns[key]) - self._rows.count for key in external]
         return max(min([len(rows), *lengths]), 0)
 
     def _lacking(self, row: Mapping[str, Any]) -> bool:
