@@ -3,10 +3,12 @@
 import contextlib
 import io
 import json
+import multiprocessing
 import os
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from exafsd.archive.catalog import CatalogError
 from exafsd.archive.results import find_result_run, result_runs
 from exafsd.archive.sources import JournalSource
 from exafsd.client import Subscriber
+from exafsd.commands.replay import analysis
 from exafsd.commands.replay.analysis import in_real_time
 from exafsd.commands.replay.outputs import Options
 from exafsd.commands.replay.runs import Selection, replay
@@ -66,6 +69,7 @@ def test_server_gives_the_same(
 #: in a process of its own, because an embedded catalog runs a whole server in it
 EMBEDDED = """
 import sys
+import threading
 from bluesky_tiled_plugins import TiledWriter
 from exafsd.archive.catalog import open_catalog
 from exafsd.archive.sources import open_source
@@ -229,6 +233,37 @@ def test_processes_give_the_same_in_order_without_a_run_that_fails(
     assert "the disk is gone" in done.stderr
     expected = [header for header in from_journal if header["run_uid"] != "raw-run-1"]
     assert_same(expected, [json.loads(line) for line in done.stdout.splitlines()])
+
+
+def test_a_process_does_not_wait_for_the_runs_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes on until so many bytes wait that memory would grow."""
+
+    def sender(count: int) -> tuple[analysis.SentAhead, threading.Thread]:
+        ours, theirs = multiprocessing.Pipe(duplex=False)
+
+        def send() -> None:
+            for number in range(count):
+                theirs.send((number, b"x" * 10_000))
+            theirs.close()
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        return analysis.SentAhead(ours), thread
+
+    ahead, thread = sender(100)  # 1 MB, of which a pipe holds 64 kB
+    thread.join(30)
+    assert not thread.is_alive()
+    assert [ahead.take()[0] for _ in range(100)] == list(range(100))
+    with pytest.raises(EOFError):
+        ahead.take()
+    ahead.close()
+    monkeypatch.setattr(analysis, "AHEAD", 100_000)
+    ahead, thread = sender(100)
+    thread.join(1.0)
+    assert thread.is_alive()
+    assert [ahead.take()[0] for _ in range(100)] == list(range(100))
+    thread.join(30)
+    ahead.close()
 
 
 def test_failures_of_this_process(

@@ -1,10 +1,13 @@
-"""An archive over two Dask workers beside two plain processes, in turn in one run. Prints JSON.
+"""An archive by two processes of `exafsd replay`, and by two Dask workers, beside two plain ones.
 
-Each plain process analyses half of the runs and throws the outcomes away; outcomes of workers come
-to the process that asked, in order. Rates begin after the first runs, so that starting processes
-and loading models does not count on either side.
+In turn in one run. Prints JSON. `waiting` is `exafsd replay` as it was before what a process has
+ahead of its turn was taken off its pipe.
 
-    python tests/bench/workers.py [--runs 30] [--sweeps 60] [--rounds 3]
+Each plain process analyses half of the runs and throws the outcomes away; outcomes of workers or of
+`exafsd replay` come to the process that asked, in order. Rates begin after the first runs, so that
+starting processes and loading models does not count on either side.
+
+    python tests/bench/workers.py [--runs 30] [--sweeps 60] [--rounds 3] [--only processes]
 """
 
 import argparse
@@ -15,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,8 @@ sys.path[:0] = [str(HERE.parent)]
 
 from exafsd.archive.journal import Journal  # noqa: E402
 from exafsd.archive.sources import open_source  # noqa: E402
-from exafsd.commands.replay.analysis import in_turn  # noqa: E402
+from exafsd.commands.replay import analysis  # noqa: E402
+from exafsd.commands.replay.analysis import in_processes, in_turn  # noqa: E402
 from exafsd.commands.replay.cluster import on_workers  # noqa: E402
 from exafsd.pipeline import Outcome  # noqa: E402
 from exafsd.settings.settings import load  # noqa: E402
@@ -96,41 +100,65 @@ def plain_rate(archive: str, uids: list[str]) -> tuple[float, int]:
     return sum(after for _, after in reports) / took, sum(total for total, _ in reports)
 
 
+def dask_rate(archive: str, uids: list[str]) -> tuple[float, int]:
+    """`rate` of two workers."""
+    os.environ.update(MEMORY)
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=40
+    ) as cluster:
+        for name in MEMORY:
+            os.environ.pop(name)
+        return rate(on_workers(archive, uids, load(), cluster.scheduler_address))
+
+
+def replay_rate(archive: str, uids: list[str], ahead: int) -> tuple[float, int]:
+    """`rate` of two processes of `exafsd replay` that may be so many bytes ahead."""
+    before, analysis.AHEAD = analysis.AHEAD, ahead
+    try:
+        return rate(in_processes(archive, uids, load(), 2))
+    finally:
+        analysis.AHEAD = before
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--sweeps", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=("processes", "workers"), action="append")
     asked = parser.parse_args()
-    settings = load()
-    processes, workers, counts = [], [], set()
+    ways: dict[str, Callable[[str, list[str]], tuple[float, int]]] = {"plain": plain_rate}
+    only = asked.only or ["processes", "workers"]
+    if "processes" in only:
+        ways["waiting"] = lambda archive, uids: replay_rate(archive, uids, 1)
+        ways["processes"] = lambda archive, uids: replay_rate(archive, uids, analysis.AHEAD)
+    if "workers" in only:
+        ways["workers"] = dask_rate
+    rates: dict[str, list[float]] = {way: [] for way in ways}
+    counts = set()
     with tempfile.TemporaryDirectory() as folder:
         archive = str(Path(folder) / "journal")
         uids = write_archive(Path(archive), asked.runs, asked.sweeps)
         for _ in range(asked.rounds):
-            plain, outcomes = plain_rate(archive, uids)
-            processes.append(plain)
-            counts.add(outcomes)
-            os.environ.update(MEMORY)
-            with LocalCluster(
-                n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=40
-            ) as cluster:
-                for name in MEMORY:
-                    os.environ.pop(name)
-                spread, outcomes = rate(
-                    on_workers(archive, uids, settings, cluster.scheduler_address)
-                )
-            workers.append(spread)
-            counts.add(outcomes)
-    ratios = [one / other for one, other in zip(workers, processes, strict=True)]
-    report = {
-        "two_processes_per_s": [round(one, 1) for one in processes],
-        "two_workers_per_s": [round(one, 1) for one in workers],
-        "ratio": round(statistics.median(ratios), 3),
-        "outcomes": sorted(counts),
-        "met": statistics.median(ratios) >= 0.85 and len(counts) == 1,
+            for way, measured in ways.items():
+                one, outcomes = measured(archive, uids)
+                rates[way].append(one)
+                counts.add(outcomes)
+    plain = rates["plain"]
+    ratios = {
+        way: [one / other for one, other in zip(these, plain, strict=True)]
+        for way, these in rates.items()
     }
+    report = {
+        "per_s": {way: [round(one, 1) for one in these] for way, these in rates.items()},
+        "ratios": {way: [round(one, 2) for one in these] for way, these in ratios.items()},
+        "ratio": {way: round(statistics.median(these), 3) for way, these in ratios.items()},
+        "outcomes": sorted(counts),
+        "met": len(counts) == 1
+        and all(statistics.median(ratios[way]) >= 0.85 for way in ("processes", "workers")
+                if way in ways),
+    }  # fmt: skip
     sys.stdout.write(json.dumps(report, indent=1) + "\n")
 
 

@@ -7,7 +7,7 @@ arrays come back inside, so that every shape of documents is replayed as events.
 
 import heapq
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,19 @@ def open_catalog(name_or_uri: str) -> Any:
         raise CatalogError(
             f"cannot open {name_or_uri!r}: {type(error).__name__}: {error}"
         ) from error
+
+
+def run_of(catalog: Any, uid: str) -> Any:
+    """Run of a catalog by its whole uid; the client of a catalog of runs takes beginnings as well.
+
+    Raises
+    ------
+    KeyError
+        If there is none.
+    """
+    from tiled.client.container import Container
+
+    return Container.__getitem__(catalog, uid)
 
 
 def is_embedded(catalog: Any) -> bool:
@@ -127,7 +140,7 @@ def documents(run: Any) -> Iterator[Document]:
     run = getattr(run, "v3", run)  # the older interface hides the columns
     metadata = run.metadata
     yield "start", dict(metadata["start"])
-    streams = [_Stream(name, run[name]) for name in run]
+    streams = [StreamNode(name, run[name]) for name in run]
     for descriptor in sorted((d for s in streams for d in s.descriptors), key=_time):
         yield "descriptor", descriptor
     for event in heapq.merge(*(stream.events() for stream in streams), key=_time):
@@ -146,7 +159,7 @@ def events_of(
     run = getattr(run, "v3", run)
     if stream not in run:
         return [], iter(())
-    node = _Stream(stream, run[stream])
+    node = StreamNode(stream, run[stream])
     return node.descriptors, node.events(numbers)
 
 
@@ -158,55 +171,95 @@ def _time(document: Mapping[str, Any]) -> float:
     return float(document["time"])
 
 
-class _Stream:
-    """One stream: a table of numbers, read whole, and columns of arrays, read in slices."""
+class StreamNode:
+    """One stream: a table of numbers, read whole, and columns of arrays, read in slices.
+
+    Attributes
+    ----------
+    descriptors
+        Of the stream; external data are in the events, so no key is marked as external.
+    columns
+        Clients of the columns that are not in the table, by data key.
+    external
+        Data keys whose values are in files.
+    tables
+        Clients of the tables, by name; there is one where events were written.
+    """
 
     def __init__(self, name: str, node: Any) -> None:
         self._name = name
         self.descriptors = [_all_internal(descriptor) for descriptor in node.descriptors]
-        self._keys = list(self.descriptors[0]["data_keys"])
+        keys = node.descriptors[0]["data_keys"]
+        self.keys = list(keys)
+        self.external = {key for key, spec in keys.items() if "external" in spec}
         base = node.base
         parts = list(base)
-        self._columns = {key: base[key] for key in self._keys if key in parts}
-        self._tables = [base[part] for part in parts if part not in self._columns]
+        self.columns = {key: base[key] for key in self.keys if key in parts}
+        self.tables = {part: base[part] for part in parts if part not in self.columns}
 
     def events(self, numbers: Collection[int] | None = None) -> Iterator[dict[str, Any]]:
         """Events in order; without a table, one per row of the columns, at no known time.
 
         `numbers`: only events with these sequence numbers.
         """
-        rows = self._rows()
-        length = max((len(column) for column in self._columns.values()), default=0)
-        if not rows:
-            at = self.descriptors[0]["time"]
-            rows = [{"seq_num": number, "time": at} for number in range(1, length + 1)]
-        step = self._slice()
-        for first in range(0, len(rows), step):
-            part = rows[first : first + step]
+        rows = self.rows() or self.rows_of_columns()
+        for first in range(0, len(rows), self.step):
+            part = rows[first : first + self.step]
             if numbers is not None and not any(row["seq_num"] in numbers for row in part):
                 continue
-            columns = self._read(first, first + len(part))
-            for index, row in enumerate(part):
-                if numbers is not None and row["seq_num"] not in numbers:
-                    continue
-                yield self._event(row, {k: c[index] for k, c in columns.items() if index < len(c)})
+            for event in self.events_from(part, first):
+                if numbers is None or event["seq_num"] in numbers:
+                    yield event
 
-    def _rows(self) -> list[dict[str, Any]]:
-        rows: dict[int, dict[str, Any]] = {}
-        for table in self._tables:
+    def events_from(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        first: int,
+        brought: Mapping[str, Any] | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Events of rows that follow each other.
+
+        `first`: place of the first in the columns; `brought`: what need not be read of these.
+        """
+        columns = {**self._read(first, first + len(rows), brought or {}), **(brought or {})}
+        for index, row in enumerate(rows):
+            yield self._event(row, {k: c[index] for k, c in columns.items() if index < len(c)})
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Rows of the table in the order in which they were written.
+
+        A plan that went back to a checkpoint has written a sequence number a second time.
+        """
+        rows: dict[tuple[int, float], dict[str, Any]] = {}
+        for table in self.tables.values():
             for row in table.read().to_dict(orient="records"):
-                rows.setdefault(row["seq_num"], {}).update(row)
-        return [rows[number] for number in sorted(rows)]  # SQL promises no order
+                rows.setdefault(row_key(row), {}).update(row)
+        numbers = {number for number, _ in rows}
+        by_time = len(numbers) < len(rows)
+        # SQL promises no order
+        return [rows[key] for key in sorted(rows, key=lambda key: key[::-1] if by_time else key)]
 
-    def _slice(self) -> int:
+    def rows_of_columns(self) -> list[dict[str, Any]]:
+        """A row without values for each place of the columns, where there is no table."""
+        length = max((len(column) for column in self.columns.values()), default=0)
+        at = self.descriptors[0]["time"]
+        return [{"seq_num": number, "time": at} for number in range(1, length + 1)]
+
+    @property
+    def step(self) -> int:
+        """Rows of the columns that are read at once."""
         sizes = [column.dtype.itemsize * np.prod(column.shape[1:], dtype=int)
-                 for column in self._columns.values()]  # fmt: skip
+                 for column in self.columns.values()]  # fmt: skip
         return max(int(SLICE_BYTES // max(sizes, default=1)), 1)
 
-    def _read(self, first: int, last: int) -> dict[str, Any]:
+    def _read(self, first: int, last: int, brought: Collection[str]) -> dict[str, Any]:
         columns = {}
-        for key, column in self._columns.items():
+        for key, column in self.columns.items():
+            if key in brought:
+                continue
             try:
+                if last > len(column):  # it may have grown
+                    column.refresh()
                 columns[key] = np.asarray(column[first : min(last, len(column))])
             except Exception as error:  # whatever server, client or file may raise
                 raise CatalogError(
@@ -221,7 +274,7 @@ class _Stream:
             if later["time"] <= row["time"]:
                 descriptor = later
         values = {**row, **arrays}
-        data = {key: _plain(values[key]) for key in self._keys if key in values}
+        data = {key: _plain(values[key]) for key in self.keys if key in values}
         recorded = {key: row[f"ts_{key}"] for key in data if f"ts_{key}" in row}
         # tiled keeps no timestamps of external data; those of the same event are the next best
         stamp = max(recorded.values(), default=None)
@@ -234,6 +287,11 @@ class _Stream:
             "timestamps": {} if stamp is None else dict.fromkeys(data, stamp) | recorded,
             "filled": {},
         }
+
+
+def row_key(row: Mapping[str, Any]) -> tuple[int, float]:
+    """What tells a row from others of its stream: sequence number and time."""
+    return int(row["seq_num"]), float(row["time"])
 
 
 def _plain(value: Any) -> Any:

@@ -29,6 +29,8 @@ def check_settings(settings: Settings, thorough: bool = False) -> tuple[list[str
     kafka = settings.source.kafka
     if kafka is not None:
         report.append(f"source    {', '.join(kafka.topics)} at {', '.join(kafka.servers)} (Kafka)")
+    elif settings.source.tiled is not None:
+        report.append(f"source    {settings.source.tiled.catalog} (tiled)")
     else:
         report.append(f"source    {settings.source.address}")
         # it may be known later: no reason not to run

@@ -387,6 +387,10 @@ class Problem(Code):
         "kafka_deleted",
         "Kafka has deleted documents before they were read; replay their runs from the archive",
     )
+    TILED_UNREAD = (
+        "tiled_unread",
+        "a run of `source.tiled` ended, and a part of it could not be read; replay it when it can",
+    )
     RESULTS = "results", "result runs could not be written, or not all"
     RESULTS_QUEUE_FULL = "results_queue_full", "outcomes not stored: the catalog is too slow"
     RESULTS_FAILED = "results_failed", "outcomes not stored: the catalog refuses them"

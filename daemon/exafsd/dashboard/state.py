@@ -115,13 +115,14 @@ class Glance:
 
 @dataclass
 class Run:
-    """A run as the picker names it."""
+    """A run as the picker names it; `address`: of its daemon, where there are several."""
 
     uid: str
     scan_id: Any = None
     sample: Any = None
     began: float | None = None
     ended: str | None = None
+    address: str | None = None
 
 
 @dataclass
@@ -189,6 +190,8 @@ class State:
             elif kind in ("result", "rejected"):
                 self._add(message)
                 self.version += 1
+            if len(self._daemons) > 1 and address and header.get("run_uid") in self._runs:
+                self._runs[header["run_uid"]].address = address  # of whoever goes on with it
 
     def heard(self, now: float | None = None, address: str | None = None) -> None:
         """Say that the daemon gave a sign of life."""

@@ -78,7 +78,8 @@ def run_label(run: Run) -> str:
     clock = time.strftime("%d %b %H:%M:%S", time.localtime(run.began)) if run.began else ""
     scan = "" if run.scan_id is None else f"scan {text(run.scan_id, 12)}"
     named = [scan, text(sample, 40) if sample else "", clock]
-    return " · ".join(part for part in named if part) or text(run.uid, 8)
+    label = " · ".join(part for part in named if part) or text(run.uid, 8)
+    return label if run.address is None else f"{label} · {text(run.address, 60)}"
 
 
 def key_label(key: Key) -> str:

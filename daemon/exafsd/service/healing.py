@@ -66,6 +66,8 @@ class Healing:
         s to wait for it.
     keep
         Journal; None without.
+    ends
+        Whether the ends of silent runs are asked for.
     """
 
     def __init__(
@@ -74,9 +76,10 @@ class Healing:
         backfill: Backfill | None = None,
         patience: float = 0.0,
         keep: Keep | None = None,
+        ends: bool = True,
     ) -> None:
         self._session, self._backfill, self._patience = session, backfill, patience
-        self._keep = keep
+        self._keep, self._ends = keep, ends
         self._held: dict[str, _Hold] = {}
         self._filled: set[str] = set()  # runs whose next sweep may hold fetched points
         self._ends_asked: dict[str, float] = {}
@@ -134,7 +137,7 @@ class Healing:
             return
         for reply in self._backfill.replies():
             yield from self._take(reply)
-        if idle:
+        if idle and self._ends:
             self._ask_for_ends()
 
     def _missing(self, run: Any, arrival: Arrival) -> dict[str, set[int]]:

@@ -11,6 +11,7 @@ from exafsd.archive.journaled import latest_write
 from exafsd.archive.open_runs import OpenRun, pick_up
 from exafsd.archive.outcome_log import OutcomeLog, folder_beside
 from exafsd.archive.records import make_folder
+from exafsd.archive.tiled_source import TiledSource
 from exafsd.documents.inbox import AHEAD, Inbox
 from exafsd.documents.kafka import KafkaSource
 from exafsd.documents.proxy import ProxySource
@@ -45,7 +46,7 @@ class Intake:
 
     inbox: Inbox
     ahead: "WriteAhead"
-    source: ProxySource | KafkaSource | None = None
+    source: ProxySource | KafkaSource | TiledSource | None = None
     journal: Journal | None = None
     log: OutcomeLog | None = None
     open_runs: list[OpenRun] = field(default_factory=list[OpenRun])
@@ -75,7 +76,7 @@ class Intake:
         taken = cls(inbox, WriteAhead(inbox))
         if proxy and source.kafka is not None:
             taken.source = KafkaSource(inbox, source.kafka)
-        elif proxy:
+        elif proxy and source.tiled is None:
             taken.source = ProxySource(inbox, source.address, source.prefix, source.pickle)
         if asked.folder is not None and asked.enabled:
             taken._keep(asked.folder, asked, asked.max_bytes)
@@ -86,6 +87,14 @@ class Intake:
                 taken._keep(folder, asked, min(asked.max_bytes or tenth, tenth))
             except OSError as error:
                 taken.unkept = f"documents are not kept: {error}"
+        if proxy and source.tiled is not None:
+            taken.source = TiledSource(
+                inbox,
+                source.tiled,
+                source.asset_patience,
+                taken.journal and taken.journal.folder,
+                [run.uid for run in taken.open_runs],
+            )
         return taken
 
     def _keep(self, folder: Path, asked: JournalSettings, max_bytes: int) -> None:

@@ -218,9 +218,8 @@ def make_service(
     intake = intake or Intake.open(settings, proxy)
     inbox = intake.inbox
     registry = Registry.load(settings.models)
-    if (
-        proxy and settings.source.kafka is None
-    ):  # a name server that does not answer takes many seconds
+    by_address = settings.source.kafka is None and settings.source.tiled is None
+    if proxy and by_address:  # a name server that does not answer takes many seconds
         threading.Thread(target=_tell_unresolved, args=(settings, inbox), daemon=True).start()
     pipeline = make_pipeline(settings, registry, audit=True)
     options = settings.service
@@ -230,7 +229,10 @@ def make_service(
         run_store = RunStore(
             session, intake.journal, intake.log, intake.open_runs, intake.inbox.taking
         )
-    backfill = None if settings.backfill.catalog is None else Backfill(settings.backfill.catalog)
+    tiled, catalog = settings.source.tiled if proxy else None, settings.backfill.catalog
+    if catalog is None and tiled is not None:
+        catalog = tiled.catalog
+    backfill = None if catalog is None else Backfill(catalog)
     service = Service(
         intake=intake,
         session=session,
@@ -239,7 +241,8 @@ def make_service(
         settings=settings.service,
         heartbeat=settings.publish.heartbeat,
         run_store=run_store,
-        healing=Healing(session, backfill, settings.backfill.wait, run_store),
+        # a source that follows the archive sees the ends of runs itself
+        healing=Healing(session, backfill, settings.backfill.wait, run_store, ends=tiled is None),
         sharing=Sharing(session, intake.source) if isinstance(intake.source, KafkaSource) else None,
         sinks=make_sinks(settings, registry, inbox.report),
         registry=registry,

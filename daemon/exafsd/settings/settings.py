@@ -35,6 +35,7 @@ from exafsd.settings.analysis import (
     adapter,
 )
 from exafsd.settings.kafka import KafkaResults, KafkaSource
+from exafsd.settings.tiled import TiledSource
 
 
 class _Frozen(BaseModel):
@@ -77,6 +78,11 @@ class Source(_Frozen):
         default=None,
         description='receive documents from Kafka instead of address: { servers = ["HOST:9092"],'
         ' topics = ["TOPIC"] }. exafsd then writes no journal, because Kafka stores the documents',
+    )
+    tiled: TiledSource | None = Field(
+        default=None,
+        description="follow the runs of a tiled catalog instead of address:"
+        ' { catalog = "http://HOST:8000/api/v1" }; what is missed is fetched from it as well',
     )
     queue: int = Field(
         default=20000,
@@ -344,6 +350,12 @@ class Settings(BaseSettings):
                 "journal.folder is set beside source.kafka: Kafka keeps the documents, and another"
                 " daemon goes on with a run from there. Leave journal.folder out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Settings":
+        if self.source.kafka is not None and self.source.tiled is not None:
+            raise ValueError("source.kafka and source.tiled are both set; a daemon has one source")
         return self
 
     @property

@@ -206,14 +206,17 @@ def device_for(shape: str, points: int, assets: Path, numbers: Mapping[str, str]
     return makers[shape]()
 
 
-def tiled_writer(uri: str) -> BufferingWrapper:
-    """Archive runs in a tiled server, from a thread; the key comes from ``TILED_API_KEY``."""
+def tiled_writer(uri: str, batch: int = TILED_BATCH) -> BufferingWrapper:
+    """Archive runs in a tiled server, from a thread; the key comes from ``TILED_API_KEY``.
+
+    `batch`: events that are written together; 1 for those who follow the runs there.
+    """
     from bluesky_tiled_plugins import TiledWriter  # seconds to import, and optional here
     from tiled.client import from_uri
 
     client = from_uri(uri, api_key=os.environ.get("TILED_API_KEY"))
     types = {"XAFS_HDF5": "application/x-hdf5"}  # or tiled could not read what resources announce
-    return BufferingWrapper(TiledWriter(client, batch_size=TILED_BATCH, spec_to_mimetype=types))
+    return BufferingWrapper(TiledWriter(client, batch_size=batch, spec_to_mimetype=types))
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -229,6 +232,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--points", type=int, default=500, help="energies per sweep")
     add("--assets", type=Path, help="folder for HDF5 files")
     add("--tiled", metavar="URI", help="archive the runs there as well")
+    add("--tiled-batch", type=int, default=TILED_BATCH, help="events that are written together")
     add("--element", default="Cu")
     add("--edge", default="K")
     add("--scenario", choices=SCENARIOS, default="heating", help="a foil, or copper oxide")
@@ -275,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     engine = RunEngine({}, context_managers=[])  # signals are ours, below
     publisher = Publisher(args.proxy, serializer=dumps)
     engine.subscribe(publisher)
-    writer = tiled_writer(args.tiled) if args.tiled else None
+    writer = tiled_writer(args.tiled, args.tiled_batch) if args.tiled else None
     if writer:
         engine.subscribe(writer)
     time.sleep(args.settle)  # a PUB socket drops what it sends before its subscribers are known

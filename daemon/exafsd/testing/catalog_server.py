@@ -46,10 +46,12 @@ def configuration(folder: Path, assets: Sequence[Path] = ()) -> dict[str, Any]:
     }
 
 
-def write_server_config(folder: Path, assets: Sequence[Path] = ()) -> Path:
+def write_server_config(folder: Path, assets: Sequence[Path] = (), streaming: bool = False) -> Path:
     """File for ``tiled serve config``; it holds no secret."""
     path = folder / "server.yml"
     config = configuration(folder, assets)
+    if streaming:
+        config["streaming_cache"] = {"uri": "memory"}
     path.write_text(json.dumps(config, indent=2) + "\n")  # JSON is YAML, and quotes every path
     return path
 
@@ -82,20 +84,34 @@ def write_profile(folder: Path, name: str, profiles: Path, assets: Sequence[Path
 class CatalogServer:
     """``tiled serve config`` on a free loopback port, for as long as the context lasts.
 
+    Parameters
+    ----------
+    folder, assets
+        Of the catalog, and of external files.
+    streaming
+        Whether runs can be followed while they are written.
+
     Attributes
     ----------
     uri, api_key
         For ``tiled.client.from_uri``; give the key to other processes as ``TILED_API_KEY``.
     """
 
-    def __init__(self, folder: Path, assets: Sequence[Path] = ()) -> None:
+    def __init__(self, folder: Path, assets: Sequence[Path] = (), streaming: bool = False) -> None:
         self.folder = folder
+        self._streaming = streaming
+        (self._port,) = free_ports(1)
         self._assets = assets
         self.api_key = secrets.token_hex(32)
         self.uri = ""
 
     def __enter__(self) -> Self:
-        """Start, and wait until it answers.
+        """`start`."""
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Start, and wait until it answers; it ends with the thread that calls this.
 
         Raises
         ------
@@ -103,24 +119,27 @@ class CatalogServer:
             If the server ends, or says nothing for a minute; with its last words.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        config = write_server_config(self.folder, self._assets)
-        (port,) = free_ports(1)
-        self.uri = f"http://127.0.0.1:{port}/api/v1"
+        config = write_server_config(self.folder, self._assets, self._streaming)
+        self.uri = f"http://127.0.0.1:{self._port}/api/v1"
         command = ("-m", "tiled", "serve", "config", str(config), "--host", "127.0.0.1")
         environment = {"TILED_SINGLE_USER_API_KEY": self.api_key}
         with ExitStack() as stack:
-            server = part(
-                "server", self.folder, *command, "--port", str(port), environment=environment
-            )
+            arguments = (*command, "--port", str(self._port))
+            server = part("server", self.folder, *arguments, environment=environment)
+            self._process = stack.enter_context(server)
             try:
-                wait_for(self._answers, stack.enter_context(server), "answer")
+                wait_for(self._answers, self._process, "answer")
             except PartError as error:
                 raise CatalogError(f"the tiled server did not start: {error}") from None
             self._running = stack.pop_all()
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Stop."""
+        self.stop()
+
+    def kill(self) -> None:
+        """End it without a word; `start` has it again at the same address."""
+        self._process.process.kill()
         self.stop()
 
     def stop(self) -> None:

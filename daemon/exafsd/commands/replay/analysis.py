@@ -1,9 +1,11 @@
 """One archived run after the other, in this process or in several; what comes out, in run order."""
 
 import multiprocessing
+import pickle
 import signal
+import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -19,6 +21,9 @@ from exafsd.service import wiring
 from exafsd.service.session import Event
 from exafsd.settings import Settings
 from exafsd.spectra import Run
+
+#: bytes of outcomes of a process that wait for their turn: some 14,000 with their arrays
+AHEAD = 256_000_000
 
 
 @dataclass(frozen=True)
@@ -45,11 +50,11 @@ def in_processes(
 ) -> Iterator[tuple[str, Iterator[Event | Failed]]]:
     """Items of each run, in the same order; runs are dealt out to processes in turn.
 
-    A process that is ahead waits, because its pipe is full: memory does not grow with the runs.
+    What a process has ahead of its turn waits here, up to `AHEAD` bytes; then the process does.
     """
     context = multiprocessing.get_context("spawn")  # threads of Larch and tiled do not fork
     with ExitStack() as stack:
-        pipes: list[Connection] = []
+        ahead: list[SentAhead] = []
         for number in range(min(processes, len(uids))):
             ours, theirs = context.Pipe(duplex=False)
             # as a dictionary: the class of settings from a file exists in this process only
@@ -57,12 +62,11 @@ def in_processes(
             process = context.Process(target=_work, args=about, daemon=True)
             process.start()
             theirs.close()
+            ahead.append(stack.enter_context(closing(SentAhead(ours))))
             stack.callback(process.join)
             stack.callback(process.terminate)
-            stack.callback(ours.close)
-            pipes.append(ours)
         for number, uid in enumerate(uids):
-            yield uid, _received(pipes[number % len(pipes)], uid)
+            yield uid, _received(ahead[number % len(ahead)], uid)
 
 
 def analyse(
@@ -131,9 +135,58 @@ def _work(pipe: Connection, archive: str, uids: Sequence[str], settings: dict[st
         pass  # the parent has gone
 
 
-def _received(pipe: Connection, uid: str) -> Iterator[Event | Failed]:
+class SentAhead:
+    """What a process has sent before its turn, taken off its pipe by a thread.
+
+    A pipe holds 64 kB, some three outcomes: processes would wait for each other's runs.
+    """
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._sent: deque[bytes] = deque()
+        self._size = 0
+        self._ended = self._closed = False
+        self._change = threading.Condition()
+        self._thread = threading.Thread(target=self._fill, name="exafsd-replay", daemon=True)
+        self._thread.start()
+
+    def take(self) -> Any:
+        """Next item; raises EOFError where the process has ended."""
+        with self._change:
+            self._change.wait_for(lambda: self._sent or self._ended)
+            if not self._sent:
+                raise EOFError
+            data = self._sent.popleft()
+            self._size -= len(data)
+            self._change.notify()
+        return pickle.loads(data)  # noqa: S301  # our own process, by a pipe
+
+    def close(self) -> None:
+        """Take nothing more; the process has ended."""
+        with self._change:
+            self._closed = True
+            self._change.notify()
+        self._thread.join()
+        self._pipe.close()
+
+    def _fill(self) -> None:
+        try:
+            while not self._closed:
+                data = self._pipe.recv_bytes()
+                with self._change:
+                    self._change.wait_for(lambda: self._size < AHEAD or self._closed)
+                    self._sent.append(data)
+                    self._size += len(data)
+                    self._change.notify()
+        except (EOFError, OSError):
+            with self._change:
+                self._ended = True
+                self._change.notify()
+
+
+def _received(ahead: SentAhead, uid: str) -> Iterator[Event | Failed]:
     try:
-        yield from iter(pipe.recv, None)
+        yield from iter(ahead.take, None)
     except EOFError:
         yield Failed(f"run {uid}: the process that analysed it has ended")
 
