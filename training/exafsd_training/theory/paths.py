@@ -20,6 +20,13 @@ KNOT_STEP = 0.1
 KNOT_END = 20.0
 KNOTS = round(KNOT_END / KNOT_STEP)
 KNOT_K = np.arange(KNOTS + 1) * KNOT_STEP
+#: k of FEFF's own tables, 1/angstrom.
+FEFF_K = np.concatenate([
+    np.arange(0, 20) * 0.1, np.arange(20, 60, 2) * 0.1, np.arange(60, 100, 5) * 0.1,
+    np.arange(10.0, 21.0),
+])  # fmt: skip
+#: A cubic that agrees with the next interval's to this share of a quantity's scale goes on there.
+SAME_CUBIC = 1e-8
 #: Smallest q looked up where the zero of energy is moved, 1/angstrom.
 LEAST_Q = 0.2
 
@@ -86,6 +93,33 @@ class PathTable:
         amplitude = [path.cubics[:, 1] for path in self.paths]
         return np.stack([*phase, *amplitude, self.momentum[:, 0], self.momentum[:, 1]], axis=1)
 
+    def pieces(self) -> tuple[NDArray[np.intp], Floats]:
+        """First knots (s,) of the intervals on which all is one cubic, and `coefficients` there.
+
+        FEFF's k are coarse beyond the near edge, so that there are 55 instead of `KNOTS`. The
+        coefficients (s, 2 n + 2, 4) are in powers of the share of an interval.
+        """
+        cubes = self.coefficients()
+        scale = np.abs(cubes[..., 0]).max(axis=0)[:, None]
+        starts = [0]
+        for knot in range(1, KNOTS):
+            ahead = _shifted(cubes[starts[-1]], knot - starts[-1])
+            if (np.abs(ahead - cubes[knot]) > SAME_CUBIC * scale).any():
+                starts.append(knot)
+        first = np.array(starts)
+        length = np.diff([*starts, KNOTS])
+        return first, cubes[first] * (length[:, None, None] ** np.arange(4.0))
+
+
+def _shifted(cubic: Floats, knots: int) -> Floats:
+    """Coefficients (..., 4) of the same cubics in powers of the distance from a later knot."""
+    c0, c1, c2, c3 = np.moveaxis(cubic, -1, 0)
+    d = float(knots)
+    return np.stack(
+        [c0 + d * (c1 + d * (c2 + d * c3)), c1 + d * (2 * c2 + 3 * d * c3), c2 + 3 * d * c3, c3],
+        axis=-1,
+    )
+
 
 def cubics(k: Floats, values: Floats) -> Floats:
     """(KNOTS, 4) coefficients, in powers of (k - knot)/KNOT_STEP, of Larch's spline.
@@ -146,13 +180,14 @@ def _nearest(path: ScatteringPath) -> tuple[float, int]:
 def with_momentum(path: ScatteringPath, own: Floats, common: Floats) -> ScatteringPath:
     """Path of a run with momentum `own`, for a table whose momentum is `common`.
 
-    What the mean free paths differ by goes into the amplitude, exact for the crystal's distance.
+    What the mean free paths differ by goes into the amplitude, exact for the crystal's distance and
+    at FEFF's k.
     """
     cubes = path.cubics[:, 1], own[:, 1], common[:, 1]
-    amplitude, own_length, length = (_at_knots(cube) for cube in cubes)
+    amplitude, own_length, length = (value(cube, FEFF_K) for cube in cubes)
     amplitude = amplitude * np.exp(-2 * path.reff * (1 / own_length - 1 / length))
     scaled = path.cubics.copy()
-    scaled[:, 1] = cubics(KNOT_K, amplitude)
+    scaled[:, 1] = cubics(FEFF_K, amplitude)
     return replace(path, cubics=scaled)
 
 
@@ -180,11 +215,6 @@ def value(cubic: Floats, q: Floats) -> Floats:
     t = q / KNOT_STEP - place
     c0, c1, c2, c3 = cubic[place].T
     return c0 + t * (c1 + t * (c2 + t * c3))
-
-
-def _at_knots(cubic: Floats) -> Floats:
-    """(KNOTS + 1,) values of (KNOTS, 4) cubics."""
-    return np.append(cubic[:, 0], cubic[-1].sum())
 
 
 def _read_site(folder: Path, site: str) -> PathTable:
