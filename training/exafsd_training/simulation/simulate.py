@@ -39,6 +39,8 @@ ERROR_SHAPES = error_shapes(K_GRID)
 SMOOTH, LOW = (0.01, 0.015), (0.4, 0.6)
 #: How far paths are off their ties: amplitude and sigma2 relatively, deltar relative to reff.
 LOOSE = (0.12, 0.0015, 0.12)
+#: Share of samples that are particles, whose farther shells are weaker.
+PARTICLES = 0.3
 #: Spread of the logarithm of the amplitude that all other paths share.
 FAR_AMPLITUDE = 0.12
 BATCH = 128
@@ -125,6 +127,7 @@ def sample(
     truth: PathTable,
     temperature: Floats | None = None,
     rough: tuple[float, float] | None = None,
+    particles: float = PARTICLES,
 ) -> Draw:
     """Draw structures.
 
@@ -146,6 +149,8 @@ def sample(
     rough
         FEFF's errors are times a factor between these, another for every spectrum, and what ties
         are off by times its square root.
+    particles
+        Share of samples that are particles.
     """
     par = parametrisation
     shells, priors = par.shells, par.priors
@@ -190,7 +195,7 @@ def sample(
     # the ties are not exact in nature: loosen them for all but what theta itself names
     loose = np.ones(len(truth))
     loose[[i for shell in par.fitted for i in shell.paths]] = 0.0
-    small = rng.random((n, 1)) < 0.3
+    small = rng.random((n, 1)) < particles
     damped = np.where(small, rng.uniform(0.6, 1.0, (n, 1)), 1.0)
     # exactly 1 by default, and then nothing is drawn: older pools stay what they are
     worse = np.exp(rng.uniform(*np.log(rough), (n, 1))) if rough else np.ones((n, 1))
