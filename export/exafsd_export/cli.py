@@ -89,8 +89,10 @@ def equality(
     from exafsd_export.equality import as_lines, compare
     from exafsd_training.theory.structures import from_cif
 
+    card = read_card(bundle)
+    crystal = from_cif(cif, card.structures[0].absorber_site) if cif else None
     rows = compare(bundle, spectra or [], work, crystal)
-    for line in as_lines(read_card(bundle), rows):
+    for line in as_lines(card, rows):
         typer.echo(line)
     if not all(row.equal for row in rows):
         raise typer.Exit(1)
