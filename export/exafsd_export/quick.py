@@ -33,7 +33,7 @@ from exafsd.contract.card import (
     Thresholds,
 )
 from exafsd.contract.recipe import FitWindow
-from exafsd.inference.registry import load_bundle
+from exafsd.inference.registry import load_bundle, read_card
 from exafsd_export.bundle import parameter_batches
 from exafsd_export.convert import convert, equation_function, refinement_function
 from exafsd_export.error_bars import ErrorBars, calibrate
@@ -124,19 +124,13 @@ def make_quick(
         folder = run_feff(material.crystal, material.absorber, material.edge, runs)
         table = read_paths(folder).within(REFF_MAX)
         report("graphs", 0.3)
-        par = parametrisation(material.crystal, table)
-        window = fit_window(par)
-        wide = replace(par, window=window)
         bundle = Path(temporary, material.name)
-        bundle.mkdir()
-        _write_graphs(bundle, material.name, wide, report)
-        _write(_card(material, par, wide, bundle), bundle)
+        wide = write_uncalibrated(material, table, bundle, report)
         report("calibrating", 0.8)
         other = second_table(
             material.crystal, material.absorber, material.edge, runs, table, OTHER_THEORY
         )
-        card = _card(material, par, wide, bundle, calibrate(bundle, wide, table, other))
-        _write(card, bundle)
+        card = _calibrated(bundle, calibrate(bundle, wide, table, other))
         load_bundle(bundle)
         out.mkdir(parents=True, exist_ok=True)
         # the card last: a daemon that watches the folder takes up what is complete
@@ -146,6 +140,33 @@ def make_quick(
             temporary_file.replace(out / name)
     report("done", 1.0)
     return card
+
+
+def write_uncalibrated(
+    material: Material,
+    table: PathTable,
+    folder: Path,
+    report: Callable[[str, float], None] = lambda stage, share: None,
+) -> Parametrisation:
+    """Write graphs and a card whose error bars are those of the fit; return its parameters.
+
+    Parameters
+    ----------
+    material
+        Crystal, edge and name.
+    table
+        Paths of FEFF.
+    folder
+        Of the bundle, made if it is missing.
+    report
+        As for `make_quick`.
+    """
+    par = parametrisation(material.crystal, table)
+    wide = replace(par, window=fit_window(par))
+    folder.mkdir(exist_ok=True)
+    _write_graphs(folder, material.name, wide, report)
+    _write(_card(material, par, wide, folder), folder)
+    return wide
 
 
 def parametrisation(crystal: Crystal, table: PathTable) -> Parametrisation:
@@ -197,12 +218,24 @@ def _write(card: Card, folder: Path) -> None:
     (folder / CARD_FILE).write_text(card.model_dump_json(by_alias=True, indent=1) + "\n")
 
 
+def _calibrated(folder: Path, bars: ErrorBars) -> Card:
+    """Card of a bundle with its error bars, written."""
+    calibration = Calibration(
+        std_scale=bars.scale,
+        bias=bars.bias,
+        coverage_90=bars.coverage,
+        validation_spectra=bars.spectra // 2,
+    )
+    card = read_card(folder).model_copy(update={"calibration": calibration})
+    _write(card, folder)
+    return card
+
+
 def _card(
     material: Material,
     par: Parametrisation,
     wide: Parametrisation,
     folder: Path,
-    bars: ErrorBars | None = None,
 ) -> Card:
     crystal = material.crystal
     return Card(
@@ -229,12 +262,7 @@ def _card(
         parameters=list(par.parameters),
         ties=par.in_words(),
         accuracy=[],
-        calibration=Calibration(
-            std_scale=bars.scale if bars else {},
-            bias=bars.bias if bars else {},
-            coverage_90=bars.coverage if bars else {},
-            validation_spectra=bars.spectra // 2 if bars else 0,
-        ),
+        calibration=Calibration(std_scale={}, coverage_90={}, validation_spectra=0),
         thresholds=Thresholds(ood=MISFIT, ood_false_alarms=0.0, k_max_min=K_MAX_MIN),
         refinement=refinement_of(wide),
         reading=FitReading(
