@@ -128,6 +128,7 @@ def sample(
     temperature: Floats | None = None,
     rough: tuple[float, float] | None = None,
     particles: float = PARTICLES,
+    stretch: tuple[float, float] = R_PRIOR,
 ) -> Draw:
     """Draw structures.
 
@@ -151,6 +152,8 @@ def sample(
         are off by times its square root.
     particles
         Share of samples that are particles.
+    stretch
+        Of the nearest bond against the crystal's, a range, angstrom.
     """
     par = parametrisation
     shells, priors = par.shells, par.priors
@@ -162,8 +165,8 @@ def sample(
     wide = rng.random(n) < E0_ANYWHERE
     e0 = np.where(wide, rng.uniform(-E0_REACH, E0_REACH, n), rng.normal(*priors.e0, n))
     number = rng.uniform(*priors.n_s02, n) * par.degeneracy
-    stretch = rng.uniform(*R_PRIOR, n)
-    expansion = stretch / shells[0].reff + rng.normal(0, EXPANSION_SCATTER, n)
+    stretched = rng.uniform(*stretch, n)
+    expansion = stretched / shells[0].reff + rng.normal(0, EXPANSION_SCATTER, n)
 
     def put(id_: str, values: Floats) -> Floats:
         index = par.index(id_)
@@ -172,10 +175,10 @@ def sample(
 
     put("e0_shift", e0)
     number = put("1/n_s02", number)
-    put("1/r", shells[0].reff + stretch)
+    put("1/r", shells[0].reff + stretched)
     put("1/c3", moved[0].c3)
     for shell in par.fitted[1:]:
-        strained = shell.reff * (1 + stretch / shells[0].reff)
+        strained = shell.reff * (1 + stretched / shells[0].reff)
         put(f"{shell.number}/r", strained + rng.normal(0, R_SCATTER, n))
     if any(parameter.name == "expansion" for parameter in par.parameters):
         expansion = put("expansion", expansion)
