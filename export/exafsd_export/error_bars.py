@@ -42,6 +42,8 @@ ROUGH = (0.18, 0.36)
 ORIGIN, E0_NEAR = (10.0, 4.5), 9.0
 #: Edge steps that Larch may find of a step of 1.
 STEP = (0.5, 2.0)
+#: Fits that are needed.
+FEWEST = 10
 #: What a mean error is taken off of. That of sigma2 does not hold at all temperatures.
 CORRECTED = ("r", "n_s02")
 
@@ -72,7 +74,7 @@ class Simulated:
 def calibrate(bundle: Path, par: Parametrisation, own: PathTable, other: PathTable) -> ErrorBars:
     """Set error bars of a bundle whose card has none.
 
-    Half of the simulated spectra set them, the other half is counted.
+    All simulated spectra set them; coverage is that of either half with what the other sets.
 
     Parameters
     ----------
@@ -94,17 +96,33 @@ def calibrate(bundle: Path, par: Parametrisation, own: PathTable, other: PathTab
     scale: dict[str, float] = {}
     bias: dict[str, float] = {}
     coverage: dict[str, float] = {}
-    if len(off) > 1:
-        for place, parameter in enumerate(par.parameters):
-            shift = 0.0
-            if parameter.name in CORRECTED:
-                shift = float(f"{np.mean(off[::2, place]):.3g}")
-                bias[parameter.id] = shift
-            pull = np.abs(off[:, place] - shift) / bars[:, place]
-            scale[parameter.id] = round(float(np.quantile(pull[::2], 0.9)) / Z90, 3)
-            held = pull[1::2] <= scale[parameter.id] * Z90
-            coverage[parameter.id] = round(float(np.mean(held)), 3)
+    for place, parameter in enumerate(par.parameters if len(off) > FEWEST else ()):
+        own, corrected = (off[:, place], bars[:, place]), parameter.name in CORRECTED
+        mean, whole = _set(*own, corrected)
+        scale[parameter.id] = round(whole, 3)
+        if corrected:
+            bias[parameter.id] = float(f"{mean:.3g}")
+        halves = [tuple(x[i::2] for x in own) for i in (0, 1)]
+        held = [
+            _pull(*counted, shift) <= factor * Z90
+            for counted, (shift, factor) in zip(
+                halves[::-1], [_set(*half, corrected) for half in halves], strict=True
+            )
+        ]
+        coverage[parameter.id] = round(float(np.mean(np.concatenate(held))), 3)
     return ErrorBars(scale, bias, coverage, len(off))
+
+
+def _set(
+    off: NDArray[np.float64], bars: NDArray[np.float64], corrected: bool
+) -> tuple[float, float]:
+    """What is taken off, and the factor with which 90 % intervals then hold, of one parameter."""
+    shift = float(np.mean(off)) if corrected else 0.0
+    return shift, float(np.quantile(_pull(off, bars, shift), 0.9)) / Z90
+
+
+def _pull(off: NDArray[np.float64], bars: NDArray[np.float64], shift: float) -> NDArray[np.float64]:
+    return np.abs(off - shift) / bars
 
 
 def simulated(par: Parametrisation, table: PathTable, atom: Atom) -> Iterator[Simulated]:

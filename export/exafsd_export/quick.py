@@ -224,7 +224,7 @@ def _calibrated(folder: Path, bars: ErrorBars) -> Card:
         std_scale=bars.scale,
         bias=bars.bias,
         coverage_90=bars.coverage,
-        validation_spectra=bars.spectra // 2,
+        validation_spectra=bars.spectra,
     )
     card = read_card(folder).model_copy(update={"calibration": calibration})
     _write(card, folder)
