@@ -20,11 +20,6 @@ KNOT_STEP = 0.1
 KNOT_END = 20.0
 KNOTS = round(KNOT_END / KNOT_STEP)
 KNOT_K = np.arange(KNOTS + 1) * KNOT_STEP
-#: k of FEFF's own tables, 1/angstrom.
-FEFF_K = np.concatenate([
-    np.arange(0, 20) * 0.1, np.arange(20, 60, 2) * 0.1, np.arange(60, 100, 5) * 0.1,
-    np.arange(10.0, 21.0),
-])  # fmt: skip
 #: A cubic that agrees with the next interval's to this share of a quantity's scale goes on there.
 SAME_CUBIC = 1e-8
 #: Smallest q looked up where the zero of energy is moved, 1/angstrom.
@@ -96,8 +91,9 @@ class PathTable:
     def pieces(self) -> tuple[NDArray[np.intp], Floats]:
         """First knots (s,) of the intervals on which all is one cubic, and `coefficients` there.
 
-        FEFF's k are coarse beyond the near edge, so that there are 55 instead of `KNOTS`. The
-        coefficients (s, 2 n + 2, 4) are in powers of the share of an interval.
+        FEFF's k are coarse beyond the near edge, so that there are 56 instead of `KNOTS` unless
+        sites are averaged. The coefficients (s, 2 n + 2, 4) are in powers of the share of an
+        interval.
         """
         cubes = self.coefficients()
         scale = np.abs(cubes[..., 0]).max(axis=0)[:, None]
@@ -180,14 +176,13 @@ def _nearest(path: ScatteringPath) -> tuple[float, int]:
 def with_momentum(path: ScatteringPath, own: Floats, common: Floats) -> ScatteringPath:
     """Path of a run with momentum `own`, for a table whose momentum is `common`.
 
-    What the mean free paths differ by goes into the amplitude, exact for the crystal's distance and
-    at FEFF's k.
+    What the mean free paths differ by goes into the amplitude, exact for the crystal's distance.
     """
     cubes = path.cubics[:, 1], own[:, 1], common[:, 1]
-    amplitude, own_length, length = (value(cube, FEFF_K) for cube in cubes)
+    amplitude, own_length, length = (_at_knots(cube) for cube in cubes)
     amplitude = amplitude * np.exp(-2 * path.reff * (1 / own_length - 1 / length))
     scaled = path.cubics.copy()
-    scaled[:, 1] = cubics(FEFF_K, amplitude)
+    scaled[:, 1] = cubics(KNOT_K, amplitude)
     return replace(path, cubics=scaled)
 
 
@@ -215,6 +210,11 @@ def value(cubic: Floats, q: Floats) -> Floats:
     t = q / KNOT_STEP - place
     c0, c1, c2, c3 = cubic[place].T
     return c0 + t * (c1 + t * (c2 + t * c3))
+
+
+def _at_knots(cubic: Floats) -> Floats:
+    """(KNOTS + 1,) values of (KNOTS, 4) cubics."""
+    return np.append(cubic[:, 0], cubic[-1].sum())
 
 
 def _read_site(folder: Path, site: str) -> PathTable:
