@@ -90,6 +90,50 @@ def zoo(
 
 
 @app.command()
+def equality(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle without a network.")],
+    spectra: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Measured mu(E), XDI; by default a spectrum simulated by Larch."),
+    ] = None,
+    cif: Annotated[
+        Path | None, typer.Option("--cif", help="Structure file that the bundle was made of.")
+    ] = None,
+    work: Annotated[Path, typer.Option(help="Folder for the run of FEFF.")] = Path("feff"),
+) -> None:
+    """Compare a bundle's fits with Larch's feffit, with flat priors and with its own."""
+    from exafsd.inference.registry import read_card
+    from exafsd_export.equality import as_lines, compare
+    from exafsd_training.theory.structures import from_cif
+
+    card = read_card(bundle)
+    crystal = from_cif(cif, card.structures[0].absorber_site) if cif else None
+    rows = compare(bundle, spectra or [], work, crystal)
+    for line in as_lines(card, rows):
+        typer.echo(line)
+    if not all(row.equal for row in rows):
+        raise typer.Exit(1)
+
+
+@app.command()
+def judge(
+    data: Annotated[list[Path], typer.Option(help="Folders with measured spectra.")],
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Crystals; by default those of the documentation.")
+    ] = None,
+    work: Annotated[Path, typer.Option(help="Folder for FEFF and bundles.")] = Path("feff"),
+    page: Annotated[
+        Path | None, typer.Option(help="Markdown page whose generated part is renewed.")
+    ] = None,
+) -> None:
+    """Judge reading by fit: error bars on independent simulations, and numbers beside feffit's."""
+    from exafsd_export import judged
+
+    for line in judged.judge(names or [], data, work, page):
+        typer.echo(line)
+
+
+@app.command()
 def refinement(
     bundle: Annotated[Path, typer.Argument(help="Folder of an older bundle.")],
     config: Annotated[

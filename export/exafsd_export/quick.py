@@ -7,20 +7,17 @@ the daemon runs.
 
 import platform
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from exafsd._version import __version__
 from exafsd.contract import (
     CARD_FILE,
     EQUATION_FILE,
-    K_GRID,
     REFINEMENT_FILE,
     Card,
     Recipe,
@@ -36,17 +33,15 @@ from exafsd.contract.card import (
     Thresholds,
 )
 from exafsd.contract.recipe import FitWindow
-from exafsd.inference.crystal_fit import CrystalFit
-from exafsd.inference.registry import load_bundle
-from exafsd.reduction.transform import fit_weight
+from exafsd.inference.registry import load_bundle, read_card
 from exafsd_export.bundle import parameter_batches
 from exafsd_export.convert import convert, equation_function, refinement_function
+from exafsd_export.error_bars import ErrorBars, calibrate
 from exafsd_export.prove import prove
-from exafsd_training.fitting.calibrate import Z90
 from exafsd_training.fitting.card import versions
 from exafsd_training.simulation.refinement import RefinementGraph, refinement_of
 from exafsd_training.simulation.second_theory import second_table
-from exafsd_training.simulation.simulate import K_MIN, path_sums, sample
+from exafsd_training.simulation.simulate import K_MIN
 from exafsd_training.theory.equation import Equation
 from exafsd_training.theory.parametrisation import Parametrisation, default_window, parametrise
 from exafsd_training.theory.paths import PathTable, read_paths
@@ -64,6 +59,8 @@ REFF_MAX = 7.0
 #: Where fits begin, and what E0 is likely to be, eV, from Larch's E0: in 20 materials of the XAS
 #: Data Library it is 0 to 9 but for white lines (As2O3, chromates: to 15).
 E0_STARTS, E0_PRIOR = (-8.0, -1.0, 6.0, 13.0), (4.5, 4.5)
+#: A bound at 15 eV cuts white lines short: that of As2O3 is at 15.3.
+E0_BOUNDS = (-15.0, 20.0)
 #: Share of the signal that is taken for misfit. Larger by far than FEFF's error of a first shell
 #: in a metal (0.001), smaller than that of a fourth shell in an oxide.
 FLOOR = 0.02
@@ -80,15 +77,9 @@ R_OFF, N_RATIO = (0.03, 0.1), ((0.65, 1.2), (0.6, 1.4))
 E0_FLAGGED = 8.5
 #: Shortest data, 1/angstrom.
 K_MAX_MIN = 6.0
-#: Simulated spectra that error bars are calibrated on, their noise of chi(k), and their ends.
-SPECTRA, NOISE, K_END = 200, (1e-4, 2e-3), (10.0, 16.0)
-#: The theory that spectra are made with beside the model's own, and by how much FEFF's usual errors
-#: come on top of it: an atom in its ground state is as far off as FEFF can be.
-OTHER_THEORY, ROUGH = FeffSetup(core_hole=False), (0.25, 0.5)
-#: Training's samples are particles and frozen in disorder in a third of the cases, which makes N
-#: and sigma2 of a fit worse. Error bars of a quick bundle are those of a bulk crystal: on the
-#: independent simulations of Fe, CdS and Pt they are this much smaller, and so is that of R.
-BULK = {"n_s02": 0.65, "sigma2": 0.65, "r": 0.8}
+#: The theory that error bars are set by beside the model's own: an atom in its ground state is as
+#: far off as FEFF can be.
+OTHER_THEORY = FeffSetup(core_hole=False)
 
 
 @dataclass(frozen=True)
@@ -133,21 +124,13 @@ def make_quick(
         folder = run_feff(material.crystal, material.absorber, material.edge, runs)
         table = read_paths(folder).within(REFF_MAX)
         report("graphs", 0.3)
-        par = parametrisation(material.crystal, table)
-        window = fit_window(par)
-        wide = replace(par, window=window)
         bundle = Path(temporary, material.name)
-        bundle.mkdir()
-        _write_graphs(bundle, material.name, wide, report)
-        card = _card(material, par, wide, bundle, {})
-        _write(card, bundle)
+        wide = write_uncalibrated(material, table, bundle, report)
         report("calibrating", 0.8)
         other = second_table(
             material.crystal, material.absorber, material.edge, runs, table, OTHER_THEORY
         )
-        scale, coverage = calibrate(bundle, wide, [table, other])
-        card = _card(material, par, wide, bundle, scale, coverage)
-        _write(card, bundle)
+        card = _calibrated(bundle, calibrate(bundle, wide, table, other))
         load_bundle(bundle)
         out.mkdir(parents=True, exist_ok=True)
         # the card last: a daemon that watches the folder takes up what is complete
@@ -159,6 +142,33 @@ def make_quick(
     return card
 
 
+def write_uncalibrated(
+    material: Material,
+    table: PathTable,
+    folder: Path,
+    report: Callable[[str, float], None] = lambda stage, share: None,
+) -> Parametrisation:
+    """Write graphs and a card whose error bars are those of the fit; return its parameters.
+
+    Parameters
+    ----------
+    material
+        Crystal, edge and name.
+    table
+        Paths of FEFF.
+    folder
+        Of the bundle, made if it is missing.
+    report
+        As for `make_quick`.
+    """
+    par = parametrisation(material.crystal, table)
+    wide = replace(par, window=fit_window(par))
+    folder.mkdir(exist_ok=True)
+    _write_graphs(folder, material.name, wide, report)
+    _write(_card(material, par, wide, folder), folder)
+    return wide
+
+
 def parametrisation(crystal: Crystal, table: PathTable) -> Parametrisation:
     """Parameters of a crystal, with E0 as it is likely about Larch's."""
     phase = crystal.formula.replace(" ", "")
@@ -166,8 +176,9 @@ def parametrisation(crystal: Crystal, table: PathTable) -> Parametrisation:
     window = default_window(phase, group_shells(table, resolution)[0].reff)
     par = parametrise(phase, table, window, resolution=resolution)
     prior = Prior(kind="normal", mean=E0_PRIOR[0], std=E0_PRIOR[1])
+    e0 = {"prior": prior, "bounds": E0_BOUNDS}
     parameters = tuple(
-        p.model_copy(update={"prior": prior}) if p.name == "e0_shift" else p for p in par.parameters
+        p.model_copy(update=e0) if p.name == "e0_shift" else p for p in par.parameters
     )
     return replace(par, parameters=parameters)
 
@@ -207,65 +218,17 @@ def _write(card: Card, folder: Path) -> None:
     (folder / CARD_FILE).write_text(card.model_dump_json(by_alias=True, indent=1) + "\n")
 
 
-def calibrate(
-    bundle: Path, par: Parametrisation, tables: Sequence[PathTable]
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Factors of error bars by parameter id, and how often 90 % intervals hold with them.
-
-    Half of the simulated spectra set the factors, the other half is counted. A factor is that of
-    the theory that asks for the largest.
-
-    Parameters
-    ----------
-    bundle
-        Its folder.
-    par
-        Its parameters.
-    tables
-        Paths of the simulated spectra: the model's own, to which FEFF's usual errors are added,
-        and those of another theory.
-    """
-    off = [_errors_in_bars(bundle, par, table, other=i > 0) for i, table in enumerate(tables)]
-    scale: dict[str, float] = {}
-    coverage: dict[str, float] = {}
-    for place, parameter in enumerate(par.parameters):
-        columns = [one[:, place][np.isfinite(one[:, place])] for one in off]
-        usual = BULK.get(parameter.name, 1.0)
-        factors = [float(np.quantile(one[::2], 0.9)) / Z90 for one in columns if len(one) > 1]
-        factor = usual * max(factors, default=1.0 / usual)
-        judged = np.concatenate([one[1::2] for one in columns])
-        scale[parameter.id] = round(factor, 3)
-        if len(judged):
-            coverage[parameter.id] = round(float(np.mean(judged <= factor * Z90)), 3)
-    return scale, coverage
-
-
-def _errors_in_bars(
-    bundle: Path, par: Parametrisation, table: PathTable, other: bool
-) -> NDArray[np.float64]:
-    """How far fits are off the truth, in their error bars, (spectra, p); NaN where refused."""
-    loaded = load_bundle(bundle)
-    assert loaded.waves is not None  # a card without a network is refused without this graph
-    fit = CrystalFit(loaded.card, loaded.waves, loaded.equation, fit_weight)
-    rng = np.random.default_rng(6)
-    draw = sample(rng, SPECTRA, par, table, rough=ROUGH if other else None)
-    place = par.index("e0_shift")
-    e0 = np.clip(rng.normal(*E0_PRIOR, SPECTRA), *par.bounds[place])
-    draw = draw.with_e0(e0, place)
-    chi, _ = path_sums(draw, table, e0)
-    noise = np.exp(rng.uniform(*np.log(NOISE), SPECTRA))
-    ends = np.round(rng.uniform(*K_END, SPECTRA))
-    chi_k2 = (chi + noise[:, None] * rng.normal(size=chi.shape)) * K_GRID**2
-    off = np.full((SPECTRA, len(par.parameters)), np.nan)
-    for end in np.unique(ends):
-        rows = np.flatnonzero(ends == end)
-        data = np.where(end + 1e-6 >= K_GRID, chi_k2[rows], 0.0)
-        readings = fit(data, float(end), noise[rows].tolist(), [None] * len(rows))
-        for row, one in zip(rows, readings, strict=True):
-            if one.ood <= MISFIT and not one.bound:
-                std = np.sqrt(np.diag(one.theta_cov))
-                off[row] = np.abs(one.theta - draw.theta[row]) / std
-    return off
+def _calibrated(folder: Path, bars: ErrorBars) -> Card:
+    """Card of a bundle with its error bars, written."""
+    calibration = Calibration(
+        std_scale=bars.scale,
+        bias=bars.bias,
+        coverage_90=bars.coverage,
+        validation_spectra=bars.spectra,
+    )
+    card = read_card(folder).model_copy(update={"calibration": calibration})
+    _write(card, folder)
+    return card
 
 
 def _card(
@@ -273,8 +236,6 @@ def _card(
     par: Parametrisation,
     wide: Parametrisation,
     folder: Path,
-    scale: dict[str, float],
-    coverage: dict[str, float] | None = None,
 ) -> Card:
     crystal = material.crystal
     return Card(
@@ -301,9 +262,7 @@ def _card(
         parameters=list(par.parameters),
         ties=par.in_words(),
         accuracy=[],
-        calibration=Calibration(
-            std_scale=scale, coverage_90=coverage or {}, validation_spectra=SPECTRA // 2
-        ),
+        calibration=Calibration(std_scale={}, coverage_90={}, validation_spectra=0),
         thresholds=Thresholds(ood=MISFIT, ood_false_alarms=0.0, k_max_min=K_MAX_MIN),
         refinement=refinement_of(wide),
         reading=FitReading(

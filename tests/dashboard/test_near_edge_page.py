@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import sync_playwright
 
+from exafsd.inference.registry import Registry
 from exafsd.publishing import Publisher
+from exafsd.spectra import Edge
 from exafsd.testing.parts import part
 from messages import ARRAYS, SHELL, result, run_start, status, until, value
 
@@ -38,7 +40,11 @@ def unread(sweep):
         "sweeps": sweep, "sweeps_needed": 0, "reached": sweep == SWEEPS,
         "reason": None if sweep == SWEEPS else "the sample changes since sweep 12",
     }  # fmt: skip
-    withheld = {"score": None, "in_domain": False, "reason": "no model for V K is loaded"}
+    withheld = {
+        "score": None,
+        "in_domain": False,
+        "reason": Registry().candidates(Edge("V", "K"))[1],
+    }
     two = sweep > BEGAN + 2
     components = {
         "count": None if two else 1, "by_noise": 3 if two else 1, "by_structure": 2 if two else 1,
@@ -136,6 +142,7 @@ def test_nothing_is_blank_without_a_model(pages, opened, width, height, scheme, 
     said = page.evaluate("exafsd.model('readout').text")
     assert "may stop" in said
     assert "no model" in said
+    assert "VO2 (--amcsd 74)" in said  # a crystal that a model could be made of
     assert "8983.50" in said
     dark = page.evaluate("document.documentElement.dataset.theme != 'light'")
     assert dark == (scheme == "dark") or page.wait_for_function(

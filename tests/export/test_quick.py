@@ -13,7 +13,8 @@ from exafsd.contract.grid import K_GRID
 from exafsd.inference.crystal_fit import CrystalFit
 from exafsd.inference.registry import load_bundle
 from exafsd.reduction.transform import fit_weight
-from exafsd_training.theory.structures import from_amcsd
+from exafsd_export.equality import compare
+from exafsd_training.theory.structures import from_amcsd, from_cif
 from typed_commands import exafsd
 
 
@@ -41,7 +42,8 @@ def test_a_structure_file_becomes_a_model(made: tuple[Path, str]) -> None:
     assert nearest.r_eff == pytest.approx(3.524 / 2**0.5, abs=0.002)
     assert card.structures[0].source == "nickel.cif"
     assert all(0.2 < factor < 6 for factor in card.calibration.std_scale.values())
-    assert sum(file.stat().st_size for file in home.iterdir()) < 0.4e6
+    assert all(0.8 < held <= 1 for held in card.calibration.coverage_90.values())
+    assert sum(file.stat().st_size for file in home.iterdir()) < 0.15e6
     verified = exafsd("models", "verify", home).stdout
     assert re.search(r"^ok +ni-k-nickel", verified)
     listed = exafsd("models", "list", "--config", folder / "exafsd.toml").stdout
@@ -62,6 +64,17 @@ def test_it_reads_what_the_shipped_one_reads(made: tuple[Path, str]) -> None:
     at = [p.id for p in own.card.parameters].index("Ni/1/r")
     assert one.theta[at] == pytest.approx(other.theta[at], abs=1e-3)
     assert one.ood < 0.01
+
+
+def test_with_flat_priors_it_reads_what_feffit_reads(made: tuple[Path, str]) -> None:
+    """A spectrum that Larch has summed from FEFF's paths."""
+    folder = made[0]
+    rows = compare(folder / "models" / "ni-k-nickel", [], folder, from_cif(folder / "nickel.cif"))
+    assert {row.parameter for row in rows} == {"e0_shift", "1/n_s02", "1/r", "1/sigma2"}
+    for row in rows:
+        assert row.equal, row
+    with pytest.raises(ValueError, match=r"nickel\.cif"):
+        compare(folder / "models" / "ni-k-nickel", [], folder)
 
 
 def test_without_an_exporter_it_says_what_to_do(

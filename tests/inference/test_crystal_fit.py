@@ -103,6 +103,29 @@ def test_numbers_do_not_depend_on_the_batch(nickel):
         np.testing.assert_allclose(alone.theta_cov, together[i].theta_cov, rtol=1e-3, atol=1e-12)
 
 
+def test_what_fits_misread_on_average_is_taken_off(nickel):
+    bundle, _ = nickel
+    at = places(bundle.card)
+    bias = {"Ni/1/r": 0.004, "Ni/1/n_s02": 0.05}
+    calibration = bundle.card.calibration.model_copy(update={"bias": bias})
+    card = bundle.card.model_copy(update={"calibration": calibration})
+    assert card.model_sha256 != bundle.card.model_sha256  # it decides numbers
+    data = spectrum(bundle, truth(card))[None]
+    (plain,) = CrystalFit(
+        bundle.card.model_copy(
+            update={"calibration": calibration.model_copy(update={"bias": {}})}
+        ),
+        bundle.waves, bundle.equation, fit_weight,
+    )(data, K_END, [NOISE], [None])  # fmt: skip
+    (less,) = CrystalFit(card, bundle.waves, bundle.equation, fit_weight)(
+        data, K_END, [NOISE], [None]
+    )
+    assert less.theta[at["r"]] == pytest.approx(plain.theta[at["r"]] - 0.004)
+    assert less.theta[at["n_s02"]] == pytest.approx(0.95 * plain.theta[at["n_s02"]])
+    assert less.theta[at["sigma2"]] == plain.theta[at["sigma2"]]
+    np.testing.assert_array_equal(less.chi_k2_pred, plain.chi_k2_pred)  # what was fitted is shown
+
+
 def test_noise_makes_error_bars_wider_and_is_no_misfit(nickel):
     bundle, fit = nickel
     at = places(bundle.card)["r"]

@@ -10,7 +10,14 @@ from larch.xafs import feffpath
 from exafsd.contract import K_GRID
 from exafsd_training.theory.equation import Equation, PathSum
 from exafsd_training.theory.parametrisation import Parametrisation
-from exafsd_training.theory.paths import PathTable, load_table, save_table
+from exafsd_training.theory.paths import (
+    KNOT_STEP,
+    KNOTS,
+    PathTable,
+    load_table,
+    save_table,
+    value,
+)
 
 K = (K_GRID >= 2) & (K_GRID <= 14)
 
@@ -96,3 +103,20 @@ def test_table_survives_its_file(all_paths: PathTable, tmp_path: Path) -> None:
     again = load_table(tmp_path / "t.npz")
     assert [p.label for p in again.paths] == [p.label for p in all_paths.paths]
     np.testing.assert_array_equal(again.coefficients(), all_paths.coefficients())
+
+
+def test_a_table_keeps_feffs_own_intervals(all_paths: PathTable) -> None:
+    """A spline through FEFF's coarse k is one cubic between them: nothing changes."""
+    first, pieces = all_paths.pieces()
+    assert len(first) < 60
+    every = all_paths.coefficients()
+    length = np.diff([*first, KNOTS])
+    q = np.random.default_rng(0).uniform(0.1, 21.0, 500)
+    knot = np.minimum(q / KNOT_STEP, KNOTS - 1)
+    place = np.searchsorted(first, knot.astype(int), side="right") - 1
+    share = (q / KNOT_STEP - first[place]) / length[place]
+    powers = share[:, None] ** np.arange(4)
+    ours = np.einsum("qcp,qp->qc", pieces[place], powers)
+    expected = np.stack([value(every[:, i], q) for i in range(every.shape[1])], axis=1)
+    scale = np.abs(expected).max(axis=0)
+    np.testing.assert_allclose(ours / scale, expected / scale, atol=1e-7)

@@ -11,7 +11,7 @@ from exafsd.inference.registry import read_card, shipped_folder
 from exafsd_training.cli import app
 from exafsd_training.fitting import workflow
 from exafsd_training.fitting.fit import Settings
-from exafsd_training.zoo import configurations
+from exafsd_training.zoo import configurations, suggestions
 from exafsd_training.zoo.crystals import zoo
 
 NAMES = ["cd-k-cds", "co-k-licoo2", "cu-k-cu2o", "cu-k-cuo", "cu-k-fcc", "fe-k-bcc", "pt-l3-fcc",
@@ -144,3 +144,8 @@ def test_every_crystal_of_the_table_ships() -> None:
         assert card.structures[0].cif_sha256 == entry.crystal().cif_sha256
         assert sum(file.stat().st_size for file in folders[name].iterdir()) < 0.8e6
     assert sum(f.stat().st_size for n in by_fit for f in folders[n].iterdir()) < 15e6
+
+
+def test_suggested_crystals_are_those_of_the_database() -> None:
+    assert suggestions.TABLE.read_text() == suggestions.written()
+    assert ["SrCO3", 234] in [list(entry) for entry in suggestions.suggestions()["Sr"]]

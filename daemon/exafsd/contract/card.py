@@ -157,6 +157,11 @@ class Calibration(_Frozen):
     std_scale: dict[str, float] = Field(
         description="factor per parameter id by which pinn.onnx already multiplied its raw std"
     )
+    bias: dict[str, float] = Field(
+        default_factory=dict[str, float],
+        description="per parameter id what a fit reads too much of simulated spectra, which is"
+        " taken off its answer; of n_s02 as a share of the answer",
+    )
     coverage_90: dict[str, float] = Field(description="held-out coverage of 90 % intervals")
     validation_spectra: int
 
@@ -365,7 +370,10 @@ class Card(_Frozen):
             return self.sha256[PINN_FILE]
         parts = {"fit", "parameters", "calibration", "thresholds", "edge_position", "refinement",
                  "reading", "sha256"}  # fmt: skip
-        return hashlib.sha256(self.model_dump_json(include=parts).encode()).hexdigest()
+        # as it was before there was a bias
+        without = None if self.calibration.bias else {"calibration": {"bias"}}
+        facts = self.model_dump_json(include=parts, exclude=without)
+        return hashlib.sha256(facts.encode()).hexdigest()
 
     @property
     def refinement_holds(self) -> bool:

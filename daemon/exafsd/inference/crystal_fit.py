@@ -62,8 +62,13 @@ class CrystalFit:
         self.variables, self._waves, self._equation = variables, waves, equation
         self._reading = reading
         self._position = card.edge_position
-        scale = [card.calibration.std_scale.get(id_, 1.0) for id_ in variables.ids]
+        calibration = card.calibration
+        scale = [calibration.std_scale.get(id_, 1.0) for id_ in variables.ids]
         self._scale: Floats = np.array(scale, dtype=np.float64)
+        bias = np.array([calibration.bias.get(id_, 0.0) for id_ in variables.ids])
+        relative = np.array([p.name == "n_s02" for p in card.parameters])
+        self._share: Floats = 1.0 - np.where(relative, bias, 0.0)
+        self._bias: Floats = np.where(relative, 0.0, bias)
 
         def prepared(k_end: float) -> Windows:
             near = prepare(weigh, card.fit[0], about, k_end)
@@ -178,6 +183,7 @@ class CrystalFit:
         r_factor = (rest - noise**2 * np.trace(whole.noise)) / np.sum(all_shells**2, axis=1)
         theta[~(end.converged & np.isfinite(end.cost))] = np.nan
         shown = np.asarray(self._equation(np.nan_to_num(theta))[0], dtype=float) * K_GRID**2
+        theta = self._share * theta - self._bias
         return [
             Prediction(
                 theta[i],

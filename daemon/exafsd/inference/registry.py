@@ -1,8 +1,10 @@
 """Model bundles: found, checked and refused with a reason, chosen by element and edge."""
 
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -181,7 +183,7 @@ class Registry:
             if (bundle.card.absorber, bundle.card.edge) == (edge.element, edge.edge)
         ]
         if not fitting:
-            return [], f"no model for {edge.element} {edge.edge} is loaded"
+            return [], f"no model for {edge.element} {edge.edge} is loaded{_suggestion(edge)}"
         if structure is None:
             return fitting, None
         holding = [
@@ -207,3 +209,19 @@ class Registry:
                 f" the spectrum is {edge.element} {edge.edge}"
             )
         return [bundle], None
+
+
+def _suggestion(edge: Edge) -> str:
+    """Which crystals a model of an edge could be made of; nothing where none is known."""
+    crystals = suggested_crystals().get(edge.element)
+    if not crystals:
+        return ""
+    each = ", ".join(f"{formula} (--amcsd {number})" for formula, number in crystals)
+    command = f"exafsd-export quick --absorber {edge.element} --edge {edge.edge}"
+    return f"; {command} makes one of a crystal: {each}"
+
+
+@lru_cache(maxsize=1)
+def suggested_crystals() -> dict[str, list[tuple[str, int]]]:
+    """Formula and number in the American Mineralogist database of simple crystals, by element."""
+    return json.loads(Path(__file__).with_name("crystals.json").read_text())

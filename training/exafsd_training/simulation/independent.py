@@ -121,7 +121,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Truth:
-    """Of the nearest shell, (t,): distance in angstrom, sigma2 in angstrom^2, N S0^2."""
+    """Of the nearest shell, (t,): distance in angstrom, sigma2 in angstrom^2, N S0^2.
+
+    Where its bonds are of several lengths, R and sigma2 are their means.
+    """
 
     r: Floats
     sigma2: Floats
@@ -246,9 +249,10 @@ class Simulator:
         sigma2 = sigma2 + sample.static
         waves = self._waves[sample.theory]
         chi = waves(table.reff[:, None] * sample.strain, sigma2, c3) * sample.n_s02 / self.n
-        first = int(np.flatnonzero(nearest & single)[0])
+        bonds = nearest & single
         ones = np.ones(len(kelvin))
-        return chi, Truth(self.reff * (1 + sample.strain), sigma2[first], sample.n_s02 * ones)
+        mean = np.average(sigma2[bonds], axis=0, weights=table.degeneracy[bonds])
+        return chi, Truth(self.reff * (1 + sample.strain), mean, sample.n_s02 * ones)
 
     def _thermal_strain(self, kelvin: Floats) -> Floats:
         """Thermal strain (t,) by Grueneisen: in proportion to the energy of an oscillator."""

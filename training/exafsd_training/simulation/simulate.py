@@ -39,6 +39,8 @@ ERROR_SHAPES = error_shapes(K_GRID)
 SMOOTH, LOW = (0.01, 0.015), (0.4, 0.6)
 #: How far paths are off their ties: amplitude and sigma2 relatively, deltar relative to reff.
 LOOSE = (0.12, 0.0015, 0.12)
+#: Share of samples that are particles, whose farther shells are weaker.
+PARTICLES = 0.3
 #: Spread of the logarithm of the amplitude that all other paths share.
 FAR_AMPLITUDE = 0.12
 BATCH = 128
@@ -125,6 +127,8 @@ def sample(
     truth: PathTable,
     temperature: Floats | None = None,
     rough: tuple[float, float] | None = None,
+    particles: float = PARTICLES,
+    stretch: tuple[float, float] = R_PRIOR,
 ) -> Draw:
     """Draw structures.
 
@@ -146,6 +150,10 @@ def sample(
     rough
         FEFF's errors are times a factor between these, another for every spectrum, and what ties
         are off by times its square root.
+    particles
+        Share of samples that are particles.
+    stretch
+        Of the nearest bond against the crystal's, a range, angstrom.
     """
     par = parametrisation
     shells, priors = par.shells, par.priors
@@ -157,8 +165,8 @@ def sample(
     wide = rng.random(n) < E0_ANYWHERE
     e0 = np.where(wide, rng.uniform(-E0_REACH, E0_REACH, n), rng.normal(*priors.e0, n))
     number = rng.uniform(*priors.n_s02, n) * par.degeneracy
-    stretch = rng.uniform(*R_PRIOR, n)
-    expansion = stretch / shells[0].reff + rng.normal(0, EXPANSION_SCATTER, n)
+    stretched = rng.uniform(*stretch, n)
+    expansion = stretched / shells[0].reff + rng.normal(0, EXPANSION_SCATTER, n)
 
     def put(id_: str, values: Floats) -> Floats:
         index = par.index(id_)
@@ -167,10 +175,10 @@ def sample(
 
     put("e0_shift", e0)
     number = put("1/n_s02", number)
-    put("1/r", shells[0].reff + stretch)
+    put("1/r", shells[0].reff + stretched)
     put("1/c3", moved[0].c3)
     for shell in par.fitted[1:]:
-        strained = shell.reff * (1 + stretch / shells[0].reff)
+        strained = shell.reff * (1 + stretched / shells[0].reff)
         put(f"{shell.number}/r", strained + rng.normal(0, R_SCATTER, n))
     if any(parameter.name == "expansion" for parameter in par.parameters):
         expansion = put("expansion", expansion)
@@ -190,7 +198,7 @@ def sample(
     # the ties are not exact in nature: loosen them for all but what theta itself names
     loose = np.ones(len(truth))
     loose[[i for shell in par.fitted for i in shell.paths]] = 0.0
-    small = rng.random((n, 1)) < 0.3
+    small = rng.random((n, 1)) < particles
     damped = np.where(small, rng.uniform(0.6, 1.0, (n, 1)), 1.0)
     # exactly 1 by default, and then nothing is drawn: older pools stay what they are
     worse = np.exp(rng.uniform(*np.log(rough), (n, 1))) if rough else np.ones((n, 1))

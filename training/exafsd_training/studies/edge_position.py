@@ -14,9 +14,12 @@ from rich.console import Console
 from exafsd.contract import CARD_FILE, Card
 from exafsd.contract.card import EdgePosition
 from exafsd.contract.grid import rows_to_grid
+from exafsd.inference.crystal_fit import CrystalFit
 from exafsd.inference.registry import Bundle, load_bundle
 from exafsd.reduction.edge_middle import edge_middle
 from exafsd.reduction.edges import edge_energy
+from exafsd.reduction.transform import fit_weight
+from exafsd.spectra import Floats, ReducedSpectrum
 from exafsd_training.reference.feffit import reduce_file
 
 #: Standard deviation, eV, of E0 in another spectrum of the material: what fits of one compound
@@ -49,10 +52,10 @@ def measure_position(bundle: Bundle, files: Sequence[Path]) -> EdgePosition:
         end = reduced.k_data[1]
         if middle is None or end < card.thresholds.k_max_min:
             continue
-        rows, mask = rows_to_grid(reduced.chi[None], card.k_grid.k_min, end)
-        (prediction,) = bundle.predictor.predict(rows, mask[None])
-        e0.append(reduced.e0 - middle)
-        zero.append(reduced.e0 + prediction.theta[place] - middle)
+        theta = _read(bundle, reduced)
+        if np.isfinite(theta[place]):
+            e0.append(reduced.e0 - middle)
+            zero.append(reduced.e0 + theta[place] - middle)
     if not zero:
         raise ValueError("no spectrum shows an edge and is long enough for the model")
     return EdgePosition(
@@ -61,6 +64,18 @@ def measure_position(bundle: Bundle, files: Sequence[Path]) -> EdgePosition:
         zero_std=ZERO_STD,
         source=", ".join(sorted(file.name for file in files)),
     )
+
+
+def _read(bundle: Bundle, reduced: ReducedSpectrum) -> Floats:
+    """Parameters (p,) of a spectrum by the bundle's network or, where it has none, by its fit."""
+    card, end = bundle.card, reduced.k_data[1]
+    if bundle.predictor is not None:
+        rows, mask = rows_to_grid(reduced.chi[None], card.k_grid.k_min, end)
+        return bundle.predictor.predict(rows, mask[None])[0].theta
+    assert bundle.waves is not None  # a card without a network is refused without this graph
+    rows, _ = rows_to_grid(reduced.chi[None], 0.0, end)
+    fit = CrystalFit(card, bundle.waves, bundle.equation, fit_weight)
+    return fit(rows, end, [reduced.epsilon_k], [None])[0].theta
 
 
 def place_edge(folder: Path, files: Sequence[Path]) -> None:

@@ -36,6 +36,7 @@ from exafsd_training.fitting.calibrate import Z90
 from exafsd_training.reference.feffit import read_mu
 from exafsd_training.simulation.independent import THEORIES, MeasuredEdge, Simulator
 from exafsd_training.simulation.second_theory import origin
+from exafsd_training.studies.edge_position import measure_position
 from exafsd_training.studies.trend import slopes
 from exafsd_training.theory.paths import Floats, read_paths
 from exafsd_training.theory.structures import from_amcsd, run_feff
@@ -71,7 +72,8 @@ def simulator(
     Parameters
     ----------
     bundle
-        Its card must know where the material has its zero of energy.
+        Where its card, or that of a model that ships under the configuration's name, does not know
+        where the material has its zero of energy, this is measured with it.
     config
         What the model was trained by.
     measured
@@ -82,11 +84,10 @@ def simulator(
     Raises
     ------
     ValueError
-        If that is not known, or no file shows an edge.
+        If no file shows an edge.
     """
-    position = bundle.card.edge_position or _measured_position(config.name)
-    if position is None:
-        raise ValueError("the card has no edge_position; run exafsd-train edge")
+    shipped = _measured_position(config.name)
+    position = bundle.card.edge_position or shipped or measure_position(bundle, measured)
     absorber, edge = config.absorber, config.edge
     energy = edge_energy(absorber, edge)
     trained = config.crystal()
@@ -276,7 +277,7 @@ def _read(model: Model, measured: Sequence[tuple], cooled: Sequence[bool] = ()) 
         answers = answer([question for _, question in asked])
         for (i, _), one in zip(asked, answers, strict=True):
             prediction, polished = one.reading.prediction, one.polished
-            if prediction is not None:
+            if prediction is not None and one.reading.reason is None:
                 value["network"][i] = prediction.theta[places]
                 std["network"][i] = np.sqrt(np.diag(prediction.theta_cov))[places]
             if polished is not None and polished.fit is not None:

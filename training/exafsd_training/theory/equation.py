@@ -31,7 +31,13 @@ class PathSum(tf.Module):
         self.n = len(table)
         self.reff = tf.constant(table.reff, dtype)
         self.degeneracy = tf.constant(table.degeneracy, dtype)
-        self.coefficients = tf.constant(table.coefficients(), dtype, name="feff_tables")
+        first, coefficients = table.pieces()
+        self.coefficients = tf.constant(coefficients, dtype, name="feff_tables")
+        ends = np.append(first[1:], KNOTS)
+        self.first = tf.constant(first, dtype)
+        self.length = tf.constant(ends - first, dtype)
+        #: which interval of the table begins at or before each knot
+        self.interval = tf.constant(np.repeat(np.arange(len(first)), ends - first), tf.int32)
 
     def q(self, k: tf.Tensor, e0: tf.Tensor) -> tf.Tensor:
         """(b, m) wavenumber in FEFF's own scale, from k (1/angstrom) and e0 (eV)."""
@@ -42,12 +48,13 @@ class PathSum(tf.Module):
         """FEFF's quantities at q (b, m) and their slopes, both (b, m, 2 n + 2)."""
         position = q / KNOT_STEP
         held = tf.stop_gradient(tf.minimum(position, tf.cast(KNOTS - 1, self.dtype)))
-        index = tf.cast(held, tf.int32)
-        t = (position - tf.cast(index, self.dtype))[..., tf.newaxis]
+        index = tf.gather(self.interval, tf.cast(held, tf.int32))
+        length = tf.gather(self.length, index)[..., tf.newaxis]
+        t = (position - tf.gather(self.first, index))[..., tf.newaxis] / length
         row = tf.gather(self.coefficients, index)
         c0, c1, c2, c3 = (row[..., i] for i in range(4))
         value = c0 + t * (c1 + t * (c2 + t * c3))
-        slope = (c1 + t * (2 * c2 + 3 * t * c3)) / KNOT_STEP
+        slope = (c1 + t * (2 * c2 + 3 * t * c3)) / (KNOT_STEP * length)
         return value, slope
 
     def split(self, table: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -20,6 +20,8 @@ KNOT_STEP = 0.1
 KNOT_END = 20.0
 KNOTS = round(KNOT_END / KNOT_STEP)
 KNOT_K = np.arange(KNOTS + 1) * KNOT_STEP
+#: A cubic that agrees with the next interval's to this share of a quantity's scale goes on there.
+SAME_CUBIC = 1e-8
 #: Smallest q looked up where the zero of energy is moved, 1/angstrom.
 LEAST_Q = 0.2
 
@@ -85,6 +87,34 @@ class PathTable:
         phase = [path.cubics[:, 0] for path in self.paths]
         amplitude = [path.cubics[:, 1] for path in self.paths]
         return np.stack([*phase, *amplitude, self.momentum[:, 0], self.momentum[:, 1]], axis=1)
+
+    def pieces(self) -> tuple[NDArray[np.intp], Floats]:
+        """First knots (s,) of the intervals on which all is one cubic, and `coefficients` there.
+
+        FEFF's k are coarse beyond the near edge, so that there are 56 instead of `KNOTS` unless
+        sites are averaged. The coefficients (s, 2 n + 2, 4) are in powers of the share of an
+        interval.
+        """
+        cubes = self.coefficients()
+        scale = np.abs(cubes[..., 0]).max(axis=0)[:, None]
+        starts = [0]
+        for knot in range(1, KNOTS):
+            ahead = _shifted(cubes[starts[-1]], knot - starts[-1])
+            if (np.abs(ahead - cubes[knot]) > SAME_CUBIC * scale).any():
+                starts.append(knot)
+        first = np.array(starts)
+        length = np.diff([*starts, KNOTS])
+        return first, cubes[first] * (length[:, None, None] ** np.arange(4.0))
+
+
+def _shifted(cubic: Floats, knots: int) -> Floats:
+    """Coefficients (..., 4) of the same cubics in powers of the distance from a later knot."""
+    c0, c1, c2, c3 = np.moveaxis(cubic, -1, 0)
+    d = float(knots)
+    return np.stack(
+        [c0 + d * (c1 + d * (c2 + d * c3)), c1 + d * (2 * c2 + 3 * d * c3), c2 + 3 * d * c3, c3],
+        axis=-1,
+    )
 
 
 def cubics(k: Floats, values: Floats) -> Floats:

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exafsd_training.theory.structures import Crystal, from_amcsd
+from exafsd_training.zoo.configurations import ModelConfig, load
 
 TABLE = Path(__file__).parent / "by_fit" / "crystals.toml"
+#: Configurations that are only judged by, since nothing of them is trained.
+JUDGED = Path(__file__).parent / "by_fit" / "judged"
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,18 @@ class ZooCrystal:
     def crystal(self) -> Crystal:
         """Its structure."""
         return from_amcsd(self.amcsd, self.site)
+
+
+def judged(name: str) -> ModelConfig:
+    """What a crystal is judged by: a configuration of its own, or that of a trained model.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is neither.
+    """
+    own = JUDGED / f"{name}.toml"
+    return load(own if own.is_file() else name)
 
 
 def zoo() -> dict[str, ZooCrystal]:

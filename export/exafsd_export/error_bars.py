@@ -1,0 +1,214 @@
+"""Error bars of a fit about a crystal, set on simulated spectra of that crystal.
+
+Bars are those of the fit times a factor for each parameter, after what the fit misreads on average
+has been taken off R and N S0^2. Half of the spectra are made with the model's own theory, half with
+another; half are path sums, half went through a simulated beamline and the reduction, whose
+background takes signal from short bonds. Samples are bulk crystals, and only fits count that would
+be published without a doubt.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exafsd.contract import K_GRID, Recipe
+from exafsd.contract.grid import rows_to_grid
+from exafsd.inference.crystal_fit import CrystalFit
+from exafsd.inference.judgement import CrystalLimits
+from exafsd.inference.registry import Bundle, load_bundle
+from exafsd.reduction.engine import reduce_mu
+from exafsd.reduction.transform import fit_weight
+from exafsd.spectra import Prediction, SpectrumError
+from exafsd_training.fitting.calibrate import Z90
+from exafsd_training.simulation.instrument import Atom, absorption, energy_grid
+from exafsd_training.simulation.simulate import Draw, path_sums, sample
+from exafsd_training.theory.parametrisation import Parametrisation
+from exafsd_training.theory.paths import PathTable
+
+#: Simulated spectra of each theory and kind, and the ends of data, 1/angstrom.
+SPECTRA, K_END = 100, (10.0, 16.0)
+#: Noise of chi(k) of path sums, and of mu per point over the edge step.
+NOISE, MU_NOISE = (1e-4, 2e-3), (5e-5, 1e-3)
+#: Samples: N S0^2 over the crystal's N, temperature in K, and strain of the nearest bond, angstrom.
+N_S02, TEMPERATURE, STRETCH = (0.7, 1.05), (10.0, 700.0), (-0.03, 0.03)
+#: Share of training's errors of FEFF that come on top of a theory. Set on independent simulations
+#: of Fe, Pt and CdS; other crystals judge it.
+ROUGH = (0.18, 0.36)
+#: FEFF's zero from the tabulated edge, mean and standard deviation, eV. Of what Larch then finds
+#: for E0, spectra are fitted that are within so much of what the card holds to be likely.
+ORIGIN, E0_NEAR = (10.0, 4.5), 9.0
+#: Edge steps that Larch may find of a step of 1.
+STEP = (0.5, 2.0)
+#: Fits that are needed.
+FEWEST = 10
+#: What a mean error is taken off of. That of sigma2 does not hold at all temperatures.
+CORRECTED = ("r", "n_s02")
+
+
+@dataclass(frozen=True)
+class ErrorBars:
+    """By parameter id: factors, what is taken off the answers, and how often 90 % intervals hold.
+
+    `bias` is relative to the answer for N S0^2. `coverage` is counted on spectra that set nothing.
+    """
+
+    scale: dict[str, float]
+    bias: dict[str, float]
+    coverage: dict[str, float]
+    spectra: int
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """Spectra k^2 chi (n, 401) with their ends (n,), noise (n,) of chi and truth (n, p)."""
+
+    chi_k2: NDArray[np.float64]
+    ends: NDArray[np.float64]
+    noise: NDArray[np.float64]
+    theta: NDArray[np.float64]
+
+
+def calibrate(bundle: Path, par: Parametrisation, own: PathTable, other: PathTable) -> ErrorBars:
+    """Set error bars of a bundle whose card has none.
+
+    All simulated spectra set them; coverage is that of either half with what the other sets.
+
+    Parameters
+    ----------
+    bundle
+        Its folder.
+    par
+        Its parameters.
+    own, other
+        Paths of the model's own theory and of another.
+    """
+    loaded = load_bundle(bundle)
+    pairs = [
+        pair
+        for table in (own, other)
+        for spectra in simulated(par, table, Atom(loaded.card.absorber, loaded.card.edge))
+        for pair in misread(loaded, spectra)
+    ]
+    off, bars = np.reshape(pairs, (-1, 2, len(par.parameters))).transpose(1, 0, 2)
+    scale: dict[str, float] = {}
+    bias: dict[str, float] = {}
+    coverage: dict[str, float] = {}
+    for place, parameter in enumerate(par.parameters if len(off) > FEWEST else ()):
+        own, corrected = (off[:, place], bars[:, place]), parameter.name in CORRECTED
+        mean, whole = _set(*own, corrected)
+        scale[parameter.id] = round(whole, 3)
+        if corrected:
+            bias[parameter.id] = float(f"{mean:.3g}")
+        halves = [tuple(x[i::2] for x in own) for i in (0, 1)]
+        held = [
+            _pull(*counted, shift) <= factor * Z90
+            for counted, (shift, factor) in zip(
+                halves[::-1], [_set(*half, corrected) for half in halves], strict=True
+            )
+        ]
+        coverage[parameter.id] = round(float(np.mean(np.concatenate(held))), 3)
+    return ErrorBars(scale, bias, coverage, len(off))
+
+
+def _set(
+    off: NDArray[np.float64], bars: NDArray[np.float64], corrected: bool
+) -> tuple[float, float]:
+    """What is taken off, and the factor with which 90 % intervals then hold, of one parameter."""
+    shift = float(np.mean(off)) if corrected else 0.0
+    return shift, float(np.quantile(_pull(off, bars, shift), 0.9)) / Z90
+
+
+def _pull(off: NDArray[np.float64], bars: NDArray[np.float64], shift: float) -> NDArray[np.float64]:
+    return np.abs(off - shift) / bars
+
+
+def simulated(par: Parametrisation, table: PathTable, atom: Atom) -> Iterator[Simulated]:
+    """Path sums of a theory, and spectra that went through the instrument."""
+    rng = np.random.default_rng(6)
+    yield _path_sums(rng, par, table, _samples(rng, par, table))
+    yield _measured(rng, par, table, _samples(rng, par, table), atom)
+
+
+def _samples(rng: np.random.Generator, par: Parametrisation, table: PathTable) -> Draw:
+    crystals = replace(par, priors=replace(par.priors, n_s02=N_S02))
+    kelvin = rng.uniform(*TEMPERATURE, SPECTRA)
+    return sample(
+        rng, SPECTRA, crystals, table, kelvin, rough=ROUGH, particles=0.0, stretch=STRETCH
+    )
+
+
+def _path_sums(
+    rng: np.random.Generator, par: Parametrisation, table: PathTable, draw: Draw
+) -> Simulated:
+    place = par.index("e0_shift")
+    prior = par.parameters[place].prior
+    e0 = np.clip(rng.normal(prior.mean, prior.std, SPECTRA), *par.bounds[place])
+    draw = draw.with_e0(e0, place)
+    chi, _ = path_sums(draw, table, e0)
+    noise = np.exp(rng.uniform(*np.log(NOISE), SPECTRA))
+    noisy = chi + noise[:, None] * rng.normal(size=chi.shape)
+    ends = np.round(rng.uniform(*K_END, SPECTRA))
+    return Simulated(noisy * K_GRID**2, ends, noise, draw.theta)
+
+
+def _measured(
+    rng: np.random.Generator, par: Parametrisation, table: PathTable, draw: Draw, atom: Atom
+) -> Simulated:
+    """Those that Larch can reduce; N S0^2 is that of chi(k) as Larch normalises it."""
+    place, number = par.index("e0_shift"), par.index("1/n_s02")
+    likely = par.parameters[place].prior.mean
+    chi, _ = path_sums(draw, table, np.zeros(SPECTRA))
+    rows: list[tuple[NDArray[np.float64], float, float, NDArray[np.float64]]] = []
+    for one, theta in zip(chi, draw.theta.copy(), strict=True):
+        origin = atom.energy() + rng.normal(*ORIGIN)
+        energy = energy_grid(rng, atom.energy(), min(rng.uniform(*K_END) + 0.5, atom.reach()))
+        mu = absorption(rng, atom, energy, one, origin, MU_NOISE)
+        try:
+            reduced = reduce_mu(energy, mu, Recipe())
+        except (SpectrumError, IndexError, ValueError, TypeError):
+            continue
+        theta[place] = origin - reduced.e0
+        theta[number] /= reduced.edge_step
+        far = abs(theta[place] - likely) > E0_NEAR
+        if far or not STEP[0] < reduced.edge_step < STEP[1] or reduced.epsilon_k is None:
+            continue
+        # whole ends, since what depends on them is prepared once
+        end = float(np.floor(reduced.k_data[1]))
+        chi_k2, _ = rows_to_grid(reduced.chi[None], 0.0, end)
+        rows.append((np.asarray(chi_k2[0], dtype=float), end, reduced.epsilon_k, theta))
+    spectra, ends, noise, thetas = zip(*rows, strict=True) if rows else ((), (), (), ())
+    shape = (len(rows), len(par.parameters))
+    return Simulated(
+        np.reshape(spectra, (len(rows), K_GRID.size)), np.array(ends), np.array(noise),
+        np.reshape(thetas, shape),
+    )  # fmt: skip
+
+
+def misread(
+    bundle: Bundle, spectra: Simulated
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """How far fits are off, and their bars, (p,) each; of N S0^2 relative to the answer."""
+    card = bundle.card
+    assert bundle.waves is not None and card.reading is not None  # as every card without a network
+    fit = CrystalFit(card, bundle.waves, bundle.equation, fit_weight)
+    limits = CrystalLimits(card, card.reading)
+    number = [p.name for p in card.parameters].index("n_s02")
+
+    def sure(one: Prediction) -> bool:
+        finite = bool(np.isfinite(one.theta).all())
+        doubts = not finite or limits.distrust(one) is not None or limits.flags(one)
+        return not doubts and one.ood <= card.thresholds.ood
+
+    for end in np.unique(spectra.ends):
+        rows = np.flatnonzero(spectra.ends == end)
+        data = np.where(end + 1e-6 >= K_GRID, spectra.chi_k2[rows], 0.0)
+        readings = fit(data, float(end), spectra.noise[rows].tolist(), [None] * len(rows))
+        for row, one in zip(rows, readings, strict=True):
+            if sure(one):
+                unit = np.ones(len(one.theta))
+                unit[number] = one.theta[number]
+                bars = np.sqrt(np.diag(one.theta_cov))
+                yield (one.theta - spectra.theta[row]) / unit, bars / unit
