@@ -236,7 +236,7 @@ def test_run_theme_pause_and_keys(site, page):
     assert page.evaluate(background) != dark
     page.get_by_label("Run").select_option(label="latest run")
     page.get_by_label("Run").focus()
-    for _ in range(6):  # past the other choices, to the button
+    for _ in range(7):  # past the other choices, to the button
         page.keyboard.press("Tab")
     page.keyboard.press(" ")
     wait_for(page, "alert", "Paused")
