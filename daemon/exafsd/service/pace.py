@@ -14,8 +14,9 @@ COST = 5e-3
 MEASURED = 3
 #: s after which one batch is processed completely where there is no room, to measure what it costs
 AGAIN = 10.0
-#: Share of the time that spectra may take so. More would show in the latency of the next spectra.
-SHARE = 0.4
+#: Share of the time that spectra may take so: complete answers matter more than ms where scans are
+#: slow; what waits too long is cut short all the same (`LATE`).
+SHARE = 0.6
 #: s in a full bucket: what the first spectra of a fast scan may take
 FULL = 0.1
 #: s in a bucket after a rush: until it has been made up for, two more have to pass
