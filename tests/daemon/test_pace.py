@@ -65,3 +65,7 @@ def test_after_a_rush_there_is_room_again_in_a_while():
     pace.count(1000, 0.0, 1.0, False)
     assert not pace.room(1, 0.0, 0.9 * -EMPTY / SHARE)
     assert pace.room(1, 0.0, 1.1 * -EMPTY / SHARE)
+
+
+def test_a_slow_scan_is_complete_on_a_busy_machine_too():
+    assert all(choices(1 / 19, cost=80e-3))

@@ -17,6 +17,9 @@ AGAIN = 10.0
 #: Share of the time that spectra may take so: complete answers matter more than ms where scans are
 #: slow; what waits too long is cut short all the same (`LATE`).
 SHARE = 0.6
+#: s that a spectrum is taken for at most: at 20 a second or fewer there is always room, however busy
+#: the machine is
+DEAREST = SHARE / 20
 #: s in a full bucket: what the first spectra of a fast scan may take
 FULL = 0.1
 #: s in a bucket after a rush: until it has been made up for, two more have to pass
@@ -41,14 +44,17 @@ class Pace:
             self._costs.append(seconds / spectra)
             self._measured = now
         self._fill(now)
-        self._content = max(EMPTY, self._content - spectra * min(self._costs))
+        self._content = max(EMPTY, self._content - spectra * self._cost())
 
     def room(self, spectra: int, waited: float, now: float) -> bool:
         """Whether `spectra` more, which have `waited` already, can be processed completely."""
         self._fill(now)
-        if waited > LATE or spectra * min(self._costs) > LONGEST:
+        if waited > LATE or spectra * self._cost() > LONGEST:
             return False
         return self._content > 0 or now - self._measured > AGAIN
+
+    def _cost(self) -> float:
+        return min(*self._costs, DEAREST)
 
     def _fill(self, now: float) -> None:
         self._content = min(FULL, self._content + SHARE * (now - self._filled))
