@@ -17,8 +17,8 @@ AGAIN = 10.0
 #: Share of the time that spectra may take so: complete answers matter more than ms where scans are
 #: slow; what waits too long is cut short all the same (`LATE`).
 SHARE = 0.6
-#: s that a spectrum is taken for at most: at 20 a second or fewer there is always room, however busy
-#: the machine is
+#: s that a spectrum is taken for at most: at 20 a second or fewer there is always room, however
+#: busy the machine is
 DEAREST = SHARE / 20
 #: s in a full bucket: what the first spectra of a fast scan may take
 FULL = 0.1
