@@ -63,8 +63,8 @@ def two(tmp_path):
         beamlines = [Beamline(tmp_path / name, stack) for name in ("one", "two")]
         command = ("-m", "exafsd.cli", "dashboard", *(b.address for b in beamlines), "--port", "0")
         dashboard = stack.enter_context(part("dashboard", tmp_path, *command))
-        found = until(lambda: re.search(r"dashboard at (\S+),", dashboard.tail()), 60)
-        yield beamlines, found[1]
+        match = until(lambda: re.search(r"dashboard at (\S+),", dashboard.tail()), 60)
+        yield beamlines, match[1]
         assert "Traceback" not in dashboard.tail()
 
 

@@ -234,9 +234,10 @@ class FollowedStream:
         """Columns whose rows messages have brought, all of them."""
         columns = {}
         for key, column in node.columns.items():
-            rows = [self._brought[key].pop(first + place, None) for place in range(count)]
+            brought = self._brought[key]
+            rows = [brought.pop(place, b"") for place in range(first, first + count)]
             whole = (count, *column.shape[1:])
-            content = b"" if None in rows else b"".join(rows)  # type: ignore[arg-type]
+            content = b"".join(rows) if all(rows) else b""
             if content and len(content) == column.dtype.itemsize * math.prod(whole):
                 columns[key] = np.frombuffer(content, column.dtype).reshape(whole)
         return columns

@@ -161,10 +161,10 @@ def add(folder: Path, name: str, file: Path, edge: Edge | None = None) -> Refere
     spectrum = measured(file, edge)
     source = file.name.encode("utf-8", "replace").decode()
     about = {"Exafsd.source": source, "Exafsd.channel": spectrum.id.channel}
-    made = Reference(
+    reference = Reference(
         name, spectrum.id.edge, spectrum.energy, spectrum.mu, folder, temperature(file)
     )
-    return keep(folder, made, about)
+    return keep(folder, reference, about)
 
 
 def free_name(folder: Path, name: str) -> Path:

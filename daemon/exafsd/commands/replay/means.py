@@ -57,8 +57,8 @@ def mean_of(name: str, sweeps: Sequence[Normalised], source: str) -> Reference:
     energy, norm = references.mean([(one.energy, one.norm) for one in sweeps])
     edge = sweeps[0].edge
     references.check(source, edge, energy, norm)
-    known = [one.temperature for one in sweeps if one.temperature is not None]
-    kelvin = float(np.mean(known)) if known else None
+    measured = [one.temperature for one in sweeps if one.temperature is not None]
+    kelvin = float(np.mean(measured)) if measured else None
     return Reference(name, edge, energy, norm, Path(), kelvin)
 
 
