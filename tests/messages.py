@@ -1,10 +1,13 @@
 """Messages as the daemon sends them, without a daemon, and a publisher to send them."""
 
+import socket
 import time
 
 import numpy as np
+import pytest
 
 from exafsd.contract.messages import Rejected, Result, RunStart, RunStop, Status
+from exafsd.testing.parts import free_ports
 
 #: arrays of a result from a scan of 500 points
 ARRAYS = {
@@ -109,3 +112,25 @@ def joined(publisher, subscriber):
     until(arrived)
     while subscriber.receive(0.1):
         pass
+
+
+def collect_headers(follower, condition, timeout=30):
+    """Headers of messages up to the first that fits."""
+    headers = []
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        message = follower.receive(0.1)
+        if message is not None:
+            headers.append(message.header)
+            if condition(message.header):
+                return headers
+    pytest.fail(f"nothing came; last: {headers[-2:]}")
+
+
+def adjacent_ports():
+    """Two ports in a row that nobody uses: results, and requests behind it."""
+    while True:
+        (port,) = free_ports(1)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port + 1)):
+                return port

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 from bluesky_tiled_plugins import TiledWriter
-from test_keeping import Daemon, collect, port  # noqa: F401  # a fixture
+from test_keeping import Daemon, port  # noqa: F401  # a fixture
 from tiled.client import from_uri
 
 from exafsd.archive.backfill import Backfill
@@ -20,6 +20,7 @@ from exafsd.service import wiring
 from exafsd.service.healing import Healing
 from exafsd.settings.settings import load
 from exafsd.testing.catalog_server import CatalogServer
+from messages import collect_headers
 from simulated import shapes
 from synthetic import METADATA, sweep_columns
 
@@ -189,7 +190,7 @@ def test_a_daemon_journals_what_it_fetches(tmp_path, port, server, archive):  # 
     daemon = backfilling(tmp_path, port, server)
     with Follower(f"tcp://127.0.0.1:{port}", start="ring") as follower:
         daemon.feed(without(documents, set(range(400, 430))))
-        headers = collect(follower, lambda header: header["kind"] == "run.stop")
+        headers = collect_headers(follower, lambda header: header["kind"] == "run.stop")
     ended(daemon)
     ids = {header["id"] for header in headers if "id" in header}
     assert ids == set(outcomes(documents))
@@ -214,7 +215,7 @@ def test_time_down_is_made_up_for(tmp_path, port, server, archive):  # noqa: F81
     first = backfilling(tmp_path, port, server)
     with Follower(f"tcp://127.0.0.1:{port}", start="ring") as follower:
         first.feed(cut[:4])
-        collect(follower, lambda header: header.get("sweep") == 2)
+        collect_headers(follower, lambda header: header.get("sweep") == 2)
     ended(first)
     archive(cut)
     archive(missed)
@@ -222,7 +223,7 @@ def test_time_down_is_made_up_for(tmp_path, port, server, archive):  # noqa: F81
     stops, ids = set(), []
     with Follower(f"tcp://127.0.0.1:{port}", start="ring") as follower:
         while not stops >= {"cut-by-restart", "missed-altogether"}:
-            for header in collect(follower, lambda header: header["kind"] == "run.stop"):
+            for header in collect_headers(follower, lambda header: header["kind"] == "run.stop"):
                 ids += [header["id"]] if "id" in header else []
                 stops |= {header["run_uid"]} if header["kind"] == "run.stop" else set()
     ended(second)

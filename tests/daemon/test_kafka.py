@@ -15,6 +15,7 @@ from exafsd.contract.frames import decode
 from exafsd.service import wiring
 from exafsd.settings.settings import load
 from kafka_cluster import PROMPT, Cluster
+from messages import collect_headers
 from simulated import shapes
 from synthetic import METADATA, sweep_columns
 
@@ -54,15 +55,7 @@ class Daemon:
         return self
 
     def collect(self, condition, timeout=30):
-        headers = []
-        end = time.monotonic() + timeout
-        while time.monotonic() < end:
-            message = self.follower.receive(0.1)
-            if message is not None:
-                headers.append(message.header)
-                if condition(message.header):
-                    return headers
-        pytest.fail(f"nothing came; last: {headers[-2:]}")
+        return collect_headers(self.follower, condition, timeout)
 
     def joined(self):
         return self.collect(lambda h: h["kind"] == "status" and h["source"]["connected"])

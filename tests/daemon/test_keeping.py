@@ -19,6 +19,7 @@ from exafsd.service import wiring
 from exafsd.service.intake import Intake
 from exafsd.settings.settings import load
 from exafsd.testing.parts import free_ports
+from messages import collect_headers
 from simulated import shapes
 from synthetic import METADATA, sweep_columns
 
@@ -61,19 +62,6 @@ class Mute:
         pass
 
 
-def collect(follower, condition, timeout=30):
-    """Headers of messages up to the first that fits."""
-    headers = []
-    end = time.monotonic() + timeout
-    while time.monotonic() < end:
-        message = follower.receive(0.1)
-        if message is not None:
-            headers.append(message.header)
-            if condition(message.header):
-                return headers
-    pytest.fail(f"nothing came; last: {headers[-2:]}")
-
-
 @pytest.fixture
 def port():
     """One that is free, as the next is, where requests are answered."""
@@ -96,14 +84,14 @@ def test_a_run_goes_on_after_a_restart(tmp_path, port):
     documents = list(shapes.array_events(SWEEPS, {**METADATA, "uid": "one"}))
     first = Daemon(tmp_path, port)
     with Follower(f"tcp://127.0.0.1:{port}", start="ring") as follower:
-        collect(follower, lambda h: h["kind"] == "status")
+        collect_headers(follower, lambda h: h["kind"] == "status")
         first.feed(documents[:7])
-        headers = collect(follower, lambda h: h.get("sweep") == 5)
+        headers = collect_headers(follower, lambda h: h.get("sweep") == 5)
         first.stop()
         second = Daemon(tmp_path, port)
         second.feed(documents[7:])
-        headers += collect(follower, lambda h: h["kind"] == "run.stop")
-        headers += collect(follower, lambda h: h["kind"] == "status" and h["uptime"] > 3)
+        headers += collect_headers(follower, lambda h: h["kind"] == "run.stop")
+        headers += collect_headers(follower, lambda h: h["kind"] == "status" and h["uptime"] > 3)
         second.stop()
     expected = [f"one/primary/transmission/K/{n}" for n in range(1, 13)]
     assert ids(headers) == expected
@@ -123,8 +111,8 @@ def test_a_fast_run_is_saved_by_its_sweeps(tmp_path, port, monkeypatch):
     daemon = Daemon(tmp_path, port)
     with Follower(f"tcp://127.0.0.1:{port}", start="ring") as follower:
         daemon.feed(list(shapes.array_events(SWEEPS, {**METADATA, "uid": "fast"}))[:10])
-        collect(follower, lambda h: h.get("sweep") == 8)
-        collect(follower, lambda h: h["kind"] == "status")
+        collect_headers(follower, lambda h: h.get("sweep") == 8)
+        collect_headers(follower, lambda h: h["kind"] == "status")
         (state,) = folder_beside(tmp_path / "journal").glob("*.state")
         saved = read_state(state.parent, state.stem)  # long before the 30 s
         daemon.stop()
@@ -136,9 +124,9 @@ def test_what_was_not_sent_is_sent_once(tmp_path, port):
     documents = list(shapes.array_events(SWEEPS, {**METADATA, "uid": "one"}))
     first = Daemon(tmp_path, port)
     with Follower(f"tcp://127.0.0.1:{port}", start="ring") as follower:
-        collect(follower, lambda h: h["kind"] == "status")
+        collect_headers(follower, lambda h: h["kind"] == "status")
         first.feed(documents[:5])
-        headers = collect(follower, lambda h: h.get("sweep") == 3)
+        headers = collect_headers(follower, lambda h: h.get("sweep") == 3)
         publisher = first.service._publisher
         publisher._socket = Mute(publisher._socket)  # what a kill does
         first.feed(documents[5:8])
@@ -148,8 +136,8 @@ def test_what_was_not_sent_is_sent_once(tmp_path, port):
         first.stop()
         second = Daemon(tmp_path, port)
         second.feed(documents[8:])
-        headers += collect(follower, lambda h: h["kind"] == "run.stop")
-        headers += collect(follower, lambda h: h["kind"] == "status" and h["uptime"] > 3)
+        headers += collect_headers(follower, lambda h: h["kind"] == "run.stop")
+        headers += collect_headers(follower, lambda h: h["kind"] == "status" and h["uptime"] > 3)
         second.stop()
     found = ids(headers)
     assert sorted(found, key=lambda one: int(one.rpartition("/")[2])) == [
@@ -172,8 +160,8 @@ def test_a_state_that_is_damaged_is_told_and_the_run_made_again_from_its_documen
     second = Daemon(tmp_path, port)
     with Follower(f"tcp://127.0.0.1:{port}", start="ring") as follower:
         second.feed(documents[7:])
-        headers = collect(follower, lambda h: h["kind"] == "run.stop")
-        headers += collect(follower, lambda h: h["kind"] == "status")
+        headers = collect_headers(follower, lambda h: h["kind"] == "run.stop")
+        headers += collect_headers(follower, lambda h: h["kind"] == "status")
         second.stop()
     assert sorted(e.key for e in logged(tmp_path) if e.id) == sorted(
         (f"one/primary/transmission/K/{n}", 1) for n in range(1, 13)
@@ -193,7 +181,7 @@ def test_a_run_that_ends_the_daemon_again_and_again_is_left_alone(tmp_path, port
     state.with_suffix(".tries").write_bytes(b".....")
     second = Daemon(tmp_path, port)
     with Follower(f"tcp://127.0.0.1:{port}", start="ring") as follower:
-        (*_, status) = collect(follower, lambda h: h.get("problems"))
+        (*_, status) = collect_headers(follower, lambda h: h.get("problems"))
     second.stop()
     assert "left alone" in status["problems"][0]
     assert not state.exists() and not state.with_suffix(".tries").exists()
@@ -211,7 +199,7 @@ def test_nobody_at_the_source_is_told_within_three_seconds(port):
     began = time.monotonic()
     try:
         with Follower(f"tcp://127.0.0.1:{port}", "status.") as follower:
-            (*_, status) = collect(follower, lambda h: h["state"] == "degraded", 10)
+            (*_, status) = collect_headers(follower, lambda h: h["state"] == "degraded", 10)
             took = time.monotonic() - began
             done = CliRunner().invoke(app, ["status", f"tcp://127.0.0.1:{port}"])
     finally:
@@ -227,12 +215,12 @@ def test_a_full_disk_is_told_and_results_go_on(tmp_path, port):
     daemon = Daemon(tmp_path, port)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with Follower(f"tcp://127.0.0.1:{port}", start="ring") as follower:
-        collect(follower, lambda h: h.get("state") == "ready")
+        collect_headers(follower, lambda h: h.get("state") == "ready")
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
         try:
             daemon.feed(shapes.array_events(SWEEPS, {**METADATA, "uid": "full"}))
-            headers = collect(follower, lambda h: h["kind"] == "run.stop")
-            headers += collect(follower, lambda h: h["kind"] == "status" and h["losses"])
+            headers = collect_headers(follower, lambda h: h["kind"] == "run.stop")
+            headers += collect_headers(follower, lambda h: h["kind"] == "status" and h["losses"])
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         status = headers[-1]
@@ -249,10 +237,10 @@ def test_the_last_of_a_disk_is_for_documents(tmp_path, port, monkeypatch):
     documents = list(shapes.array_events(SWEEPS, {**METADATA, "uid": "low"}))
     daemon = Daemon(tmp_path, port)
     with Follower(f"tcp://127.0.0.1:{port}", start="ring") as follower:
-        collect(follower, lambda h: h.get("state") == "ready")
+        collect_headers(follower, lambda h: h.get("state") == "ready")
         daemon.feed(documents)
-        headers = collect(follower, lambda h: h["kind"] == "run.stop")
-        status = collect(follower, lambda h: h["kind"] == "status" and h["losses"])[-1]
+        headers = collect_headers(follower, lambda h: h["kind"] == "run.stop")
+        status = collect_headers(follower, lambda h: h["kind"] == "status" and h["losses"])[-1]
         daemon.stop()
     assert len(ids(headers)) == 12
     assert set(status["losses"]) == {"outcome_log"} and status["state"] == "degraded"
@@ -265,7 +253,7 @@ def test_results_are_read_from_the_log(tmp_path, port):
     daemon = Daemon(tmp_path, port)
     with Follower(f"tcp://127.0.0.1:{port}", start="ring") as follower:
         daemon.feed(shapes.array_events(SWEEPS[:4], {**METADATA, "uid": "kept"}))
-        headers = collect(follower, lambda h: h["kind"] == "run.stop")
+        headers = collect_headers(follower, lambda h: h["kind"] == "run.stop")
     daemon.stop()
     journal = ["--journal", str(tmp_path / "journal")]
     run = CliRunner()

@@ -23,6 +23,7 @@ from exafsd.service.intake import Intake
 from exafsd.settings.settings import load
 from exafsd.testing.catalog_server import CatalogServer
 from exafsd.testing.processes import proxy
+from messages import collect_headers
 from simulated import shapes
 from synthetic import METADATA, sweep_columns
 
@@ -107,15 +108,7 @@ class Daemon:
         return self
 
     def collect(self, condition, timeout=60):
-        headers = []
-        end = time.monotonic() + timeout
-        while time.monotonic() < end:
-            message = self.follower.receive(0.1)
-            if message is not None:
-                headers.append(message.header)
-                if condition(message.header):
-                    return headers
-        pytest.fail(f"nothing came; last: {headers[-2:]}")
+        return collect_headers(self.follower, condition, timeout)
 
     def run(self, uid):
         """Headers up to the end of a run, those of it alone; its status afterwards."""

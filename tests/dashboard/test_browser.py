@@ -21,9 +21,9 @@ from feed import Feed
 from playwright.sync_api import sync_playwright
 
 from exafsd.client import Follower
-from exafsd.testing.parts import free_ports, part
+from exafsd.testing.parts import part
 from exafsd.testing.processes import daemon, proxy
-from messages import until
+from messages import adjacent_ports, until
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 REQUIRED = os.environ.get("EXAFSD_REQUIRE_BROWSER") == "1"
@@ -33,15 +33,6 @@ PATIENCE = 30_000
 pytestmark = pytest.mark.skipif(
     not REQUIRED and not Path(CHROMIUM).exists(), reason="no chromium (apt-get install chromium)"
 )
-
-
-def adjacent_ports():
-    """Two ports in a row that nobody uses: results, and requests behind it."""
-    while True:
-        (port,) = free_ports(1)
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port + 1)):
-                return port
 
 
 class Listener(threading.Thread):

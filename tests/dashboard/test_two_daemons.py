@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,9 +12,9 @@ from bluesky.callbacks.zmq import Publisher
 from playwright.sync_api import sync_playwright
 
 from exafsd.codec import dumps
-from exafsd.testing.parts import free_ports, part
+from exafsd.testing.parts import part
 from exafsd.testing.processes import daemon, proxy
-from messages import until
+from messages import adjacent_ports, until
 from simulated import shapes
 from synthetic import METADATA, sweep_columns
 
@@ -26,15 +25,6 @@ PATIENCE = 60_000
 pytestmark = pytest.mark.skipif(
     not REQUIRED and not Path(CHROMIUM).exists(), reason="no chromium (apt-get install chromium)"
 )
-
-
-def adjacent_ports():
-    """Two ports in a row that nobody uses: results, and requests behind it."""
-    while True:
-        (port,) = free_ports(1)
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port + 1)):
-                return port
 
 
 class Beamline:
