@@ -5,7 +5,7 @@ energy scale, the resolution, heat, an offset and a tilt of the normalisation, o
 fluorescence. All of these have priors, none is free, so that they cannot make a phase of nothing.
 """
 
-import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from exafsd.composition.window import BIN, NearEdge
 from exafsd.contract.grid import ETOK
-from exafsd.inference.refinement.least_squares import minimize
+from exafsd.inference.refinement.least_squares import Minimum, minimize
 from exafsd.spectra import Floats
 
 #: Standard deviations of what is allowed for: energy scale with a foil and without, eV; offset and
@@ -102,6 +102,7 @@ class Combination:
         bend = np.einsum("pw,wml->pml", np.linalg.pinv(powers), broader - flat)
         self._table = np.stack([flat, *bend])
         self._bases: dict[tuple[tuple[int, ...], bool], tuple[Floats, Floats]] = {}
+        self._models: dict[tuple[int, ...], _Model] = {}
         self._k2 = ETOK * np.maximum(centres - edge, 0.0)
         self._after = np.clip((centres - edge) / (centres[-1] - edge), 0.0, None)
         self._noise = np.array([one.noise for one in references])
@@ -121,33 +122,16 @@ class Combination:
         flat = np.array([one.flat for one in samples])
         noise = np.array([one.noise for one in samples])
         fractions: list[Fractions | None] = [None] * len(samples)
+        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         chosen = self._chosen(flat, noise, fluorescent)
-        left = {i: places for i, (places, _) in enumerate(chosen)}
-        absent: dict[int, dict[int, float]] = {i: {} for i in left}
-        starts: dict[int, Floats] = {}
-        while left:
-            again: dict[int, tuple[int, ...]] = {}
-            for places in sorted(set(left.values())):
-                rows = [i for i, one in left.items() if one == places]
-                start = [starts[i] for i in rows if i in starts]
-                fit = self._fitted(places, flat[rows], noise[rows], shift_std, fluorescent, start)
-                cov = self._covariances(fit)
-                spread = self._spread(fit, cov)
-                for j, i in enumerate(rows):
-                    share = fit.x[j, : len(places)]
-                    if not share.sum() > 0 or not np.isfinite(cov[j]).all():
-                        continue
-                    if (share >= 0).all():
-                        fractions[i] = _fractions(fit, j, spread, absent[i], chosen[i][1])
-                        continue
-                    # what would be there less than not at all is not there
-                    std = np.sqrt(np.diag(fit.inverse[j])[: len(places)])
-                    least = int(np.argmin(share / np.maximum(std, LEAST)))
-                    absent[i][places[least]] = float(std[least] / share.sum()) * WIDER
-                    again[i] = tuple(p for p in places if p != places[least])
-                    heat = len(places) + len(NUISANCES) + least
-                    starts[i] = np.delete(fit.x[j], [least, heat])
-            left = again
+        for i, (places, _) in enumerate(chosen):
+            groups[places].append(i)
+        for places, rows in groups.items():
+            fit = self._fitted(places, flat[rows], noise[rows], shift_std, fluorescent)
+            spread = self._spread(fit)
+            for j, i in enumerate(rows):
+                if np.isfinite(spread.std[j]).all():
+                    fractions[i] = _fractions(fit, j, spread, chosen[i][1])
         return fractions
 
     def _chosen(
@@ -201,21 +185,22 @@ class Combination:
         noise: Floats,
         shift_std: float,
         fluorescent: bool,
-        starts: Sequence[Floats],
     ) -> "_Fit":
-        """Fits of samples (b, l), from `starts` (n,) of all of them, or of none."""
-        model = _Model(self._table[:, list(places)], self._k2, self._after)
-        m = len(places)
+        """Fits of samples (b, l); a share that would be less than nothing is nothing."""
+        model = self._model(places)
+        m, bins = len(places), flat.shape[1]
         prior = np.array([
             *[np.inf] * m, shift_std, OFFSET, TILT, WIDTH, OVER_ABSORPTION if fluorescent else 0.0,
             *[SIGMA2] * m,
         ])  # fmt: skip
-        high = np.where(np.isfinite(prior), 4 * prior, 5.0)
-        low = -high
-        low[m + 4] = 0.0  # over-absorption only flattens
         free = np.flatnonzero(prior > 0)
-        sigma = np.hypot(noise, REPEATS) * JOINED**0.5
-        held = np.diag(1 / prior[free])
+        high = np.where(np.isfinite(prior), 4 * prior, 5.0)[free]
+        low = -high
+        low[:m] = 0.0
+        if fluorescent:
+            low[m + 4] = 0.0  # over-absorption only flattens
+        weight = 1 / (np.hypot(noise, REPEATS) * JOINED**0.5)
+        held = 1 / prior[free]
 
         def full(x: Floats) -> Floats:
             whole = np.zeros((len(x), len(prior)))
@@ -224,56 +209,70 @@ class Combination:
 
         def evaluate(x: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
             value, slopes = model(full(x))
-            rest = (value - flat[rows]) / sigma[rows, None]
-            moved = np.empty((len(x), flat.shape[1] + len(free), len(free)))
-            np.divide(slopes[:, :, free], sigma[rows, None, None], out=moved[:, : flat.shape[1]])
-            moved[:, flat.shape[1] :] = held
-            return np.concatenate([rest, x @ held], axis=1), moved
+            rest = np.empty((len(x), bins + len(free)))
+            np.subtract(value, flat[rows], out=rest[:, :bins])
+            rest[:, :bins] *= weight[rows, None]
+            np.multiply(x, held, out=rest[:, bins:])
+            moved = np.zeros((len(x), len(free), bins + len(free)))
+            np.multiply(slopes[:, free], weight[rows, None, None], out=moved[:, :, :bins])
+            moved[:, range(len(free)), range(bins, bins + len(free))] = held
+            return rest, np.swapaxes(moved, 1, 2)
 
-        if len(starts) == len(flat):
-            start = np.clip(np.array(starts)[:, free], low[free], high[free])
-        else:
-            start = np.zeros((len(flat), len(free)))
-            start[:, :m] = np.clip(flat @ np.linalg.pinv(self._table[0][list(places)]), 0.02, 1.5)
-        total = np.sum((flat / sigma[:, None]) ** 2, axis=1)
+        start = np.zeros((len(flat), len(free)))
+        start[:, :m] = np.clip(flat @ model.shares, 0.0, 1.5)
+        total = np.sum((flat * weight[:, None]) ** 2, axis=1)
         begin = evaluate(start, np.arange(len(flat)))
-        bounds = low[free], high[free]
-        end = minimize(evaluate, start, begin, bounds, total, flat.shape[1] - m)
-        x = full(end.x)
-        value, slopes = model(x)
+        end = minimize(evaluate, start, begin, (low, high), total, bins - m)
+        slopes = np.swapaxes(end.jacobian[:, :bins], 1, 2) * weight[:, None, None]
         return _Fit(
-            places, prior, free, model, x, end.converged, end.inverse(), value - flat,
-            slopes[:, :, free] / sigma[:, None, None] ** 2, flat, noise,
+            places, prior, free, model, full(end.x), end, end.residual[:, :bins] / weight[:, None],
+            slopes, flat, noise,
         )  # fmt: skip
 
-    def _spread(self, fit: "_Fit", cov: Floats) -> "_Spread":
-        """Shares of samples, and what there is to say about them; nonsense where there are none."""
-        m = len(fit.places)
+    def _model(self, places: tuple[int, ...]) -> "_Model":
+        if places not in self._models:
+            self._models[places] = _Model(self._table[:, list(places)], self._k2, self._after)
+        return self._models[places]
+
+    def _spread(self, fit: "_Fit") -> "_Spread":
+        """Shares of samples, and what there is to say about them; NaN where there are none."""
+        m, end = len(fit.places), fit.end
+        inverse = end.inverse()
+        cov = self._covariances(fit, inverse)
+        absent = end.x[:, :m] <= 0
         with np.errstate(divide="ignore", invalid="ignore"):
             total = fit.x[:, :m].sum(axis=1)
             share = fit.x[:, :m] / total[:, None]
             to_shares = (np.eye(m) - share[:, :, None]) / total[:, None, None]
             std, loose = (
                 np.sqrt(np.sum((to_shares @ one[:, :m, :m]) * to_shares, axis=2))
-                for one in (cov, fit.inverse)
+                for one in (cov, inverse)
             )
             # what nothing in the data decides is not in that
             std = np.where(loose > ALIKE, loose, std * WIDER)
+            if absent.any():
+                # what may be there of these is missing in the others
+                bound = end.bound.copy()
+                bound[:, :m] = False
+                loose = np.diagonal(end.inverse(bound), axis1=1, axis2=2)[:, :m] ** 0.5
+                unseen = np.where(absent, loose / total[:, None] * WIDER, 0.0)
+                std = np.hypot(std, share * np.sqrt(np.sum(unseen**2, axis=1))[:, None])
+                std = np.where(absent, unseen, std)
             quiet = np.hypot(fit.noise, share @ self._noise[list(fit.places)])
             left = np.sum(fit.rest**2, axis=1)
             heat = np.abs(fit.x[:, m + len(NUISANCES) :] / SIGMA2 * share).max(axis=1)
-            shift = int(np.searchsorted(fit.free, m))
             return _Spread(
-                share, std, np.sqrt(cov[:, shift, shift]), left / np.sum(fit.flat**2, axis=1),
+                share, np.hypot(std, LEAST), np.sqrt(cov[:, m, m]),
+                left / np.sum(fit.flat**2, axis=1),
                 np.sqrt(np.maximum(left / fit.rest.shape[1] - quiet**2, 0.0)),
                 np.hypot(REPEATS, quiet / 3), heat,
             )  # fmt: skip
 
     @staticmethod
-    def _covariances(fit: "_Fit") -> Floats:
+    def _covariances(fit: "_Fit", inverse: Floats) -> Floats:
         """(b, f, f) of what is free: by what is left over, errors of references, and priors."""
         m, (b, n) = len(fit.places), fit.rest.shape
-        answer = fit.inverse @ np.swapaxes(fit.slopes, 1, 2)
+        answer = inverse @ fit.slopes
         # what is left over is a stationary series
         cov = np.zeros((b, len(fit.free), len(fit.free)))
         for lag in range(LAGS):
@@ -287,7 +286,7 @@ class Combination:
         for wrong in (STEP_ERROR * parts, ENERGY_ERROR * _slope(parts)):
             moved = answer @ np.swapaxes(wrong, 1, 2)
             cov += moved @ np.swapaxes(moved, 1, 2)
-        believed = fit.inverse / fit.prior[fit.free]
+        believed = inverse / fit.prior[fit.free]
         return cov + believed @ np.swapaxes(believed, 1, 2)
 
 
@@ -295,8 +294,8 @@ class Combination:
 class _Fit:
     """Fits of samples by the same references.
 
-    `x` (b, n) as of `_Model`, `inverse` (b, f, f) of the `free` ones, `rest` (b, l) model less
-    data, and `slopes` (b, l, f) over the variance of a bin.
+    `x` (b, n) as of `_Model`, of which the `free` ones ended at `end`, `rest` (b, l) model less
+    data, and `slopes` (b, f, l) over the variance of a bin.
     """
 
     places: tuple[int, ...]
@@ -304,8 +303,7 @@ class _Fit:
     free: NDArray[np.intp]
     model: "_Model"
     x: Floats
-    converged: NDArray[np.bool_]
-    inverse: Floats
+    end: Minimum
     rest: Floats
     slopes: Floats
     flat: Floats
@@ -324,21 +322,9 @@ class _Spread(NamedTuple):
     heat: Floats
 
 
-def _fractions(
-    fit: _Fit, i: int, spread: _Spread, absent: dict[int, float], rivals: tuple[int, ...]
-) -> Fractions:
-    """Of one sample; `absent` references are not there, by how well that is known."""
-    m, x, share, std = len(fit.places), fit.x[i].tolist(), spread.share[i], spread.std[i]
-    places = fit.places
-    if absent:
-        # what may be there of the others is missing here
-        others = list(absent.values())
-        std = np.hypot(std, share * math.hypot(*others))
-        every = [*places, *absent]
-        order = np.argsort(every)
-        places = tuple(every[j] for j in order)
-        share = np.append(share, np.zeros(len(others)))[order]
-        std = np.append(std, others)[order]
+def _fractions(fit: _Fit, i: int, spread: _Spread, rivals: tuple[int, ...]) -> Fractions:
+    """Of one sample."""
+    m, x = len(fit.places), fit.x[i].tolist()
     pulls = {
         name: x[m + j] / prior
         for j, name in enumerate(NUISANCES)
@@ -346,9 +332,9 @@ def _fractions(
     }
     pulls["heat"] = float(spread.heat[i])
     return Fractions(
-        places, share, np.hypot(std, LEAST), x[m], float(spread.shift_std[i]),
+        fit.places, spread.share[i], spread.std[i], x[m], float(spread.shift_std[i]),
         float(spread.r_factor[i]), float(spread.rest[i]), float(spread.usual[i]), pulls, rivals,
-        bool(fit.converged[i]),
+        bool(fit.end.converged[i]),
     )  # fmt: skip
 
 
@@ -369,57 +355,63 @@ def _likeliest(
 
 
 class _Model:
-    """The sample as x has it: shares (m), shift, offset, tilt, resolution, a, and sigma2 (m)."""
+    """The sample as x has it: shares (m), shift, offset, tilt, resolution, a, and sigma2 (m).
+
+    `shares` (l, m) gives, by a product, the shares of a sample to begin with.
+    """
 
     def __init__(self, table: Floats, k2: Floats, after: Floats) -> None:
-        self._table, self._k2, self._after = table, k2, after
+        self._table, self._damping, self._after = table, -2 * k2, after
         self._m = table.shape[1]
+        self.shares = np.linalg.pinv(table[0])
 
     def references(self, x: Floats) -> Floats:
         """(b, m, l) as broad and as hot as the sample is."""
-        return self._parts(x)[0]
+        return 1 + self._parts(x)[0]
 
     def __call__(self, x: Floats) -> tuple[Floats, Floats]:
-        """(b, l) and its derivatives (b, l, n)."""
+        """(b, l) and its derivatives (b, n, l)."""
         m = self._m
-        parts, by_width, by_sigma2 = self._parts(x)
-        share, shift, a = x[:, :m, None], x[:, m, None, None], x[:, m + 4, None]
-        by_width = np.sum(share * by_width, axis=1, keepdims=True)
-        bent = np.concatenate([parts, by_width, share * by_sigma2], axis=1)
+        share, shift, a = x[:, None, :m], x[:, m, None, None], x[:, m + 4, None]
+        beyond, by_width = self._parts(x)
+        # as they are, then their derivatives by resolution, and by sigma2 of each
+        bent = np.empty((len(x), 2 * m + 1, beyond.shape[2]))
+        np.add(beyond, 1.0, out=bent[:, :m])
+        np.matmul(share, by_width, out=bent[:, m : m + 1])
+        np.multiply(beyond, self._damping, out=bent[:, m + 1 :])
+        bent[:, m + 1 :] *= x[:, :m, None]
         slope = _slope(bent)
         bend = _slope(slope)
-        bent = bent - shift * slope + shift**2 / 2 * bend
-        moved = np.sum(share * bent[:, :m], axis=1)
-        by_shift = np.sum(share * (shift * bend - slope)[:, :m], axis=1)
+        by_shift = (share @ (shift * bend[:, :m] - slope[:, :m]))[:, 0]
+        bend *= shift**2 / 2
+        slope *= shift
+        bent -= slope
+        bent += bend
+        moved = (share @ bent[:, :m])[:, 0]
         thick = 1 + a * moved
         value = moved * (1 + a) / thick + x[:, m + 1, None] + x[:, m + 2, None] * self._after
-        chain = ((1 + a) / thick**2)[:, None]
-        slopes = np.concatenate(
-            [
-                bent[:, :m] * chain,
-                by_shift[:, None] * chain,
-                np.ones_like(moved)[:, None],
-                np.broadcast_to(self._after, moved.shape)[:, None],
-                bent[:, m : m + 1] * chain,
-                (moved * (1 - moved) / thick**2)[:, None],
-                bent[:, m + 1 :] * chain,
-            ],
-            axis=1,
-        )
-        return value, np.swapaxes(slopes, 1, 2)
+        chain = (1 + a) / thick**2
+        bent *= chain[:, None]
+        slopes = np.empty((len(x), x.shape[1], beyond.shape[2]))
+        slopes[:, :m] = bent[:, :m]
+        np.multiply(by_shift, chain, out=slopes[:, m])
+        slopes[:, m + 1] = 1.0
+        slopes[:, m + 2] = self._after
+        slopes[:, m + 3] = bent[:, m]
+        np.divide(moved * (1 - moved), thick**2, out=slopes[:, m + 4])
+        slopes[:, m + 5 :] = bent[:, m + 1 :]
+        return value, slopes
 
-    def _parts(self, x: Floats) -> tuple[Floats, Floats, Floats]:
-        """References (b, m, l), and their derivatives by resolution and by sigma2."""
+    def _parts(self, x: Floats) -> tuple[Floats, Floats]:
+        """References less their edge step (b, m, l), and their derivatives by resolution."""
         m = self._m
         width = x[:, m + 3, None, None]
         flat, linear, square = self._table
-        by_width = linear + 2 * width * square
-        broad = flat + width * (linear + width * square)
-        damp = np.exp(-2 * self._k2 * x[:, m + 5 :, None])
-        above = self._k2 > 0
-        parts = np.where(above, 1 + (broad - 1) * damp, broad)
-        by_sigma2 = np.where(above, -2 * self._k2 * (parts - 1), 0.0)
-        return parts, np.where(above, by_width * damp, by_width), by_sigma2
+        curved = width * square
+        # below the edge nothing is damped
+        damp = np.exp(self._damping * x[:, m + 5 :, None])
+        beyond = (flat - 1 + width * (linear + curved)) * damp
+        return beyond, (linear + 2 * curved) * damp
 
 
 def _slope(rows: Floats) -> Floats:

@@ -45,12 +45,12 @@ class Minimum:
     bound: NDArray[np.bool_]
     evaluations: int
 
-    def inverse(self) -> Floats:
+    def inverse(self, held: NDArray[np.bool_] | None = None) -> Floats:
         """Inverse of the normal matrices, (b, n, n): the covariance for a misfit of one.
 
-        Variables on a bound are held: zero.
+        Variables that are `held` (b, n) are zero; by default those on a bound.
         """
-        free = ~self.bound
+        free = ~(self.bound if held is None else held)
         scaled, size = _scaled(self.hessian, free, np.zeros(len(free)))
         inverse = np.linalg.inv(scaled) / (size[:, :, None] * size[:, None, :])
         return np.where(free[:, :, None] & free[:, None, :], inverse, 0.0)
@@ -140,15 +140,36 @@ def _normal(jacobian: Floats) -> Floats:
 def _moved(
     hessian: Floats, gradient: Floats, x: Floats, low: Floats, high: Floats, damping: Floats
 ) -> Floats:
-    """Variables (b, n) after a Gauss-Newton step, damped, cut off at the bounds.
+    """Variables (b, n) after a Gauss-Newton step, damped, to the least misfit inside the bounds.
 
-    A variable on a bound that the misfit pushes outwards stays where it is.
+    A variable on a bound that the misfit pushes outwards stays where it is. One that a step takes
+    beyond a bound is put on it, that which goes farthest first, and the others answer to that.
     """
     free = ~(((x <= low) & (gradient > 0)) | ((x >= high) & (gradient < 0)))
+    moved = x + _step(hessian, -gradient, free, damping)
+    beyond = free & ((moved < low) | (moved > high))
+    rows = np.flatnonzero(beyond.any(axis=-1))
+    put = np.zeros_like(x)
+    while rows.size:
+        curve = hessian[rows]
+        error = np.sqrt(np.diagonal(curve, axis1=-2, axis2=-1))
+        far = np.maximum(low - moved[rows], moved[rows] - high) * error
+        worst = np.where(beyond[rows], far, -1.0).argmax(axis=-1)
+        at = rows, worst
+        free[at] = False
+        put[at] = np.clip(moved[at], low[worst], high[worst]) - x[at]
+        downhill = -gradient[rows] - np.einsum("bij,bj->bi", curve, put[rows])
+        moved[rows] = x[rows] + put[rows] + _step(curve, downhill, free[rows], damping[rows])
+        beyond[rows] = free[rows] & ((moved[rows] < low) | (moved[rows] > high))
+        rows = rows[beyond[rows].any(axis=-1)]
+    return np.clip(moved, low, high)
+
+
+def _step(hessian: Floats, downhill: Floats, free: NDArray[np.bool_], damping: Floats) -> Floats:
+    """Step (b, n) of the free variables; the others do not move."""
     scaled, size = _scaled(hessian, free, damping)
-    downhill = np.where(free, -gradient / size, 0.0)
-    step = np.linalg.solve(scaled, downhill[:, :, None])[..., 0] / size
-    return np.clip(x + step, low, high)
+    right = np.where(free, downhill / size, 0.0)
+    return np.linalg.solve(scaled, right[:, :, None])[..., 0] / size
 
 
 def _scaled(hessian: Floats, free: NDArray[np.bool_], damping: Floats) -> tuple[Floats, Floats]:
