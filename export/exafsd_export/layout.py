@@ -86,21 +86,19 @@ def _swapped(model: onnx.ModelProto) -> onnx.ModelProto:
     for old in model.graph.node:
         node = onnx.NodeProto()
         node.CopyFrom(old)
-        within = old.output[0] in inside
+        within, into = old.output[0] in inside, old.input[0] in inside
         if within and old.op_type in ELEMENTWISE:
             for place, name in enumerate(old.input):
                 if name in constants and constants[name].size > 1:
                     node.input[place] = f"{name}/column"
                     columns[node.input[place]] = constants[name].reshape(-1, 1)
         elif within and old.op_type == "Slice" and len(old.input) > 3:
-            if old.input[0] not in inside:
+            if not into:
                 node.input[0] = turn(old.input[0])
             new_axes(node, 3)
-        elif (within and old.op_type == "Unsqueeze") or (
-            old.op_type == "ReduceSum" and old.input[0] in inside
-        ):
+        elif (within and old.op_type == "Unsqueeze") or (into and old.op_type == "ReduceSum"):
             new_axes(node, 1)
-        elif within or inside.intersection(old.input):
+        elif within or inside & set(old.input):
             raise LayoutError(f"{old.op_type} {old.name} among the waves of paths")
         nodes.append(node)
     return _rebuilt(model, nodes, columns)
