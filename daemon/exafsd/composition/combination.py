@@ -190,44 +190,36 @@ class Combination:
         model = self._model(places)
         m, bins = len(places), flat.shape[1]
         prior = np.array([
-            *[np.inf] * m, shift_std, OFFSET, TILT, WIDTH, OVER_ABSORPTION if fluorescent else 0.0,
-            *[SIGMA2] * m,
+            *[np.inf] * m, shift_std, OFFSET, TILT, WIDTH, OVER_ABSORPTION, *[SIGMA2] * m,
         ])  # fmt: skip
-        free = np.flatnonzero(prior > 0)
-        high = np.where(np.isfinite(prior), 4 * prior, 5.0)[free]
+        high = np.where(np.isfinite(prior), 4 * prior, 5.0)
         low = -high
         low[:m] = 0.0
-        if fluorescent:
-            low[m + 4] = 0.0  # over-absorption only flattens
+        low[m + 4] = 0.0  # over-absorption only flattens
+        if not fluorescent:
+            high[m + 4] = 0.0
         weight = 1 / (np.hypot(noise, REPEATS) * JOINED**0.5)
-        held = 1 / prior[free]
-
-        def full(x: Floats) -> Floats:
-            whole = np.zeros((len(x), len(prior)))
-            whole[:, free] = x
-            return whole
+        held = np.diag(1 / prior)
 
         def evaluate(x: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
-            value, slopes = model(full(x))
-            rest = np.empty((len(x), bins + len(free)))
-            np.subtract(value, flat[rows], out=rest[:, :bins])
-            rest[:, :bins] *= weight[rows, None]
-            np.multiply(x, held, out=rest[:, bins:])
-            moved = np.zeros((len(x), len(free), bins + len(free)))
-            np.multiply(slopes[:, free], weight[rows, None, None], out=moved[:, :, :bins])
-            moved[:, range(len(free)), range(bins, bins + len(free))] = held
-            return rest, np.swapaxes(moved, 1, 2)
+            rest = np.empty((len(x), bins + len(prior)))
+            slopes = np.empty((len(x), len(prior), bins + len(prior)))
+            value = model(x, slopes[:, :, :bins])
+            scale = weight[rows, None]
+            np.multiply(value - flat[rows], scale, out=rest[:, :bins])
+            np.divide(x, prior, out=rest[:, bins:])
+            slopes[:, :, :bins] *= scale[:, None]
+            slopes[:, :, bins:] = held
+            return rest, np.swapaxes(slopes, 1, 2)
 
-        start = np.zeros((len(flat), len(free)))
+        start = np.zeros((len(flat), len(prior)))
         start[:, :m] = np.clip(flat @ model.shares, 0.0, 1.5)
         total = np.sum((flat * weight[:, None]) ** 2, axis=1)
         begin = evaluate(start, np.arange(len(flat)))
         end = minimize(evaluate, start, begin, (low, high), total, bins - m)
         slopes = np.swapaxes(end.jacobian[:, :bins], 1, 2) * weight[:, None, None]
-        return _Fit(
-            places, prior, free, model, full(end.x), end, end.residual[:, :bins] / weight[:, None],
-            slopes, flat, noise,
-        )  # fmt: skip
+        rest = end.residual[:, :bins] / weight[:, None]
+        return _Fit(places, prior, model, end, rest, slopes, flat, noise)
 
     def _model(self, places: tuple[int, ...]) -> "_Model":
         if places not in self._models:
@@ -236,13 +228,13 @@ class Combination:
 
     def _spread(self, fit: "_Fit") -> "_Spread":
         """Shares of samples, and what there is to say about them; NaN where there are none."""
-        m, end = len(fit.places), fit.end
+        m, end, x = len(fit.places), fit.end, fit.end.x
         inverse = end.inverse()
         cov = self._covariances(fit, inverse)
-        absent = end.x[:, :m] <= 0
+        absent = x[:, :m] <= 0
         with np.errstate(divide="ignore", invalid="ignore"):
-            total = fit.x[:, :m].sum(axis=1)
-            share = fit.x[:, :m] / total[:, None]
+            total = x[:, :m].sum(axis=1)
+            share = x[:, :m] / total[:, None]
             to_shares = (np.eye(m) - share[:, :, None]) / total[:, None, None]
             std, loose = (
                 np.sqrt(np.sum((to_shares @ one[:, :m, :m]) * to_shares, axis=2))
@@ -260,7 +252,7 @@ class Combination:
                 std = np.where(absent, unseen, std)
             quiet = np.hypot(fit.noise, share @ self._noise[list(fit.places)])
             left = np.sum(fit.rest**2, axis=1)
-            heat = np.abs(fit.x[:, m + len(NUISANCES) :] / SIGMA2 * share).max(axis=1)
+            heat = np.abs(x[:, m + len(NUISANCES) :] / SIGMA2 * share).max(axis=1)
             return _Spread(
                 share, np.hypot(std, LEAST), np.sqrt(cov[:, m, m]),
                 left / np.sum(fit.flat**2, axis=1),
@@ -270,11 +262,11 @@ class Combination:
 
     @staticmethod
     def _covariances(fit: "_Fit", inverse: Floats) -> Floats:
-        """(b, f, f) of what is free: by what is left over, errors of references, and priors."""
-        m, (b, n) = len(fit.places), fit.rest.shape
+        """(b, n, n): by what is left over, errors of references, and priors."""
+        m, n = len(fit.places), fit.rest.shape[1]
         answer = inverse @ fit.slopes
         # what is left over is a stationary series
-        cov = np.zeros((b, len(fit.free), len(fit.free)))
+        cov = np.zeros_like(inverse)
         for lag in range(LAGS):
             alike = np.sum(fit.rest[:, : n - lag] * fit.rest[:, lag:], axis=1) / n
             if lag == 0:
@@ -282,11 +274,11 @@ class Combination:
             alike *= 1 - lag / LAGS
             both = answer[:, :, : n - lag] @ np.swapaxes(answer[:, :, lag:], 1, 2)
             cov += alike[:, None, None] * (both if lag == 0 else both + np.swapaxes(both, 1, 2))
-        parts = fit.model.references(fit.x) * fit.x[:, :m, None]
+        parts = fit.model.references(fit.end.x) * fit.end.x[:, :m, None]
         for wrong in (STEP_ERROR * parts, ENERGY_ERROR * _slope(parts)):
             moved = answer @ np.swapaxes(wrong, 1, 2)
             cov += moved @ np.swapaxes(moved, 1, 2)
-        believed = inverse / fit.prior[fit.free]
+        believed = inverse / fit.prior
         return cov + believed @ np.swapaxes(believed, 1, 2)
 
 
@@ -294,15 +286,13 @@ class Combination:
 class _Fit:
     """Fits of samples by the same references.
 
-    `x` (b, n) as of `_Model`, of which the `free` ones ended at `end`, `rest` (b, l) model less
-    data, and `slopes` (b, f, l) over the variance of a bin.
+    They ended at `end`, whose variables are those of `_Model`, with `rest` (b, l), model less data,
+    and `slopes` (b, n, l) over the variance of a bin.
     """
 
     places: tuple[int, ...]
     prior: Floats
-    free: NDArray[np.intp]
     model: "_Model"
-    x: Floats
     end: Minimum
     rest: Floats
     slopes: Floats
@@ -324,12 +314,8 @@ class _Spread(NamedTuple):
 
 def _fractions(fit: _Fit, i: int, spread: _Spread, rivals: tuple[int, ...]) -> Fractions:
     """Of one sample."""
-    m, x = len(fit.places), fit.x[i].tolist()
-    pulls = {
-        name: x[m + j] / prior
-        for j, name in enumerate(NUISANCES)
-        if (prior := float(fit.prior[m + j]))
-    }
+    m, x = len(fit.places), fit.end.x[i].tolist()
+    pulls = {name: x[m + j] / float(fit.prior[m + j]) for j, name in enumerate(NUISANCES)}
     pulls["heat"] = float(spread.heat[i])
     return Fractions(
         fit.places, spread.share[i], spread.std[i], x[m], float(spread.shift_std[i]),
@@ -369,8 +355,8 @@ class _Model:
         """(b, m, l) as broad and as hot as the sample is."""
         return 1 + self._parts(x)[0]
 
-    def __call__(self, x: Floats) -> tuple[Floats, Floats]:
-        """(b, l) and its derivatives (b, n, l)."""
+    def __call__(self, x: Floats, slopes: Floats) -> Floats:
+        """(b, l), and its derivatives into `slopes` (b, n, l)."""
         m = self._m
         share, shift, a = x[:, None, :m], x[:, m, None, None], x[:, m + 4, None]
         beyond, by_width = self._parts(x)
@@ -378,29 +364,27 @@ class _Model:
         bent = np.empty((len(x), 2 * m + 1, beyond.shape[2]))
         np.add(beyond, 1.0, out=bent[:, :m])
         np.matmul(share, by_width, out=bent[:, m : m + 1])
-        np.multiply(beyond, self._damping, out=bent[:, m + 1 :])
-        bent[:, m + 1 :] *= x[:, :m, None]
+        np.multiply(beyond, self._damping * x[:, :m, None], out=bent[:, m + 1 :])
         slope = _slope(bent)
         bend = _slope(slope)
         by_shift = (share @ (shift * bend[:, :m] - slope[:, :m]))[:, 0]
-        bend *= shift**2 / 2
         slope *= shift
+        bend *= shift**2 / 2
         bent -= slope
         bent += bend
         moved = (share @ bent[:, :m])[:, 0]
         thick = 1 + a * moved
-        value = moved * (1 + a) / thick + x[:, m + 1, None] + x[:, m + 2, None] * self._after
-        chain = (1 + a) / thick**2
-        bent *= chain[:, None]
-        slopes = np.empty((len(x), x.shape[1], beyond.shape[2]))
-        slopes[:, :m] = bent[:, :m]
+        chain = (1 + a) / thick
+        value = moved * chain + x[:, m + 1, None] + x[:, m + 2, None] * self._after
+        chain /= thick
+        np.multiply(bent[:, :m], chain[:, None], out=slopes[:, :m])
         np.multiply(by_shift, chain, out=slopes[:, m])
         slopes[:, m + 1] = 1.0
         slopes[:, m + 2] = self._after
-        slopes[:, m + 3] = bent[:, m]
+        np.multiply(bent[:, m], chain, out=slopes[:, m + 3])
         np.divide(moved * (1 - moved), thick**2, out=slopes[:, m + 4])
-        slopes[:, m + 5 :] = bent[:, m + 1 :]
-        return value, slopes
+        np.multiply(bent[:, m + 1 :], chain[:, None], out=slopes[:, m + 5 :])
+        return value
 
     def _parts(self, x: Floats) -> tuple[Floats, Floats]:
         """References less their edge step (b, m, l), and their derivatives by resolution."""

@@ -51,9 +51,8 @@ class Minimum:
         Variables that are `held` (b, n) are zero; by default those on a bound.
         """
         free = ~(self.bound if held is None else held)
-        scaled, size = _scaled(self.hessian, free, np.zeros(len(free)))
-        inverse = np.linalg.inv(scaled) / (size[:, :, None] * size[:, None, :])
-        return np.where(free[:, :, None] & free[:, None, :], inverse, 0.0)
+        scaled, scale = _scaled(self.hessian, free, np.zeros(len(free)))
+        return np.linalg.inv(scaled) * (scale[:, :, None] * scale[:, None, :])
 
 
 def minimize(
@@ -94,22 +93,23 @@ def minimize(
     rows = rows[np.isfinite(cost) & np.isfinite(total)]
     evaluations = 1
     while rows.size:
-        gradient = np.einsum("bmn,bm->bn", jacobian[rows], residual[rows])
-        hessian = _normal(jacobian[rows])
-        moved = _moved(hessian, gradient, x[rows], low, high, damping[rows])
-        step = moved - x[rows]
-        curved = np.einsum("bi,bij,bj->b", step, hessian, step)
+        slopes, at = jacobian[rows], x[rows]
+        gradient = _along(np.swapaxes(slopes, -1, -2), residual[rows])
+        hessian = _normal(slopes)
+        moved = _moved(hessian, gradient, at, low, high, damping[rows])
+        step = moved - at
+        curved = np.sum(step * _along(hessian, step), axis=-1)
         if not np.isfinite(curved).all():  # a spoilt derivative: that fit has failed
             rows = rows[np.isfinite(curved)]
             continue
         scale = np.maximum(cost[rows], FLOOR * total[rows])
         # where a variable has only now met its bound, the others have yet to answer to that
-        met = (_on_bound(moved, low, high) & ~_on_bound(x[rows], low, high)).any(axis=-1)
+        met = (_on_bound(moved, low, high) & ~_on_bound(at, low, high)).any(axis=-1)
         done = (curved <= TOLERANCE**2 * scale / freedom) & (damping[rows] == 0.0) & ~met
         # the last step is too small to be worth another evaluation
         last = rows[done]
         x[last], converged[last] = moved[done], True
-        residual[last] += np.einsum("bmn,bn->bm", jacobian[last], step[done])
+        residual[last] += _along(slopes[done], step[done])
         change = 2 * np.sum(gradient * step, axis=-1) + curved
         cost[last] = np.maximum(cost[last] + change[done], 0.0)
         rows, moved, scale = rows[~done], moved[~done], scale[~done]
@@ -131,6 +131,11 @@ def minimize(
 
 def _on_bound(x: Floats, low: Floats, high: Floats) -> NDArray[np.bool_]:
     return (x <= low) | (x >= high)
+
+
+def _along(matrices: Floats, vectors: Floats) -> Floats:
+    """Products of matrices (b, m, n) with vectors (b, n)."""
+    return (matrices @ vectors[..., None])[..., 0]
 
 
 def _normal(jacobian: Floats) -> Floats:
@@ -158,7 +163,7 @@ def _moved(
         at = rows, worst
         free[at] = False
         put[at] = np.clip(moved[at], low[worst], high[worst]) - x[at]
-        downhill = -gradient[rows] - np.einsum("bij,bj->bi", curve, put[rows])
+        downhill = -gradient[rows] - _along(curve, put[rows])
         moved[rows] = x[rows] + put[rows] + _step(curve, downhill, free[rows], damping[rows])
         beyond[rows] = free[rows] & ((moved[rows] < low) | (moved[rows] > high))
         rows = rows[beyond[rows].any(axis=-1)]
@@ -167,20 +172,20 @@ def _moved(
 
 def _step(hessian: Floats, downhill: Floats, free: NDArray[np.bool_], damping: Floats) -> Floats:
     """Step (b, n) of the free variables; the others do not move."""
-    scaled, size = _scaled(hessian, free, damping)
-    right = np.where(free, downhill / size, 0.0)
-    return np.linalg.solve(scaled, right[:, :, None])[..., 0] / size
+    scaled, scale = _scaled(hessian, free, damping)
+    return np.linalg.solve(scaled, (downhill * scale)[..., None])[..., 0] * scale
 
 
 def _scaled(hessian: Floats, free: NDArray[np.bool_], damping: Floats) -> tuple[Floats, Floats]:
-    """Normal matrices with ones on the diagonal, held variables cut out, and their scale (b, n).
+    """Normal matrices with ones on the diagonal, held variables cut out, and what scales them.
 
-    Left unscaled, eV and angstrom^2 would differ by eight powers of ten.
+    Left unscaled, eV and angstrom^2 would differ by eight powers of ten. The scale (b, n) is zero
+    for what is held.
     """
-    n = free.shape[-1]
     size = np.sqrt(np.diagonal(hessian, axis1=-2, axis2=-1))
-    size = np.where(size > 0, size, 1.0)
-    scaled = hessian / (size[:, :, None] * size[:, None, :])
-    scaled = np.where(free[:, :, None] & free[:, None, :], scaled, 0.0)
-    scaled[:, range(n), range(n)] = np.where(free, 1.0 + RIDGE + damping[:, None], 1.0)
-    return scaled, size
+    scale = free / np.where(size > 0, size, 1.0)
+    scaled = hessian * scale[:, :, None]
+    scaled *= scale[:, None, :]
+    diagonal = np.einsum("bii->bi", scaled)  # a view
+    diagonal[...] = np.where(free, 1.0 + RIDGE + damping[:, None], 1.0)
+    return scaled, scale
