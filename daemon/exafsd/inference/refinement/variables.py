@@ -1,6 +1,7 @@
 """What the refinement varies, what it holds to be likely, and what theta follows from that."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -78,13 +79,13 @@ class Variables:
             ),
         )
 
-    @property
+    @cached_property
     def shared(self) -> tuple[int, ...]:
         """Places of what all sweeps of a run share: E0, a, and how farther shells follow."""
         farther = (*(i for i, _, _ in self.strained), *(i for i, _, _ in self.damped))
         return tuple(sorted({self.e0, self.c3, *farther}))
 
-    @property
+    @cached_property
     def own(self) -> tuple[int, ...]:
         """Places of what each sweep has of its own: N S0^2, R and sigma2 of the nearest shell."""
         return tuple(i for i in range(len(self.ids)) if i not in self.shared)
