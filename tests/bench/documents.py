@@ -17,6 +17,7 @@ from event_model import compose_run
 from exafsd import codec
 from exafsd.testing.devices import data_key
 from exafsd.testing.heating import HeatedFoil, cache_folder, trajectory
+from exafsd.testing.reduction import ReducedOxide
 
 COLUMNS = ("energy", "I0", "It", "Ir")
 METADATA = {"element": "Cu", "edge": "K", "sample": {"name": "Cu foil"}, "plan_name": "bench"}
@@ -39,7 +40,8 @@ class Load:
     `array`: an event per sweep; `event`: an event per point; `page`: event pages, which do not
     respect the ends of sweeps, with columns as `lists`, as bluesky has them, or as arrays;
     `dispersive`: event pages of `page` whole spectra, all with the same energies. `noise` of the
-    encoder in eV makes the energies of every sweep different.
+    encoder in eV makes the energies of every sweep different. With `oxide` it is copper oxide that
+    is reduced, with measured near edges, and not a foil, whose edge is a step.
     """
 
     kind: Literal["array", "event", "page", "dispersive"] = "array"
@@ -47,19 +49,25 @@ class Load:
     page: int = 10_000
     noise: float = 0.0
     lists: bool = True
+    oxide: bool = False
 
 
-def sweeps(points: int, even: bool, count: int = SPECTRA) -> list[np.ndarray]:
+def sweeps(points: int, even: bool, count: int = SPECTRA, oxide: bool = False) -> list[np.ndarray]:
     """Sweeps (4, points) of a foil between 300 and 850 K: energy in eV, I0, It, Ir in counts.
 
-    Energies are `even`, as of an encoder, or as a step scan has them.
+    Energies are `even`, as of an encoder, or as a step scan has them. Of the `oxide`, it is reduced
+    between 300 and 800 K.
     """
-    foil = HeatedFoil(cache_folder(), FINE, photons=1e14)
+    foil = (
+        ReducedOxide(FINE, photons=1e14)
+        if oxide
+        else HeatedFoil(cache_folder(), FINE, photons=1e14)
+    )
     low, high = foil.energy[[0, -1]]
     energy = np.linspace(low, high, points) if even else trajectory(points)
     rng = np.random.default_rng(1)
     passes = []
-    for number, kelvin in enumerate(np.linspace(300, 850, count)):
+    for number, kelvin in enumerate(np.linspace(300, 800 if oxide else 850, count)):
         one = foil.sweep(kelvin, "up", rng)
         through = np.interp(energy, one.energy, one.it / one.i0)
         behind = np.interp(energy, one.energy, one.ir / one.it)
@@ -133,7 +141,8 @@ def _uids(first: int, count: int) -> bytes:
 
 def _arrays(load: Load, descriptor: str) -> Iterator[tuple[bytes, int]]:
     own = msgpack.packb(descriptor)
-    columns = sweeps(load.points, even=load.points > STEP_SCAN or load.noise > 0)
+    even = load.points > STEP_SCAN or load.noise > 0
+    columns = sweeps(load.points, even, oxide=load.oxide)
     data = [codec.dumps(dict(zip(COLUMNS, one, strict=True))) for one in columns]
     counts = [
         {key: codec.dumps(one[i + 1]) for i, key in enumerate(COLUMNS[1:])} for one in columns

@@ -77,10 +77,11 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=100.0)
     parser.add_argument("--points", type=int, default=500)
     parser.add_argument("--noise", type=float, default=0.0, help="of an encoder, eV")
+    parser.add_argument("--oxide", action="store_true", help="copper oxide that is reduced")
     parser.add_argument("--blocks", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=10.0)
     asked = parser.parse_args()
-    load = Load(points=asked.points, noise=asked.noise)
+    load = Load(points=asked.points, noise=asked.noise, oxide=asked.oxide)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="exafsd-latency-")))
         if asked.pair == "base":

@@ -8,6 +8,7 @@ fluorescence. All of these have priors, none is free, so that they cannot make a
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from typing import NamedTuple
 
@@ -45,6 +46,9 @@ STEP_ERROR, ENERGY_ERROR, LEAST = 0.007, 0.08, 0.003
 #: By how much error bars are wider than these make them; set on one half of mixtures of five zinc
 #: compounds and judged on the other.
 WIDER = 1.25
+#: A fit is done when its next step is below this share of what noise and misfit do to its shares;
+#: errors of the references are several times as large.
+TOLERANCE = 0.15
 #: Bins over which what is left over is correlated.
 LAGS = 4
 #: Something else is there where what is left over is this many times noise and repeats.
@@ -188,38 +192,31 @@ class Combination:
     ) -> "_Fit":
         """Fits of samples (b, l); a share that would be less than nothing is nothing."""
         model = self._model(places)
-        m, bins = len(places), flat.shape[1]
-        prior = np.array([
-            *[np.inf] * m, shift_std, OFFSET, TILT, WIDTH, OVER_ABSORPTION, *[SIGMA2] * m,
-        ])  # fmt: skip
-        high = np.where(np.isfinite(prior), 4 * prior, 5.0)
-        low = -high
-        low[:m] = 0.0
-        low[m + 4] = 0.0  # over-absorption only flattens
-        if not fluorescent:
-            high[m + 4] = 0.0
+        prior = _prior(len(places), shift_std, fluorescent)
+        bins, count = flat.shape[1], len(prior.std)
         weight = 1 / (np.hypot(noise, REPEATS) * JOINED**0.5)
-        held = np.diag(1 / prior)
 
         def evaluate(x: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
-            rest = np.empty((len(x), bins + len(prior)))
-            slopes = np.empty((len(x), len(prior), bins + len(prior)))
+            rest = np.empty((len(x), bins + count))
+            slopes = np.empty((len(x), count, bins + count))
             value = model(x, slopes[:, :, :bins])
             scale = weight[rows, None]
             np.multiply(value - flat[rows], scale, out=rest[:, :bins])
-            np.divide(x, prior, out=rest[:, bins:])
+            np.divide(x, prior.std, out=rest[:, bins:])
             slopes[:, :, :bins] *= scale[:, None]
-            slopes[:, :, bins:] = held
-            return rest, np.swapaxes(slopes, 1, 2)
+            slopes[:, :, bins:] = prior.held
+            return rest, slopes.mT
 
-        start = np.zeros((len(flat), len(prior)))
-        start[:, :m] = np.clip(flat @ model.shares, 0.0, 1.5)
+        start = np.zeros((len(flat), count))
+        start[:, : len(places)] = np.clip(flat @ model.shares, 0.0, 1.5)
         total = np.sum((flat * weight[:, None]) ** 2, axis=1)
         begin = evaluate(start, np.arange(len(flat)))
-        end = minimize(evaluate, start, begin, (low, high), total, bins - m)
-        slopes = np.swapaxes(end.jacobian[:, :bins], 1, 2) * weight[:, None, None]
+        end = minimize(
+            evaluate, start, begin, prior.bounds, total, bins - len(places), tolerance=TOLERANCE
+        )
+        slopes = end.jacobian[:, :bins].mT * weight[:, None, None]
         rest = end.residual[:, :bins] / weight[:, None]
-        return _Fit(places, prior, model, end, rest, slopes, flat, noise)
+        return _Fit(places, prior.std, model, end, rest, slopes, flat, noise)
 
     def _model(self, places: tuple[int, ...]) -> "_Model":
         if places not in self._models:
@@ -237,8 +234,7 @@ class Combination:
             share = x[:, :m] / total[:, None]
             to_shares = (np.eye(m) - share[:, :, None]) / total[:, None, None]
             std, loose = (
-                np.sqrt(np.sum((to_shares @ one[:, :m, :m]) * to_shares, axis=2))
-                for one in (cov, inverse)
+                np.sqrt(np.vecdot(to_shares @ one[:, :m, :m], to_shares)) for one in (cov, inverse)
             )
             # what nothing in the data decides is not in that
             std = np.where(loose > ALIKE, loose, std * WIDER)
@@ -246,16 +242,16 @@ class Combination:
                 # what may be there of these is missing in the others
                 bound = end.bound.copy()
                 bound[:, :m] = False
-                loose = np.diagonal(end.inverse(bound), axis1=1, axis2=2)[:, :m] ** 0.5
+                loose = np.sqrt(np.einsum("bii->bi", end.inverse(bound)[:, :m, :m]))
                 unseen = np.where(absent, loose / total[:, None] * WIDER, 0.0)
                 std = np.hypot(std, share * np.sqrt(np.sum(unseen**2, axis=1))[:, None])
                 std = np.where(absent, unseen, std)
             quiet = np.hypot(fit.noise, share @ self._noise[list(fit.places)])
-            left = np.sum(fit.rest**2, axis=1)
+            left = np.vecdot(fit.rest, fit.rest)
             heat = np.abs(x[:, m + len(NUISANCES) :] / SIGMA2 * share).max(axis=1)
             return _Spread(
                 share, np.hypot(std, LEAST), np.sqrt(cov[:, m, m]),
-                left / np.sum(fit.flat**2, axis=1),
+                left / np.vecdot(fit.flat, fit.flat),
                 np.sqrt(np.maximum(left / fit.rest.shape[1] - quiet**2, 0.0)),
                 np.hypot(REPEATS, quiet / 3), heat,
             )  # fmt: skip
@@ -266,20 +262,44 @@ class Combination:
         m, n = len(fit.places), fit.rest.shape[1]
         answer = inverse @ fit.slopes
         # what is left over is a stationary series
-        cov = np.zeros_like(inverse)
-        for lag in range(LAGS):
-            alike = np.sum(fit.rest[:, : n - lag] * fit.rest[:, lag:], axis=1) / n
-            if lag == 0:
-                alike = np.maximum(alike, fit.noise**2)
-            alike *= 1 - lag / LAGS
-            both = answer[:, :, : n - lag] @ np.swapaxes(answer[:, :, lag:], 1, 2)
-            cov += alike[:, None, None] * (both if lag == 0 else both + np.swapaxes(both, 1, 2))
+        alike = np.maximum(np.vecdot(fit.rest, fit.rest) / n, fit.noise**2)
+        cov = alike[:, None, None] * (answer @ answer.mT)
+        for lag in range(1, LAGS):
+            alike = np.vecdot(fit.rest[:, :-lag], fit.rest[:, lag:]) * ((1 - lag / LAGS) / n)
+            both = alike[:, None, None] * (answer[:, :, :-lag] @ answer[:, :, lag:].mT)
+            cov += both
+            cov += both.mT
         parts = fit.model.references(fit.end.x) * fit.end.x[:, :m, None]
         for wrong in (STEP_ERROR * parts, ENERGY_ERROR * _slope(parts)):
-            moved = answer @ np.swapaxes(wrong, 1, 2)
-            cov += moved @ np.swapaxes(moved, 1, 2)
+            moved = answer @ wrong.mT
+            cov += moved @ moved.mT
         believed = inverse / fit.prior
-        return cov + believed @ np.swapaxes(believed, 1, 2)
+        return cov + believed @ believed.mT
+
+
+class _Prior(NamedTuple):
+    """What is likely of the variables of `_Model` (n,): `std` about zero, none of shares; bounds.
+
+    `held` (n, n) has one over the standard deviations on its diagonal.
+    """
+
+    std: Floats
+    bounds: tuple[Floats, Floats]
+    held: Floats
+
+
+@lru_cache(maxsize=64)
+def _prior(m: int, shift_std: float, fluorescent: bool) -> _Prior:
+    std = np.array([
+        *[np.inf] * m, shift_std, OFFSET, TILT, WIDTH, OVER_ABSORPTION, *[SIGMA2] * m,
+    ])  # fmt: skip
+    high = np.where(np.isfinite(std), 4 * std, 5.0)
+    low = -high
+    low[:m] = 0.0
+    low[m + 4] = 0.0  # over-absorption only flattens
+    if not fluorescent:
+        high[m + 4] = 0.0
+    return _Prior(std, (low, high), np.diag(1 / std))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from exafsd.composition.combination import (
 )
 from exafsd.composition.references import Reference, chosen
 from exafsd.composition.window import NearEdge, Ranges, near_edge
-from exafsd.contract.messages import Composition, Fraction, Value
+from exafsd.contract.messages import Composition, Fraction, value_of
 from exafsd.contract.vocabulary import Flag, Reason
 from exafsd.reduction.edges import edge_energy
 from exafsd.spectra import Edge, Spectrum, SpectrumError
@@ -61,6 +61,7 @@ class Composer:
     def __init__(self, references: Sequence[Reference]) -> None:
         self._references = references
         self._ready = lru_cache(maxsize=KEPT)(self._made)
+        self._chosen = lru_cache(maxsize=KEPT)(self._names)
         self._lent: dict[str, tuple[Reference, ...]] = {}
 
     def lend(self, run_uid: str, references: Sequence[Reference]) -> None:
@@ -69,11 +70,12 @@ class Composer:
         Without a uid: those of all runs that have none of their own.
         """
         self._lent[run_uid] = tuple(references)
+        self._clear()
 
     def forget(self, run_uid: str) -> None:
         """Forget references that were lent to a run."""
         if self._lent.pop(run_uid, None) is not None:
-            self._ready.cache_clear()
+            self._clear()
 
     def flags(self, spectrum: Spectrum, composition: Composition) -> tuple[Flag, ...]:
         """What was noticed: that a reference in the sample was measured much hotter or colder."""
@@ -95,13 +97,15 @@ class Composer:
     def _lent_to(self, run_uid: str) -> tuple[Reference, ...]:
         return self._lent.get(run_uid) or self._lent.get("", ())
 
-    def _names(self, spectrum: Spectrum) -> tuple[str, ...]:
-        """Names of the references that a spectrum is compared with."""
-        edge, names = spectrum.id.edge, spectrum.id.analysis.composition.phases
-        uid = spectrum.id.sweep.run.uid
-        own = tuple(one.name for one in self._lent_to(uid) if one.edge == edge)
+    def _clear(self) -> None:
+        self._ready.cache_clear()
+        self._chosen.cache_clear()
+
+    def _names(self, edge: Edge, names: tuple[str, ...], run_uid: str) -> tuple[str, ...]:
+        """Names of the references that spectra are compared with."""
+        own = tuple(one.name for one in self._lent_to(run_uid) if one.edge == edge)
         names = (*own, *names) if own else names
-        return tuple(one.name for one in chosen(self._of_run(uid), edge, names))
+        return tuple(one.name for one in chosen(self._of_run(run_uid), edge, names))
 
     def __call__(self, spectra: Sequence[Spectrum]) -> list[Composition | None]:
         """Composition of each; None where its edge has fewer than two references."""
@@ -110,14 +114,17 @@ class Composer:
         for i, spectrum in enumerate(spectra):
             edge, names = spectrum.id.edge, spectrum.id.analysis.composition.phases
             compared: tuple[str, ...] = ()
+            uid = spectrum.id.sweep.run.uid
+            uid = uid if uid in self._lent else ""
             try:
-                compared = self._names(spectrum)
+                compared = self._chosen(edge, names, uid)
                 if len(compared) > ALL:
                     raise _few(f"there are more than {ALL} for {edge.element} {edge.edge}")
                 if names and len(compared) < LEAST:
                     raise _few(f"fewer than {LEAST} are of {edge.element} {edge.edge}")
                 if len(compared) >= LEAST:
-                    ready = self._prepared(spectrum, compared)
+                    ranges = Ranges.of(spectrum.energy, edge_energy(edge.element, edge.edge))
+                    ready = self._ready(edge, compared, ranges, uid)
                     binned = near_edge(spectrum.energy, spectrum.mu, ready.ranges)
                     held = SHIFT if spectrum.energy_shift is not None else SHIFT_ALONE
                     fluorescent = spectrum.id.channel == "fluorescence"
@@ -131,11 +138,6 @@ class Composer:
                     _said(compared, fit) if fit else _nothing(compared, "no reference is like it")
                 )
         return done
-
-    def _prepared(self, spectrum: Spectrum, names: tuple[str, ...]) -> "_Ready":
-        edge, uid = spectrum.id.edge, spectrum.id.sweep.run.uid
-        ranges = Ranges.of(spectrum.energy, edge_energy(edge.element, edge.edge))
-        return self._ready(edge, names, ranges, uid if uid in self._lent else "")
 
     def _made(self, edge: Edge, names: tuple[str, ...], ranges: Ranges, run_uid: str) -> "_Ready":
         """References normalised in the ranges that all of them and the sample have."""
@@ -160,15 +162,15 @@ def _nothing(names: Sequence[str], reason: str) -> Composition:
 def _said(names: Sequence[str], fit: Fractions) -> Composition:
     compared = [names[place] for place in fit.places]
     fractions = [
-        Fraction(phase=name, value=float(value), std=float(std))
-        for name, value, std in zip(compared, fit.value, fit.std, strict=True)
+        Fraction.of(phase=name, value=value, std=std)
+        for name, value, std in zip(compared, fit.value.tolist(), fit.std.tolist(), strict=True)
     ]
     reason = _reason(names, compared, fit)
-    return Composition(
+    return Composition.of(
         references=list(names),
         fractions=fractions,
-        other=Value(value=fit.rest, std=max(fit.usual, REPEATS)),
-        energy_shift=Value(value=fit.shift, std=fit.shift_std),
+        other=value_of(fit.rest, max(fit.usual, REPEATS)),
+        energy_shift=value_of(fit.shift, fit.shift_std),
         r_factor=fit.r_factor,
         in_domain=reason is None,
         reason=reason,

@@ -25,6 +25,8 @@ MAX_EVALUATIONS = 25
 DAMPING, UNDAMPED = 1e-2, 1e-3
 #: Keeps the scaled normal equations solvable where two variables do the same.
 RIDGE = 1e-10
+#: Keeps variables that do nothing from being divided by zero.
+SMALLEST = 1e-100
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def minimize(
     total: Floats,
     freedom: float,
     evaluations_max: int = MAX_EVALUATIONS,
+    tolerance: float = TOLERANCE,
 ) -> Minimum:
     """Least sum of squares inside bounds.
 
@@ -82,42 +85,45 @@ def minimize(
         Independent points less variables, by which the misfit is divided for an error bar.
     evaluations_max
         Evaluations after which a fit has failed.
+    tolerance
+        Size of the next step, which is still made, at which a fit is done, in error bars.
     """
     low, high = bounds
     x = start.copy()
     rows = np.arange(len(x))
     residual, jacobian = begin[0].copy(), begin[1].copy()
-    cost = np.sum(residual**2, axis=-1)
+    cost = np.vecdot(residual, residual)
     damping = np.zeros(len(x))
     converged = np.zeros(len(x), dtype=bool)
     rows = rows[np.isfinite(cost) & np.isfinite(total)]
     evaluations = 1
     while rows.size:
         slopes, at = jacobian[rows], x[rows]
-        gradient = _along(np.swapaxes(slopes, -1, -2), residual[rows])
-        hessian = _normal(slopes)
+        gradient, hessian = _along(slopes.mT, residual[rows]), slopes.mT @ slopes
         moved = _moved(hessian, gradient, at, low, high, damping[rows])
         step = moved - at
-        curved = np.sum(step * _along(hessian, step), axis=-1)
-        if not np.isfinite(curved).all():  # a spoilt derivative: that fit has failed
-            rows = rows[np.isfinite(curved)]
+        curved = np.vecdot(step, _along(hessian, step))
+        usable = np.isfinite(curved)
+        if not usable.all():  # a spoilt derivative: that fit has failed
+            rows = rows[usable]
             continue
         scale = np.maximum(cost[rows], FLOOR * total[rows])
         # where a variable has only now met its bound, the others have yet to answer to that
         met = (_on_bound(moved, low, high) & ~_on_bound(at, low, high)).any(axis=-1)
-        done = (curved <= TOLERANCE**2 * scale / freedom) & (damping[rows] == 0.0) & ~met
-        # the last step is too small to be worth another evaluation
-        last = rows[done]
-        x[last], converged[last] = moved[done], True
-        residual[last] += _along(slopes[done], step[done])
-        change = 2 * np.sum(gradient * step, axis=-1) + curved
-        cost[last] = np.maximum(cost[last] + change[done], 0.0)
-        rows, moved, scale = rows[~done], moved[~done], scale[~done]
+        done = (curved <= tolerance**2 / freedom * scale) & (damping[rows] == 0.0) & ~met
+        if done.any():
+            # the last step is too small to be worth another evaluation
+            last = rows[done]
+            x[last], converged[last] = moved[done], True
+            residual[last] += _along(slopes[done], step[done])
+            change = 2 * np.vecdot(gradient, step) + curved
+            cost[last] = np.maximum(cost[last] + change[done], 0.0)
+            rows, moved, scale = rows[~done], moved[~done], scale[~done]
         if not rows.size or evaluations == evaluations_max:
             break
         evaluations += 1
         tried, slopes = evaluate(moved, rows)
-        tried_cost = np.sum(tried**2, axis=-1)
+        tried_cost = np.vecdot(tried, tried)
         better = tried_cost <= cost[rows] + LEVEL * scale
         good, bad = rows[better], rows[~better]
         x[good], cost[good], residual[good] = moved[better], tried_cost[better], tried[better]
@@ -126,20 +132,21 @@ def minimize(
         damping[good[damping[good] < UNDAMPED]] = 0.0
         damping[bad] = np.maximum(10 * damping[bad], DAMPING)
     bound = _on_bound(x, low, high)
-    return Minimum(x, cost, residual, jacobian, _normal(jacobian), converged, bound, evaluations)
+    hessian = jacobian.mT @ jacobian
+    return Minimum(x, cost, residual, jacobian, hessian, converged, bound, evaluations)
 
 
 def _on_bound(x: Floats, low: Floats, high: Floats) -> NDArray[np.bool_]:
     return (x <= low) | (x >= high)
 
 
+def _inside(x: Floats, low: Floats, high: Floats) -> Floats:
+    return np.minimum(np.maximum(x, low), high)
+
+
 def _along(matrices: Floats, vectors: Floats) -> Floats:
     """Products of matrices (b, m, n) with vectors (b, n)."""
     return (matrices @ vectors[..., None])[..., 0]
-
-
-def _normal(jacobian: Floats) -> Floats:
-    return np.swapaxes(jacobian, -1, -2) @ jacobian
 
 
 def _moved(
@@ -150,24 +157,25 @@ def _moved(
     A variable on a bound that the misfit pushes outwards stays where it is. One that a step takes
     beyond a bound is put on it, that which goes farthest first, and the others answer to that.
     """
-    free = ~(((x <= low) & (gradient > 0)) | ((x >= high) & (gradient < 0)))
+    free = ((x > low) | (gradient <= 0)) & ((x < high) | (gradient >= 0))
     moved = x + _step(hessian, -gradient, free, damping)
     beyond = free & ((moved < low) | (moved > high))
     rows = np.flatnonzero(beyond.any(axis=-1))
     put = np.zeros_like(x)
     while rows.size:
-        curve = hessian[rows]
-        error = np.sqrt(np.diagonal(curve, axis1=-2, axis2=-1))
-        far = np.maximum(low - moved[rows], moved[rows] - high) * error
+        curve, there = hessian[rows], moved[rows]
+        error = np.sqrt(np.einsum("bii->bi", curve))
+        far = np.maximum(low - there, there - high) * error
         worst = np.where(beyond[rows], far, -1.0).argmax(axis=-1)
         at = rows, worst
         free[at] = False
-        put[at] = np.clip(moved[at], low[worst], high[worst]) - x[at]
+        put[at] = _inside(moved[at], low[worst], high[worst]) - x[at]
         downhill = -gradient[rows] - _along(curve, put[rows])
-        moved[rows] = x[rows] + put[rows] + _step(curve, downhill, free[rows], damping[rows])
-        beyond[rows] = free[rows] & ((moved[rows] < low) | (moved[rows] > high))
-        rows = rows[beyond[rows].any(axis=-1)]
-    return np.clip(moved, low, high)
+        there = x[rows] + put[rows] + _step(curve, downhill, free[rows], damping[rows])
+        left = free[rows] & ((there < low) | (there > high))
+        moved[rows], beyond[rows] = there, left
+        rows = rows[left.any(axis=-1)]
+    return _inside(moved, low, high)
 
 
 def _step(hessian: Floats, downhill: Floats, free: NDArray[np.bool_], damping: Floats) -> Floats:
@@ -182,10 +190,10 @@ def _scaled(hessian: Floats, free: NDArray[np.bool_], damping: Floats) -> tuple[
     Left unscaled, eV and angstrom^2 would differ by eight powers of ten. The scale (b, n) is zero
     for what is held.
     """
-    size = np.sqrt(np.diagonal(hessian, axis1=-2, axis2=-1))
-    scale = free / np.where(size > 0, size, 1.0)
+    size = np.sqrt(np.einsum("bii->bi", hessian))
+    scale = free / np.maximum(size, SMALLEST)
     scaled = hessian * scale[:, :, None]
     scaled *= scale[:, None, :]
     diagonal = np.einsum("bii->bi", scaled)  # a view
-    diagonal[...] = np.where(free, 1.0 + RIDGE + damping[:, None], 1.0)
+    diagonal[...] = 1.0 + RIDGE + damping[:, None]
     return scaled, scale
