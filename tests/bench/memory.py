@@ -15,18 +15,21 @@ RUN = 20_000
 WARM = 0.1
 #: s between two looks
 STEP = 1.0
+#: what may be left out under load is not
+COMPOSITION = '[composition]\nenabled = "always"\n'
 
 
 def measure_memory(folder: Path, spectra: int) -> dict[str, float]:
     """Sizes in MB, of the daemon alone, from the time when it is warm.
 
-    Spectra of 500 points in array events, as fast as results come.
+    Spectra of 500 points in array events, as fast as results come: copper oxide that is reduced,
+    with composition and components of every spectrum.
     """
     sizes: list[tuple[int, float]] = []  # spectra until then, MB
     done = 0
     began = time.monotonic()
     lost = 0
-    with daemon_site(folder) as site:
+    with daemon_site(folder, more=COMPOSITION) as site:
         process = psutil.Process(site.listener.process.pid)
         stopping = Event()
 
@@ -40,7 +43,7 @@ def measure_memory(folder: Path, spectra: int) -> dict[str, float]:
             while done < spectra:
                 # a tenth of a long run, so that the warm part of a short one is told apart
                 run = min(RUN, max(spectra // 20, 500), spectra - done)
-                lost += measure(site, Load(), sweeps=run).lost
+                lost += measure(site, Load(oxide=True), sweeps=run).lost
                 done += run
                 print(f"{done} spectra, {sizes[-1][1]:.1f} MB", flush=True)
         finally:
