@@ -22,8 +22,8 @@ ComponentsOption = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Print no results; resolve the near edges of each run into the spectra and shares"
-        " of N components instead.",
+        help="Instead of printing results, resolve the near edges of each run into the spectra"
+        " and shares of N components.",
     ),
 ]
 AnchorOption = Annotated[
