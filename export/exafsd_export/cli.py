@@ -64,7 +64,7 @@ def quick(
     ] = None,
     work: Annotated[
         Path | None,
-        typer.Option(help="Folder in which the FEFF run is stored, so that it can be used again."),
+        typer.Option(help="Folder in which to store the FEFF run, so that it can be used again."),
     ] = None,
 ) -> None:
     """Make a bundle from a crystal structure in about a minute, for fits without a network."""
@@ -83,7 +83,7 @@ def zoo(
     ] = None,
     work: Annotated[Path, typer.Option(help="Folder for the FEFF runs.")] = Path("feff"),
 ) -> None:
-    """Make the bundles of exafsd that have no network, from a table of checked AMCSD numbers."""
+    """Make the bundles without a network that come with exafsd, from a table of structures."""
     from exafsd_export.progress import zoo_with_progress
 
     zoo_with_progress(names or [], out, work)
@@ -94,14 +94,14 @@ def equality(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle without a network.")],
     spectra: Annotated[
         list[Path] | None,
-        typer.Argument(help="Measured mu(E), XDI; by default a spectrum simulated by Larch."),
+        typer.Argument(help="Measured mu(E), as XDI files; by default Larch simulates a spectrum."),
     ] = None,
     cif: Annotated[
-        Path | None, typer.Option("--cif", help="Structure file that the bundle was made of.")
+        Path | None, typer.Option("--cif", help="Structure file from which the bundle was made.")
     ] = None,
-    work: Annotated[Path, typer.Option(help="Folder for the run of FEFF.")] = Path("feff"),
+    work: Annotated[Path, typer.Option(help="Folder for the FEFF run.")] = Path("feff"),
 ) -> None:
-    """Compare a bundle's fits with Larch's feffit, with flat priors and with its own."""
+    """Compare the fits of a bundle with Larch's feffit, with flat priors and as published."""
     from exafsd.inference.registry import read_card
     from exafsd_export.equality import as_lines, compare
     from exafsd_training.theory.structures import from_cif
@@ -119,14 +119,17 @@ def equality(
 def judge(
     data: Annotated[list[Path], typer.Option(help="Folders with measured spectra.")],
     names: Annotated[
-        list[str] | None, typer.Argument(help="Crystals; by default those of the documentation.")
+        list[str] | None,
+        typer.Argument(help="Names of crystals; by default the crystals in the documentation."),
     ] = None,
-    work: Annotated[Path, typer.Option(help="Folder for FEFF and bundles.")] = Path("feff"),
+    work: Annotated[Path, typer.Option(help="Folder for the FEFF runs and the bundles.")] = Path(
+        "feff"
+    ),
     page: Annotated[
-        Path | None, typer.Option(help="Markdown page whose generated part is renewed.")
+        Path | None, typer.Option(help="Markdown page whose generated part is updated.")
     ] = None,
 ) -> None:
-    """Judge reading by fit: error bars on independent simulations, and numbers beside feffit's."""
+    """Test fits without a network: error bars on independent simulations, values against feffit."""
     from exafsd_export import judged
 
     for line in judged.judge(names or [], data, work, page):

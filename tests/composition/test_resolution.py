@@ -112,7 +112,7 @@ def test_files_as_components(files):
     assert line["counted"] == {"by_noise": 2, "by_structure": 2}
     assert line["isosbestic"]
     shown = run.invoke(app, ["analyze", *files, "--model", "none", "--components", "2"])
-    assert "consistent with two phases, no proof" in shown.output
+    assert "suggests two phases" in shown.output
 
 
 @pytest.mark.parametrize(

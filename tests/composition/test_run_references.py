@@ -85,7 +85,7 @@ def test_the_foil_of_a_run_can_be_one(journal, tmp_path):
         (["--run", "a-run", "--sweeps", "40-50"], "no such sweep"),
         (["--run", "a-run", "--sweeps", "first"], "not like 1-20"),
         (["--run", "nobody"], "nobody"),
-        ([], "name a FILE"),
+        ([], "give either a FILE"),
     ],
 )
 def test_what_is_no_run_or_sweep_says_so(journal, tmp_path, options, why):

@@ -132,7 +132,7 @@ class Resolved:
         places, numbers = series.alike()
         left_out = len(series.rows) - len(places)
         if left_out:
-            tell(f"{_named(key)}: {left_out} spectra are left out, as they span other energies")
+            tell(f"{_named(key)}: {left_out} spectra are left out because they span other energies")
         flat = np.array([one.flat for one in numbers])
         noise = float(np.median([one.noise for one in numbers]))
         names, held = self._held(key, series.edge, numbers[0])
@@ -180,7 +180,7 @@ def resolved(settings: Settings, count: int, anchors: Sequence[str], lines: bool
     if missing:
         raise ValueError(f"--components needs {', '.join(sorted(missing))} in publish.arrays")
     if not 2 <= count <= MOST:
-        raise ValueError(f"--components is 2 to {MOST}")
+        raise ValueError(f"--components must be 2 to {MOST}")
     asked = settings.composition
     folders = [*([shipped_folder()] if asked.shipped else []), *asked.references]
     there = load(folders)[0] if anchors else []
@@ -188,7 +188,7 @@ def resolved(settings: Settings, count: int, anchors: Sequence[str], lines: bool
     unknown = set(anchors) - {one.name for one in held}
     if unknown:
         raise ValueError(
-            f"there is no reference {', '.join(sorted(unknown))}: exafsd references list"
+            f"there is no reference {', '.join(sorted(unknown))}; exafsd references list shows them"
         )
     return Resolved(count, held, lines)
 
@@ -246,15 +246,15 @@ def _as_table(
 
 def _said(resolution: Resolution, about: _About) -> Iterator[str]:
     """What to know about the numbers, in words."""
-    yield f"left over: {resolution.rest:.2g} of the edge step in 1 eV; noise {about.noise:.2g}"
-    yield "after each share what it may be: other answers within these are as good"
+    yield f"residual: {resolution.rest:.2g} of the edge step in 1 eV; noise {about.noise:.2g}"
+    yield "after each share: the range of shares that fit the spectra equally well"
     if about.counted is not None:
         yield (
             f"counted: {about.counted.by_noise} components by the measured noise,"
             f" {about.counted.by_structure} by their shape"
         )
     if not resolution.converged:
-        yield "the fits had not ended: more components may be there, or fewer"
+        yield "the fit has not converged: try more components, or fewer"
     if about.meeting:
         points = ", ".join(f"{point:.1f}" for point in about.meeting)
-        yield f"all spectra meet at {points} eV: consistent with two phases, no proof of them"
+        yield f"all spectra meet at {points} eV: this suggests two phases, but does not prove them"

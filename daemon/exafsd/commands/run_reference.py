@@ -93,10 +93,12 @@ def add_from_run(
     kinds = sorted({f"{one.channel} of {one.edge.element} {one.edge.edge}" for one in sweeps})
     if len(kinds) > 1:
         raise ReferenceFileError(
-            f"{chosen.said} has {', '.join(kinds)}: choose by --channel, --element, --edge"
+            f"{chosen.said} has {', '.join(kinds)}: choose one with --channel, --element, --edge"
         )
     if not sweeps:
-        raise ReferenceFileError(f"{chosen.said} has no such sweep; it has {len(there)} whole ones")
+        raise ReferenceFileError(
+            f"{chosen.said}: no such sweep; the run has {len(there)} complete sweeps"
+        )
     reference = mean_of(name, sweeps, chosen.said)
     about = {
         "Exafsd.source": f"{chosen.said}, mean of {len(sweeps)}",
@@ -109,7 +111,7 @@ def _sweeps(uid: str, settings: Settings, archive: str | None) -> tuple[str, lis
     """Whole uid of the run that begins so, and its sweeps."""
     journal = settings.journal_folder
     if archive is None and (journal is None or not journal.is_dir()):
-        raise CatalogError(f"there is no journal {journal or 'in the settings'}; name an --archive")
+        raise CatalogError(f"there is no journal {journal or 'in the settings'}; give an --archive")
     name = archive or str(journal)
     with closing(open_source(name)) as source:
         runs = [run.start.get("uid") for run in islice(source.runs(uid=uid), 2)]

@@ -15,7 +15,7 @@ from exafsd.commands.cli.options import (
 
 app = typer.Typer(no_args_is_help=True, help="Add, list, show and remove reference spectra.")
 
-OutOption = Annotated[Path, typer.Option("--out", help="Folder of references.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Folder with your references.")]
 
 
 @app.command("add")
@@ -23,17 +23,19 @@ def references_add(
     name: Annotated[str, typer.Argument(help="Name of the compound, for example Cu2O.")],
     file: Annotated[
         Path | None,
-        typer.Argument(help="File with its spectrum, in any format that analyze reads."),
+        typer.Argument(
+            help="File with the spectrum of the compound, in any format that analyze reads."
+        ),
     ] = None,
     out: OutOption = Path("references"),
     element: Annotated[str | None, typer.Option(help="Absorbing element, for example Cu.")] = None,
     edge: Annotated[str | None, typer.Option(help="Edge, for example K.")] = None,
     run: Annotated[
         str | None,
-        typer.Option(metavar="UID", help="Instead of a file: the mean of sweeps of this run."),
+        typer.Option(metavar="UID", help="Use the mean of sweeps of this run instead of a file."),
     ] = None,
     sweeps: Annotated[
-        str | None, typer.Option(help="Sweeps of the run, 1-20 or 1-20,25; by default all.")
+        str | None, typer.Option(help="Sweeps of the run, for example 1-20,25; by default all.")
     ] = None,
     channel: Annotated[
         str | None, typer.Option(help="Detection channel of the run, if there are several.")
@@ -41,19 +43,19 @@ def references_add(
     archive: Annotated[
         str | None,
         typer.Option(
-            help="Journal folder, tiled URI or profile with the run; by default the journal of"
-            " the settings."
+            help="Where the run is stored: folder of a journal, tiled URI or tiled profile; by"
+            " default the journal in the settings."
         ),
     ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Add a measured spectrum, or the mean of sweeps of a run, to the references."""
+    """Add a measured spectrum, or the mean of several sweeps of a run, to your references."""
     from exafsd.composition.references import ReferenceFileError, add
     from exafsd.spectra import Edge
 
     named = Edge.of(element or "", edge or "") if element or edge else None
     if (file is None) == (run is None):
-        fail("name a FILE, or a run by --run", 2)
+        fail("give either a FILE or a --run", 2)
     source = ""
     with failing(ReferenceFileError, *UNREADABLE):
         if file is not None:

@@ -22,12 +22,15 @@ ComponentsOption = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Instead of results: the near edges of a run as spectra and shares of N components.",
+        help="Instead of printing results, resolve the near edges of each run into the spectra"
+        " and shares of N components.",
     ),
 ]
 AnchorOption = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME", help="Reference that is one of the components; may be repeated."),
+    typer.Option(
+        metavar="NAME", help="Fix one of the components to this reference; may be repeated."
+    ),
 ]
 
 
