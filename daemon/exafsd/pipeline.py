@@ -24,6 +24,7 @@ from exafsd.contract.messages import (
     Candidate,
     Channel,
     Composition,
+    Mixture,
     ModelRef,
     Phase,
     Rejected,
@@ -36,6 +37,8 @@ from exafsd.contract.vocabulary import DOUBTS, Flag, Reason
 from exafsd.inference.amplitude import UNREAD, recipe_sha256, with_numbers
 from exafsd.inference.candidates import MOST
 from exafsd.inference.judgement import Judgement
+from exafsd.inference.mixture import Mixtures
+from exafsd.inference.mixture import Question as OfMixture
 from exafsd.inference.placement import Placement
 from exafsd.inference.reading import (
     Answer,
@@ -130,6 +133,7 @@ class Pipeline:
         self._arrays = arrays
         self._reducer = reducer or Reducer()
         self._composer = composer or Composer(())
+        self._mixtures = Mixtures(self._reducer)
         self._models: dict[str, Model] = {}
         self._panels: dict[tuple[str, Edge], _Panel] = {}
         self._memories: dict[str, RunMemory] = {}
@@ -151,6 +155,7 @@ class Pipeline:
                 del trends[name]
         self._registry, self._models_sha256 = registry, registry.sha256
         self._panels.clear()
+        self._mixtures.forget()
 
     def process(self, sweep: Sweep) -> list[Outcome]:
         """One outcome for each channel and edge of a sweep; never raises on bad data."""
@@ -292,12 +297,13 @@ class Pipeline:
             ]
         )
         compositions = self._composed({i: cases[i] for i in unread}, room)
+        mixtures = self._mixed(cases, unread, compositions, room)
         numbers = self._near_edges([cases[i].spectrum for i in unread], answers)
         structures = _structures(answers)
         for place, (i, best) in enumerate(zip(unread, answers, strict=True)):
             done[i] = self._result(
-                cases[i], best, structures.get(place), compositions.get(i), numbers[place],
-                reduced_at,
+                cases[i], best, structures.get(place), compositions.get(i), mixtures.get(i),
+                numbers[place], reduced_at,
             )  # fmt: skip
         return done
 
@@ -339,6 +345,28 @@ class Pipeline:
             log.exception("composition failed")
             return {}
 
+    def _mixed(
+        self,
+        cases: Sequence[_Case],
+        readings: Mapping[int, Sequence[Reading]],
+        compositions: Mapping[int, Composition | None],
+        room: bool,
+    ) -> dict[int, Mixture]:
+        """EXAFS of samples of several phases, where models may read them and there is time."""
+        due = {
+            i: OfMixture(cases[i].spectrum, readings[i], said, self._composer.middles)
+            for i, said in compositions.items()
+            if said is not None
+            and said.fractions
+            and readings[i][0].reader.model is not None
+            and _has_time(cases[i].spectrum.id.analysis.composition.exafs, room)
+        }
+        try:
+            return dict(zip(due, self._mixtures(list(due.values())), strict=True))
+        except Exception:  # the other answers are there and must not be lost
+            log.exception("fits of mixtures failed")
+            return {}
+
     def _reduced(self, cases: list[_Case]) -> Iterator[list[Reading] | SpectrumError]:
         """Reduce each spectrum once by every recipe that its readers want.
 
@@ -376,6 +404,7 @@ class Pipeline:
         best: Answer,
         structure: tuple[list[Phase], list[Shell]] | None,
         composition: Composition | None,
+        mixture: Mixture | None,
         near_edge: NearEdgeNumbers | None,
         reduced_at: float,
     ) -> Outcome:
@@ -427,6 +456,7 @@ class Pipeline:
             polish=polish,
             best=shown_best,
             composition=composition,
+            mixture=mixture,
             trust=_trust(judgement, quality, amplitude.shells is not None),
         )
         try:
