@@ -309,11 +309,12 @@ class MixturePhase(_Part):
 
     phase: str = Field(description="name of the reference")
     share: Value = Field(description="by the near edge; the fit has it from there")
-    model: str | None = Field(description="bundle that the fit has the phase from")
-    e0_shift: Value | None = Field(description="eV")
+    model: str | None = Field(default=None, description="bundle that the fit has the phase from")
+    e0_shift: Value | None = Field(default=None, description="eV")
     shells: list[Shell] = Field(
+        default_factory=list[Shell],
         description="inside the model's window; error bars hold noise and errors of the theory,"
-        " those of n_s02 also that of the share"
+        " those of n_s02 also that of the share",
     )
     reason: str | None = Field(default=None, description="why it has no shells, in words")
 

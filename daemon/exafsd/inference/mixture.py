@@ -2,7 +2,8 @@
 
 chi is the sum over phases of share times chi. How much there is of each phase is what the near
 edge says: a share does the same to the EXAFS as N S0^2, so the fit holds the shares, and what they
-may be off by widens the error bars of N S0^2.
+may be off by widens the error bars of N S0^2. Where a sum of models misses more of a spectrum than
+noise and errors of the theory explain, all error bars are wider by as much.
 """
 
 from collections import defaultdict
@@ -18,6 +19,7 @@ from exafsd.contract.grid import rows_to_grid
 from exafsd.contract.messages import Composition, Fraction, Mixture, MixturePhase, value_of
 from exafsd.contract.recipe import Recipe
 from exafsd.inference.candidates import common_window
+from exafsd.inference.crystal_fit import EVALUATIONS
 from exafsd.inference.placement import STEP
 from exafsd.inference.reading import Model, Reading
 from exafsd.inference.refinement.polish import OBJECTIVES
@@ -27,12 +29,19 @@ from exafsd.inference.refinement.trend import Expected
 from exafsd.inference.refinement.variables import Variables
 from exafsd.inference.refinement.weighed import About, Goal, Prepared, Signal, prepare
 from exafsd.reduction.reducer import Reducer
-from exafsd.reduction.transform import fit_weight
+from exafsd.reduction.transform import fit_weight, fit_window
 from exafsd.spectra import Floats, Prediction, ReducedSpectrum, Spectrum, SpectrumError
 
 #: Share from which a phase is fitted, or must have a model for others to be: this much of another
 #: phase moves R of the rest by less than 0.004 angstrom (see `exafsd.composition.purity`).
 LEAST = 0.03
+#: Share of the signal's sum of squares that is misfit of any other kind: what fits of crystals that
+#: no network has read are given, since models leave out shells that others' windows reach.
+FLOOR = 0.02
+#: A phase has numbers where the spectrum narrows R of its nearest shell to this share of its prior.
+NARROWED = 0.5
+#: Variables of the nearest shell, and E0, of which none must end on a bound.
+JUDGED = ((None, "e0_shift"), (1, "n_s02"), (1, "r"), (1, "sigma2"))
 #: Evaluations after which FEFF's errors, which depend on the variables, are calculated again.
 FIRST = 4
 #: Spectra that are fitted together: what more of them need leaves the cache.
@@ -75,10 +84,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Fit:
-    """Predictions of each phase, none where the fit did not end, and the R-factor of their sum."""
+    """Predictions of each phase, none where the fit did not end, and the R-factor of their sum.
+
+    `resolution` is how near two shells of one element can be before they are one, angstrom.
+    """
 
     phases: Sequence[Prediction]
     r_factor: float
+    resolution: float
 
 
 class Mixtures:
@@ -120,7 +133,7 @@ class Mixtures:
         for (fit, k_end), members in groups.items():
             fits = fit([(job, one) for _, job, one in members], k_end)
             for (i, job, _), one in zip(members, fits, strict=True):
-                mixtures[i] = _said(job, one)
+                mixtures[i] = _said(questions[i].composition, job, one)
         return [mixtures[i] for i in range(len(questions))]
 
     def _fit(self, models: Sequence[Model]) -> "MixtureFit":
@@ -167,22 +180,22 @@ class MixtureFit:
         self._std[nearest] = np.array([p.prior.std for p in parameters])[nearest]
         self._e0 = [own.start + v.e0 for own, v in zip(self._own, every, strict=True)]
         self._std[self._e0] = [c.edge_position.zero_std for c in cards if c.edge_position]
-        self._floor = about.theory.floor
-        window = common_window([card.fit[0] for card in cards])
+        self._window = common_window([card.fit[0] for card in cards])
 
         def prepared(k_end: float) -> Prepared:
-            return prepare(fit_weight, window, about, k_end)
+            return prepare(fit_weight, self._window, about, k_end)
 
         self._prepared = lru_cache(maxsize=OBJECTIVES)(prepared)
 
     def __call__(self, jobs: Sequence[tuple[Job, ReducedSpectrum]], k_end: float) -> list[Fit]:
         """Fit spectra with one data end, 1/angstrom."""
         data, _ = rows_to_grid(np.stack([spectrum.chi for _, spectrum in jobs]), 0.0, k_end)
-        prepared = self._prepared(k_end)
+        prepared, k = self._prepared(k_end), fit_window(self._window, k_end).k
+        resolution = float(np.pi / (2 * (k[1] - k[0])))
         fits: list[Fit] = []
         for start in range(0, len(jobs), TOGETHER):
             part = slice(start, start + TOGETHER)
-            fits += self._fits(prepared, jobs[part], data[part])
+            fits += self._fits(prepared, jobs[part], data[part], resolution)
         return fits
 
     def _fits(
@@ -190,6 +203,7 @@ class MixtureFit:
         prepared: Prepared,
         jobs: Sequence[tuple[Job, ReducedSpectrum]],
         chi_k2: NDArray[np.floating],
+        resolution: float,
     ) -> list[Fit]:
         fractions = [job.fractions for job, _ in jobs]
         shares = np.array([[one.value or 0.0 for one in each] for each in fractions])
@@ -204,14 +218,15 @@ class MixtureFit:
         bounds = self._low, self._high
         start = np.clip(mean, *bounds)
         groups = modelled(start[:1], np.arange(1))[2][0].shape[2]
-        goal = Goal.of(prepared, self._expected(groups), chi_k2, epsilon, mean, self._floor)
+        goal = Goal.of(prepared, self._expected(groups), chi_k2, epsilon, mean, FLOOR)
         about = About(modelled, goal, start)
         about = About(modelled, goal, about.minimum(bounds, FIRST).x)
-        end = about.minimum(bounds)
-        weighed = end.residual[:, : goal.data.shape[1], None]
-        misfit = (np.linalg.inv(about.white) @ weighed)[..., 0]
+        end = about.minimum(bounds, EVALUATIONS)
+        weighed = end.residual[:, : goal.data.shape[1]]
+        misfit = (np.linalg.inv(about.white) @ weighed[..., None])[..., 0]
         r_factor = np.sum(misfit**2, axis=1) / np.sum(goal.data**2, axis=1)
-        inverse, nothing = end.inverse(), np.empty(0)
+        beyond = np.maximum(np.sum(weighed**2, axis=1) / prepared.goal.n_idp, 1.0)
+        inverse, nothing = end.inverse() * beyond[:, None, None], np.empty(0)
         phases: list[list[Prediction]] = [[] for _ in jobs]
         for i, (own, variables) in enumerate(zip(self._own, self._variables, strict=True)):
             theta, to_theta = variables.theta(end.x[:, own])
@@ -221,7 +236,7 @@ class MixtureFit:
             for b in np.flatnonzero(end.converged):
                 bound = tuple(np.array(variables.ids)[end.bound[b, own]])
                 phases[b].append(Prediction(theta[b], cov[b], nothing, nothing, 0.0, bound))
-        return [Fit(each, float(r)) for each, r in zip(phases, r_factor, strict=True)]
+        return [Fit(one, float(r), resolution) for one, r in zip(phases, r_factor, strict=True)]
 
     def _expected(self, groups: int) -> Expected:
         """What is likely of the variables, and of FEFF's errors of groups of paths."""
@@ -296,22 +311,53 @@ def _is_of(reading: Reading, phase: str) -> bool:
     return phase in (structure.phase, structure.formula.replace(" ", ""))
 
 
-def _said(job: Job, fit: Fit) -> Mixture:
+def _said(composition: Composition, job: Job, fit: Fit) -> Mixture:
     """What a fit says of each phase."""
     if not fit.phases:
         return Mixture.of(phases=[], reason="the fit did not end")
+    fitted = {f.phase: i for i, f in enumerate(job.fractions)}
     phases: list[MixturePhase] = []
-    for fraction, model, prediction in zip(job.fractions, job.models, fit.phases, strict=True):
-        card = model.bundle.card
-        (phase,), shells = model.readout(prediction)
-        inside = shells_in_window(card)
+    for fraction in composition.fractions:
+        share = value_of(fraction.value, fraction.std)
+        i = fitted.get(fraction.phase)
+        if i is None:
+            why = f"its share is below {LEAST:g}"
+            phases.append(MixturePhase.of(phase=fraction.phase, share=share, reason=why))
+            continue
+        model, reason = job.models[i], _doubt(job, fit, i)
+        (phase,), shells = model.readout(fit.phases[i])
+        inside = () if reason else shells_in_window(model.bundle.card)
         phases.append(
             MixturePhase.of(
                 phase=fraction.phase,
-                share=value_of(fraction.value, fraction.std),
-                model=card.name,
-                e0_shift=phase.e0_shift,
+                share=share,
+                model=model.bundle.card.name,
+                e0_shift=None if reason else phase.e0_shift,
                 shells=[shell for shell in shells if shell.shell in inside],
+                reason=reason,
             )
         )
     return Mixture.of(phases=phases, r_factor=fit.r_factor)
+
+
+def _doubt(job: Job, fit: Fit, i: int) -> str | None:
+    """Why numbers of a phase are not published; None if they are."""
+    card, prediction = job.models[i].bundle.card, fit.phases[i]
+    places = {(p.shell, p.name): n for n, p in enumerate(card.parameters)}
+    nearest = card.parameters[places[1, "r"]]
+    for other, model in zip(job.fractions, job.models, strict=True):
+        rival = next(p for p in model.bundle.card.parameters if (p.shell, p.name) == (1, "r"))
+        apart = abs((rival.r_eff or 0.0) - (nearest.r_eff or 0.0))
+        more = (other.value or 0.0) > (job.fractions[i].value or 0.0)
+        if more and rival.scatterer == nearest.scatterer and apart < fit.resolution:
+            return (
+                f"its nearest {nearest.scatterer} is {apart:.2f} angstrom from that of"
+                f" {other.phase}, of which there is more; these data resolve {fit.resolution:.2f}"
+            )
+    for key in JUDGED:
+        if card.parameters[places[key]].id in prediction.bound:
+            return f"the fit ended on the bound of {card.parameters[places[key]].id}"
+    std, prior = prediction.theta_cov[places[1, "r"], places[1, "r"]] ** 0.5, nearest.prior.std
+    if std > NARROWED * prior:
+        return f"too little is seen of it: R is uncertain by {std:.3f} angstrom"
+    return None
