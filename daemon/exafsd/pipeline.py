@@ -18,7 +18,6 @@ from exafsd.composition.purity import has_other_phases
 from exafsd.composition.references import Reference
 from exafsd.composition.run_series import RunSeries
 from exafsd.composition.xanes import NearEdgeNumbers
-from exafsd.contract.grid import K_GRID
 from exafsd.contract.messages import (
     Calibrated,
     Candidate,
@@ -50,6 +49,7 @@ from exafsd.inference.reading import (
     answer,
     read_each,
     readers,
+    structures_of,
 )
 from exafsd.inference.refinement.polish import OFF, SHED, Polished
 from exafsd.inference.refinement.polish_message import best_of, polish_message
@@ -299,7 +299,7 @@ class Pipeline:
         compositions = self._composed({i: cases[i] for i in unread}, room)
         mixtures = self._mixed(cases, unread, compositions, room)
         numbers = self._near_edges([cases[i].spectrum for i in unread], answers)
-        structures = _structures(answers)
+        structures = structures_of(answers)
         for place, (i, best) in enumerate(zip(unread, answers, strict=True)):
             done[i] = self._result(
                 cases[i], best, structures.get(place), compositions.get(i), mixtures.get(i),
@@ -364,7 +364,14 @@ class Pipeline:
         try:
             return dict(zip(due, self._mixtures(list(due.values())), strict=True))
         except Exception:  # the other answers are there and must not be lost
-            log.exception("fits of mixtures failed")
+            if len(due) > 1:
+                one_by_one = ({i: compositions[i]} for i in due)
+                return {
+                    i: one
+                    for said in one_by_one
+                    for i, one in self._mixed(cases, readings, said, room).items()
+                }
+            log.exception("fit of a mixture failed")
             return {}
 
     def _reduced(self, cases: list[_Case]) -> Iterator[list[Reading] | SpectrumError]:
@@ -467,7 +474,7 @@ class Pipeline:
         if received is not None:
             message.timing_ms.reduced = (reduced_at - received) * 1e3
             message.timing_ms.inferred = (time.perf_counter() - received) * 1e3
-        arrays = _arrays(best)
+        arrays = best.arrays
         sent = ((name, arrays.get(name)) for name in self._arrays)
         return Outcome(message, {n: a for n, a in sent if a is not None}, received)
 
@@ -489,21 +496,6 @@ def _prepared(sweep: Sweep, memory: RunMemory) -> list[Spectrum | RejectedSpectr
         return preparation.spectra(sweep, memory)
     except Exception as error:  # one spectrum must never stop the next
         return list(preparation.refuse(sweep, _internal(sweep, error)))
-
-
-def _structures(answers: Sequence[Answer]) -> dict[int, tuple[list[Phase], list[Shell]]]:
-    """Phases and shells of answers that are believed, by their places; those of a model at once."""
-    groups: dict[int, list[int]] = {}
-    for i, best in enumerate(answers):
-        if best.reading.prediction is not None and best.polished is not None:
-            groups.setdefault(id(best.reading.reader.model), []).append(i)
-    structures: dict[int, tuple[list[Phase], list[Shell]]] = {}
-    for members in groups.values():
-        model = answers[members[0]].reading.reader.model
-        read = [one for i in members if (one := answers[i].reading.prediction) is not None]
-        if model is not None:
-            structures.update(zip(members, model.readout.many(read), strict=True))
-    return structures
 
 
 def _middles(cases: Sequence[_Case]) -> list[float | None]:
@@ -582,19 +574,3 @@ def _shift(spectrum: Spectrum) -> Calibrated | None:
 @lru_cache(maxsize=REMEMBERED)
 def _model_ref(name: str, sha256: str) -> ModelRef:
     return ModelRef(name=name, sha256=sha256)
-
-
-def _arrays(best: Answer) -> dict[str, NDArray[Any] | None]:
-    """Arrays of a result; chi(k) is zero beyond the data, predictions there are extrapolated."""
-    shown, prediction = best.reading.shown, best.reading.prediction
-    return {
-        "energy": shown.energy,
-        "norm": shown.norm,
-        "flat": shown.flat,
-        "k": K_GRID,
-        "chi_k2": best.chi_k2,
-        "chi_k2_pred": prediction.chi_k2_pred if prediction is not None else None,
-        "r": shown.r,
-        "chir_mag": shown.chir_mag,
-        "chir_mag_pred": best.chir_mag_pred,
-    }
