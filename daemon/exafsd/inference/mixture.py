@@ -35,6 +35,8 @@ from exafsd.spectra import Floats, Prediction, ReducedSpectrum, Spectrum, Spectr
 #: Share from which a phase is fitted, or must have a model for others to be: this much of another
 #: phase moves R of the rest by less than 0.004 angstrom (see `exafsd.composition.purity`).
 LEAST = 0.03
+#: Share from which a phase may have numbers.
+SEEN = 0.1
 #: Share of the signal's sum of squares that is misfit of any other kind: what fits of crystals that
 #: no network has read are given, since models leave out shells that others' windows reach.
 FLOOR = 0.02
@@ -321,7 +323,7 @@ def _said(composition: Composition, job: Job, fit: Fit) -> Mixture:
         share = value_of(fraction.value, fraction.std)
         i = fitted.get(fraction.phase)
         if i is None:
-            why = f"its share is below {LEAST:g}"
+            why = f"its share is below {LEAST:g}: it is left out"
             phases.append(MixturePhase.of(phase=fraction.phase, share=share, reason=why))
             continue
         model, reason = job.models[i], _doubt(job, fit, i)
@@ -343,6 +345,8 @@ def _said(composition: Composition, job: Job, fit: Fit) -> Mixture:
 def _doubt(job: Job, fit: Fit, i: int) -> str | None:
     """Why numbers of a phase are not published; None if they are."""
     card, prediction = job.models[i].bundle.card, fit.phases[i]
+    if (job.fractions[i].value or 0.0) < SEEN:
+        return f"its share is below {SEEN:g}"
     places = {(p.shell, p.name): n for n, p in enumerate(card.parameters)}
     nearest = card.parameters[places[1, "r"]]
     for other, model in zip(job.fractions, job.models, strict=True):
