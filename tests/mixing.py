@@ -17,6 +17,8 @@ ENERGIES = {
     "Cu": np.concatenate([np.arange(8880.0, 8950.0, 5.0), np.arange(8950.0, 9400.0, 0.8)]),
     "Zn": np.concatenate([np.arange(9560.0, 9630.0, 5.0), np.arange(9630.0, 10_250.0, 0.8)]),
 }
+#: references that mixtures are compared with
+USUAL = {"Cu": ("Cu", "Cu2O", "CuO"), "Zn": ("ZnO", "ZnS")}
 
 
 def normalised(spectrum, shift=0.0):
@@ -41,14 +43,22 @@ def on_one_scale(file, composer: Composer):
 
 
 def sweeps(
-    element: str, parts: Mapping[str, np.ndarray], shares: Sequence[float], seed: int = 0
+    element: str,
+    parts: Mapping[str, np.ndarray],
+    shares: Sequence[float],
+    seed: int = 0,
+    named: Sequence[str] | None = None,
 ) -> list[Sweep]:
-    """Sweeps of two phases, with noise, of which the second has these shares."""
+    """Sweeps of two phases, with noise, of which the second has these shares.
+
+    They are compared with the references that are `named`; by default with those of copper and its
+    oxides, or of the two phases.
+    """
     rng, energy = np.random.default_rng(seed), ENERGIES[element]
     first, second = parts.values()
     analysis = Analysis(
         reduction=Reduction(channels=("transmission",)),
-        composition=Composition(phases=tuple(sorted({*parts, *MORE[element]}))),
+        composition=Composition(phases=USUAL[element] if named is None else tuple(named)),
     )
     run = Run(uid="r", edges=(Edge(element, "K"),), analysis=analysis)
     return [
@@ -56,7 +66,3 @@ def sweeps(
             (1 - share) * first + share * second + NOISE * rng.normal(size=len(energy)))})
         for i, share in enumerate(shares)
     ]  # fmt: skip
-
-
-#: references that each mixture is compared with beside its own
-MORE = {"Cu": ("Cu", "Cu2O", "CuO"), "Zn": ()}

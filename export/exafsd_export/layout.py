@@ -96,7 +96,9 @@ def _swapped(model: onnx.ModelProto) -> onnx.ModelProto:
             if old.input[0] not in inside:
                 node.input[0] = turn(old.input[0])
             new_axes(node, 3)
-        elif (within and old.op_type == "Unsqueeze") or (old.op_type == "ReduceSum" and old.input[0] in inside):
+        elif within and old.op_type == "Unsqueeze":
+            new_axes(node, 1)
+        elif old.op_type == "ReduceSum" and old.input[0] in inside:
             new_axes(node, 1)
         elif within or inside.intersection(old.input):
             raise LayoutError(f"{old.op_type} {old.name} among the waves of paths")

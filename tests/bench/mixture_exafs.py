@@ -20,6 +20,7 @@ from exafsd.composition.composer import Composer
 from exafsd.composition.references import load, shipped_folder
 from exafsd.contract.columns import best_answer
 from exafsd.contract.grid import rows_to_grid
+from exafsd.inference import reading
 from exafsd.inference.mixture import Mixtures
 from exafsd.inference.registry import Registry, load_bundle
 from exafsd.inference.registry import shipped_folder as models_folder
@@ -119,25 +120,37 @@ def measured_pairs(data, references):
         yield "Zn", ZINC, {"ZnO": zno, "ZnS": zns}
 
 
-def cost(questions):
-    """Print what a mixture takes beside the refinement of the same spectra, ms each."""
+def refinement(questions):
+    """Calls that refine spectra as the model of one phase reads them, together and one by one."""
     model = questions[0].readings[0].reader.model
-    read = [next(r for r in one.readings if r.reader.model is model) for one in questions]
-    k_end = read[0].read.k_data[1]
+    own = [next(r for r in one.readings if r.reader.model is model) for one in questions]
+    k_end = own[0].read.k_data[1]
+    read = reading.read(own)
     chi, _ = rows_to_grid(np.stack([one.read.chi for one in read]), 0.0, k_end)
     predictions, noise = [one.prediction for one in read], [one.read.epsilon_k for one in read]
     zeros = [model.judge.e0_shift(one.read) for one in read]
+
+    def refine(part):
+        model.refiner(chi[part], predictions[part], k_end, noise[part], zeros[part])
+
+    return partial(refine, slice(None)), lambda: [refine(slice(i, i + 1)) for i in range(len(read))]
+
+
+def cost(mixed, pure):
+    """Print what mixtures take beside the refinement of them, and of pure spectra, ms each."""
     mixtures = Mixtures(Reducer())
-    both = milliseconds(partial(mixtures, questions))
-    refined = milliseconds(partial(model.refiner, chi, predictions, k_end, noise, zeros))
-    one_by_one = milliseconds(lambda: [mixtures([one]) for one in questions])
-    refined_so = milliseconds(
-        lambda: [model.refiner(chi[i : i + 1], predictions[i : i + 1], k_end, noise[i : i + 1],
-                               zeros[i : i + 1]) for i in range(len(read))]
-    )  # fmt: skip
-    print(f"\nMixture of two phases {both:.2f} ms a spectrum, refinement {refined:.2f}, ratio"
-          f" {both / refined:.1f}; one by one {one_by_one:.2f} and {refined_so:.2f}, ratio"
-          f" {one_by_one / refined_so:.1f}.")  # fmt: skip
+    calls = {
+        "in batches": (partial(mixtures, mixed), refinement(mixed)[0], refinement(pure)[0]),
+        "one by one": (lambda: [mixtures([one]) for one in mixed], refinement(mixed)[1],
+                       refinement(pure)[1]),
+    }  # fmt: skip
+    for how, each in calls.items():
+        both, same, alone = map(milliseconds, each)
+        print(
+            f"\nMixtures of two phases {how} {both:.2f} ms a spectrum; refinement of the same as"
+            f" one phase {same:.2f}, ratio {both / same:.1f}; of pure ones {alone:.2f}, ratio"
+            f" {both / alone:.1f}."
+        )
 
 
 def main():
@@ -164,8 +177,11 @@ def main():
         }
         own += rows(outcome.message, truth)
     table("simulated", own)
-    pipe.process_many(list(simulated(np.linspace(460.0, 520.0, BATCH))))
-    cost(pipe._mixtures.asked)
+    asked = []
+    for first, last in ((460.0, 520.0), (300.0, 400.0)):
+        pipe.process_many(list(simulated(np.linspace(first, last, BATCH))))
+        asked.append(pipe._mixtures.asked)
+    cost(*asked)
 
 
 if __name__ == "__main__":
