@@ -109,7 +109,7 @@ def alone(message):
 def measured_pairs(data, references):
     """Element, models, and two phases with their normalised mu."""
     composer, own = Composer(references), {one.name: one for one in references}
-    foil = on_one_scale(data / "xas" / "Cu" / "cu_metal_rt.xdi", composer)
+    foil = on_one_scale(data / "xas" / "Cu" / "Cu_Foil_rt_2016Foils.xdi", composer)
     cuo, cu2o = normalised(own["CuO"]), normalised(own["Cu2O"])
     yield "Cu", COPPER, {"CuO": cuo, "Cu": foil}
     yield "Cu", COPPER, {"Cu2O": cu2o, "Cu": foil}
