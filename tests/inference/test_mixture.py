@@ -1,8 +1,12 @@
 """EXAFS of mixtures: which phases get numbers, what these are, and why others get none."""
 
+import io
+
 import numpy as np
 import pytest
+from rich.console import Console
 
+from exafsd.commands.terminal import ResultTable
 from exafsd.composition.composer import Composer
 from exafsd.composition.references import load
 from exafsd.composition.references import shipped_folder as references_folder
@@ -160,3 +164,11 @@ def test_the_page_draws_every_phase(messages):
     assert point.shells["Cu2O/1"]["r"] == (shell.r.value, shell.r.std)
     assert {"Cu/1", "Cu2O/1"} <= {*point.mixed}
     assert point.kind == ("flagged" if header["shells"] else "withheld")
+
+
+def test_the_terminal_has_the_distances(messages):
+    table, shown = ResultTable(), Console(file=io.StringIO(), width=400)
+    table.add(messages["even"].model_dump(mode="json", by_alias=True), "here")
+    shown.print(table.render())
+    r = phases(messages["even"])["Cu"].shells[0].r
+    assert f"Cu {r.value:.3f}({r.std * 1e3:.0f})" in shown.file.getvalue()
