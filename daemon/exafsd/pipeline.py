@@ -18,12 +18,12 @@ from exafsd.composition.purity import has_other_phases
 from exafsd.composition.references import Reference
 from exafsd.composition.run_series import RunSeries
 from exafsd.composition.xanes import NearEdgeNumbers
-from exafsd.contract.grid import K_GRID
 from exafsd.contract.messages import (
     Calibrated,
     Candidate,
     Channel,
     Composition,
+    Mixture,
     ModelRef,
     Phase,
     Rejected,
@@ -36,6 +36,8 @@ from exafsd.contract.vocabulary import DOUBTS, Flag, Reason
 from exafsd.inference.amplitude import UNREAD, recipe_sha256, with_numbers
 from exafsd.inference.candidates import MOST
 from exafsd.inference.judgement import Judgement
+from exafsd.inference.mixture import Mixtures
+from exafsd.inference.mixture import Question as OfMixture
 from exafsd.inference.placement import Placement
 from exafsd.inference.reading import (
     Answer,
@@ -47,6 +49,7 @@ from exafsd.inference.reading import (
     answer,
     read_each,
     readers,
+    structures_of,
 )
 from exafsd.inference.refinement.polish import OFF, SHED, Polished
 from exafsd.inference.refinement.polish_message import best_of, polish_message
@@ -130,6 +133,7 @@ class Pipeline:
         self._arrays = arrays
         self._reducer = reducer or Reducer()
         self._composer = composer or Composer(())
+        self._mixtures = Mixtures(self._reducer)
         self._models: dict[str, Model] = {}
         self._panels: dict[tuple[str, Edge], _Panel] = {}
         self._memories: dict[str, RunMemory] = {}
@@ -151,6 +155,7 @@ class Pipeline:
                 del trends[name]
         self._registry, self._models_sha256 = registry, registry.sha256
         self._panels.clear()
+        self._mixtures.forget()
 
     def process(self, sweep: Sweep) -> list[Outcome]:
         """One outcome for each channel and edge of a sweep; never raises on bad data."""
@@ -292,12 +297,13 @@ class Pipeline:
             ]
         )
         compositions = self._composed({i: cases[i] for i in unread}, room)
+        mixtures = self._mixed(cases, unread, compositions, room)
         numbers = self._near_edges([cases[i].spectrum for i in unread], answers)
-        structures = _structures(answers)
+        structures = structures_of(answers)
         for place, (i, best) in enumerate(zip(unread, answers, strict=True)):
             done[i] = self._result(
-                cases[i], best, structures.get(place), compositions.get(i), numbers[place],
-                reduced_at,
+                cases[i], best, structures.get(place), compositions.get(i), mixtures.get(i),
+                numbers[place], reduced_at,
             )  # fmt: skip
         return done
 
@@ -339,6 +345,35 @@ class Pipeline:
             log.exception("composition failed")
             return {}
 
+    def _mixed(
+        self,
+        cases: Sequence[_Case],
+        readings: Mapping[int, Sequence[Reading]],
+        compositions: Mapping[int, Composition | None],
+        room: bool,
+    ) -> dict[int, Mixture]:
+        """EXAFS of samples of several phases, where models may read them and there is time."""
+        due = {
+            i: OfMixture(cases[i].spectrum, readings[i], said, self._composer.middles)
+            for i, said in compositions.items()
+            if said is not None
+            and said.fractions
+            and readings[i][0].reader.model is not None
+            and _has_time(cases[i].spectrum.id.analysis.composition.exafs, room)
+        }
+        try:
+            return dict(zip(due, self._mixtures(list(due.values())), strict=True))
+        except Exception:  # the other answers are there and must not be lost
+            if len(due) > 1:
+                one_by_one = ({i: compositions[i]} for i in due)
+                return {
+                    i: one
+                    for said in one_by_one
+                    for i, one in self._mixed(cases, readings, said, room).items()
+                }
+            log.exception("fit of a mixture failed")
+            return {}
+
     def _reduced(self, cases: list[_Case]) -> Iterator[list[Reading] | SpectrumError]:
         """Reduce each spectrum once by every recipe that its readers want.
 
@@ -376,6 +411,7 @@ class Pipeline:
         best: Answer,
         structure: tuple[list[Phase], list[Shell]] | None,
         composition: Composition | None,
+        mixture: Mixture | None,
         near_edge: NearEdgeNumbers | None,
         reduced_at: float,
     ) -> Outcome:
@@ -427,6 +463,7 @@ class Pipeline:
             polish=polish,
             best=shown_best,
             composition=composition,
+            mixture=mixture,
             trust=_trust(judgement, quality, amplitude.shells is not None),
         )
         try:
@@ -437,7 +474,7 @@ class Pipeline:
         if received is not None:
             message.timing_ms.reduced = (reduced_at - received) * 1e3
             message.timing_ms.inferred = (time.perf_counter() - received) * 1e3
-        arrays = _arrays(best)
+        arrays = best.arrays
         sent = ((name, arrays.get(name)) for name in self._arrays)
         return Outcome(message, {n: a for n, a in sent if a is not None}, received)
 
@@ -459,21 +496,6 @@ def _prepared(sweep: Sweep, memory: RunMemory) -> list[Spectrum | RejectedSpectr
         return preparation.spectra(sweep, memory)
     except Exception as error:  # one spectrum must never stop the next
         return list(preparation.refuse(sweep, _internal(sweep, error)))
-
-
-def _structures(answers: Sequence[Answer]) -> dict[int, tuple[list[Phase], list[Shell]]]:
-    """Phases and shells of answers that are believed, by their places; those of a model at once."""
-    groups: dict[int, list[int]] = {}
-    for i, best in enumerate(answers):
-        if best.reading.prediction is not None and best.polished is not None:
-            groups.setdefault(id(best.reading.reader.model), []).append(i)
-    structures: dict[int, tuple[list[Phase], list[Shell]]] = {}
-    for members in groups.values():
-        model = answers[members[0]].reading.reader.model
-        read = [one for i in members if (one := answers[i].reading.prediction) is not None]
-        if model is not None:
-            structures.update(zip(members, model.readout.many(read), strict=True))
-    return structures
 
 
 def _middles(cases: Sequence[_Case]) -> list[float | None]:
@@ -552,19 +574,3 @@ def _shift(spectrum: Spectrum) -> Calibrated | None:
 @lru_cache(maxsize=REMEMBERED)
 def _model_ref(name: str, sha256: str) -> ModelRef:
     return ModelRef(name=name, sha256=sha256)
-
-
-def _arrays(best: Answer) -> dict[str, NDArray[Any] | None]:
-    """Arrays of a result; chi(k) is zero beyond the data, predictions there are extrapolated."""
-    shown, prediction = best.reading.shown, best.reading.prediction
-    return {
-        "energy": shown.energy,
-        "norm": shown.norm,
-        "flat": shown.flat,
-        "k": K_GRID,
-        "chi_k2": best.chi_k2,
-        "chi_k2_pred": prediction.chi_k2_pred if prediction is not None else None,
-        "r": shown.r,
-        "chir_mag": shown.chir_mag,
-        "chir_mag_pred": best.chir_mag_pred,
-    }

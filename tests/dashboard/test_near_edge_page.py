@@ -232,6 +232,10 @@ def test_every_phase_has_its_r_in_one_plot(pages, opened):
     copper = column(page, "r", first, "0_flagged")
     cuo = column(page, "r", first, "1")
     assert cuo[:BEGAN] == [1.95] * BEGAN
+    low, high = column(page, "r", first, "1_low"), column(page, "r", first, "1_high")
+    assert all(one < 1.95 < other for one, other in zip(low[:BEGAN], high[:BEGAN], strict=True))
+    bars = "exafsd.model('r').renderers.filter(r => r.visible && r.glyph.x0)"
+    assert page.evaluate(f"{bars}.map(r => r.glyph.y0.field)") == ["0_low", "1_low"]
     assert all(number != number for number in cuo[BEGAN:])  # NaN is not itself
     assert copper[BEGAN:] == [2.54] * (SWEEPS - BEGAN)
     assert all(number != number for number in column(page, "r", first, "0"))

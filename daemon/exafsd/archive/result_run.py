@@ -14,7 +14,7 @@ import numpy as np
 
 from exafsd.archive.catalog import RESULT_PLAN
 from exafsd.contract.card import Card
-from exafsd.contract.columns import Scalar, model_columns, scalars, unique, units
+from exafsd.contract.columns import Scalar, mixture_columns, model_columns, scalars, unique, units
 from exafsd.contract.frames import ARRAY_UNITS, Message
 from exafsd.contract.messages import RunStart, RunStop
 from exafsd.settings.analysis import Analysis
@@ -184,6 +184,9 @@ class _Layout:
         names = [name for row in rows for name in row]
         used: set[str] = {m.header["model"]["name"] for m in held if m.header.get("model")}
         names += [n for name in sorted(used & set(cards)) for n in model_columns(cards[name])]
+        may: set[str] = {c["model"] for m in held if m.header.get("mixture")
+                         for c in m.header["candidates"]}  # fmt: skip
+        names += [n for name in sorted(may & set(cards)) for n in mixture_columns(cards[name])]
         types = {name: type(value) for row in reversed(rows) for name, value in row.items()}
         self._columns = {name: types.get(name, float) for name in unique(names)}
         self._units = {k: v for m in reversed(held) for k, v in units(m.header).items()}
@@ -192,7 +195,7 @@ class _Layout:
     def descriptor(self, run: str) -> dict[str, Any]:
         """Descriptor of the one stream."""
         fields = [n for n, kind in self._columns.items() if kind is float and f"{n}_std" in
-                  self._columns and not n.endswith("_polish")]  # fmt: skip
+                  self._columns and not n.endswith(("_polish", "_mixture"))]  # fmt: skip
         return {
             "uid": self.uid,
             "run_start": run,

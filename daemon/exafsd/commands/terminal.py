@@ -121,7 +121,7 @@ def _row(header: dict[str, Any], where: str) -> list[str]:
     remarks = [Flag.explain(code) for code in header["quality"]]
     if header["guessed"]:
         remarks.append(f"guessed {', '.join(header['guessed'])}")
-    remarks += _shares(header) + _change(header)
+    remarks += _shares(header) + _mixture(header) + _change(header)
     score = header["trust"]["score"]
     trust = SIGNS.get(header["trust"].get("state", ""), "")
     trust += "" if score is None else f" {score:.2f}"
@@ -170,6 +170,13 @@ def _shares(header: dict[str, Any]) -> list[str]:
             true = "" if true is None else f" [{true:.2f}]"  # of a simulation
             words.append(f"{one['phase']} {_pm(one, 2)}{true}")
     return [" ".join(words), *components]
+
+
+def _mixture(header: dict[str, Any]) -> list[str]:
+    """R of the nearest shell of each phase of a mixture."""
+    phases = (header.get("mixture") or {}).get("phases") or []
+    nearest = [(one["phase"], one["shells"][0]["r"]) for one in phases if one["shells"]]
+    return [f"R {' '.join(f'{phase} {_pm(r, 3)}' for phase, r in nearest)}"] if nearest else []
 
 
 def _components(components: dict[str, Any] | None) -> list[str]:

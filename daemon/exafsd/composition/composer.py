@@ -90,6 +90,12 @@ class Composer:
         )
         return (Flag.REFERENCE_TEMPERATURE,) if far else ()
 
+    def middles(self, spectrum: Spectrum) -> dict[str, float]:
+        """Where mu of the references of a spectrum's edge has risen by half, eV."""
+        references = self._of_run(spectrum.id.sweep.run.uid)
+        middles = {r.name: r.middle for r in references if r.edge == spectrum.id.edge}
+        return {name: middle for name, middle in middles.items() if middle is not None}
+
     def _of_run(self, run_uid: str) -> Sequence[Reference]:
         lent = self._lent_to(run_uid)
         return (*lent, *self._references) if lent else self._references

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from exafsd.composition.window import Ranges, near_edge
 from exafsd.contract.vocabulary import Reason
 from exafsd.documents.files.reading import read_file
 from exafsd.reduction import preparation
+from exafsd.reduction.edge_middle import edge_middle
 from exafsd.reduction.edges import edge_energy
 from exafsd.reduction.memory import RunMemory
 from exafsd.settings.analysis import Analysis, Reduction
@@ -52,6 +54,11 @@ class Reference:
     def ranges(self) -> Ranges:
         """Where it can be normalised."""
         return Ranges.of(self.energy, edge_energy(self.edge.element, self.edge.edge))
+
+    @cached_property
+    def middle(self) -> float | None:
+        """Where mu has risen by half the edge step, eV."""
+        return edge_middle(self.energy, self.mu, edge_energy(self.edge.element, self.edge.edge))
 
     @property
     def noise(self) -> float:

@@ -95,6 +95,13 @@ def fields(header: Header) -> Row:
             "shares_in_domain": composition.get("in_domain"),
             "shares_reason": composition.get("reason"),
         }  # fmt: skip
+    mixture = part(header, "mixture")
+    for item in parts(mixture, "phases"):
+        for shell in parts(item, "shells")[:1]:
+            for name in ("r", "sigma2"):
+                row |= pair(f"mixture_{name}_{item['phase']}", part(shell, name))
+    if mixture:
+        row["mixture_reason"] = mixture.get("reason")
     components = part(composition, "components")
     if components:
         row |= {f"components{ending}": components.get(name) for ending, name in COMPONENTS.items()}
@@ -108,14 +115,17 @@ def fields(header: Header) -> Row:
 def parameters(header: Header) -> Iterator[Fitted]:
     """Fitted numbers of a result, the polished ones (``Cu/1/r/polish``) beside the network's.
 
-    Shares of the references (``Cu2O/share``) come first, then scores (``component/2``).
+    Shares of the references (``Cu2O/share``) come first, then scores (``component/2``); those of
+    the phases of a mixture (``Cu/1/r/mixture``) come last.
     """
     for item in parts(part(header, "composition"), "fractions"):
         yield Fitted(f"{item['phase']}/share", number(item["value"]), number(item["std"]), "")
     for i, item in enumerate(parts(part(part(header, "composition"), "components"), "scores"), 2):
         yield Fitted(f"component/{i}", number(item["value"]), number(item["std"]), "")
     kinds = (("phase", PHASE, "phases"), ("id", SHELL, "shells"))
-    for owner, ending in ((header, ""), (part(header, "polish"), "/polish")):
+    mixed = {"shells": [s for p in parts(part(header, "mixture"), "phases") for s in p["shells"]]}
+    owners = ((header, ""), (part(header, "polish"), "/polish"), (mixed, "/mixture"))
+    for owner, ending in owners:
         for key, names, field in kinds:
             for item in parts(owner, field):
                 for name, unit in names.items():
@@ -184,6 +194,13 @@ def model_columns(card: Card) -> list[str]:
     polished = [(*words, "polish") for words in names if words[-1] != "n"]
     both = [column(*words) for words in (*names, *polished)]
     return [name for one in both for name in (one, f"{one}_std")]
+
+
+def mixture_columns(card: Card) -> list[str]:
+    """Columns that results of a mixture may have of a model's nearest shells."""
+    words = [(s.phase, "1", name, "mixture") for s in card.structures for name in SHELL]
+    every = [column(*one) for one in words if one[2] != "n"]
+    return [name for one in every for name in (one, f"{one}_std")]
 
 
 def column(*words: str) -> str:

@@ -304,6 +304,31 @@ class Composition(_Part):
     )
 
 
+class MixturePhase(_Part):
+    """One phase of a mixture, by a fit of the EXAFS of all of them together."""
+
+    phase: str = Field(description="name of the reference")
+    share: Value = Field(description="by the near edge; the fit has it from there")
+    model: str | None = Field(default=None, description="bundle that the fit has the phase from")
+    e0_shift: Value | None = Field(default=None, description="eV")
+    shells: list[Shell] = Field(
+        default_factory=list[Shell],
+        description="inside the model's window; error bars hold noise and errors of the theory,"
+        " those of n_s02 also that of the share",
+    )
+    reason: str | None = Field(default=None, description="why it has no shells, in words")
+
+
+class Mixture(_Part):
+    """EXAFS of a sample that is made of several phases."""
+
+    phases: list[MixturePhase]
+    r_factor: float | None = Field(
+        default=None, description="of the sum of all phases, in the windows of all of their models"
+    )
+    reason: str | None = Field(default=None, description="why there is no fit, in words")
+
+
 class Xanes(_Part):
     """Numbers of the near edge, and whether it changes; without any model."""
 
@@ -468,6 +493,11 @@ class Result(Identity):
     composition: Composition | None = Field(
         default=None,
         description="null where there are no references, or no time, and no components either",
+    )
+    mixture: Mixture | None = Field(
+        default=None,
+        description="null where composition has no fractions, no model may read the spectrum, or"
+        " there was no time",
     )
     convergence: Convergence | None = Field(default=None, description="null where no target is set")
     xanes: Xanes | None = Field(

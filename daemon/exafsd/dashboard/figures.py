@@ -57,9 +57,10 @@ TREND_COLUMNS = (
         for part in ("", "_std", "_low", "_high", "_true", "_trusted", "_flagged")
     ),
 )  # fmt: skip
-#: R of every phase's first shell, of those that are trusted and those with doubts
+#: R of every phase's first shell, of those that are trusted and those with doubts, and error bars
 PHASE_COLUMNS = (
-    "sweep", "minutes", *(f"{i}{part}" for i in range(len(DASHES)) for part in ("", "_flagged")),
+    "sweep", "minutes",
+    *(f"{i}{part}" for i in range(len(DASHES)) for part in ("", "_flagged", "_low", "_high")),
 )  # fmt: skip
 SHARES = "share of the edge step"
 CHANGE_COLUMNS = ("sweep", "minutes")
@@ -258,15 +259,18 @@ class Trends:
         plot.add_layout(self._axis, "right")
 
     def _add_phases(self, plot: Any) -> None:
-        """R of every phase's first shell, by colour; hollow where there are doubts."""
-        self._phase_dots: list[tuple[Any, Any]] = []
+        """R of every phase's first shell, by colour, with error bars; hollow where in doubt."""
+        self._phase_dots: list[tuple[Any, Any, Any]] = []
         for i in range(len(DASHES)):
             dots = plot.scatter("sweep", str(i), source=self.phases, size=6, line_color=None)
             rings = plot.scatter(
                 "sweep", f"{i}_flagged", source=self.phases, size=7, fill_color=None, line_width=1.5
             )
-            dots.visible = rings.visible = False
-            self._phase_dots.append((dots, rings))
+            bars = plot.segment(
+                "sweep", f"{i}_low", "sweep", f"{i}_high", source=self.phases, line_alpha=0.5
+            )
+            dots.visible = rings.visible = bars.visible = False
+            self._phase_dots.append((dots, rings, bars))
             self._glyphs += [dots.glyph, rings.glyph]
         self._phase_legend = Legend(items=[], location="top_left", orientation="horizontal")
         plot.add_layout(self._phase_legend)
@@ -277,11 +281,11 @@ class Trends:
         shown = list(names) if sum(map(bool, names)) > 1 else []
         items: list[LegendItem] = []
         drawn: list[Any] = []
-        for i, (dots, rings) in enumerate(self._phase_dots):
-            dots.visible = rings.visible = i < len(shown) and bool(shown[i])
+        for i, (dots, rings, bars) in enumerate(self._phase_dots):
+            dots.visible = rings.visible = bars.visible = i < len(shown) and bool(shown[i])
             if dots.visible:
                 items.append(LegendItem(label=shown[i], renderers=[dots]))
-                drawn += [dots, rings]
+                drawn += [dots, rings, bars]
         self._phase_legend.items = items
         self.figures[0].y_range.renderers = [*self._own, *drawn]
 
@@ -294,6 +298,8 @@ class Trends:
         """Take another horizontal axis, ``sweep`` or ``minutes``."""
         for glyph in self._glyphs:
             glyph.x = column
+        for *_, bars in self._phase_dots:
+            bars.glyph.x0 = bars.glyph.x1 = column
         label = "sweep" if column == "sweep" else "minutes since the first sweep shown"
         for plot in self.figures:
             plot.below[0].axis_label = label
@@ -316,8 +322,8 @@ class Trends:
 
     def paint(self, colours: dict[str, str], phases: Sequence[str]) -> None:
         """Take the colours of a theme."""
-        for (dots, rings), colour in zip(self._phase_dots, phases, strict=True):
-            dots.glyph.fill_color = rings.glyph.line_color = colour
+        for (dots, rings, bars), colour in zip(self._phase_dots, phases, strict=True):
+            dots.glyph.fill_color = rings.glyph.line_color = bars.glyph.line_color = colour
         for plot in self.figures:
             _paint(plot, colours)
         for renderer, role in self._painted:

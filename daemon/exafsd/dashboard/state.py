@@ -65,6 +65,7 @@ class Point:
     kind: Literal["value", "flagged", "withheld", "rejected"]
     reason: str
     shells: dict[str, dict[str, Reading]]
+    mixed: tuple[str, ...]  # those of them that are by a fit of a mixture
     shares: dict[str, Reading]  # of the references, where they may be believed
     scores: dict[str, Reading]  # of the components of its run beyond the first
     near_edge: dict[str, Reading]  # in the places of a shell's parameters
@@ -370,12 +371,13 @@ def started(header: dict[str, Any]) -> float:
 def point_of(header: dict[str, Any]) -> Point:
     """What trends show of a result or a rejection."""
     rejected = header["kind"] == "rejected"
-    shells = {} if rejected else shells_of(header)
+    alone = {} if rejected else shells_of(header)
+    mixed = {} if rejected else mixed_of(header)
     if rejected:
         kind, reason = "rejected", f"{header['reason']}: {header['detail']}"
-    elif shells and header["trust"].get("state") == "flagged":
+    elif alone and header["trust"].get("state") == "flagged":
         kind, reason = "flagged", "; ".join(header["trust"]["doubts"])
-    elif shells:
+    elif alone:
         kind, reason = "value", ""
     else:
         kind, reason = "withheld", header["trust"]["reason"] or "no parameters"
@@ -389,7 +391,8 @@ def point_of(header: dict[str, Any]) -> Point:
         at=acquired["mid"] or acquired["end"] or acquired["start"],
         kind=kind,
         reason=reason,
-        shells=shells,
+        shells={**alone, **mixed},
+        mixed=tuple(mixed),
         shares={} if rejected else shares_of(header),
         scores={} if rejected else scores_of(header),
         near_edge={} if rejected else near_edge_of(header),
@@ -406,7 +409,19 @@ def point_of(header: dict[str, Any]) -> Point:
 
 def shells_of(header: dict[str, Any]) -> dict[str, dict[str, Reading]]:
     """Parameters of every shell, of the answer that the daemon calls the best."""
-    shells, phases = best_answer(header)
+    return _shells(*best_answer(header))
+
+
+def mixed_of(header: dict[str, Any]) -> dict[str, dict[str, Reading]]:
+    """The same of every phase of a mixture, by the fit of all of them together."""
+    phases = (header.get("mixture") or {}).get("phases") or []
+    shells = [{**shell, "phase": one["phase"]} for one in phases for shell in one["shells"]]
+    return _shells(shells, {one["phase"]: one for one in phases})
+
+
+def _shells(
+    shells: Sequence[dict[str, Any]], phases: Mapping[str, dict[str, Any]]
+) -> dict[str, dict[str, Reading]]:
     read: dict[str, dict[str, Reading]] = {}
     for shell in shells:
         values = {

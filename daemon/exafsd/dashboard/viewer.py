@@ -325,7 +325,7 @@ class Viewer:
                 parts = (value, std, value - spread, value + spread)
                 for part, number in zip(("", "_std", "_low", "_high"), parts, strict=True):
                     column[name + part][i] = number
-                shown = "_flagged" if point.kind == "flagged" and not near else "_trusted"
+                shown = "_flagged" if _doubted(point, shell) and not near else "_trusted"
                 column[name + shown][i] = value
                 true = point.truth.get(f"{name}_{phase}", NAN)
                 column[f"{name}_true"][i] = point.truth.get(name, true) if first else true
@@ -337,7 +337,8 @@ class Viewer:
                 for name, (value, _) in last.items():
                     if name in PARAMETERS:
                         column[f"{name}_low"][i] = column[f"{name}_high"][i] = value
-            if point.kind == "rejected" or (point.kind == "withheld" and not near):
+            withheld = point.kind == "withheld" and not near and not values
+            if point.kind == "rejected" or withheld:
                 columns = (
                     point.sweep,
                     at / 60.0,
@@ -377,9 +378,10 @@ class Viewer:
         for i, point in enumerate(points):
             at = NAN if point.at is None or self._origin is None else point.at - self._origin
             column["sweep"][i], column["minutes"][i] = point.sweep, at / 60.0
-            part = "_flagged" if point.kind == "flagged" else ""
             for n, shell in enumerate(list(phases.values())[: len(DASHES)]):
-                column[f"{n}{part}"][i] = point.shells.get(shell, {}).get("r", (NAN, NAN))[0]
+                value, std = point.shells.get(shell, {}).get("r", (NAN, NAN))
+                column[f"{n}{'_flagged' if _doubted(point, shell) else ''}"][i] = value
+                column[f"{n}_low"][i], column[f"{n}_high"][i] = value - std, value + std
         return column
 
     def _change_columns(self, points: list[Point], again: bool) -> dict[str, Any]:
@@ -443,6 +445,11 @@ class Viewer:
         for window, name in zip(self._spectra.windows, ("k", "r"), strict=True):
             window.left, window.right = fit[name] if fit else (0.0, 0.0)
             window.visible = fit is not None
+
+
+def _doubted(point: Point, shell: str) -> bool:
+    """Whether there are doubts about numbers of a shell: those of a mixture have none of these."""
+    return point.kind == "flagged" and shell not in point.mixed
 
 
 def _first_shells(phases: tuple[str, ...], shells: tuple[str, ...]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from exafsd.dashboard.state import (
     Point,
     Reading,
     Run,
+    shells_of,
 )
 
 #: parameter -> (symbol, unit, decimals)
@@ -101,12 +102,13 @@ def readout(point: Point | None, header: dict[str, Any] | None) -> str:
     shown_score = "" if score is None else f" {score:.2f}"
     if point.kind == "withheld":
         return (
-            f'<div class="big">{_shares(point) or _near_edge(point)}{_components(header)}'
+            f'<div class="big">{_shares(point) or _near_edge(point)}{_mixed(point)}'
+            f"{_components(header)}"
             f"{_change(header)}{_convergence(header)}"
             f'<span class="warn">{_without(header, shown_score)}</span>'
             f'<span class="why">{escape(text(point.reason, 200))}</span></div>'
         )
-    shell, values = next(iter(point.shells.items()))
+    shell, values = next(iter(shells_of(header).items()))
     shown = ["r", "sigma2", "n" if "n" in values else "n_s02"]
     cells = "".join(_cell(name, values[name]) for name in shown)
     colour, state = ("warn", "⚑ flagged") if point.kind == "flagged" else ("good", "✓ trusted")
@@ -210,6 +212,16 @@ def _shares(point: Point) -> str:
         f'<span class="cell"><span class="name">share of {escape(text(name, 16))}</span>'
         f'<span class="value">{value:.2f}<span class="std"> ± {std:.2f}</span></span></span>'
         for name, (value, std) in several
+    )
+
+
+def _mixed(point: Point) -> str:
+    """R of the first shell of every phase of a mixture."""
+    symbol, unit, decimals = SHOWN["r"]
+    first = [name for name in point.mixed if name.endswith("/1")]
+    return "".join(
+        _large(f"{symbol} of {escape(text(name, 16))} / {unit}", *point.shells[name]["r"], decimals)
+        for name in first
     )
 
 

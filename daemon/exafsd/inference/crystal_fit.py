@@ -17,7 +17,8 @@ from exafsd.contract.grid import K_GRID
 from exafsd.contract.recipe import FitWindow
 from exafsd.inference.refinement.least_squares import Minimum, minimize
 from exafsd.inference.refinement.polish import OBJECTIVES, EquationLike, Objective, Weigh
-from exafsd.inference.refinement.refiner import (
+from exafsd.inference.refinement.variables import Variables
+from exafsd.inference.refinement.weighed import (
     CHI2_SCALE,
     LEAST_NOISE,
     UNKNOWN_NOISE,
@@ -26,7 +27,6 @@ from exafsd.inference.refinement.refiner import (
     WavesLike,
     prepare,
 )
-from exafsd.inference.refinement.variables import Variables
 from exafsd.spectra import Floats, Prediction
 
 #: What is fitted with one data end: both windows together, and each alone.
@@ -146,7 +146,7 @@ class CrystalFit:
 
             def evaluate(x: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
                 own = of[rows]
-                chi, slopes, _ = self._model(prepared, x)
+                chi, slopes, _ = prepared.signal(variables, self._waves, x)
                 rest = (chi - data[own]) / size[own, None]
                 held = np.eye(x.shape[1]) / std[own, :, None]
                 residual = np.concatenate([rest, (x - mean[own]) / std[own]], axis=1)
@@ -166,7 +166,7 @@ class CrystalFit:
         best = np.argmin(cost, axis=1) + count * np.arange(spectra)
         end = fitted(first.x[best], np.arange(spectra), EVALUATIONS)
         x, inverse = end.x, end.inverse()
-        chi, slopes, waves = self._model(prepared, x)
+        chi, slopes, waves = prepared.signal(variables, self._waves, x)
         misfit = np.sum((chi - data) ** 2, axis=1)
         spread = prepared.theory(*waves)
         likely = spread @ np.swapaxes(spread, 1, 2) + noise[:, None, None] ** 2 * prepared.noise
@@ -199,13 +199,6 @@ class CrystalFit:
             )
             for i in range(spectra)
         ]
-
-    def _model(self, prepared: Prepared, x: Floats) -> tuple[Floats, Floats, tuple[Floats, Floats]]:
-        """What is fitted (b, l), its derivatives (b, l, n), and its waves, at variables (b, n)."""
-        theta, slopes = self.variables.theta(x)
-        real, imag, jacobian = (np.asarray(x, dtype=np.float64) for x in self._waves(theta))
-        matrix = prepared.matrix
-        return imag.sum(-1) @ matrix.T, (matrix @ jacobian) @ slopes, (real, imag)
 
 
 def stacked(near: Prepared, whole: Prepared, weight: float) -> Prepared:

@@ -4,13 +4,13 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exafsd.contract.grid import K_GRID, K_STEP, rows_to_grid
-from exafsd.contract.messages import Candidate
+from exafsd.contract.messages import Candidate, Phase, Shell
 from exafsd.contract.recipe import FitWindow, Recipe
 from exafsd.contract.vocabulary import DOUBTS, Flag
 from exafsd.inference import candidates
@@ -148,6 +148,22 @@ class Answer:
     chi_k2: NDArray[np.float32]  # (401,) as shown
     chir_mag_pred: Floats | None = None
     polished: Polished | None = None
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any] | None]:
+        """Of a result; chi(k) is zero beyond the data, predictions there are extrapolated."""
+        shown, prediction = self.reading.shown, self.reading.prediction
+        return {
+            "energy": shown.energy,
+            "norm": shown.norm,
+            "flat": shown.flat,
+            "k": K_GRID,
+            "chi_k2": self.chi_k2,
+            "chi_k2_pred": prediction.chi_k2_pred if prediction is not None else None,
+            "r": shown.r,
+            "chir_mag": shown.chir_mag,
+            "chir_mag_pred": self.chir_mag_pred,
+        }
 
 
 def readers(models: Sequence[Model], reduction: Reduction) -> tuple[Reader, ...]:
@@ -366,6 +382,21 @@ def answer(questions: Sequence[Question]) -> list[Answer]:
         for i, arrays in zip(group, shown, strict=True):
             answers[i] = Answer(best[i], judged[i], choices[i][1], *arrays, polished[i])
     return [answers[i] for i in range(len(questions))]
+
+
+def structures_of(answers: Sequence[Answer]) -> dict[int, tuple[list[Phase], list[Shell]]]:
+    """Phases and shells of answers that are believed, by their places; those of a model at once."""
+    groups: dict[int, list[int]] = {}
+    for i, best in enumerate(answers):
+        if best.reading.prediction is not None and best.polished is not None:
+            groups.setdefault(id(best.reading.reader.model), []).append(i)
+    structures: dict[int, tuple[list[Phase], list[Shell]]] = {}
+    for members in groups.values():
+        model = answers[members[0]].reading.reader.model
+        read = [one for i in members if (one := answers[i].reading.prediction) is not None]
+        if model is not None:
+            structures.update(zip(members, model.readout.many(read), strict=True))
+    return structures
 
 
 def _judged(best: Reading, shape: bool | None = None) -> Judgement:

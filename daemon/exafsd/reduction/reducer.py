@@ -79,6 +79,29 @@ class Reducer:
                 begin += len(batch)
         return done
 
+    def elsewhere(
+        self, spectra: Sequence[tuple[Spectrum, Recipe, float]]
+    ) -> list[ReducedSpectrum | SpectrumError]:
+        """Reduce spectra again at other E0, in eV; their runs remember nothing of it.
+
+        The ranges of their recipes are resolved, as `reduce` leaves them.
+        """
+        done: list[ReducedSpectrum | SpectrumError] = [PENDING] * len(spectra)
+        groups: dict[int, tuple[Plan, list[int]]] = {}
+        for i, (spectrum, recipe, e0) in enumerate(spectra):
+            try:
+                check_e0(spectrum.energy, e0)
+                plan = self._plans.get(spectrum.energy, e0, recipe)
+            except SpectrumError as error:
+                done[i] = error
+            else:
+                groups.setdefault(id(plan), (plan, []))[1].append(i)
+        for plan, members in groups.values():
+            reduced = by_plan(plan, [spectra[i][0].mu for i in members])
+            for i, one in zip(members, reduced, strict=True):
+                done[i] = one
+        return done
+
     def audit(self) -> list[str]:
         """Take the verdicts that have come; what they mean for the user, where it is trouble."""
         warnings: list[str] = []

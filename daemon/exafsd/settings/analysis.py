@@ -446,6 +446,11 @@ class Composition(_Frozen):
         description="auto: if the fits can keep up with the spectra, and in every replay; always:"
         " for every spectrum; off: never",
     )
+    exafs: Literal["auto", "always", "off"] = Field(
+        default="auto",
+        description="fit the EXAFS of a sample of several phases, with the shares of the linear"
+        " combination and a model of each phase; values as for `enabled`",
+    )
     references: tuple[Path, ...] = Field(
         default=(), description="folders with references, made by exafsd references add"
     )

@@ -6,61 +6,31 @@ answer, through ``refinement.onnx``. What it minimizes is chi^2 with the covaria
 theory, and what is known beforehand, so that its error bars hold what it may be off by.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exafsd.contract.card import Card, Refinement
-from exafsd.contract.grid import K_STEP
-from exafsd.contract.recipe import FitWindow
-from exafsd.inference.refinement.least_squares import Minimum, minimize
+from exafsd.contract.card import Card
+from exafsd.inference.refinement.least_squares import Minimum
 from exafsd.inference.refinement.polish import (
     OBJECTIVES,
     OFF,
     SPARE_POINTS,
     Fit,
-    Objective,
     Polished,
     Status,
     Weigh,
-    chi_rows,
     fittable,
-    objective,
 )
 from exafsd.inference.refinement.reference_fit import ReferenceFit
-from exafsd.inference.refinement.theory import TheoryModes, error_count
+from exafsd.inference.refinement.theory import error_count
 from exafsd.inference.refinement.trend import OWN_E0, Linear, Trend
 from exafsd.inference.refinement.variables import VAGUE_E0, Variables
+from exafsd.inference.refinement.weighed import About, Goal, Prepared, Signal, WavesLike, prepare
 from exafsd.spectra import Floats, Prediction
-
-#: theta (b, p) to complex chi (b, m, g), a pair, and the derivatives (b, m, p) of its sum
-WavesLike = Callable[
-    [Floats], tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]
-]
-#: Noise of chi(k) at least, and where it is not known.
-LEAST_NOISE, UNKNOWN_NOISE = 1e-6, 1e-3
-#: Keeps `minimize` from asking for more than chi^2 = 1 is worth: it scales by share of `total`.
-CHI2_SCALE = 1e8
-#: The same for its last step: below a seventh of an error bar, and made nevertheless, it leaves
-#: an error of the second order.
-WORTH = 0.1
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What depends on the data's end only: data and graph to what is fitted, and its errors.
-
-    `goal` is of the data, `matrix` (l, m) from chi at the points of the graph to the same numbers,
-    `noise` (l, l) their covariance for noise of 1 in chi(k).
-    """
-
-    goal: Objective
-    matrix: Floats
-    noise: Floats
-    theory: TheoryModes
 
 
 class Refiner:
@@ -162,13 +132,16 @@ class Refiner:
     def _fits(self, prepared: Prepared, job: "_Job") -> Iterator[tuple[Status, Fit | None, int]]:
         """How each fit went."""
         variables, trend = self.variables, job.trend
-        goal = _Goal(prepared, job, variables, self._floor)
+        expected = trend.expected(variables, job.e0_std)
+        mean = np.tile(expected.mean, (len(job.chi_k2), 1))
+        mean[:, variables.e0] += job.e0
+        goal = Goal.of(prepared, expected, job.chi_k2, job.epsilon, mean, self._floor)
         start = variables.start(np.stack([p.theta for p in job.predictions]))
         shared = job.learn or trend.anchor is not None
         if shared:
             # what FEFF's errors do is taken from a better answer than the network's
             start = self._stepped(goal, start)
-        end, linear, white = self._minimum(goal, start)
+        end, linear, white = self._minimum(goal, job, start)
         theta, to_theta = variables.theta(end.x)
         inverse = to_theta @ end.inverse()
         cov = inverse @ np.swapaxes(to_theta, 1, 2)
@@ -206,32 +179,37 @@ class Refiner:
             )
             yield "converged" if free else "at_bound", fit, end.evaluations
 
-    def _stepped(self, goal: "_Goal", start: Floats) -> Floats:
+    def _about(self, goal: Goal, start: Floats) -> About:
+        """Fits about a start."""
+
+        def modelled(x: Floats, rows: NDArray[np.intp]) -> Signal:
+            return goal.prepared.signal(self.variables, self._waves, x)
+
+        return About(modelled, goal, start)
+
+    def _stepped(self, goal: Goal, start: Floats) -> Floats:
         """Variables (b, n) after one step from `start`, inside their bounds."""
-        residual, jacobian = _About(self, goal, start).begin
+        residual, jacobian = self._about(goal, start).begin
         turned = np.swapaxes(jacobian, 1, 2)
         step = np.linalg.solve(turned @ jacobian, turned @ residual[..., None])[..., 0]
         stepped = np.clip(start - step, self.variables.low, self.variables.high)
         return np.where(np.isfinite(stepped).all(axis=1, keepdims=True), stepped, start)
 
-    def _minimum(self, goal: "_Goal", start: Floats) -> tuple[Minimum, Linear, Floats]:
+    def _minimum(self, goal: Goal, job: "_Job", start: Floats) -> tuple[Minimum, Linear, Floats]:
         """Least chi^2, the fits about it, and what made it white, (b, l, l).
 
         What FEFF's errors do is that of `start`, (b, n).
         """
-        variables, expected = self.variables, goal.expected
-        about = _About(self, goal, start)
-        total = np.full(len(start), CHI2_SCALE)
-        bounds = variables.low, variables.high
-        end = minimize(about.evaluate, start, about.begin, bounds, total, WORTH)
+        expected, about = goal.expected, self._about(goal, start)
+        end = about.minimum((self.variables.low, self.variables.high))
         fitted = slice(0, goal.data.shape[1])
         colour = np.linalg.inv(about.white)
         misfit = (colour @ end.residual[:, fitted, None])[..., 0]
         away = expected.errors + (end.x - goal.mean) @ expected.follow.T
         linear = Linear(
             x=end.x,
-            e0=goal.job.e0,
-            e0_std=goal.job.e0_std,
+            e0=job.e0,
+            e0_std=job.e0_std,
             misfit=misfit,
             rest=(about.errors @ away[..., None])[..., 0] - misfit,
             errors=about.errors,
@@ -240,13 +218,6 @@ class Refiner:
             floor=goal.floor,
         )
         return end, linear, about.white
-
-    def model(self, goal: "_Goal", x: Floats) -> tuple[Floats, Floats, tuple[Floats, Floats]]:
-        """What is fitted (b, l) without FEFF's errors, its derivatives, and its waves."""
-        theta, slopes = self.variables.theta(x)
-        real, imag, jacobian = (np.asarray(x, dtype=np.float64) for x in self._waves(theta))
-        matrix = goal.prepared.matrix
-        return imag.sum(-1) @ matrix.T, (matrix @ jacobian) @ slopes, (real, imag)
 
     def _like_feffit_cov(self, slopes: Floats, cost: Floats, n_idp: float) -> Floats:
         """(b, p, p) as feffit has it for the variables of the reference fit; NaN for the others.
@@ -283,77 +254,6 @@ class _Job:
     e0_std: float
 
 
-class _Goal:
-    """What is fitted: data (b, l), and what is likely of it."""
-
-    def __init__(
-        self, prepared: Prepared, job: _Job, variables: Variables, floor_share: float
-    ) -> None:
-        self.prepared, self.job = prepared, job
-        self.expected = job.trend.expected(variables, job.e0_std)
-        self.data = job.chi_k2[:, prepared.goal.inside] @ prepared.goal.matrix.T
-        self.mean = np.tile(self.expected.mean, (len(self.data), 1))
-        self.mean[:, variables.e0] += job.e0
-        # misfit of any other kind, and noise
-        self.floor = np.asarray(floor_share * np.mean(self.data**2, axis=-1))
-        noise = np.maximum(np.nan_to_num(job.epsilon, nan=UNKNOWN_NOISE), LEAST_NOISE)
-        self.noise = np.asarray(noise[:, None, None] ** 2 * prepared.noise)
-
-
 def _finite(epsilon: float | None) -> float:
     """Noise that is known; NaN if not."""
     return epsilon if epsilon and np.isfinite(epsilon) else np.nan
-
-
-class _About:
-    """Residuals of fits, with what FEFF's errors do at a start (b, n).
-
-    `errors` (b, l, e) are that, `follow` (b, l, n) what they do as they follow the variables, and
-    `white` (b, l, l) makes misfit white. `begin` has residuals and derivatives there.
-    """
-
-    def __init__(self, refiner: Refiner, goal: "_Goal", start: Floats) -> None:
-        self._refiner, self._goal, expected = refiner, goal, goal.expected
-        model, slopes, waves = refiner.model(goal, start)
-        self.errors = goal.prepared.theory(*waves)
-        self.follow = self.errors @ expected.follow
-        spread = self.errors @ expected.spread
-        covariance = spread @ np.swapaxes(spread, 1, 2) + goal.noise
-        covariance += goal.floor[:, None, None] * np.eye(model.shape[1])
-        self.white = np.linalg.inv(np.linalg.cholesky(covariance)).astype(np.float64)
-        self._data = goal.data - self.errors @ expected.errors
-        self._hold = np.linalg.inv(expected.std)
-        self._held = np.tile(self._hold, (len(start), 1, 1))
-        self.begin = self._weighed(start, np.arange(len(start)), model, slopes)
-
-    def evaluate(self, x: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
-        """Residuals and derivatives at variables (a, n) of some fits."""
-        return self._weighed(x, rows, *self._refiner.model(self._goal, x)[:2])
-
-    def _weighed(
-        self, x: Floats, rows: NDArray[np.intp], model: Floats, slopes: Floats
-    ) -> tuple[Floats, Floats]:
-        white, follow = self.white[rows], self.follow[rows]
-        away = x - self._goal.mean[rows]
-        rest = model + (follow @ away[..., None])[..., 0] - self._data[rows]
-        rest = (white @ rest[..., None])[..., 0]
-        residual = np.concatenate([rest, away @ self._hold.T], axis=1)
-        jacobian = np.concatenate([white @ (slopes + follow), self._held[rows]], axis=1)
-        return np.asarray(residual, np.float64), np.asarray(jacobian, np.float64)
-
-
-def prepare(weigh: Weigh, window: FitWindow, about: Refinement, k_end: float) -> Prepared:
-    """What is fitted in a window on data that end at `k_end`, 1/angstrom."""
-    k: Floats = about.k_min + about.k_step * np.arange(about.size, dtype=np.float64)
-    goal = objective(weigh, window, k_end)
-    rows = chi_rows(weigh, window, k_end)
-    every = round(about.k_step / K_STEP)
-    place = np.rint(k / K_STEP).astype(int)
-    # the same integral over k, on the graph's points
-    coarse = every * rows[:, place] * k**2
-    # what is fitted are combinations of points of chi(R): those that `objective` chose
-    combine = goal.matrix @ np.linalg.pinv(rows[:, goal.inside])
-    matrix = combine @ coarse
-    return Prepared(
-        goal, matrix, goal.chi_matrix @ goal.chi_matrix.T, TheoryModes(matrix, k, about.theory)
-    )
