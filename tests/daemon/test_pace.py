@@ -2,7 +2,19 @@
 
 import pytest
 
-from exafsd.service.pace import AGAIN, COST, EMPTY, FULL, LATE, LONGEST, MEASURED, SHARE, Pace
+from exafsd.service.pace import (
+    AGAIN,
+    COST,
+    EMPTY,
+    FEW,
+    FULL,
+    LATE,
+    LATE_FEW,
+    LONGEST,
+    MEASURED,
+    SHARE,
+    Pace,
+)
 
 
 def choices(interval, spectra=1, seconds=20.0, waited=0.0, cost=COST):
@@ -53,8 +65,9 @@ def test_after_a_slow_time_there_is_room_again():
 
 
 def test_what_is_late_or_a_large_batch_is_cut_short():
-    assert all(choices(1.0, waited=0.9 * LATE))
-    assert not any(choices(1.0, waited=1.1 * LATE))
+    for spectra, late in ((FEW + 1, LATE), (FEW, LATE_FEW), (1, LATE_FEW)):
+        assert all(choices(1.0, spectra, waited=0.9 * late))
+        assert not any(choices(1.0, spectra, waited=1.1 * late))
     assert not any(choices(10.0, spectra=int(1.1 * LONGEST / COST)))
 
 

@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +77,14 @@ def arrays(sweep):
     return {**ARRAYS, "energy": ENERGY, "norm": norm, "flat": norm}
 
 
+@contextmanager
+def dashboard(publisher, folder):
+    """URL of a dashboard of a publisher."""
+    command = ("-m", "exafsd.cli", "dashboard", publisher.address, "--port", "0")
+    with part("dashboard", folder, *command) as page:
+        yield until(lambda: re.search(r"at (\S+),", page.tail()), 60)[1]
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
     """URLs of two dashboards, each with one run."""
@@ -85,9 +93,7 @@ def pages(tmp_path_factory):
         for name, make in (("unread", unread), ("two", read_by_two)):
             publisher = Publisher("tcp://127.0.0.1:*", heartbeat=0.1)
             stack.callback(publisher.close)
-            command = ("-m", "exafsd.cli", "dashboard", publisher.address, "--port", "0")
-            page = stack.enter_context(part("dashboard", tmp_path_factory.mktemp(name), *command))
-            urls.append(until(lambda log=page: re.search(r"at (\S+),", log.tail()), 60)[1])
+            urls.append(stack.enter_context(dashboard(publisher, tmp_path_factory.mktemp(name))))
             publisher.send(status())
             publisher.send(run_start(name))
             for sweep in range(1, SWEEPS + 1):
@@ -220,6 +226,21 @@ def test_a_chosen_reference_lies_over_the_spectrum(pages, opened):
     )
     page.get_by_label("Reference").select_option(label="none")
     page.wait_for_function("exafsd.model('mu').renderers[3].data_source.get_length() == 0")
+
+
+def test_a_phase_that_comes_while_a_page_is_open_joins_the_others(tmp_path, opened):
+    with ExitStack() as stack:
+        publisher = Publisher("tcp://127.0.0.1:*", heartbeat=0.1)
+        stack.callback(publisher.close)
+        page = opened(stack.enter_context(dashboard(publisher, tmp_path)), 1600, 1000)
+        publisher.send(status())
+        publisher.send(run_start("two"))
+        publisher.send(read_by_two(BEGAN), arrays(BEGAN))
+        page.wait_for_function("exafsd.model('r').title.text.endsWith('CuO/1')")
+        legend = "exafsd.model('r').center.filter(o => o.items).flatMap(o => o.items)"
+        assert page.evaluate(f"{legend}.length") == 0
+        publisher.send(read_by_two(BEGAN + 1), arrays(BEGAN + 1))
+        page.wait_for_function(f"{legend}.length === 2")
 
 
 def test_every_phase_has_its_r_in_one_plot(pages, opened):

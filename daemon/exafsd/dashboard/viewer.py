@@ -268,7 +268,8 @@ class Viewer:
         phases = self._glance.phases
         lines = phases or self._glance.components
         shown = (
-            self._key, self._glance.epoch, shell, axis, beside, phases, lines, tuple(read_as),
+            self._key, self._glance.epoch, shell, axis, beside, phases, lines,
+            tuple(read_as.items()),
         )  # fmt: skip
         again = shown != self._shown
         if again:

@@ -26,8 +26,9 @@ FULL = 0.1
 EMPTY = -2.0 * SHARE
 #: s that one batch may take
 LONGEST = 0.4
-#: s that a sweep may have waited; beyond it the daemon is behind, and not just jittering
-LATE = 0.1
+#: s that a sweep may have waited; beyond it the daemon is behind, and not just jittering. A few are
+#: soon done, however long a busy machine let them wait.
+LATE, LATE_FEW, FEW = 0.1, 1.0, 8
 
 
 class Pace:
@@ -49,7 +50,7 @@ class Pace:
     def room(self, spectra: int, waited: float, now: float) -> bool:
         """Whether `spectra` more, which have `waited` already, can be processed completely."""
         self._fill(now)
-        if waited > LATE or spectra * self._cost() > LONGEST:
+        if waited > (LATE if spectra > FEW else LATE_FEW) or spectra * self._cost() > LONGEST:
             return False
         return self._content > 0 or now - self._measured > AGAIN
 
