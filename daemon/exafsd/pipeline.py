@@ -285,6 +285,12 @@ class Pipeline:
             else:
                 unread[i] = reduced
         reduced_at = time.perf_counter()
+
+        def unplaced(places: Sequence[tuple[int, int]]) -> list[Reading]:
+            own = list(unread)
+            return self._unplaced([(cases[own[i]], unread[own[i]][j]) for i, j in places])
+
+        read = read_each(list(unread.values()), room, unplaced)
         answers = answer(
             [
                 Question(
@@ -293,7 +299,7 @@ class Pipeline:
                     cases[i].trends,
                     teaches=cases[i].spectrum.id.sweep.revision == 1,
                 )
-                for i, readings in zip(unread, read_each(list(unread.values()), room), strict=True)
+                for i, readings in zip(unread, read, strict=True)
             ]
         )
         compositions = self._composed({i: cases[i] for i in unread}, room)
@@ -405,6 +411,27 @@ class Pipeline:
                 error = next((x for x in (own, shown) if isinstance(x, SpectrumError)), error)
             yield unread or error
 
+    def _unplaced(self, fits: Sequence[tuple[_Case, Reading]]) -> list[Reading]:
+        """Readings for fits, reduced about the E0 that crystals are fitted from: Larch's.
+
+        Where models of other materials place E0, it is that of metallic iron for an oxide: 10 eV
+        off, so that the background takes the edge for signal.
+        """
+        jobs: dict[tuple[int, int], Job] = {}
+        for case, one in fits:
+            if _placed_for_others(case, one):
+                for recipe in (one.reader.shown_by, one.reader.read_by):
+                    job = Job(case.spectrum, recipe, case.memory, unplaced=True)
+                    jobs.setdefault((id(case), id(recipe)), job)
+        reduced = dict(zip(jobs, self._reducer.reduce(list(jobs.values())), strict=True))
+        again: list[Reading] = []
+        for case, one in fits:
+            shown = reduced.get((id(case), id(one.reader.shown_by)))
+            read = reduced.get((id(case), id(one.reader.read_by)))
+            usable = isinstance(shown, ReducedSpectrum) and isinstance(read, ReducedSpectrum)
+            again.append(replace(one, shown=shown, read=read) if usable else one)
+        return again
+
     def _result(
         self,
         case: _Case,
@@ -496,6 +523,14 @@ def _prepared(sweep: Sweep, memory: RunMemory) -> list[Spectrum | RejectedSpectr
         return preparation.spectra(sweep, memory)
     except Exception as error:  # one spectrum must never stop the next
         return list(preparation.refuse(sweep, _internal(sweep, error)))
+
+
+def _placed_for_others(case: _Case, fit: Reading) -> bool:
+    """Whether E0 of a spectrum is placed by models of materials that a fit knows nothing of."""
+    placement, model = case.panel.placement, fit.reader.model
+    if placement is None or placement.edge == 0 or model is None:
+        return False
+    return model.bundle.card.edge_position is None
 
 
 def _middles(cases: Sequence[_Case]) -> list[float | None]:

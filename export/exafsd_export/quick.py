@@ -45,15 +45,20 @@ from exafsd_training.simulation.simulate import K_MIN
 from exafsd_training.theory.equation import Equation
 from exafsd_training.theory.parametrisation import Parametrisation, default_window, parametrise
 from exafsd_training.theory.paths import PathTable, read_paths
+from exafsd_training.theory.priors import FAR_LIGANDS, FAR_OTHERS, Priors
 from exafsd_training.theory.shells import SHELL_RESOLUTION, group_shells
 from exafsd_training.theory.structures import Crystal, FeffSetup, run_feff
 
 #: Distances within this are one shell of a compound, angstrom: an octahedron of hematite has three
 #: oxygens at 1.95 and three at 2.12, and nobody's data say more than their mean and its spread.
 RESOLUTION = 0.3
-#: The farthest end of a fit window in R, angstrom, and how far beyond the last shell it is. FEFF's
-#: phases are less and less right for farther shells.
-WIDEST, BEYOND_SHELL = 5.5, 0.2
+#: The farthest end of a fit window in R, angstrom, and how far before the distance of the last
+#: shell it is. FEFF's phases are less and less right for farther shells. A shell's peak stands 0.3
+#: to 0.5 angstrom before its distance: an end 0.2 beyond it lets in half of the next shell, which
+#: the model does not have. At 10 K that was a quarter of As2O3's misfit.
+WIDEST, BEFORE_SHELL = 5.5, 0.15
+#: Where fit windows begin at least, angstrom: below, the background has taken what was there.
+NEAREST = Recipe().autobk.rbkg
 #: Farthest paths of simulated spectra, angstrom.
 REFF_MAX = 7.0
 #: Where fits begin, and what E0 is likely to be, eV, from Larch's E0: in 20 materials of the XAS
@@ -172,15 +177,18 @@ def write_uncalibrated(
 def parametrisation(crystal: Crystal, table: PathTable) -> Parametrisation:
     """Parameters of a crystal, with E0 as it is likely about Larch's."""
     phase = crystal.formula.replace(" ", "")
-    resolution = SHELL_RESOLUTION if is_element(table) else RESOLUTION
+    element = is_element(table)
+    resolution = SHELL_RESOLUTION if element else RESOLUTION
+    priors = Priors() if element else Priors(far=(FAR_LIGANDS, FAR_OTHERS))
     window = default_window(phase, group_shells(table, resolution)[0].reff)
-    par = parametrise(phase, table, window, resolution=resolution)
+    par = parametrise(phase, table, window, priors, resolution)
+    window = window.model_copy(update={"r": (max(window.r[0], NEAREST), window.r[1])})
     prior = Prior(kind="normal", mean=E0_PRIOR[0], std=E0_PRIOR[1])
     e0 = {"prior": prior, "bounds": E0_BOUNDS}
     parameters = tuple(
         p.model_copy(update=e0) if p.name == "e0_shift" else p for p in par.parameters
     )
-    return replace(par, parameters=parameters)
+    return replace(par, parameters=parameters, window=window)
 
 
 def is_element(table: PathTable) -> bool:
@@ -191,7 +199,7 @@ def is_element(table: PathTable) -> bool:
 def fit_window(par: Parametrisation) -> FitWindow:
     """Window of the fit: that of the nearest shell, to behind the last that is near enough."""
     low, high = par.window.r
-    end = min(par.shells[-1].reff + BEYOND_SHELL, WIDEST)
+    end = min(par.shells[-1].reff - BEFORE_SHELL, WIDEST)
     return par.window.model_copy(update={"r": (low, max(high, round(end, 1)))})
 
 

@@ -52,6 +52,18 @@ def test_two_that_fit_about_equally_well_are_rivals(ratio, decided):
     assert choice.rivals == (() if decided else (1,))
 
 
+def test_what_is_refused_for_itself_is_no_rival():
+    """CePO4 fitted about ceria's crystal ends on a bound: no reason to doubt that it is CePO4."""
+    phosphate, ceria = (
+        contender("CePO4", 0.14, trust=0.75),
+        contender("CeO2", 0.12, trust=0.4, in_domain=False),
+    )
+    choice = choose([ceria, phosphate], N_IDP)
+    assert (choice.best, choice.rivals) == (1, ())
+    refused = contender("CePO4", 0.14, trust=0.45, in_domain=False)
+    assert choose([ceria, refused], N_IDP).rivals
+
+
 def test_noise_decides_nothing():
     """Where noise is half of the data every model misses about as much."""
     choice = choose([contender("CuO", 0.50), contender("Cu2O", 0.52)], N_IDP)

@@ -52,6 +52,23 @@ def test_other_compounds_of_the_edge_are_withheld_with_a_reason(session):
 
 
 @pytest.mark.measured
+def test_e0_of_a_fit_is_not_that_of_the_metal_whose_network_asks_first(session):
+    """The network of iron places E0; magnetite was reduced 9 eV below its own, and withheld."""
+    message = result(session, "Fe/Fe3O4_rt_01.xdi")
+    assert (message.model.name, message.read_by) == ("fe-k-fe3o4", "fit")
+    assert message.e0 == pytest.approx(7123.5, abs=0.5)  # Larch's
+    assert message.shells[0].r.value == pytest.approx(2.0, abs=0.03)
+
+
+@pytest.mark.measured
+def test_a_molecular_crystal_is_read_in_the_cold(session):
+    """Beyond the last shell of the model, arsenolite has a peak as high as the nearest's."""
+    message = result(session, "As/as2o3_10K_scan1.xdi")
+    assert message.model.name == "as-k-as2o3"
+    assert message.shells[0].r.value == pytest.approx(1.787, abs=0.015)
+
+
+@pytest.mark.measured
 def test_a_network_that_is_sure_is_not_doubled_by_fits(session):
     message = result(session, "Cu/cu_metal_rt.xdi")
     assert message.read_by == "network"

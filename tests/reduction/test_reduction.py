@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from exafsd.contract import Autobk, FitWindow, Recipe, Xftf, rows_to_grid, to_grid
 from exafsd.reduction.engine import reduce_mu
+from exafsd.reduction.reducer import Job
 from exafsd.reduction.transform import grid_transform, misfit
 from exafsd.settings.analysis import Analysis, Reduction, adapter
 from exafsd.spectra import Edge, Rejected, Run, Spectrum, SpectrumError, SpectrumId, Sweep
@@ -388,3 +389,20 @@ def test_reduction_loads_no_wire_and_no_archive():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_e0_that_is_placed_is_not_that_of_jobs_without():
+    """Fits have Larch's E0 beside networks that place theirs, in one run and by one recipe."""
+    spectra = outcomes(sweep())
+    reducing = Reducing()
+    memory = reducing.memories["run"]
+    usual = reducing.reduce(spectra[:1])[0].e0
+    memory.settled.clear()
+    jobs = [
+        Job(spectra[0], Recipe(), memory, usual - 6.0),
+        Job(spectra[0], Recipe(), memory, unplaced=True),
+    ]
+    for _ in range(2):
+        placed, unplaced = reducing.reducer.reduce(jobs)
+        assert placed.e0 == pytest.approx(usual - 6.0)
+        assert unplaced.e0 == pytest.approx(usual)

@@ -52,7 +52,8 @@ def choose(candidates: Sequence[Contender], n_idp: float) -> Choice:
     times its likelihood relative to the best misfit among all.
 
     Of models that fit equally well the one with the fewest phases is chosen: a mixture can be
-    the pure phase as well. Models are rivals only if their structures differ.
+    the pure phase as well. Models are rivals only if their structures differ, and beside one that
+    is in its domain only if they are in theirs: what is refused for itself is no alternative.
 
     Parameters
     ----------
@@ -76,7 +77,12 @@ def choose(candidates: Sequence[Contender], n_idp: float) -> Choice:
     if fitting:
         best = min(fitting, key=lambda i: (len(candidates[i].structures), -scores[i]))
     own_materials = materials(candidates[best].structures)
-    rivals = tuple(i for i in near if not own_materials <= materials(candidates[i].structures))
+    rivals = tuple(
+        i
+        for i in near
+        if not own_materials <= materials(candidates[i].structures)
+        and (candidates[i].in_domain or not fitting)
+    )
     return Choice(best, tuple(map(float, scores)), rivals)
 
 

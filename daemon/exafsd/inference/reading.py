@@ -195,11 +195,24 @@ def recipes_of(settings: Reduction, card: Recipe) -> tuple[Recipe, Recipe]:
     return shown_by, shown_by if read_by == shown_by else read_by
 
 
-def read_each(unread: Sequence[Sequence[Reading]], room: bool = True) -> list[list[Reading]]:
+def read_each(
+    unread: Sequence[Sequence[Reading]],
+    room: bool = True,
+    unplaced: Callable[[Sequence[tuple[int, int]]], Sequence[Reading]] | None = None,
+) -> list[list[Reading]]:
     """Let models read spectra; (spectra, models), in order.
 
     Fits take ten times a network's time, so they are made only of spectra about which no network
     is sure, and where there is `room` for them. Those that are not made come back unread.
+
+    Parameters
+    ----------
+    unread
+        Reduced spectra and who may read them.
+    room
+        Whether there is time for fits.
+    unplaced
+        Reduces spectra anew for fits, by place (spectrum, model); None: they are not.
     """
     every = [list(spectrum) for spectrum in unread]
 
@@ -214,6 +227,9 @@ def read_each(unread: Sequence[Sequence[Reading]], room: bool = True) -> list[li
     sure = {i for i in {i for i, _ in fits} if any(map(_is_sure, every[i]))}
     unsure = [(i, j) for i, j in fits if i not in sure]
     if room:
+        if unplaced is not None and unsure:
+            for (i, j), one in zip(unsure, unplaced(unsure), strict=True):
+                every[i][j] = one
         read_at(unsure)
     else:
         for i, j in unsure:

@@ -113,8 +113,8 @@ class RunMemory:
     foils: dict[str, Edge] = field(default_factory=dict[str, Edge])
     #: whether it has been published that there is no foil
     no_foil: bool = False
-    settled: dict[tuple[Channel, Edge, Recipe], Settled] = field(
-        default_factory=dict[tuple[Channel, Edge, Recipe], Settled]
+    settled: dict[tuple[Channel, Edge, Recipe, bool], Settled] = field(
+        default_factory=dict[tuple[Channel, Edge, Recipe, bool], Settled]
     )
 
     def varies(self, sweep: Sweep) -> bool:
@@ -135,14 +135,17 @@ class RunMemory:
             del self.energies[key]
         return True
 
-    def settled_for(self, spectrum: Spectrum, recipe: Recipe) -> Settled:
-        """What is settled for the channel and edge of a spectrum under a recipe."""
+    def settled_for(self, spectrum: Spectrum, recipe: Recipe, unplaced: bool = False) -> Settled:
+        """What is settled for the channel and edge of a spectrum under a recipe.
+
+        `unplaced`: for spectra whose E0 no material places, where others have one that does.
+        """
         channel, edge = spectrum.id.channel, spectrum.id.edge
-        settled = self.settled.get((channel, edge, recipe))
+        settled = self.settled.get((channel, edge, recipe, unplaced))
         if settled is None:
             # two recipes of one channel are two series
             number = len(self.settled) + 1
             uid = spectrum.id.sweep.run.uid
             name = f"{uid}/{channel}/{edge.element}-{edge.edge}/{number}"
-            settled = self.settled[channel, edge, recipe] = Settled(key=name)
+            settled = self.settled[channel, edge, recipe, unplaced] = Settled(key=name)
         return settled

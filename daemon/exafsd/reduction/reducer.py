@@ -37,13 +37,14 @@ class Job:
     """A spectrum that is to be reduced by a recipe, and what its run remembers.
 
     `e0` is where the materials it may be of have it, eV, for the policy ``model``; None where that
-    is not known.
+    is not known. `unplaced` says that it is not asked for beside others of the run that have it.
     """
 
     spectrum: Spectrum
     recipe: Recipe
     memory: RunMemory
     e0: float | None = None
+    unplaced: bool = False
 
 
 class Reducer:
@@ -68,7 +69,7 @@ class Reducer:
         done: list[ReducedSpectrum | SpectrumError] = [PENDING] * len(jobs)
         series: dict[int, tuple[Settled, list[int]]] = {}
         for i, job in enumerate(jobs):
-            settled = job.memory.settled_for(job.spectrum, job.recipe)
+            settled = job.memory.settled_for(job.spectrum, job.recipe, job.unplaced)
             series.setdefault(id(settled), (settled, []))[1].append(i)
         for settled, members in series.values():
             begin = 0

@@ -16,6 +16,14 @@ GUESS_SPREAD = 0.3
 #: sigma2 of a farther shell of the same element over the nearest's, mean and standard
 #: deviations: of all together, and of the logarithm of each.
 FAR_RATIO = (1.25, 0.1, 0.12)
+#: The same in compounds: of the nearest neighbours' element, and of others. Stiff bonds hold the
+#: nearest ligand to the absorber, nothing holds the next. Set on normal modes
+#: (`exafsd_training.simulation.lattice`) of NiO, MnO, CdO, TiO2, Cr2O3, ZnSe and FeS2, in which
+#: ligands to 5 angstrom have 1.3 to 5 times the nearest's sigma2 and farther cations 0.7 to 1.5
+#: times that of the nearest cation.
+FAR_LIGANDS, FAR_OTHERS = (2.2, 0.4, 0.3), (1.1, 0.1, 0.25)
+#: Mean, standard deviation of all together, and of the logarithm of each.
+FarRatio = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,8 @@ class Priors:
     `n_s02` is a range relative to the crystal's N; `e0` mean and standard deviation in eV of most
     spectra. `einstein` holds Einstein temperatures in K of the first shells, as many as are known,
     with `spread` the standard deviation of their logarithm. `anharmonicity` is that of
-    `exafsd_training.theory.thermal.Bond`, 1/angstrom.
+    `exafsd_training.theory.thermal.Bond`, 1/angstrom. `far` are ratios like `FAR_RATIO`, of the
+    nearest neighbours' element and of others.
     """
 
     n_s02: tuple[float, float] = (0.25, 1.25)
@@ -33,6 +42,7 @@ class Priors:
     einstein: tuple[float, ...] = ()
     spread: float = 0.18
     anharmonicity: tuple[float, float] = (0.0, 2.4)
+    far: tuple[FarRatio, FarRatio] = (FAR_RATIO, FAR_RATIO)
 
     def e0_moments(self) -> tuple[float, float]:
         """Mean and standard deviation of E0 as drawn, `E0_ANYWHERE` included, eV."""
@@ -68,8 +78,7 @@ def vibrations(
     n = len(temperature)
     drawn: list[Vibration] = []
     nearest: dict[str, Vibration] = {}
-    mean, common, own = FAR_RATIO
-    together = rng.normal(mean, common, n)
+    together = rng.normal(0, 1, n)
     for place, shell in enumerate(shells):
         tabulated = place < len(priors.einstein)
         if tabulated or shell.scatterer not in nearest:
@@ -77,7 +86,9 @@ def vibrations(
             vibration = vibrate(rng, temperature, bond(shell, place, priors, spread))
             nearest.setdefault(shell.scatterer, vibration)
         else:
-            thermal = nearest[shell.scatterer].thermal * together * np.exp(rng.normal(0, own, n))
+            mean, common, own = priors.far[shell.scatterer != shells[0].scatterer]
+            ratio = (mean + common * together) * np.exp(rng.normal(0, own, n))
+            thermal = nearest[shell.scatterer].thermal * ratio
             vibration = Vibration(thermal, np.zeros(n), np.zeros(n))
         if drawn:
             # disorder of one sample: the same spectra have it in every shell

@@ -19,6 +19,10 @@ ELEMENTS = range(19, 93)
 PARTNERS = (
     (), ("O",), ("C", "O"), ("S",), ("O", "S"), ("O", "Ti"), ("O", "Si"), ("O", "P"), ("Se",),
 )  # fmt: skip
+#: Atoms of a formula of three elements at most: larger ones are clusters, as W12PO40.
+MOST_ATOMS = 30
+#: What the database has in the place of occupancies where all are 1.
+ALL_FULL = "0"
 #: Crystals of each element.
 MOST = 4
 
@@ -26,19 +30,30 @@ MOST = 4
 def suggestions() -> dict[str, list[tuple[str, int]]]:
     """Formula and AMCSD number of up to `MOST` crystals of each element, simple ones first.
 
-    Of each set of elements the first entry is taken whose formula has whole numbers, so that no
-    site is partly occupied by its formula.
+    Of each set of elements the first entry is taken whose formula has whole numbers and that has no
+    partly occupied site. One of three elements or more whose charges do not balance is left out:
+    its hydrogens are not in it, as in KHCO3.
     """
     import larixite
+    from pymatgen.core import Composition
     from xraydb import atomic_symbol
 
+    symbols = [atomic_symbol(z) for z in ELEMENTS]
+    asked = {frozenset((symbol, *some)) for symbol in symbols for some in PARTNERS}
     by_elements: dict[frozenset[str], tuple[str, int]] = {}
     file = Path(larixite.__file__).with_name("amcsd_cif1.db")
     connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
-    for number, formula in connection.execute("select id, formula from cif order by id"):
-        if formula and not re.search(r"[^A-Za-z0-9 ]", formula):
-            elements = frozenset(re.findall("[A-Z][a-z]?", formula))
-            by_elements.setdefault(elements, (formula.replace(" ", ""), number))
+    entries = "select id, formula, atoms_occupancy from cif order by id"
+    for number, formula, occupancy in connection.execute(entries):
+        if not formula or re.search(r"[^A-Za-z0-9 ]", formula) or occupancy != ALL_FULL:
+            continue
+        elements = frozenset(re.findall("[A-Z][a-z]?", formula))
+        if elements in by_elements or elements not in asked:
+            continue
+        composition = Composition(formula)
+        large = composition.num_atoms > MOST_ATOMS
+        if len(elements) < 3 or (not large and composition.oxi_state_guesses()):
+            by_elements[elements] = composition.reduced_formula, number
     connection.close()
 
     def of(element: str) -> Iterator[tuple[str, int]]:
@@ -47,7 +62,7 @@ def suggestions() -> dict[str, list[tuple[str, int]]]:
             if entry and element not in partners:
                 yield entry
 
-    table = {atomic_symbol(z): list(of(atomic_symbol(z)))[:MOST] for z in ELEMENTS}
+    table = {symbol: list(of(symbol))[:MOST] for symbol in symbols}
     return {element: entries for element, entries in table.items() if entries}
 
 
