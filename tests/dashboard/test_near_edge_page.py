@@ -109,7 +109,7 @@ def opened():
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
 
-        def page_of(url, width, height, scheme="dark"):
+        def page_of(url, width, height, scheme="dark", sweeps=SWEEPS):
             page = browser.new_page(
                 viewport={"width": width, "height": height}, color_scheme=scheme
             )
@@ -117,7 +117,7 @@ def opened():
             page.goto(url)
             page.wait_for_function("window.Bokeh && Bokeh.documents.length == 1")
             page.wait_for_function(
-                f"exafsd.model('r').renderers[0].data_source.get_length() == {SWEEPS}"
+                f"exafsd.model('r').renderers[0].data_source.get_length() == {sweeps}"
             )
             return page
 
@@ -232,11 +232,11 @@ def test_a_phase_that_comes_while_a_page_is_open_joins_the_others(tmp_path, open
     with ExitStack() as stack:
         publisher = Publisher("tcp://127.0.0.1:*", heartbeat=0.1)
         stack.callback(publisher.close)
-        page = opened(stack.enter_context(dashboard(publisher, tmp_path)), 1600, 1000)
+        url = stack.enter_context(dashboard(publisher, tmp_path))
         publisher.send(status())
         publisher.send(run_start("two"))
         publisher.send(read_by_two(BEGAN), arrays(BEGAN))
-        page.wait_for_function("exafsd.model('r').title.text.endsWith('CuO/1')")
+        page = opened(url, 1600, 1000, sweeps=1)
         legend = "exafsd.model('r').center.filter(o => o.items).flatMap(o => o.items)"
         assert page.evaluate(f"{legend}.length") == 0
         publisher.send(read_by_two(BEGAN + 1), arrays(BEGAN + 1))
