@@ -22,7 +22,7 @@ from exafsd import codec
 from exafsd.archive.journal import read_journal
 from exafsd.archive.outcome_log import folder_beside, read_log
 from exafsd.client import Follower
-from exafsd.pipeline import Outcome
+from exafsd.outcome import Outcome
 from exafsd.service import wiring
 from exafsd.settings.settings import load
 from exafsd.testing.catalog_server import CatalogServer

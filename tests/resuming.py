@@ -5,7 +5,8 @@ import time
 from exafsd.contract.frames import ARRAY_UNITS, encode
 from exafsd.documents.router import Router
 from exafsd.inference.registry import Registry
-from exafsd.pipeline import Outcome, Pipeline
+from exafsd.outcome import Outcome
+from exafsd.pipeline import Pipeline
 from exafsd.service.run_state import RunState
 from exafsd.service.session import Session
 from exafsd.settings.analysis import (

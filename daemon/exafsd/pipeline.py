@@ -7,35 +7,23 @@ matrix product, and the network reads a batch for little more than one spectrum.
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from exafsd.composition.composer import Composer
-from exafsd.composition.purity import has_other_phases
 from exafsd.composition.references import Reference
 from exafsd.composition.run_series import RunSeries
 from exafsd.composition.xanes import NearEdgeNumbers
 from exafsd.contract.messages import (
-    Calibrated,
-    Candidate,
     Channel,
     Composition,
     Mixture,
-    ModelRef,
     Phase,
-    Rejected,
-    Result,
     Shell,
-    Trust,
-    value_of,
 )
-from exafsd.contract.vocabulary import DOUBTS, Flag, Reason
-from exafsd.inference.amplitude import UNREAD, recipe_sha256, with_numbers
+from exafsd.contract.vocabulary import Reason
 from exafsd.inference.candidates import MOST
-from exafsd.inference.judgement import Judgement
 from exafsd.inference.mixture import Mixtures
 from exafsd.inference.mixture import Question as OfMixture
 from exafsd.inference.placement import Placement
@@ -52,14 +40,12 @@ from exafsd.inference.reading import (
     structures_of,
 )
 from exafsd.inference.refinement.polish import OFF, SHED, Polished
-from exafsd.inference.refinement.polish_message import best_of, polish_message
 from exafsd.inference.registry import Registry
 from exafsd.logs import get_logger
-from exafsd.publishing import outcomes
+from exafsd.outcome import Outcome, rejection, result
 from exafsd.reduction import preparation
 from exafsd.reduction.memory import RunMemory
 from exafsd.reduction.reducer import Job, Reducer
-from exafsd.reduction.transform import fit_window
 from exafsd.settings.analysis import Analysis
 from exafsd.spectra import Edge, Floats, ReducedSpectrum, Spectrum, SpectrumError, Sweep
 from exafsd.spectra import Rejected as RejectedSpectrum
@@ -72,16 +58,6 @@ REMEMBERED = 256
 NO_FOIL = (Reason.NO_EDGE, Reason.IR_ZERO, Reason.UNKNOWN_ELEMENT)
 #: what the sweeps of a run have in common, by stream, channel, edge and model
 RunTrends = dict[tuple[str, Channel, Edge], Trends]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What is published of one sweep, channel and edge."""
-
-    message: Result | Rejected
-    arrays: Mapping[str, NDArray[Any]]
-    #: time.perf_counter() when the document that completed the sweep was received, s
-    received: float | None = None
 
 
 @dataclass(frozen=True)
@@ -177,7 +153,7 @@ class Pipeline:
             own: list[Outcome] = []
             for spectrum in _prepared(sweep, memory):
                 if isinstance(spectrum, RejectedSpectrum):
-                    own.append(_rejection(spectrum))
+                    own.append(rejection(spectrum))
                 else:
                     panel = self._panel(spectrum.id.edge, spectrum.id.analysis)
                     cases.append(_Case(spectrum, panel, memory, self._trends_of(spectrum)))
@@ -194,7 +170,7 @@ class Pipeline:
     def reject(self, sweep: Sweep, reason: Reason, detail: str) -> Iterator[Outcome]:
         """One rejection for each channel and edge, without looking at the data."""
         for spectrum in preparation.refuse(sweep, SpectrumError(reason, detail)):
-            yield _rejection(spectrum)
+            yield rejection(spectrum)
 
     def run_memory(self, run_uid: str) -> RunMemory:
         """What the reduction remembers of a run."""
@@ -442,57 +418,12 @@ class Pipeline:
         near_edge: NearEdgeNumbers | None,
         reduced_at: float,
     ) -> Outcome:
-        reading, judgement = best.reading, best.judgement
-        model, shown = reading.reader.model, reading.shown
-        spectrum, analysis = case.spectrum, case.spectrum.id.analysis
-        phases = ref = fit = polish = shown_best = read_by = None
-        amplitude = UNREAD
-        if model is not None:
-            card = model.bundle.card
-            ref = _model_ref(card.name, model.sha256)
-            fit = fit_window(model.fit, reading.read.k_data[1])
-            if structure is not None and best.polished is not None:
-                phases, shells = structure
-                read_by = "network" if model.fitter is None else "fit"
-                recipe = recipe_sha256(reading.reader.read_by, analysis.reduction.rebin)
-                amplitude = with_numbers(
-                    shells, card, spectrum.id.channel, analysis.inference, recipe
-                )
-                polish = polish_message(card, best.polished)
-                shown_best = best_of(card, best.polished)
-        quality = shown.quality + amplitude.quality + judgement.flags
-        if composition is not None:
-            quality += self._composer.flags(spectrum, composition)
-        if structure is not None and model is not None:
-            formulas = {one.formula.replace(" ", "") for one in model.bundle.card.structures}
-            if has_other_phases(composition, formulas):
-                quality += (Flag.OTHER_PHASES,)
-        unasked = [Candidate.of(model=name, score=None) for name in case.panel.unasked]
-        message = Result.of(
-            **outcomes.identity(spectrum.id, quality, spectrum.averaged),
-            e0=shown.e0,
-            e0_policy=analysis.reduction.e0_policy,
-            energy_shift=_shift(spectrum),
-            edge_step=value_of(shown.edge_step, shown.edge_step_std),
-            deglitched=list(spectrum.removed),
-            epsilon_k=shown.epsilon_k,
-            k_data=shown.k_data,
-            fit=fit,
-            model=ref,
-            candidates=best.scores + unasked,
-            models_sha256=self._models_sha256,
-            phases=phases,
-            shells=amplitude.shells,
-            read_by=read_by,
-            s02=amplitude.s02,
-            n_reason=amplitude.reason,
-            r_factor=reading.r_factor,
-            polish=polish,
-            best=shown_best,
-            composition=composition,
-            mixture=mixture,
-            trust=_trust(judgement, quality, amplitude.shells is not None),
-        )
+        spectrum = case.spectrum
+        flags = () if composition is None else self._composer.flags(spectrum, composition)
+        message = result(
+            spectrum, best, structure, composition, mixture, flags, case.panel.unasked,
+            self._models_sha256,
+        )  # fmt: skip
         try:
             self.series(spectrum.id.sweep.run.uid).annotate(message, spectrum, near_edge)
         except Exception:  # the result is there and must not be lost
@@ -504,14 +435,6 @@ class Pipeline:
         arrays = best.arrays
         sent = ((name, arrays.get(name)) for name in self._arrays)
         return Outcome(message, {n: a for n, a in sent if a is not None}, received)
-
-
-def _trust(judgement: Judgement, quality: Sequence[Flag], read: bool) -> Trust:
-    doubts = [flag.words for flag in quality if flag in DOUBTS] if read else []
-    state = "withheld" if not read else "flagged" if doubts else "trusted"
-    return Trust.of(
-        score=judgement.score, in_domain=read, state=state, doubts=doubts, reason=judgement.reason
-    )
 
 
 #: place of an outcome that is not there yet
@@ -567,11 +490,7 @@ def _has_time(asked: str, room: bool) -> bool:
 
 def _rejected(case: _Case, error: SpectrumError) -> Outcome:
     spectrum = case.spectrum
-    return _rejection(RejectedSpectrum(spectrum.id, error, spectrum.quality, spectrum.averaged))
-
-
-def _rejection(spectrum: RejectedSpectrum) -> Outcome:
-    return Outcome(outcomes.rejection(spectrum), {}, spectrum.id.sweep.received)
+    return rejection(RejectedSpectrum(spectrum.id, error, spectrum.quality, spectrum.averaged))
 
 
 def _without_foil(outcomes: list[Outcome], memory: RunMemory) -> Iterator[Outcome]:
@@ -597,15 +516,3 @@ def _internal(sweep: Sweep, error: Exception) -> SpectrumError:
     log.exception("internal error", run_uid=sweep.run.uid, sweep=sweep.number)
     text = f"internal error, please report it: {type(error).__name__}: {error}"
     return SpectrumError(Reason.INTERNAL, text)
-
-
-def _shift(spectrum: Spectrum) -> Calibrated | None:
-    shift = spectrum.energy_shift
-    if shift is None:
-        return None
-    return Calibrated.of(value=shift.value, std=shift.std, source=shift.source)
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _model_ref(name: str, sha256: str) -> ModelRef:
-    return ModelRef(name=name, sha256=sha256)

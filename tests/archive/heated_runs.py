@@ -19,7 +19,7 @@ from exafsd.commands.replay.analysis import analyse
 from exafsd.contract.frames import Message, decode, encode
 from exafsd.contract.messages import RunStart, RunStop
 from exafsd.inference.registry import Registry
-from exafsd.pipeline import Outcome
+from exafsd.outcome import Outcome
 from exafsd.service import wiring
 from exafsd.service.sink import deliver
 from exafsd.settings.analysis import Analysis

@@ -19,7 +19,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from exafsd.codec import CodecError, dumps, loads
-from exafsd.pipeline import Outcome
+from exafsd.outcome import Outcome
 from resuming import session
 from simulated.shapes import SHAPES
 from synthetic import METADATA, sweep_columns

@@ -32,7 +32,7 @@ from exafsd.archive.sources import open_source  # noqa: E402
 from exafsd.commands.replay import analysis  # noqa: E402
 from exafsd.commands.replay.analysis import in_processes, in_turn  # noqa: E402
 from exafsd.commands.replay.cluster import on_workers  # noqa: E402
-from exafsd.pipeline import Outcome  # noqa: E402
+from exafsd.outcome import Outcome  # noqa: E402
 from exafsd.settings.settings import load  # noqa: E402
 from simulated import shapes  # noqa: E402
 from synthetic import METADATA, sweep_columns  # noqa: E402

@@ -15,7 +15,8 @@ from exafsd.composition.references import load
 from exafsd.contract.frames import encode
 from exafsd.contract.vocabulary import Flag
 from exafsd.inference.registry import Registry
-from exafsd.pipeline import Outcome, Pipeline
+from exafsd.outcome import Outcome
+from exafsd.pipeline import Pipeline
 from exafsd.service.pace import Pace
 from exafsd.service.session import Session
 from exafsd.service.wiring import make_composer, make_router

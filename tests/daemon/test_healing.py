@@ -15,7 +15,7 @@ from exafsd.client import Follower
 from exafsd.contract.vocabulary import Flag, Problem
 from exafsd.documents.inbox import Arrival
 from exafsd.documents.items import Ended, Trouble
-from exafsd.pipeline import Outcome
+from exafsd.outcome import Outcome
 from exafsd.service import wiring
 from exafsd.service.healing import Healing
 from exafsd.settings.settings import load

@@ -17,7 +17,7 @@ from exafsd.archive.followed_run import REMEMBERED, RowMemory
 from exafsd.archive.journaled import read_journal
 from exafsd.client import Follower
 from exafsd.contract.vocabulary import Problem
-from exafsd.pipeline import Outcome
+from exafsd.outcome import Outcome
 from exafsd.service import wiring
 from exafsd.service.intake import Intake
 from exafsd.settings.settings import load

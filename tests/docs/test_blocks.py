@@ -76,7 +76,7 @@ assert sweep.broken is None and np.array_equal(sweep.energy, energy)
     "docs/developer/add-a-file-format.md": """
 from pathlib import Path
 from exafsd.inference.registry import Registry
-from exafsd.pipeline import Outcome
+from exafsd.outcome import Outcome
 from exafsd.service.wiring import make_pipeline, make_session
 from exafsd.settings import load
 from synthetic import foil

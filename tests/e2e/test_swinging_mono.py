@@ -9,7 +9,8 @@ from exafsd.contract.frames import ARRAY_UNITS
 from exafsd.documents.items import Trouble
 from exafsd.documents.router import Router
 from exafsd.inference.registry import Registry
-from exafsd.pipeline import Outcome, Pipeline
+from exafsd.outcome import Outcome
+from exafsd.pipeline import Pipeline
 from exafsd.service.session import Session
 from exafsd.settings.analysis import Analysis, Average, Calibration, Reduction
 from simulated import shapes

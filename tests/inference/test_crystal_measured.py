@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from exafsd.pipeline import Outcome
+from exafsd.outcome import Outcome
 from exafsd.service.wiring import make_pipeline, make_session
 from exafsd.settings.settings import load
 

@@ -14,7 +14,7 @@ from exafsd.commands.terminal import ResultTable, outcome_as_json, progress, tel
 from exafsd.contract.vocabulary import Problem
 from exafsd.documents.items import Trouble
 from exafsd.inference.registry import Registry
-from exafsd.pipeline import Outcome
+from exafsd.outcome import Outcome
 from exafsd.service.wiring import make_pipeline, make_session
 from exafsd.settings import Settings
 from exafsd.spectra import Edge, SpectrumError

@@ -17,7 +17,8 @@ from exafsd.inference.amplitude import recipe_sha256
 from exafsd.inference.reading import recipes_of
 from exafsd.inference.registry import Registry
 from exafsd.inference.s02 import CalibrationError, Measured, measure
-from exafsd.pipeline import Outcome, Pipeline
+from exafsd.outcome import Outcome
+from exafsd.pipeline import Pipeline
 from exafsd.service import wiring
 from exafsd.service.session import Event
 from exafsd.settings.analysis import Average, Reduction

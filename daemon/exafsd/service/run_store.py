@@ -16,7 +16,7 @@ from exafsd.codec import loads
 from exafsd.contract.vocabulary import Problem
 from exafsd.documents.inbox import Arrival
 from exafsd.documents.items import Began, Ended, Trouble
-from exafsd.pipeline import Outcome
+from exafsd.outcome import Outcome
 from exafsd.service.run_state import RunState, StateError
 from exafsd.service.session import Event, Session
 

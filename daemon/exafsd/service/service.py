@@ -16,7 +16,8 @@ from exafsd.documents.items import Began, Ended, Trouble
 from exafsd.inference.registry import Registry
 from exafsd.inference.watch import ModelWatch
 from exafsd.logs import get_logger
-from exafsd.pipeline import Outcome, Pipeline
+from exafsd.outcome import Outcome
+from exafsd.pipeline import Pipeline
 from exafsd.publishing import Publisher
 from exafsd.publishing.outcomes import run_start, run_stop, text
 from exafsd.service.healing import Healing

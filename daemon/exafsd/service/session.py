@@ -14,7 +14,8 @@ from exafsd.documents.assembler import RunAssembler
 from exafsd.documents.files.reading import read_file
 from exafsd.documents.items import Began, Ended, Item, Trouble
 from exafsd.documents.router import Router
-from exafsd.pipeline import Outcome, Pipeline
+from exafsd.outcome import Outcome
+from exafsd.pipeline import Pipeline
 from exafsd.service.pace import Pace
 from exafsd.service.run_state import RunState
 from exafsd.settings.analysis import Analysis

@@ -13,7 +13,7 @@ from exafsd.documents.inbox import Arrival
 from exafsd.documents.items import Began, Trouble
 from exafsd.documents.kafka import KafkaSource
 from exafsd.documents.offsets import Place
-from exafsd.pipeline import Outcome
+from exafsd.outcome import Outcome
 from exafsd.service.session import Event, Session
 
 #: s between two reports to Kafka of what is done with

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from exafsd.contract.messages import Rejected, Result, RunStart, RunStop
 from exafsd.contract.vocabulary import Problem
 from exafsd.documents.items import Began, Ended
-from exafsd.pipeline import Outcome
+from exafsd.outcome import Outcome
 from exafsd.publishing.outcomes import run_start, run_stop
 from exafsd.service.session import Event
 from exafsd.settings.analysis import Analysis

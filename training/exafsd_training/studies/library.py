@@ -14,7 +14,7 @@ from pathlib import Path
 
 from exafsd.composition import references
 from exafsd.contract.messages import Result
-from exafsd.pipeline import Outcome
+from exafsd.outcome import Outcome
 from exafsd.service.wiring import make_pipeline, make_session
 from exafsd.settings import Settings
 from exafsd.spectra import SpectrumError

@@ -16,7 +16,8 @@ from exafsd.archive.sources import ArchiveSource, open_source
 from exafsd.commands.replay.means import Normalised, means_of_ends, normalised, without_answers
 from exafsd.documents.items import Began, Ended
 from exafsd.inference.registry import Registry
-from exafsd.pipeline import Outcome, Pipeline
+from exafsd.outcome import Outcome
+from exafsd.pipeline import Pipeline
 from exafsd.service import wiring
 from exafsd.service.session import Event
 from exafsd.settings import Settings
