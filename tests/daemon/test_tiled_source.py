@@ -90,7 +90,8 @@ class Daemon:
             journal=journal,
             backfill={"wait": 3.0},
             reduction={"channels": ["transmission"]},
-            inference={"polish": "off"},
+            # nothing that is left out under load
+            inference={"polish": "off", "model": "cu-k-fcc"},
             composition={"enabled": "off"},
             service={"audit_every": 0, "models_every": 0},
         )
