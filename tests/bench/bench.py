@@ -320,7 +320,8 @@ def memory(folder: Path, spectra: int) -> str:
     ]
     return "\n\n".join((
         f"Resident size of the daemon over {figures['spectra']:,} spectra of 500 points in"
-        f" {figures['seconds']:.0f} s, array events in runs, {figures['lost']} lost. Larch's"
+        f" {figures['seconds']:.0f} s, array events in runs, with composition and components of"
+        f" every spectrum, {figures['lost']} lost. Larch's"
         f" process for the audit has its own {figures['children']:.0f} MB.",
         table(head, rows),
         bar(figures["growth"] <= 20, f"at most 20 MB more after the first tenth"

@@ -39,7 +39,7 @@ def suggestions() -> dict[str, list[tuple[str, int]]]:
     from xraydb import atomic_symbol
 
     symbols = [atomic_symbol(z) for z in ELEMENTS]
-    asked = {frozenset((symbol, *some)) for symbol in symbols for some in PARTNERS}
+    asked = {frozenset((symbol, *partners)) for symbol in symbols for partners in PARTNERS}
     by_elements: dict[frozenset[str], tuple[str, int]] = {}
     file = Path(larixite.__file__).with_name("amcsd_cif1.db")
     connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
