@@ -1,10 +1,19 @@
 """Mixtures of measured near edges, with what beamlines and temperatures do to them."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter1d
 
-from exafsd.composition.combination import SHIFT, SHIFT_ALONE, Combination
+from exafsd.composition.combination import (
+    LEAST,
+    SHIFT,
+    SHIFT_ALONE,
+    Combination,
+    _Model,
+    _prior,
+)
 from exafsd.composition.references import load, shipped_folder
 from exafsd.composition.window import Ranges, near_edge
 from exafsd.contract.grid import ETOK
@@ -147,6 +156,47 @@ def test_one_by_one_and_together_are_the_same(references, ranges):
         (alone,) = combine([sample], SHIFT, fluorescent=False)
         assert alone.places == fit.places
         np.testing.assert_allclose(alone.value, fit.value, atol=1e-8)
+
+
+def test_a_fit_that_goes_on_moves_no_share_by_a_fifth_of_its_least_error(
+    references, ranges, monkeypatch
+):
+    names = ["Cu", "Cu2O", "Cu2S", "CuO"]
+    rng = np.random.default_rng(4)
+    samples = [
+        near_edge(
+            ENERGY,
+            mixture(
+                references,
+                dict(zip(names, rng.dirichlet(np.full(4, 0.5)), strict=True)),
+                shift=rng.normal(0, SHIFT), heat=rng.uniform(0, 0.006), width=rng.uniform(0.3, 1.3),
+                noise=1e-4, rng=rng,
+            ),
+            ranges,
+        )
+        for _ in range(40)
+    ]  # fmt: skip
+    combine = combination(references, names, ranges)
+    first = combine(samples, SHIFT, fluorescent=False)
+    small = partial(_prior.__wrapped__, small=0.0)
+    monkeypatch.setattr("exafsd.composition.combination._prior", small)
+    monkeypatch.setattr("exafsd.composition.combination.TOLERANCE", 1e-3)
+    last = combine(samples, SHIFT, fluorescent=False)
+    moved = [np.abs(a.value - b.value).max() for a, b in zip(first, last, strict=True)]
+    assert 0 < max(moved) < LEAST / 5
+
+
+def test_a_model_with_shares_alone_is_the_one_with_everything(references, ranges):
+    binned = np.array([near_edge(one.energy, one.mu, ranges).flat for one in references.values()])
+    model = _Model(
+        np.stack([binned, 0.1 * binned, 0.01 * binned]),
+        np.linspace(0, 20, binned.shape[1]), np.linspace(0, 1, binned.shape[1]),
+    )  # fmt: skip
+    x = np.zeros((3, 2 * len(binned) + 5))
+    x[:, : len(binned)] = np.random.default_rng(0).dirichlet(np.ones(len(binned)), 3)
+    slopes, expected = np.empty((2, 3, x.shape[1], binned.shape[1]))
+    np.testing.assert_allclose(model.undisturbed(x, slopes), model(x, expected), atol=1e-12)
+    np.testing.assert_allclose(slopes, expected, atol=1e-12)
 
 
 def test_the_grid_of_a_scan_does_not_move_its_normalisation(references, ranges):

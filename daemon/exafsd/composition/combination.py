@@ -6,13 +6,14 @@ fluorescence. All of these have priors, none is free, so that they cannot make a
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
@@ -20,6 +21,9 @@ from exafsd.composition.window import BIN, NearEdge
 from exafsd.contract.grid import ETOK
 from exafsd.inference.refinement.least_squares import Minimum, minimize
 from exafsd.spectra import Floats
+
+#: Values (b, l) at variables (b, n), whose derivatives are put into (b, n, l)
+_Values = Callable[[Floats, Floats], Floats]
 
 #: Standard deviations of what is allowed for: energy scale with a foil and without, eV; offset and
 #: tilt (over the range above the edge) of the normalisation; resolution, eV^2 more than the
@@ -46,11 +50,15 @@ STEP_ERROR, ENERGY_ERROR, LEAST = 0.007, 0.08, 0.003
 #: By how much error bars are wider than these make them; set on one half of mixtures of five zinc
 #: compounds and judged on the other.
 WIDER = 1.25
-#: A fit is done when its next step is below this share of what noise and misfit do to its shares;
-#: errors of the references are several times as large.
-TOLERANCE = 0.15
+#: A fit is done when its next step, which it still makes, is below this share of what noise and
+#: misfit do to its shares, or below half the least error of any share. Going on would move no share
+#: by a fifth of that error.
+TOLERANCE, SMALL_STEP = 0.15, LEAST / 2
 #: Bins over which what is left over is correlated.
 LAGS = 4
+#: Weights of covariances at these lags; each counts once on either side, none at lag 0.
+TAPER = 1 - np.arange(LAGS) / LAGS
+TAPER[0] = 0.5
 #: Something else is there where what is left over is this many times noise and repeats.
 OTHER = 2.8
 
@@ -196,10 +204,12 @@ class Combination:
         bins, count = flat.shape[1], len(prior.std)
         weight = 1 / (np.hypot(noise, REPEATS) * JOINED**0.5)
 
-        def evaluate(x: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
+        def evaluate(
+            x: Floats, rows: NDArray[np.intp], value_of: _Values = model
+        ) -> tuple[Floats, Floats]:
             rest = np.empty((len(x), bins + count))
             slopes = np.empty((len(x), count, bins + count))
-            value = model(x, slopes[:, :, :bins])
+            value = value_of(x, slopes[:, :, :bins])
             scale = weight[rows, None]
             np.multiply(value - flat[rows], scale, out=rest[:, :bins])
             np.divide(x, prior.std, out=rest[:, bins:])
@@ -209,14 +219,13 @@ class Combination:
 
         start = np.zeros((len(flat), count))
         start[:, : len(places)] = np.clip(flat @ model.shares, 0.0, 1.5)
-        total = np.sum((flat * weight[:, None]) ** 2, axis=1)
-        begin = evaluate(start, np.arange(len(flat)))
+        total = np.vecdot(flat, flat) * weight**2
+        begin = evaluate(start, np.arange(len(flat)), model.undisturbed)
         end = minimize(
-            evaluate, start, begin, prior.bounds, total, bins - len(places), tolerance=TOLERANCE
-        )
-        slopes = end.jacobian[:, :bins].mT * weight[:, None, None]
-        rest = end.residual[:, :bins] / weight[:, None]
-        return _Fit(places, prior.std, model, end, rest, slopes, flat, noise)
+            evaluate, start, begin, prior.bounds, total, bins - len(places),
+            tolerance=TOLERANCE, small=prior.small,
+        )  # fmt: skip
+        return _Fit(places, prior.std, end, flat, noise, weight)
 
     def _model(self, places: tuple[int, ...]) -> "_Model":
         if places not in self._models:
@@ -225,9 +234,11 @@ class Combination:
 
     def _spread(self, fit: "_Fit") -> "_Spread":
         """Shares of samples, and what there is to say about them; NaN where there are none."""
-        m, end, x = len(fit.places), fit.end, fit.end.x
+        m, bins, end, x = len(fit.places), fit.flat.shape[1], fit.end, fit.end.x
+        rest = end.residual[:, :bins] / fit.weight[:, None]
+        left = np.vecdot(rest, rest)
         inverse = end.inverse()
-        cov = self._covariances(fit, inverse)
+        cov = _covariances(fit, inverse[:, : m + 1], rest)
         absent = x[:, :m] <= 0
         with np.errstate(divide="ignore", invalid="ignore"):
             total = x[:, :m].sum(axis=1)
@@ -242,54 +253,58 @@ class Combination:
                 # what may be there of these is missing in the others
                 bound = end.bound.copy()
                 bound[:, :m] = False
-                loose = np.sqrt(np.einsum("bii->bi", end.inverse(bound)[:, :m, :m]))
+                loose = end.errors(bound)[:, :m]
                 unseen = np.where(absent, loose / total[:, None] * WIDER, 0.0)
                 std = np.hypot(std, share * np.sqrt(np.sum(unseen**2, axis=1))[:, None])
                 std = np.where(absent, unseen, std)
             quiet = np.hypot(fit.noise, share @ self._noise[list(fit.places)])
-            left = np.vecdot(fit.rest, fit.rest)
             heat = np.abs(x[:, m + len(NUISANCES) :] / SIGMA2 * share).max(axis=1)
             return _Spread(
                 share, np.hypot(std, LEAST), np.sqrt(cov[:, m, m]),
                 left / np.vecdot(fit.flat, fit.flat),
-                np.sqrt(np.maximum(left / fit.rest.shape[1] - quiet**2, 0.0)),
+                np.sqrt(np.maximum(left / bins - quiet**2, 0.0)),
                 np.hypot(REPEATS, quiet / 3), heat,
             )  # fmt: skip
 
-    @staticmethod
-    def _covariances(fit: "_Fit", inverse: Floats) -> Floats:
-        """(b, n, n): by what is left over, errors of references, and priors."""
-        m, n = len(fit.places), fit.rest.shape[1]
-        answer = inverse @ fit.slopes
-        # what is left over is a stationary series
-        alike = np.maximum(np.vecdot(fit.rest, fit.rest) / n, fit.noise**2)
-        cov = alike[:, None, None] * (answer @ answer.mT)
-        for lag in range(1, LAGS):
-            alike = np.vecdot(fit.rest[:, :-lag], fit.rest[:, lag:]) * ((1 - lag / LAGS) / n)
-            both = alike[:, None, None] * (answer[:, :, :-lag] @ answer[:, :, lag:].mT)
-            cov += both
-            cov += both.mT
-        parts = fit.model.references(fit.end.x) * fit.end.x[:, :m, None]
-        for wrong in (STEP_ERROR * parts, ENERGY_ERROR * _slope(parts)):
-            moved = answer @ wrong.mT
-            cov += moved @ moved.mT
-        believed = inverse / fit.prior
-        return cov + believed @ believed.mT
+
+def _covariances(fit: "_Fit", inverse: Floats, rest: Floats) -> Floats:
+    """(b, m + 1, m + 1) of shares and shift: by what is left over, errors of references, priors.
+
+    `inverse` (b, m + 1, n) has the rows of these; `rest` (b, l) is what is left over.
+    """
+    bins = rest.shape[1]
+    m, by_share = len(fit.places), fit.end.jacobian[:, :bins].mT
+    answer = inverse @ by_share * fit.weight[:, None, None]
+    # what is left over is a stationary series: its covariances at lags, and answers so far ahead
+    series = np.zeros((len(rest), m + 2, bins + LAGS - 1))
+    series[:, :-1, :bins], series[:, -1, :bins] = answer, rest
+    ahead = sliding_window_view(series, LAGS, axis=2)
+    alike = (rest[:, None] @ ahead[:, -1])[:, 0] * TAPER
+    alike[:, 0] = np.maximum(alike[:, 0], bins * fit.noise**2 / 2)
+    cov = answer @ (ahead[:, :-1] @ (alike[:, None, :, None] / bins))[..., 0].mT
+    cov += cov.mT.copy()
+    parts = by_share[:, :m] * (fit.end.x[:, :m] / fit.weight[:, None])[..., None]
+    wrong = np.concatenate([STEP_ERROR * parts, ENERGY_ERROR * _slope(parts)], axis=1)
+    moved = np.concatenate([answer @ wrong.mT, inverse / fit.prior], axis=2)
+    cov += moved @ moved.mT
+    return cov
 
 
 class _Prior(NamedTuple):
     """What is likely of the variables of `_Model` (n,): `std` about zero, none of shares; bounds.
 
-    `held` (n, n) has one over the standard deviations on its diagonal.
+    `held` (n, n) has one over the standard deviations on its diagonal; a step of a fit below
+    `small` in every variable is its last.
     """
 
     std: Floats
+    small: Floats
     bounds: tuple[Floats, Floats]
     held: Floats
 
 
 @lru_cache(maxsize=64)
-def _prior(m: int, shift_std: float, fluorescent: bool) -> _Prior:
+def _prior(m: int, shift_std: float, fluorescent: bool, small: float = SMALL_STEP) -> _Prior:
     std = np.array([
         *[np.inf] * m, shift_std, OFFSET, TILT, WIDTH, OVER_ABSORPTION, *[SIGMA2] * m,
     ])  # fmt: skip
@@ -299,25 +314,22 @@ def _prior(m: int, shift_std: float, fluorescent: bool) -> _Prior:
     low[m + 4] = 0.0  # over-absorption only flattens
     if not fluorescent:
         high[m + 4] = 0.0
-    return _Prior(std, (low, high), np.diag(1 / std))
+    steps = np.where(np.isfinite(std), np.inf, small)
+    return _Prior(std, steps, (low, high), np.diag(1 / std))
 
 
-@dataclass(frozen=True)
-class _Fit:
-    """Fits of samples by the same references.
+class _Fit(NamedTuple):
+    """Fits of samples by the same references, which ended at `end`, with variables of `_Model`.
 
-    They ended at `end`, whose variables are those of `_Model`, with `rest` (b, l), model less data,
-    and `slopes` (b, n, l) over the variance of a bin.
+    `flat` (b, l) are the samples, `noise` and `weight` (b,) of a bin.
     """
 
     places: tuple[int, ...]
     prior: Floats
-    model: "_Model"
     end: Minimum
-    rest: Floats
-    slopes: Floats
     flat: Floats
     noise: Floats
+    weight: Floats
 
 
 class _Spread(NamedTuple):
@@ -370,10 +382,7 @@ class _Model:
         self._table, self._damping, self._after = table, -2 * k2, after
         self._m = table.shape[1]
         self.shares = np.linalg.pinv(table[0])
-
-    def references(self, x: Floats) -> Floats:
-        """(b, m, l) as broad and as hot as the sample is."""
-        return 1 + self._parts(x)[0]
+        self._slope, self._damped = _slope(table[0]), self._damping * (table[0] - 1)
 
     def __call__(self, x: Floats, slopes: Floats) -> Floats:
         """(b, l), and its derivatives into `slopes` (b, n, l)."""
@@ -404,6 +413,19 @@ class _Model:
         np.multiply(bent[:, m], chain, out=slopes[:, m + 3])
         np.divide(moved * (1 - moved), thick**2, out=slopes[:, m + 4])
         np.multiply(bent[:, m + 1 :], chain[:, None], out=slopes[:, m + 5 :])
+        return value
+
+    def undisturbed(self, x: Floats, slopes: Floats) -> Floats:
+        """The same where all but shares is zero, in fewer steps."""
+        m, share = self._m, x[:, : self._m]
+        value = share @ self._table[0]
+        slopes[:, :m] = self._table[0]
+        np.matmul(-share, self._slope, out=slopes[:, m])
+        slopes[:, m + 1] = 1.0
+        slopes[:, m + 2] = self._after
+        np.matmul(share, self._table[1], out=slopes[:, m + 3])
+        np.multiply(value, 1 - value, out=slopes[:, m + 4])
+        np.multiply(share[..., None], self._damped, out=slopes[:, m + 5 :])
         return value
 
     def _parts(self, x: Floats) -> tuple[Floats, Floats]:

@@ -53,8 +53,13 @@ class Minimum:
         Variables that are `held` (b, n) are zero; by default those on a bound.
         """
         free = ~(self.bound if held is None else held)
-        scaled, scale = _scaled(self.hessian, free, np.zeros(len(free)))
-        return np.linalg.inv(scaled) * (scale[:, :, None] * scale[:, None, :])
+        scaled, scale = _scaled(self.hessian, np.zeros(len(free)))
+        scale *= free
+        return np.linalg.inv(_cut(scaled, free)) * (scale[:, :, None] * scale[:, None, :])
+
+    def errors(self, held: NDArray[np.bool_]) -> Floats:
+        """Error bars (b, n) for a misfit of one, where variables that are `held` have none."""
+        return np.sqrt(_diagonal(self.inverse(held)))
 
 
 def minimize(
@@ -66,6 +71,7 @@ def minimize(
     freedom: float,
     evaluations_max: int = MAX_EVALUATIONS,
     tolerance: float = TOLERANCE,
+    small: Floats | None = None,
 ) -> Minimum:
     """Least sum of squares inside bounds.
 
@@ -87,6 +93,8 @@ def minimize(
         Evaluations after which a fit has failed.
     tolerance
         Size of the next step, which is still made, at which a fit is done, in error bars.
+    small
+        (n,) or so small a step of every variable.
     """
     low, high = bounds
     x = start.copy()
@@ -110,15 +118,18 @@ def minimize(
         scale = np.maximum(cost[rows], FLOOR * total[rows])
         # where a variable has only now met its bound, the others have yet to answer to that
         met = (_on_bound(moved, low, high) & ~_on_bound(at, low, high)).any(axis=-1)
-        done = (curved <= tolerance**2 / freedom * scale) & (damping[rows] == 0.0) & ~met
+        done = curved <= tolerance**2 / freedom * scale
+        if small is not None:
+            done |= (np.abs(step) <= small).all(axis=-1)
+        done &= (damping[rows] == 0.0) & ~met
         if done.any():
             # the last step is too small to be worth another evaluation
-            last = rows[done]
+            last, left = rows[done], ~done
             x[last], converged[last] = moved[done], True
             residual[last] += _along(slopes[done], step[done])
             change = 2 * np.vecdot(gradient, step) + curved
             cost[last] = np.maximum(cost[last] + change[done], 0.0)
-            rows, moved, scale = rows[~done], moved[~done], scale[~done]
+            rows, moved, scale = rows[left], moved[left], scale[left]
         if not rows.size or evaluations == evaluations_max:
             break
         evaluations += 1
@@ -157,43 +168,52 @@ def _moved(
     A variable on a bound that the misfit pushes outwards stays where it is. One that a step takes
     beyond a bound is put on it, that which goes farthest first, and the others answer to that.
     """
-    free = ((x > low) | (gradient <= 0)) & ((x < high) | (gradient >= 0))
-    moved = x + _step(hessian, -gradient, free, damping)
-    beyond = free & ((moved < low) | (moved > high))
-    rows = np.flatnonzero(beyond.any(axis=-1))
+    curve, scale = _scaled(hessian, damping)
+    # steps and bounds in error bars
+    downhill, lowest, highest = -gradient * scale, (low - x) / scale, (high - x) / scale
+    free = ((lowest < 0) | (downhill >= 0)) & ((highest > 0) | (downhill <= 0))
+    step = _step(curve, downhill, free)
+    far = np.where(free, np.maximum(lowest - step, step - highest), 0.0)
+    rows = np.flatnonzero((far > 0).any(axis=-1))
     put = np.zeros_like(x)
     while rows.size:
-        curve, there = hessian[rows], moved[rows]
-        error = np.sqrt(np.einsum("bii->bi", curve))
-        far = np.maximum(low - there, there - high) * error
-        worst = np.where(beyond[rows], far, -1.0).argmax(axis=-1)
-        at = rows, worst
+        at = rows, far[rows].argmax(axis=-1)
         free[at] = False
-        put[at] = _inside(moved[at], low[worst], high[worst]) - x[at]
-        downhill = -gradient[rows] - _along(curve, put[rows])
-        there = x[rows] + put[rows] + _step(curve, downhill, free[rows], damping[rows])
-        left = free[rows] & ((there < low) | (there > high))
-        moved[rows], beyond[rows] = there, left
-        rows = rows[left.any(axis=-1)]
-    return _inside(moved, low, high)
+        put[at] = _inside(step[at], lowest[at], highest[at])
+        left = downhill[rows] - _along(curve[rows], put[rows])
+        there = put[rows] + _step(curve[rows], left, free[rows])
+        beyond = np.maximum(lowest[rows] - there, there - highest[rows])
+        step[rows], far[rows] = there, np.where(free[rows], beyond, 0.0)
+        rows = rows[(far[rows] > 0).any(axis=-1)]
+    moved = np.where(step > lowest, x + step * scale, low)
+    return _inside(np.where(step < highest, moved, high), low, high)
 
 
-def _step(hessian: Floats, downhill: Floats, free: NDArray[np.bool_], damping: Floats) -> Floats:
+def _step(curve: Floats, downhill: Floats, free: NDArray[np.bool_]) -> Floats:
     """Step (b, n) of the free variables; the others do not move."""
-    scaled, scale = _scaled(hessian, free, damping)
-    return np.linalg.solve(scaled, (downhill * scale)[..., None])[..., 0] * scale
+    return np.linalg.solve(_cut(curve, free), (downhill * free)[..., None])[..., 0]
 
 
-def _scaled(hessian: Floats, free: NDArray[np.bool_], damping: Floats) -> tuple[Floats, Floats]:
-    """Normal matrices with ones on the diagonal, held variables cut out, and what scales them.
+def _cut(curve: Floats, free: NDArray[np.bool_]) -> Floats:
+    """Normal matrices where variables that are not free touch no others."""
+    cut = curve * (free[:, :, None] & free[:, None, :])
+    _diagonal(cut)[...] = _diagonal(curve)
+    return cut
 
-    Left unscaled, eV and angstrom^2 would differ by eight powers of ten. The scale (b, n) is zero
-    for what is held.
+
+def _diagonal(matrices: Floats) -> Floats:
+    """View (b, n) of matrices (b, n, n)."""
+    count = matrices.shape[-1]
+    return matrices.reshape(len(matrices), count * count)[:, :: count + 1]
+
+
+def _scaled(hessian: Floats, damping: Floats) -> tuple[Floats, Floats]:
+    """Normal matrices with ones on the diagonal, damped, and what scales them (b, n).
+
+    Left unscaled, eV and angstrom^2 would differ by eight powers of ten.
     """
-    size = np.sqrt(np.einsum("bii->bi", hessian))
-    scale = free / np.maximum(size, SMALLEST)
+    scale = 1 / np.maximum(np.sqrt(_diagonal(hessian)), SMALLEST)
     scaled = hessian * scale[:, :, None]
     scaled *= scale[:, None, :]
-    diagonal = np.einsum("bii->bi", scaled)  # a view
-    diagonal[...] = 1.0 + RIDGE + damping[:, None]
+    _diagonal(scaled)[...] = 1.0 + RIDGE + damping[:, None]
     return scaled, scale
