@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exafsd.contract.vocabulary import Reason
-from exafsd.reduction.edge_middle import Between, Line
+from exafsd.reduction.edge_middle import Line
 from exafsd.spectra import Floats, SpectrumError
 
 #: Range that is compared, eV from the edge's tabulated energy, and width of a bin.
@@ -108,29 +108,64 @@ def near_edge(energy: Floats, mu: Floats, ranges: Ranges) -> NearEdge:
     if not step > SMALLEST * (abs(high) + abs(low)):
         raise _refused("mu does not rise at the edge")
     flat = (mu - low - rising * layout.x - (falling - rising) * layout.above) / step
-    total = np.zeros(len(flat))
-    np.cumsum((flat[1:] + flat[:-1]) * layout.halves, out=total[1:])
-    sums = layout.between(total[None])[0]
+    sums = layout.integral(flat[layout.near])
     fine = flat[layout.fine]
     rough = np.abs(fine[3:] - 3 * fine[2:-1] + 3 * fine[1:-2] - fine[:-3])
     point = NOISE * float(np.median(rough)) if len(rough) else 0.0
     return NearEdge((sums[1:] - sums[:-1]) / BIN, point * layout.bin_noise)
 
 
+class _Integral:
+    """Integrals of what is measured at points `x` (n,), from the first to places `at` (m,).
+
+    Between points it is a cubic with the slopes of parabolas through three of them. Straight lines,
+    or means over steps, would blunt a white line by up to 0.005 of the edge step where points are
+    0.7 eV apart, and that looks like another phase.
+    """
+
+    def __init__(self, x: Floats, at: Floats) -> None:
+        steps = np.diff(x)
+        before, after = steps[:-1], steps[1:]
+        both = before * after * (before + after)
+        self._slope = np.array([-(after**2), after**2 - before**2, before**2]) / both
+        self._steps = steps
+        self._i = np.minimum(x.searchsorted(at, side="right") - 1, len(steps) - 1)
+        step = steps[self._i]
+        t = (at - x[self._i]) / step
+        t2, t3, t4 = t**2, t**3, t**4
+        self._end = np.array([
+            (t - t3 + t4 / 2) * step, (t3 - t4 / 2) * step,
+            (t2 / 2 - 2 * t3 / 3 + t4 / 4) * step**2, (t4 / 4 - t3 / 3) * step**2,
+        ])  # fmt: skip
+
+    def __call__(self, y: Floats) -> Floats:
+        """Integrals (m,) of values (n,)."""
+        slope = np.empty(len(y))
+        low, here, high = self._slope
+        slope[1:-1] = low * y[:-2] + here * y[1:-1] + high * y[2:]
+        slope[0], slope[-1] = (y[1] - y[0]) / self._steps[0], (y[-1] - y[-2]) / self._steps[-1]
+        total = np.zeros(len(y))
+        areas = (y[1:] + y[:-1]) / 2 + (slope[:-1] - slope[1:]) * (self._steps / 12)
+        np.cumsum(areas * self._steps, out=total[1:])
+        i, (first, second, third, fourth) = self._i, self._end
+        ends = first * y[i] + second * y[i + 1] + third * slope[i] + fourth * slope[i + 1]
+        return total[i] + ends
+
+
 class _Layout(NamedTuple):
     """Where what is on an energy grid (n,), in some ranges.
 
-    `x` (n,) is eV from the edge, `above` the same and 0 below it, `halves` (n - 1,) half the steps.
-    `between` gives integrals at the bounds of the bins, `fine` are the points that noise is told
-    of, and `bin_noise` is what that of a point does to a bin.
+    `x` (n,) is eV from the edge, `above` the same and 0 below it. `integral` of the points `near`
+    the edge is at the bounds of the bins. `fine` are the points that noise is told of, and
+    `bin_noise` is what that of a point does to a bin.
     """
 
     before: Line
     after: Line
     x: Floats
     above: Floats
-    halves: Floats
-    between: Between
+    near: slice
+    integral: _Integral
     fine: NDArray[np.intp]
     bin_noise: float
 
@@ -154,9 +189,12 @@ def _layout(grid: bytes, ranges: Ranges) -> _Layout:
     # where steps are wide the fine structure itself is rough
     every = np.arange(after.start, after.stop)
     fine = every[np.gradient(energy[after]) <= FINE]
+    # a point beyond either end, for the slopes of the last ones
+    first, last = np.searchsorted(energy, bounds[[0, -1]]).tolist()
+    near = slice(max(first - 2, 0), last + 2)
     return _Layout(
-        Line.of(x, before), Line.of(x, after), x, np.where(x > 0, x, 0.0), np.diff(energy) / 2,
-        Between(energy, bounds), fine if len(fine) > 2 * POINTS else every,
+        Line.of(x, before), Line.of(x, after), x, np.where(x > 0, x, 0.0), near,
+        _Integral(energy[near], bounds), fine if len(fine) > 2 * POINTS else every,
         min(float(np.median(steps)) / BIN, 2 / 3) ** 0.5,
     )  # fmt: skip
 
