@@ -11,6 +11,7 @@ from exafsd.composition.combination import (
     SHIFT,
     SHIFT_ALONE,
     Combination,
+    _expanded,
     _Model,
     _prior,
 )
@@ -186,17 +187,54 @@ def test_a_fit_that_goes_on_moves_no_share_by_a_fifth_of_its_least_error(
     assert 0 < max(moved) < LEAST / 5
 
 
-def test_a_model_with_shares_alone_is_the_one_with_everything(references, ranges):
+def test_derivatives_of_the_model_are_its_differences(references, ranges):
+    names = list(references)
     binned = np.array([near_edge(one.energy, one.mu, ranges).flat for one in references.values()])
-    model = _Model(
-        np.stack([binned, 0.1 * binned, 0.01 * binned]),
-        np.linspace(0, 20, binned.shape[1]), np.linspace(0, 1, binned.shape[1]),
+    after = np.linspace(0, 1, binned.shape[1])
+    model = _Model(_expanded(binned), np.linspace(0, 20, binned.shape[1]), after)
+    rng = np.random.default_rng(0)
+    m = len(names)
+    x = np.concatenate(
+        [
+            rng.dirichlet(np.ones(m), 3), rng.normal(0, 0.3, (3, 1)), rng.normal(0, 0.01, (3, 2)),
+            rng.uniform(0, 1.5, (3, 1)), rng.uniform(0, 0.2, (3, 1)), rng.normal(0, 5e-3, (3, m)),
+        ],
+        axis=1,
     )  # fmt: skip
-    x = np.zeros((3, 2 * len(binned) + 5))
-    x[:, : len(binned)] = np.random.default_rng(0).dirichlet(np.ones(len(binned)), 3)
-    slopes, expected = np.empty((2, 3, x.shape[1], binned.shape[1]))
-    np.testing.assert_allclose(model.undisturbed(x, slopes), model(x, expected), atol=1e-12)
-    np.testing.assert_allclose(slopes, expected, atol=1e-12)
+    slopes = np.empty((3, x.shape[1], binned.shape[1]))
+    unused = np.empty_like(slopes)
+    model(x, slopes)
+    for i in range(x.shape[1]):
+        step = np.zeros(x.shape[1])
+        step[i] = 1e-6
+        numeric = (model(x + step, unused) - model(x - step, unused)) / 2e-6
+        np.testing.assert_allclose(slopes[:, i], numeric, atol=1e-6)
+
+
+def white_line(energy):
+    """Edge with a white line 2.5 eV wide, as of selenites, and some fine structure."""
+    x = energy - EDGE
+    line = 1.5 / (1 + ((x - 6) / 1.25) ** 2)
+    wiggles = np.where(x > 0, 0.1 * np.sin(1.2 * np.sqrt(np.maximum(x, 0.0))), 0.0)
+    return 0.5 + np.arctan((x - 2) / 1.0) / np.pi + line + wiggles * np.clip(x / 20, 0, 1)
+
+
+@pytest.mark.parametrize("step", [0.25, 0.5, 0.7])
+def test_a_coarse_scan_of_a_sharp_white_line_is_no_other_phase(references, ranges, step):
+    fine = np.concatenate([np.arange(8840.0, 8960.0, 5.0), np.arange(8960.0, 9340.0, 0.2)])
+    binned = [near_edge(references[n].energy, references[n].mu, ranges) for n in ("Cu", "Cu2O")]
+    combine = Combination(
+        [near_edge(fine, white_line(fine), ranges), *binned], ranges.centres, EDGE
+    )
+    rng = np.random.default_rng(0)
+    samples = []
+    for _ in range(50):
+        first = 8960.0 + rng.uniform(0, step)
+        energy = np.concatenate([np.arange(8840.0, 8960.0, 5.0), np.arange(first, 9340.0, step)])
+        samples.append(near_edge(energy, white_line(energy - rng.normal(0, 0.15)), ranges))
+    fits = combine(samples, SHIFT_ALONE, fluorescent=False)
+    assert not any(fit.other for fit in fits)
+    assert min(fit.value[0] for fit in fits) > 0.99
 
 
 def test_the_grid_of_a_scan_does_not_move_its_normalisation(references, ranges):

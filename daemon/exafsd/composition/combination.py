@@ -6,24 +6,23 @@ fluorescence. All of these have priors, none is free, so that they cannot make a
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
+from math import factorial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+from scipy.interpolate import make_interp_spline
 from scipy.ndimage import gaussian_filter1d
 
 from exafsd.composition.window import BIN, NearEdge
 from exafsd.contract.grid import ETOK
 from exafsd.inference.refinement.least_squares import Minimum, minimize
 from exafsd.spectra import Floats
-
-#: Values (b, l) at variables (b, n), whose derivatives are put into (b, n, l)
-_Values = Callable[[Floats, Floats], Floats]
 
 #: Standard deviations of what is allowed for: energy scale with a foil and without, eV; offset and
 #: tilt (over the range above the edge) of the normalisation; resolution, eV^2 more than the
@@ -33,7 +32,10 @@ SHIFT, SHIFT_ALONE = 0.1, 0.5
 OFFSET, TILT = 0.005, 0.02
 WIDTH, SIGMA2, OVER_ABSORPTION = 0.6, 0.006, 0.15
 #: Resolutions, eV^2, through which what they do to a reference is a parabola; below 0 it goes on.
-WIDTHS = np.array([0.0, 0.3, 0.6, 1.0, 1.5, 2.0])
+WIDTHS = np.array([0.3, 0.6, 1.0, 1.5, 2.0])
+#: Powers of shift and of resolution in which references are expanded, and those of the derivatives.
+ORDERS, POWERS = np.arange(4), np.arange(3)
+LOWER_ORDERS, LOWER_POWERS = np.maximum(ORDERS - 1, 0), np.maximum(POWERS - 1, 0)
 #: What a fit has beside shares and heat, in this order.
 NUISANCES = ("energy_shift", "offset", "tilt", "resolution", "over_absorption")
 #: References that are all compared with a sample; of more, the likeliest so many; and how many
@@ -59,6 +61,9 @@ LAGS = 4
 #: Weights of covariances at these lags; each counts once on either side, none at lag 0.
 TAPER = 1 - np.arange(LAGS) / LAGS
 TAPER[0] = 0.5
+#: Share of the noise that may be left over when it is taken off: that of a hundred bins has a mean
+#: square that is uncertain by a seventh, and `OTHER` of these shares squared are 3.5 of that.
+QUIET = 0.25
 #: Something else is there where what is left over is this many times noise and repeats.
 OTHER = 2.8
 
@@ -106,13 +111,7 @@ class Combination:
     """
 
     def __init__(self, references: Sequence[NearEdge], centres: Floats, edge: float) -> None:
-        flat = np.array([one.flat for one in references])
-        broader = np.stack(
-            [gaussian_filter1d(flat, w**0.5 / BIN, axis=1, mode="nearest") for w in WIDTHS[1:]]
-        )
-        powers = np.stack([WIDTHS[1:], WIDTHS[1:] ** 2], axis=1)
-        bend = np.einsum("pw,wml->pml", np.linalg.pinv(powers), broader - flat)
-        self._table = np.stack([flat, *bend])
+        self._table = _expanded(np.array([one.flat for one in references]))
         self._bases: dict[tuple[tuple[int, ...], bool], tuple[Floats, Floats]] = {}
         self._models: dict[tuple[int, ...], _Model] = {}
         self._k2 = ETOK * np.maximum(centres - edge, 0.0)
@@ -153,7 +152,7 @@ class Combination:
 
         All, or the likeliest few of many.
         """
-        count = self._table.shape[1]
+        count = self._table.shape[2]
         if count <= MOST:
             return [(tuple(range(count)), ())] * len(flat)
         independent = flat.shape[1] / JOINED
@@ -181,11 +180,11 @@ class Combination:
 
     def _linear(self, places: Sequence[int], fluorescent: bool) -> Floats:
         """(l, s) references, and to first order what is allowed for."""
-        references = self._table[0][list(places)].T
+        references = self._table[0, 0, list(places)].T
+        moved, broader = (self._table[at][list(places)].mean(axis=0) for at in ((1, 0), (0, 1)))
         mean = references.mean(axis=1)
         damped = self._k2 * (mean - 1.0)
-        broader = self._table[1][list(places)].mean(axis=0)
-        nuisances = [np.ones_like(mean), self._after, np.gradient(mean, BIN), damped, broader]
+        nuisances = [np.ones_like(mean), self._after, moved, damped, broader]
         if fluorescent:
             nuisances.append(mean * (1 - mean))
         return np.column_stack([references, *nuisances])
@@ -204,12 +203,10 @@ class Combination:
         bins, count = flat.shape[1], len(prior.std)
         weight = 1 / (np.hypot(noise, REPEATS) * JOINED**0.5)
 
-        def evaluate(
-            x: Floats, rows: NDArray[np.intp], value_of: _Values = model
-        ) -> tuple[Floats, Floats]:
+        def evaluate(x: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
             rest = np.empty((len(x), bins + count))
             slopes = np.empty((len(x), count, bins + count))
-            value = value_of(x, slopes[:, :, :bins])
+            value = model(x, slopes[:, :, :bins])
             scale = weight[rows, None]
             np.multiply(value - flat[rows], scale, out=rest[:, :bins])
             np.divide(x, prior.std, out=rest[:, bins:])
@@ -220,7 +217,7 @@ class Combination:
         start = np.zeros((len(flat), count))
         start[:, : len(places)] = np.clip(flat @ model.shares, 0.0, 1.5)
         total = np.vecdot(flat, flat) * weight**2
-        begin = evaluate(start, np.arange(len(flat)), model.undisturbed)
+        begin = evaluate(start, np.arange(len(flat)))
         end = minimize(
             evaluate, start, begin, prior.bounds, total, bins - len(places),
             tolerance=TOLERANCE, small=prior.small,
@@ -229,7 +226,7 @@ class Combination:
 
     def _model(self, places: tuple[int, ...]) -> "_Model":
         if places not in self._models:
-            self._models[places] = _Model(self._table[:, list(places)], self._k2, self._after)
+            self._models[places] = _Model(self._table[:, :, list(places)], self._k2, self._after)
         return self._models[places]
 
     def _spread(self, fit: "_Fit") -> "_Spread":
@@ -263,7 +260,7 @@ class Combination:
                 share, np.hypot(std, LEAST), np.sqrt(cov[:, m, m]),
                 left / np.vecdot(fit.flat, fit.flat),
                 np.sqrt(np.maximum(left / bins - quiet**2, 0.0)),
-                np.hypot(REPEATS, quiet / 3), heat,
+                np.hypot(REPEATS, quiet * QUIET), heat,
             )  # fmt: skip
 
 
@@ -379,65 +376,60 @@ class _Model:
     """
 
     def __init__(self, table: Floats, k2: Floats, after: Floats) -> None:
-        self._table, self._damping, self._after = table, -2 * k2, after
-        self._m = table.shape[1]
-        self.shares = np.linalg.pinv(table[0])
-        self._slope, self._damped = _slope(table[0]), self._damping * (table[0] - 1)
+        *_, self._m, bins = table.shape
+        self.shares = np.linalg.pinv(table[0, 0])
+        beyond = table.copy()
+        beyond[0, 0] -= 1.0
+        self._table = beyond.reshape(-1, self._m * bins)
+        self._damping, self._after = -2 * k2, after
 
     def __call__(self, x: Floats, slopes: Floats) -> Floats:
         """(b, l), and its derivatives into `slopes` (b, n, l)."""
-        m = self._m
-        share, shift, a = x[:, None, :m], x[:, m, None, None], x[:, m + 4, None]
-        beyond, by_width = self._parts(x)
-        # as they are, then their derivatives by resolution, and by sigma2 of each
-        bent = np.empty((len(x), 2 * m + 1, beyond.shape[2]))
-        np.add(beyond, 1.0, out=bent[:, :m])
-        np.matmul(share, by_width, out=bent[:, m : m + 1])
-        np.multiply(beyond, self._damping * x[:, :m, None], out=bent[:, m + 1 :])
-        slope = _slope(bent)
-        bend = _slope(slope)
-        by_shift = (share @ (shift * bend[:, :m] - slope[:, :m]))[:, 0]
-        slope *= shift
-        bend *= shift**2 / 2
-        bent -= slope
-        bent += bend
-        moved = (share @ bent[:, :m])[:, 0]
-        thick = 1 + a * moved
+        m, bins = self._m, len(self._after)
+        share, sigma2 = x[:, :m, None], x[:, m + 5 :, None]
+        shift, offset, tilt, width, a = x[:, m : m + 5].T[..., None]
+        by_shift, by_width = shift**ORDERS, width**POWERS
+        factors = np.array([
+            by_shift[:, :, None] * by_width[:, None],
+            (ORDERS * shift**LOWER_ORDERS)[:, :, None] * by_width[:, None],
+            by_shift[:, :, None] * (POWERS * width**LOWER_POWERS)[:, None],
+        ])  # fmt: skip
+        # references less their edge step, and derivatives by shift and resolution; below the edge
+        # nothing is damped
+        parts = (factors.reshape(3, len(x), -1) @ self._table).reshape(3, len(x), m, bins)
+        parts *= np.exp(self._damping * sigma2)
+        beyond, moved, broader = np.vecdot(share, parts, axis=-2)
+        value = beyond + share.sum(axis=1)
+        thick = 1 + a * value
         chain = (1 + a) / thick
-        value = moved * chain + x[:, m + 1, None] + x[:, m + 2, None] * self._after
-        chain /= thick
-        np.multiply(bent[:, :m], chain[:, None], out=slopes[:, :m])
-        np.multiply(by_shift, chain, out=slopes[:, m])
-        slopes[:, m + 1] = 1.0
-        slopes[:, m + 2] = self._after
-        np.multiply(bent[:, m], chain, out=slopes[:, m + 3])
-        np.divide(moved * (1 - moved), thick**2, out=slopes[:, m + 4])
-        np.multiply(bent[:, m + 1 :], chain[:, None], out=slopes[:, m + 5 :])
-        return value
+        by_value = (chain / thick)[:, None]
+        np.multiply(parts[0] + 1.0, by_value, out=slopes[:, :m])
+        slopes[:, m], slopes[:, m + 1], slopes[:, m + 2] = moved, 1.0, self._after
+        slopes[:, m + 3] = broader
+        slopes[:, m : m + 4 : 3] *= by_value
+        np.divide(value * (1 - value), thick**2, out=slopes[:, m + 4])
+        np.multiply(parts[0], self._damping * share * by_value, out=slopes[:, m + 5 :])
+        return value * chain + offset + tilt * self._after
 
-    def undisturbed(self, x: Floats, slopes: Floats) -> Floats:
-        """The same where all but shares is zero, in fewer steps."""
-        m, share = self._m, x[:, : self._m]
-        value = share @ self._table[0]
-        slopes[:, :m] = self._table[0]
-        np.matmul(-share, self._slope, out=slopes[:, m])
-        slopes[:, m + 1] = 1.0
-        slopes[:, m + 2] = self._after
-        np.matmul(share, self._table[1], out=slopes[:, m + 3])
-        np.multiply(value, 1 - value, out=slopes[:, m + 4])
-        np.multiply(share[..., None], self._damped, out=slopes[:, m + 5 :])
-        return value
 
-    def _parts(self, x: Floats) -> tuple[Floats, Floats]:
-        """References less their edge step (b, m, l), and their derivatives by resolution."""
-        m = self._m
-        width = x[:, m + 3, None, None]
-        flat, linear, square = self._table
-        curved = width * square
-        # below the edge nothing is damped
-        damp = np.exp(self._damping * x[:, m + 5 :, None])
-        beyond = (flat - 1 + width * (linear + curved)) * damp
-        return beyond, (linear + 2 * curved) * damp
+def _expanded(flat: Floats) -> Floats:
+    """References (m, l) in powers of shift and of resolution: (o, p, m, l), [0, 0] as they are.
+
+    By shift it is Taylor's series of the spline whose integrals over bins they are.
+    """
+    count = flat.shape[1]
+    bounds = np.arange(count + 1) * BIN
+    sums = np.concatenate([np.zeros((len(flat), 1)), np.cumsum(flat, axis=1) * BIN], axis=1)
+    spline = make_interp_spline(bounds, sums, k=5, axis=1)
+    moved = np.array([
+        (-1) ** order / factorial(order) * np.diff(spline(bounds, order), axis=1) / BIN
+        for order in range(len(ORDERS))
+    ])  # fmt: skip
+    broader = np.array([
+        gaussian_filter1d(moved, w**0.5 / BIN, axis=2, mode="nearest") - moved for w in WIDTHS
+    ])  # fmt: skip
+    bent = np.tensordot(np.linalg.pinv(WIDTHS[:, None] ** POWERS[1:]), broader, axes=1)
+    return np.stack([moved, *bent], axis=1)
 
 
 def _slope(rows: Floats) -> Floats:
