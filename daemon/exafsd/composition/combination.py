@@ -14,7 +14,7 @@ from math import factorial
 from typing import NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 from scipy.interpolate import make_interp_spline
 from scipy.ndimage import gaussian_filter1d
@@ -275,7 +275,7 @@ def _covariances(fit: "_Fit", inverse: Floats, rest: Floats) -> Floats:
     # what is left over is a stationary series: its covariances at lags, and answers so far ahead
     series = np.zeros((len(rest), m + 2, bins + LAGS - 1))
     series[:, :-1, :bins], series[:, -1, :bins] = answer, rest
-    ahead = sliding_window_view(series, LAGS, axis=2)
+    ahead = as_strided(series, (*answer.shape[:1], m + 2, bins, LAGS), (*series.strides, series.itemsize))
     alike = (rest[:, None] @ ahead[:, -1])[:, 0] * TAPER
     alike[:, 0] = np.maximum(alike[:, 0], bins * fit.noise**2 / 2)
     cov = answer @ (ahead[:, :-1] @ (alike[:, None, :, None] / bins))[..., 0].mT

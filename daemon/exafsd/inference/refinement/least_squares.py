@@ -116,12 +116,13 @@ def minimize(
             rows = rows[usable]
             continue
         scale = np.maximum(cost[rows], FLOOR * total[rows])
-        # where a variable has only now met its bound, the others have yet to answer to that
-        met = (_on_bound(moved, low, high) & ~_on_bound(at, low, high)).any(axis=-1)
         done = curved <= tolerance**2 / freedom * scale
         if small is not None:
             done |= (np.abs(step) <= small).all(axis=-1)
-        done &= (damping[rows] == 0.0) & ~met
+        done &= damping[rows] == 0.0
+        if done.any():
+            # where a variable has only now met its bound, the others have yet to answer to that
+            done &= ~(_on_bound(moved, low, high) & ~_on_bound(at, low, high)).any(axis=-1)
         if done.any():
             # the last step is too small to be worth another evaluation
             last, left = rows[done], ~done
