@@ -99,6 +99,7 @@ def test_energies_that_are_far_off_are_told(pipe, references):
     sweep = Sweep(run, "primary", 1, ENERGY + 2.5, {"mutrans": mu})
     composition = pipe.process(sweep)[0].message.composition
     assert not composition.in_domain
+    assert "calibrate" in composition.reason
 
 
 def test_where_there_is_no_time_or_nothing_to_compare_there_is_none(pipe, references):

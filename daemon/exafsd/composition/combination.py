@@ -49,9 +49,10 @@ AS_GOOD = 2.0
 REPEATS, JOINED = 0.0012, 3.0
 #: Errors of a reference: its edge step, relative, and its energy, eV. The least error of a share.
 STEP_ERROR, ENERGY_ERROR, LEAST = 0.007, 0.08, 0.003
-#: By how much error bars are wider than these make them; set on one half of mixtures of five zinc
-#: compounds and judged on the other.
-WIDER = 1.25
+#: Error of shares for each `SIGMA2` by which the sample is hotter or colder than a reference: near
+#: the edge heat is more than damping. Copper of 10 to 150 K beside a reference at room temperature
+#: (Larch's examples) has 0.025 of another phase.
+HEAT_ERROR = 0.01
 #: A fit is done when its next step, which it still makes, is below this share of what noise and
 #: misfit do to its shares, or below half the least error of any share. Going on would move no share
 #: by a fifth of that error.
@@ -245,19 +246,20 @@ class Combination:
                 np.sqrt(np.vecdot(to_shares @ one[:, :m, :m], to_shares)) for one in (cov, inverse)
             )
             # what nothing in the data decides is not in that
-            std = np.where(loose > ALIKE, loose, std * WIDER)
+            std = np.where(loose > ALIKE, loose, std)
             if absent.any():
                 # what may be there of these is missing in the others
                 bound = end.bound.copy()
                 bound[:, :m] = False
                 loose = end.errors(bound)[:, :m]
-                unseen = np.where(absent, loose / total[:, None] * WIDER, 0.0)
+                unseen = np.where(absent, loose / total[:, None], 0.0)
                 std = np.hypot(std, share * np.sqrt(np.sum(unseen**2, axis=1))[:, None])
                 std = np.where(absent, unseen, std)
             quiet = np.hypot(fit.noise, share @ self._noise[list(fit.places)])
             heat = np.abs(x[:, m + len(NUISANCES) :] / SIGMA2 * share).max(axis=1)
             return _Spread(
-                share, np.hypot(std, LEAST), np.sqrt(cov[:, m, m]),
+                share, np.hypot(std, np.hypot(LEAST, HEAT_ERROR * heat)[:, None]),
+                np.sqrt(cov[:, m, m]),
                 left / np.vecdot(fit.flat, fit.flat),
                 np.sqrt(np.maximum(left / bins - quiet**2, 0.0)),
                 np.hypot(REPEATS, quiet * QUIET), heat,
@@ -275,7 +277,9 @@ def _covariances(fit: "_Fit", inverse: Floats, rest: Floats) -> Floats:
     # what is left over is a stationary series: its covariances at lags, and answers so far ahead
     series = np.zeros((len(rest), m + 2, bins + LAGS - 1))
     series[:, :-1, :bins], series[:, -1, :bins] = answer, rest
-    ahead = as_strided(series, (*answer.shape[:1], m + 2, bins, LAGS), (*series.strides, series.itemsize))
+    ahead = as_strided(
+        series, (*answer.shape[:1], m + 2, bins, LAGS), (*series.strides, series.itemsize)
+    )
     alike = (rest[:, None] @ ahead[:, -1])[:, 0] * TAPER
     alike[:, 0] = np.maximum(alike[:, 0], bins * fit.noise**2 / 2)
     cov = answer @ (ahead[:, :-1] @ (alike[:, None, :, None] / bins))[..., 0].mT

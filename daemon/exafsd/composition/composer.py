@@ -32,8 +32,8 @@ FAR = 3.0
 SHARE = 0.05
 #: what these are called, and what to do
 WORDS = {
-    "energy_shift": "its energies are {shift:+.2f} eV from the references': calibrate by a foil,"
-    " or measure references here",
+    "energy_shift": "its energies are {shift:+.2f} eV or more from the references': calibrate by a"
+    " foil, or measure references here",
     "resolution": "its resolution is far from the references'",
     "heat": "it is much hotter or colder than the references",
     "tilt": "its normalisation is far from the references'",
@@ -186,10 +186,13 @@ def _said(names: Sequence[str], fit: Fractions) -> Composition:
 def _reason(references: Sequence[str], names: Sequence[str], fit: Fractions) -> str | None:
     """Why the fractions must not be believed, in words; None if they may be."""
     if fit.other:
-        return (
+        other = (
             f"something else is there: {fit.rest:.4f} of the edge step is like no reference"
             f" ({', '.join(names)})"
         )
+        shifted = abs(fit.pulls["energy_shift"]) > FAR  # which makes something else of any sample
+        energies = WORDS["energy_shift"].format(shift=fit.shift)
+        return f"{other}; or {energies}" if shifted else other
     if not fit.converged:
         return "the fit did not end"
     if fit.rivals:
