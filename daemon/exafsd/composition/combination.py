@@ -16,10 +16,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
-from scipy.interpolate import make_interp_spline
+from scipy.interpolate import BSpline, make_interp_spline
 from scipy.ndimage import gaussian_filter1d
 
-from exafsd.composition.window import BIN, NearEdge
+from exafsd.composition.window import BIN, Integral, NearEdge
 from exafsd.contract.grid import ETOK
 from exafsd.inference.refinement.least_squares import Minimum, minimize
 from exafsd.spectra import Floats
@@ -36,6 +36,9 @@ WIDTHS = np.array([0.3, 0.6, 1.0, 1.5, 2.0])
 #: Powers of shift and of resolution in which references are expanded, and those of the derivatives.
 ORDERS, POWERS = np.arange(4), np.arange(3)
 LOWER_ORDERS, LOWER_POWERS = np.maximum(ORDERS - 1, 0), np.maximum(POWERS - 1, 0)
+#: Steps of a scan, eV, for which it is looked up how much they blunt the references, and places of
+#: the edge between points for each.
+STEPS, PHASES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5), 5
 #: What a fit has beside shares and heat, in this order.
 NUISANCES = ("energy_shift", "offset", "tilt", "resolution", "over_absorption")
 #: References that are all compared with a sample; of more, the likeliest so many; and how many
@@ -112,7 +115,9 @@ class Combination:
     """
 
     def __init__(self, references: Sequence[NearEdge], centres: Floats, edge: float) -> None:
-        self._table = _expanded(np.array([one.flat for one in references]))
+        flat = np.array([one.flat for one in references])
+        self._table = _expanded(flat)
+        self._blunt = [_blunted(flat, step) for step in STEPS]
         self._bases: dict[tuple[tuple[int, ...], bool], tuple[Floats, Floats]] = {}
         self._models: dict[tuple[int, ...], _Model] = {}
         self._k2 = ETOK * np.maximum(centres - edge, 0.0)
@@ -133,13 +138,15 @@ class Combination:
         """
         flat = np.array([one.flat for one in samples])
         noise = np.array([one.noise for one in samples])
+        blunt = np.interp([one.step for one in samples], STEPS, self._blunt)
         fractions: list[Fractions | None] = [None] * len(samples)
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         chosen = self._chosen(flat, noise, fluorescent)
         for i, (places, _) in enumerate(chosen):
             groups[places].append(i)
         for places, rows in groups.items():
-            fit = self._fitted(places, flat[rows], noise[rows], shift_std, fluorescent)
+            usual = np.hypot(REPEATS, blunt[rows])
+            fit = self._fitted(places, flat[rows], noise[rows], usual, shift_std, fluorescent)
             spread = self._spread(fit)
             for j, i in enumerate(rows):
                 if np.isfinite(spread.std[j]).all():
@@ -195,14 +202,18 @@ class Combination:
         places: tuple[int, ...],
         flat: Floats,
         noise: Floats,
+        usual: Floats,
         shift_std: float,
         fluorescent: bool,
     ) -> "_Fit":
-        """Fits of samples (b, l); a share that would be less than nothing is nothing."""
+        """Fits of samples (b, l); a share that would be less than nothing is nothing.
+
+        `usual` (b,) is what is left over of a sample without noise.
+        """
         model = self._model(places)
         prior = _prior(len(places), shift_std, fluorescent)
         bins, count = flat.shape[1], len(prior.std)
-        weight = 1 / (np.hypot(noise, REPEATS) * JOINED**0.5)
+        weight = 1 / (np.hypot(noise, usual) * JOINED**0.5)
 
         def evaluate(x: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
             rest = np.empty((len(x), bins + count))
@@ -223,7 +234,7 @@ class Combination:
             evaluate, start, begin, prior.bounds, total, bins - len(places),
             tolerance=TOLERANCE, small=prior.small,
         )  # fmt: skip
-        return _Fit(places, prior.std, end, flat, noise, weight)
+        return _Fit(places, prior.std, end, flat, noise, usual, weight)
 
     def _model(self, places: tuple[int, ...]) -> "_Model":
         if places not in self._models:
@@ -262,7 +273,7 @@ class Combination:
                 np.sqrt(cov[:, m, m]),
                 left / np.vecdot(fit.flat, fit.flat),
                 np.sqrt(np.maximum(left / bins - quiet**2, 0.0)),
-                np.hypot(REPEATS, quiet * QUIET), heat,
+                np.hypot(fit.usual, quiet * QUIET), heat,
             )  # fmt: skip
 
 
@@ -322,7 +333,8 @@ def _prior(m: int, shift_std: float, fluorescent: bool, small: float = SMALL_STE
 class _Fit(NamedTuple):
     """Fits of samples by the same references, which ended at `end`, with variables of `_Model`.
 
-    `flat` (b, l) are the samples, `noise` and `weight` (b,) of a bin.
+    `flat` (b, l) are the samples; `noise`, `usual`, what is left over beside it, and `weight` (b,)
+    are of a bin.
     """
 
     places: tuple[int, ...]
@@ -330,6 +342,7 @@ class _Fit(NamedTuple):
     end: Minimum
     flat: Floats
     noise: Floats
+    usual: Floats
     weight: Floats
 
 
@@ -416,15 +429,34 @@ class _Model:
         return value * chain + offset + tilt * self._after
 
 
+def _integrals(flat: Floats) -> tuple[Floats, BSpline]:
+    """Bounds (l + 1,) of bins, eV, and the spline whose differences there are rows (m, l)."""
+    bounds = np.arange(flat.shape[1] + 1) * BIN
+    sums = np.concatenate([np.zeros((len(flat), 1)), np.cumsum(flat, axis=1) * BIN], axis=1)
+    return bounds, make_interp_spline(bounds, sums, k=5, axis=1)
+
+
+def _blunted(flat: Floats, step: float) -> float:
+    """By how much bins of a scan in such steps, eV, are off those of references (m, l), rms."""
+    bounds, spline = _integrals(flat)
+    errors = []
+    for first in step * np.arange(PHASES) / PHASES:
+        energy = np.arange(first, bounds[-1], step)
+        at = bounds[(bounds >= energy[0]) & (bounds <= energy[-1])]
+        integral = Integral(energy, at)
+        errors.append(
+            [np.diff(integral(one)) - np.diff(true) for one, true in
+             zip(spline(energy, 1), spline(at), strict=True)]
+        )  # fmt: skip
+    return float(np.sqrt(np.mean([np.mean(np.square(one)) for one in errors])) / BIN)
+
+
 def _expanded(flat: Floats) -> Floats:
     """References (m, l) in powers of shift and of resolution: (o, p, m, l), [0, 0] as they are.
 
     By shift it is Taylor's series of the spline whose integrals over bins they are.
     """
-    count = flat.shape[1]
-    bounds = np.arange(count + 1) * BIN
-    sums = np.concatenate([np.zeros((len(flat), 1)), np.cumsum(flat, axis=1) * BIN], axis=1)
-    spline = make_interp_spline(bounds, sums, k=5, axis=1)
+    bounds, spline = _integrals(flat)
     moved = np.array([
         (-1) ** order / factorial(order) * np.diff(spline(bounds, order), axis=1) / BIN
         for order in range(len(ORDERS))

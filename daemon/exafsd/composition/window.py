@@ -75,10 +75,14 @@ class Ranges:
 
 @dataclass(frozen=True)
 class NearEdge:
-    """A flattened near edge in bins, (m,), and the standard deviation of a bin's noise."""
+    """A flattened near edge in bins, (m,).
+
+    `noise` is the standard deviation of a bin's noise, `step` the usual one between points, eV.
+    """
 
     flat: Floats
     noise: float
+    step: float
 
 
 def near_edge(energy: Floats, mu: Floats, ranges: Ranges) -> NearEdge:
@@ -112,10 +116,10 @@ def near_edge(energy: Floats, mu: Floats, ranges: Ranges) -> NearEdge:
     fine = flat[layout.fine]
     rough = np.abs(fine[3:] - 3 * fine[2:-1] + 3 * fine[1:-2] - fine[:-3])
     point = NOISE * float(np.median(rough)) if len(rough) else 0.0
-    return NearEdge((sums[1:] - sums[:-1]) / BIN, point * layout.bin_noise)
+    return NearEdge((sums[1:] - sums[:-1]) / BIN, point * layout.bin_noise, layout.step)
 
 
-class _Integral:
+class Integral:
     """Integrals of what is measured at points `x` (n,), from the first to places `at` (m,).
 
     Between points it is a cubic with the slopes of parabolas through three of them. Straight lines,
@@ -156,8 +160,8 @@ class _Layout(NamedTuple):
     """Where what is on an energy grid (n,), in some ranges.
 
     `x` (n,) is eV from the edge, `above` the same and 0 below it. `integral` of the points `near`
-    the edge is at the bounds of the bins. `fine` are the points that noise is told of, and
-    `bin_noise` is what that of a point does to a bin.
+    the edge is at the bounds of the bins. `fine` are the points that noise is told of, `step` is
+    the usual one near the edge, eV, and `bin_noise` is what noise of a point does to a bin.
     """
 
     before: Line
@@ -165,8 +169,9 @@ class _Layout(NamedTuple):
     x: Floats
     above: Floats
     near: slice
-    integral: _Integral
+    integral: Integral
     fine: NDArray[np.intp]
+    step: float
     bin_noise: float
 
 
@@ -184,7 +189,7 @@ def _layout(grid: bytes, ranges: Ranges) -> _Layout:
         raise _refused("it does not cover the near edge")
     if steps.max() > COARSEST:
         raise _refused(f"its near edge is too coarse: steps of {steps.max():.1f} eV")
-    x = energy - edge
+    x, step = energy - edge, float(np.median(steps))
     bounds = np.append(centres - BIN / 2, centres[-1] + BIN / 2)
     # where steps are wide the fine structure itself is rough
     every = np.arange(after.start, after.stop)
@@ -194,8 +199,8 @@ def _layout(grid: bytes, ranges: Ranges) -> _Layout:
     near = slice(max(first - 2, 0), last + 2)
     return _Layout(
         Line.of(x, before), Line.of(x, after), x, np.where(x > 0, x, 0.0), near,
-        _Integral(energy[near], bounds), fine if len(fine) > 2 * POINTS else every,
-        min(float(np.median(steps)) / BIN, 2 / 3) ** 0.5,
+        Integral(energy[near], bounds), fine if len(fine) > 2 * POINTS else every,
+        step, min(step / BIN, 2 / 3) ** 0.5,
     )  # fmt: skip
 
 
