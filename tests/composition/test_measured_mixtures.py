@@ -108,8 +108,10 @@ def test_a_missing_compound_is_told(scans, sources, ranges):
         combine = combination(scans, rest, ranges)
         for other in rest:
             shares = {other: 0.8, missing: 0.2}
-            samples = [near_edge(ENERGY, mixture(rng, sources, shares, 1e-3), ranges)
-                       for _ in range(5)]  # fmt: skip
+            samples = [
+                near_edge(ENERGY, mixture(rng, sources, shares, 10 ** rng.uniform(*STEPS)), ranges)
+                for _ in range(15)
+            ]
             fits = combine(samples, SHIFT_ALONE, fluorescent=False)
             flagged += [fit is None or fit.other for fit in fits]
     assert np.mean(flagged) >= 0.95

@@ -69,7 +69,7 @@ TAPER[0] = 0.5
 #: square that is uncertain by a seventh, and `OTHER` of these shares squared are 3.5 of that.
 QUIET = 0.25
 #: Something else is there where what is left over is this many times noise and repeats.
-OTHER = 2.8
+OTHER = 2.6
 
 
 @dataclass(frozen=True)
