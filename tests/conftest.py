@@ -71,7 +71,10 @@ def shipped_models_once():
 
 @pytest.fixture(scope="session", autouse=True)
 def catalogs_initialised_once(tmp_path_factory):
-    """Servers of catalogs begin with a copy of empty tables, whose making takes 3 s each."""
+    """Servers of catalogs begin with a copy of empty tables, whose making takes 3 s each.
+
+    Demos and profiles, which are processes, have tiled make them.
+    """
     from exafsd.testing.catalog_server import CatalogServer
 
     start = CatalogServer.start

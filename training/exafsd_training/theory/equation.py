@@ -161,7 +161,7 @@ class Equation(tf.Module):
     def curvature(self, theta: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """k^2 chi and its second derivative in k, both (b, m), at k (m,)."""
         # every spectrum has its own k: the derivative of a sum is then that of each term. Forward
-        # accumulators do it without that, and take TensorFlow ten times as long to compile
+        # accumulators do it without that, and take TensorFlow six times as long to compile
         own = tf.broadcast_to(k, (tf.shape(theta)[0], tf.shape(k)[0]))
         with tf.GradientTape() as outer:
             outer.watch(own)
