@@ -51,9 +51,10 @@ $(DEV)/.stamp: daemon/pyproject.toml training/pyproject.toml export/pyproject.to
 demo: $(DAEMON)/.stamp
 	$(DAEMON)/bin/exafsd demo --seconds $(DEMO_SECONDS) --rate $(DEMO_RATE)
 
-# a file's tests stay together: they share servers
+# a file's tests stay together: they share servers. Files are given out in the order of
+# tests/conftest.py, not by their number of tests: the longest have one.
 test: $(DEV)/.stamp
-	$(DEV)/bin/python -m pytest -n 2 --dist loadfile --durations 15
+	$(DEV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15
 
 lint: $(DEV)/.stamp
 	$(DEV)/bin/ruff check .

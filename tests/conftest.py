@@ -3,7 +3,10 @@
 import functools
 import logging
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -24,8 +27,18 @@ os.environ.setdefault("EXAFSD_DATA", tempfile.mkdtemp(prefix="exafsd-tests-"))
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+#: folders as workers are given their files (Makefile): long files first, so that no worker is left
+#: alone with one at the end. A folder's files follow each other, as some share a server.
+ORDER = (
+    "e2e", "docs", "training", "export", "archive", "beamline", "daemon", "golden", "dashboard",
+    "client", "composition", "inference", "reduction", "documents", "contract",
+)  # fmt: skip
+
+
 def pytest_collection_modifyitems(items):
-    """Skip what needs measured spectra where there are none."""
+    """Put long files first, and skip what needs measured spectra where there are none."""
+    place = {folder: number for number, folder in enumerate(ORDER)}
+    items.sort(key=lambda item: place.get(item.path.relative_to(ROOT / "tests").parts[0], -1))
     if DATA.is_dir():
         return
     skip = pytest.mark.skip(reason="no measured spectra in ../shared/data")
@@ -53,6 +66,35 @@ def shipped_models_once():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "load_bundle", cached)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def catalogs_initialised_once(tmp_path_factory):
+    """Servers of catalogs begin with a copy of empty tables, whose making takes 3 s each.
+
+    Demos and profiles, which are processes, have tiled make them.
+    """
+    from exafsd.testing.catalog_server import CatalogServer
+
+    start = CatalogServer.start
+
+    @functools.cache
+    def tables() -> Path:
+        file = tmp_path_factory.mktemp("tables") / "catalog.db"
+        command = ["-m", "tiled", "catalog", "init", f"sqlite:///{file}"]
+        subprocess.run([sys.executable, *command], check=True, capture_output=True)
+        return file
+
+    def begun(server: CatalogServer) -> None:
+        file = server.folder / "catalog.db"
+        if not file.exists():
+            server.folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(tables(), file)
+        start(server)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CatalogServer, "start", begun)
         yield
 
 

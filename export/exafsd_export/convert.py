@@ -1,12 +1,14 @@
-"""TensorFlow to ONNX, through a SavedModel and tf2onnx's own command."""
+"""TensorFlow to ONNX, through a SavedModel and tf2onnx."""
 
-import subprocess
-import sys
+import logging
 import tempfile
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import onnx
 import tensorflow as tf
+import tf2onnx
+from tf2onnx import tf_loader
 
 from exafsd.contract import K_SIZE
 from exafsd_training.model.network import Pinn
@@ -17,8 +19,16 @@ from exafsd_training.theory.equation import Equation
 OPSET = 18
 
 
-class ConversionError(RuntimeError):
-    """tf2onnx failed; the text is the end of what it said."""
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """TensorFlow advises against calls of its first version, which tf2onnx makes."""
+    logger = tf.get_logger()
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def convert(
@@ -35,17 +45,15 @@ def convert(
         the dict's keys become the names of inputs and outputs.
     """
     # a SavedModel, because tf2onnx's from_function turns captured constants into inputs
-    with tempfile.TemporaryDirectory() as folder:
-        saved, graph = Path(folder, "saved"), Path(folder, "graph.onnx")
-        tf.saved_model.save(module, str(saved), signatures=function.get_concrete_function())
-        command = [sys.executable, "-m", "tf2onnx.convert", "--saved-model", str(saved),
-                   "--output", str(graph), "--opset", str(OPSET)]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode or not graph.exists():
-            raise ConversionError(f"tf2onnx failed: {done.stderr[-2000:]}")
-        model = onnx.load(graph)
-    # tf2onnx writes the folder's name into it, and the same network would get another hash
-    model.graph.doc_string = ""
+    with tempfile.TemporaryDirectory() as folder, _without_advice():
+        tf.saved_model.save(module, folder, signatures=function.get_concrete_function())
+        graph, inputs, outputs, names = tf_loader.from_saved_model(
+            folder, None, None, return_tensors_to_rename=True
+        )
+        model, _ = tf2onnx.convert.from_graph_def(
+            graph, input_names=inputs, output_names=outputs, opset=OPSET, tensors_to_rename=names
+        )
+    model.graph.doc_string = ""  # where tf2onnx had it from
     onnx.checker.check_model(model)
     return model
 
@@ -56,7 +64,7 @@ def pinn_function(network: Pinn) -> tuple[tf.Module, tf.types.experimental.Polym
     module.network = network
     spec = [tf.TensorSpec((None, K_SIZE), tf.float32, name=name) for name in ("chi_k2", "mask")]
 
-    @tf.function(input_signature=spec)
+    @tf.function(autograph=False, input_signature=spec)
     def pinn(chi_k2: tf.Tensor, mask: tf.Tensor) -> dict[str, tf.Tensor]:
         return network(chi_k2, mask)
 
@@ -70,7 +78,9 @@ def equation_function(
     module = tf.Module()
     module.equation = equation
 
-    @tf.function(input_signature=[tf.TensorSpec((None, equation.size), tf.float32, name="theta")])
+    spec = [tf.TensorSpec((None, equation.size), tf.float32, name="theta")]
+
+    @tf.function(autograph=False, input_signature=spec)
     def chi(theta: tf.Tensor) -> dict[str, tf.Tensor]:
         value, jacobian = equation.chi_and_jacobian(theta)
         return {"chi": value, "jacobian": jacobian}
@@ -85,7 +95,9 @@ def refinement_function(
     module = tf.Module()
     module.graph = graph
 
-    @tf.function(input_signature=[tf.TensorSpec((None, graph.size), tf.float32, name="theta")])
+    spec = [tf.TensorSpec((None, graph.size), tf.float32, name="theta")]
+
+    @tf.function(autograph=False, input_signature=spec)
     def waves(theta: tf.Tensor) -> dict[str, tf.Tensor]:
         return graph(theta)
 

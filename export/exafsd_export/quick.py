@@ -8,7 +8,6 @@ the daemon runs.
 import platform
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -210,10 +209,7 @@ def _write_graphs(
         EQUATION_FILE: equation_function(Equation(par)),
         REFINEMENT_FILE: refinement_function(RefinementGraph(par)),
     }
-    with ThreadPoolExecutor(len(functions)) as pool:
-        graphs = dict(
-            zip(functions, pool.map(lambda pair: convert(*pair), functions.values()), strict=True)
-        )
+    graphs = {file: convert(*pair) for file, pair in functions.items()}
     report("proving", 0.7)
     for file, graph in graphs.items():
         prove(graph, functions[file][1], parameter_batches(par))

@@ -17,7 +17,7 @@ from tiled.client import from_uri
 from exafsd.archive import catalog as catalog_module
 from exafsd.archive.catalog import CatalogError, documents, open_catalog, runs
 from exafsd.archive.sources import open_source
-from exafsd.testing.catalog_server import CatalogServer, write_profile
+from exafsd.testing.catalog_server import CatalogServer, configuration, write_profile
 from simulated import shapes
 
 Documents = list[tuple[str, dict[str, Any]]]
@@ -214,6 +214,19 @@ def test_a_lost_file_is_named(
 def test_no_server() -> None:
     with pytest.raises(CatalogError, match="no tiled profile"):
         open_catalog("no-such-profile")
+
+
+def test_tables_are_made_where_there_are_none(
+    server: CatalogServer, folder: Path, tmp_path: Path
+) -> None:
+    def asked(folder: Path) -> bool:
+        (tree,) = configuration(folder)["trees"]
+        return tree["args"]["init_if_not_exists"]
+
+    assert not asked(folder)
+    assert asked(tmp_path)
+    (tmp_path / "catalog.db").touch()
+    assert asked(tmp_path)
 
 
 def test_server_that_cannot_start(tmp_path: Path) -> None:

@@ -63,6 +63,17 @@ def test_models_are_listed_without_the_daemon():
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
 
 
+def test_a_spectrum_is_analysed_without_larch(spectra):
+    """Larch takes longer to import than a file to analyse."""
+    code = (
+        "import sys; from exafsd.commands.cli import app\n"
+        "app(['analyze', sys.argv[1], '--element', 'Cu', '--edge', 'K'], standalone_mode=False)\n"
+        "sys.exit(bool({'larch', 'lmfit', 'pandas', 'sklearn'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, str(spectra / "good0.dat")]
+    assert subprocess.run(command, timeout=120, check=False).returncode == 0
+
+
 def test_analyze_goes_on_after_a_bad_file(spectra):
     files = [spectra / n for n in ("good0.dat", "bad.dat", "missing.dat", "good1.dat")]
     done = exafsd("analyze", *files, "--json", "--element", "Cu", "--edge", "K", expect=1)

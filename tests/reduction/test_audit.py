@@ -19,9 +19,10 @@ from exafsd.contract import Autobk, Recipe
 from exafsd.reduction.audit import Auditor
 from exafsd.reduction.e0 import find_e0
 from exafsd.reduction.engine import reduce_mu
+from exafsd.reduction.judge import judge
 from exafsd.reduction.memory import Settled
 from exafsd.reduction.plan import Plan
-from exafsd.reduction.verdict import DIFFERENCE, Job, Verdict, judge
+from exafsd.reduction.verdict import DIFFERENCE, Job, Verdict
 from exafsd.settings.analysis import Analysis
 from exafsd.spectra import Edge, Run, Spectrum, SpectrumError, SpectrumId, Sweep
 from exafsd.worker_process import RESTARTS

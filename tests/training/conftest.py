@@ -1,23 +1,19 @@
 """A fresh FEFF run on Cu, small pools, and a network trained for a few seconds."""
 
-import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("tensorflow")
 
-from exafsd_training.fitting import workflow
+from builds import built_once, train_short_model
 from exafsd_training.fitting.fit import Data, Settings
 from exafsd_training.model.network import Sizes
-from exafsd_training.simulation import other_phases, second_theory
 from exafsd_training.simulation.instrument import Atom, instrument_pool
-from exafsd_training.simulation.simulate import REFF_MAX, direct_pool
+from exafsd_training.simulation.simulate import REFF_MAX, Pool, direct_pool
 from exafsd_training.theory import structures
 from exafsd_training.theory.parametrisation import Parametrisation, parametrise
 from exafsd_training.theory.paths import PathTable, read_paths
-from exafsd_training.zoo import configurations
 
 #: AMCSD 11145: Cu, Wyckoff 1963, a = 3.61496 angstrom
 COPPER = 11145
@@ -27,7 +23,13 @@ MEASURED = Path(__file__).resolve().parents[3] / "shared" / "data" / "xas"
 @pytest.fixture(scope="session")
 def feff_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     crystal = structures.from_amcsd(COPPER)
-    return structures.run_feff(crystal, "Cu", "K", tmp_path_factory.mktemp("feff"))
+
+    def build(folder: Path) -> None:
+        structures.run_feff(crystal, "Cu", "K", folder)
+
+    # the run is found there
+    work = built_once(tmp_path_factory, "feff", build)
+    return structures.run_feff(crystal, "Cu", "K", work)
 
 
 @pytest.fixture(scope="session")
@@ -55,27 +57,27 @@ def settings() -> Settings:
 
 
 @pytest.fixture(scope="session")
-def data(copper: Parametrisation, truth: PathTable, settings: Settings) -> Data:
-    direct = direct_pool(1, settings.direct_spectra, copper, truth)
-    instrument = instrument_pool(2, settings.instrument_spectra, copper, truth, Atom("Cu", "K"))
-    return Data.split(direct, instrument, settings.validation)
+def data(
+    copper: Parametrisation,
+    truth: PathTable,
+    settings: Settings,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Data:
+    def build(folder: Path) -> None:
+        direct_pool(1, settings.direct_spectra, copper, truth).save(folder / "direct.npz")
+        instrument_pool(
+            2, settings.instrument_spectra, copper, truth, Atom("Cu", "K")
+        ).save(folder / "instrument.npz")  # fmt: skip
+
+    folder = built_once(tmp_path_factory, "pools", build)
+    pools = (Pool.load(folder / f"{name}.npz") for name in ("direct", "instrument"))
+    return Data.split(*pools, settings.validation)
 
 
 @pytest.fixture(scope="session")
-def short_model(
-    settings: Settings, feff_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def short_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a model with everything that `exafsd-train fit` leaves, hardly trained."""
-    out = tmp_path_factory.mktemp("model")
-    shutil.copytree(feff_folder, out / feff_folder.name)
-    short = replace(settings, steps=60, direct_spectra=1000)
-    with pytest.MonkeyPatch.context() as patch:
-        # without self-consistency the second FEFF run takes seconds instead of half a minute
-        patch.setattr(second_theory, "SECOND", second_theory.NO_HOLE)
-        # one other phase will do: every one takes a FEFF run
-        patch.setattr(other_phases, "others", lambda crystal: [configurations.load("cu-k-cu2o")])
-        workflow.fit_model(structures.from_amcsd(COPPER), "Cu", "K", "smoke", out, short)
-    return out
+    return built_once(tmp_path_factory, "short-model", train_short_model)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from exafsd.reduction.verdict import Job, Verdict, judge
+from exafsd.reduction.verdict import Job, Verdict
 from exafsd.worker_process import GONE, RESTARTS, Worker, serving
 
 #: spectra that may wait for the process; more are not audited
@@ -24,6 +24,8 @@ RECENT = 100
 
 def serve() -> None:
     """Judge jobs as they come; the audit process."""
+    from exafsd.reduction.judge import judge  # Larch takes seconds to import: only in this process
+
     warnings.simplefilter("ignore")
     with serving() as (take, answer):
         while True:

@@ -18,11 +18,10 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from larch.xafs.xafsutils import ETOK
 from scipy import linalg, sparse
 from scipy.interpolate import BSpline
 
-from exafsd.contract.grid import K_STEP
+from exafsd.contract.grid import ETOK, K_STEP
 from exafsd.contract.recipe import Autobk
 from exafsd.reduction import spline
 from exafsd.reduction.clamps import lowest

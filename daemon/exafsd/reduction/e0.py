@@ -1,9 +1,6 @@
 """Edge position by Larch's `find_e0`, point for point, without its loops in Python."""
 
-from typing import Any
-
 import numpy as np
-from larch.math import smooth
 
 from exafsd.spectra import Floats
 
@@ -13,6 +10,8 @@ NEAR = 75
 MARGIN = 0.02
 #: share of points at the start where the steepest one is taken for a glitch
 GLITCH = 0.05
+#: steps that are added at each end for smoothing
+PAD = 5
 
 
 def find_e0(energy: Floats, mu: Floats) -> float:
@@ -30,10 +29,23 @@ def find_e0(energy: Floats, mu: Floats) -> float:
     if at < GLITCH * n:
         first, start, stop = float(energy.mean()), max(3, at - 20), n - 3
     # half the scan's own finest step and half a usual one (0.2 eV at 5 keV)
-    step: Any = 0.5 * (_clipped(_finest_step(energy[:-1])) + _clipped(first / 25000.0))
+    step = 0.5 * (_clipped(_finest_step(energy[:-1])) + _clipped(first / 25000.0))
     near, inside = energy[start : stop - 1], mu[start : stop - 1]
-    steepest = _steepest(smooth(near, _slope(near, inside), xstep=step, sigma=step))
+    steepest = _steepest(_smoothed(near, _slope(near, inside), step))
     return float(near[steepest]) if steepest >= 1 else float(energy[start + 2])
+
+
+def _smoothed(x: Floats, y: Floats, step: float) -> Floats:
+    """Larch's `smooth`, without importing Larch: y (n,) convolved with a Lorentzian `step` wide."""
+    first, last = (step * int(end / step) for end in (x[0] - PAD * step, x[-1] + PAD * step))
+    n = min(1 + int(abs(last - first + step * 0.1) / step), 50 * len(x))
+    even = np.linspace(first, last, n)
+    values = np.interp(even, x, y)
+    width = step * (1.0 / step)  # 1 but for rounding
+    weight = (1.0 / (1 + ((1.0 * np.arange(2 * n) - n) / width) ** 2)) / (np.pi * width)
+    mirrored = np.concatenate((values[n:0:-1], values, values[-1 : -n - 1 : -1]))
+    smooth = np.convolve(weight / weight.sum(), mirrored, mode="valid")
+    return np.interp(x, even, smooth[int((len(smooth) - n) / 2) :][:n])
 
 
 def _slope(energy: Floats, mu: Floats) -> Floats:

@@ -8,7 +8,6 @@ import numpy as np
 
 from exafsd.contract.recipe import Recipe
 from exafsd.contract.vocabulary import Reason
-from exafsd.reduction import larch_engine
 from exafsd.reduction.e0 import find_e0
 from exafsd.reduction.memory import glance
 from exafsd.reduction.plan import Batch, Plan
@@ -75,6 +74,8 @@ def by_larch(
     energy: Floats, mu: Floats, e0: float, recipe: Recipe
 ) -> ReducedSpectrum | SpectrumError:
     """Reduce one spectrum with Larch."""
+    from exafsd.reduction import larch_engine  # Larch takes seconds to import
+
     try:
         batch, k, r, resolved = larch_engine.reduce(energy, mu, e0, recipe)
     except SpectrumError as error:

@@ -5,12 +5,12 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
-from larch.xafs.xafsft import ftwindow
 from numpy.typing import NDArray
 from scipy import fft
 
 from exafsd.contract.grid import K_GRID, K_STEP
 from exafsd.contract.recipe import FitWindow, Xftf
+from exafsd.reduction.window import window as window_of
 from exafsd.spectra import Floats
 
 #: Larch's own length, hence the R step of pi / (0.05 * 2048) = 0.0307 angstrom
@@ -99,13 +99,7 @@ class SnappedWindow:
 
 @lru_cache(maxsize=REMEMBERED)
 def _window(window: SnappedWindow) -> Floats:
-    sill: Any = window.dk  # Larch's annotation says int
-    return np.asarray(
-        ftwindow(
-            K_STEP * np.arange(window.size, dtype="float64"),
-            xmin=window.kmin, xmax=window.kmax, dx=sill, dx2=sill, window=window.name,
-        )
-    )  # fmt: skip
+    return window_of(window.size, window.kmin, window.kmax, window.dk, window.name)
 
 
 def snapped(k_last: float, window: Xftf) -> SnappedWindow:

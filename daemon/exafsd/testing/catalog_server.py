@@ -5,9 +5,10 @@ DuckDB lets one process in at a time: use the profile only after the server has 
 
 import json
 import secrets
+import sqlite3
 import urllib.request
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,7 +37,7 @@ def configuration(folder: Path, assets: Sequence[Path] = ()) -> dict[str, Any]:
                 "tree": "catalog",
                 "args": {
                     "uri": f"sqlite:///{folder / 'catalog.db'}",
-                    "init_if_not_exists": True,
+                    "init_if_not_exists": not _initialised(folder / "catalog.db"),
                     "writable_storage": [str(data), f"duckdb:///{folder / 'tables.duckdb'}"],
                     "readable_storage": [str(path.absolute()) for path in (folder, *assets)],
                     "specs": [{"name": "CatalogOfBlueskyRuns", "version": "3.0"}],
@@ -44,6 +45,16 @@ def configuration(folder: Path, assets: Sequence[Path] = ()) -> dict[str, Any]:
             }
         ],
     }
+
+
+def _initialised(file: Path) -> bool:
+    """Whether a catalog's tables are there; tiled takes a process of three seconds to find out."""
+    if not file.is_file():
+        return False
+    with closing(sqlite3.connect(file)) as database, suppress(sqlite3.Error):
+        # the last that tiled writes at its first start
+        return database.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
+    return False
 
 
 def write_server_config(folder: Path, assets: Sequence[Path] = (), streaming: bool = False) -> Path:

@@ -65,7 +65,7 @@ def learn(
     variables = tuple(v for layer in model.detector for v in layer.trainable_variables)
     optimiser = adam(variables, decay=DECAY)
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(evidence: tf.Tensor, truth: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             said = model.odds(evidence, DROPOUT)
@@ -94,7 +94,7 @@ def _evidence(
 ) -> tuple[Floats, Floats]:
     """`Pinn.evidence` (n, m), and 1 where another phase is in the spectrum (n,); float32."""
 
-    @tf.function(jit_compile=True)  # six times as fast as without
+    @tf.function(jit_compile=True, autograph=False)  # six times as fast as without
     def evidence(chi_k2: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         out = model(chi_k2, mask)
         outputs = (out[name] for name in ("theta", "chi_k2_exafs", "chi_k2_pred"))

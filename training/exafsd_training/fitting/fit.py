@@ -226,6 +226,7 @@ def batches(model: Pinn, data: Data, settings: Settings, start: int = 0) -> tf.d
         _, its_clean, its_noisy, k_end, _ = lender
         return [theta, clean, clean + its_noisy - its_clean, k_end, bias]
 
+    @tf.autograph.experimental.do_not_convert
     def make(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
         seed = tf.stack([settings.seed, tf.cast(number, tf.int32)])
         seeds = tf.unstack(tf.random.split(seed, 6))
@@ -275,7 +276,7 @@ def _functions(
 ) -> tuple[Callable[..., dict[str, tf.Tensor]], Callable[[], dict[str, float]]]:
     """The compiled training step, and the validation losses."""
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(number: tf.Tensor, rate: tf.Tensor, *batch: tf.Tensor) -> dict[str, tf.Tensor]:
         k = collocation(tf.stack([settings.seed, number]))
         with tf.GradientTape() as tape:
@@ -291,7 +292,7 @@ def _functions(
     chi_k2, mask = corrupt(noisy, k_end, direct, fixed)
     theta = _labels(model)(theta, bias, mask)
 
-    @tf.function
+    @tf.function(autograph=False)
     def compiled_validation() -> dict[str, tf.Tensor]:
         k = collocation(fixed)
         return loss_terms(model, chi_k2, mask, clean, theta, k, settings.weights, real)

@@ -263,7 +263,7 @@ def path_sums(draw: Draw, truth: PathTable, e0: Floats) -> tuple[Floats, Floats]
     groups = tf.constant(draw.groups, tf.float32)
     shapes = tf.constant(ERROR_SHAPES, tf.float32)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False, reduce_retracing=True)
     def total(
         e0: tf.Tensor,
         amplitude: tf.Tensor,

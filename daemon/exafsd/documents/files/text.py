@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from larch.io.xafs_beamlines import GenericBeamlineData, guess_beamline
 
 from exafsd.contract.vocabulary import Reason
 from exafsd.documents.energy import unit_of
@@ -339,6 +338,9 @@ def _labels(block: _Block, file: File) -> list[str]:
     labels = _label_line(block, file.adapter)
     if labels:
         return labels
+    # Larch takes seconds to import, and few headers need it
+    from larch.io.xafs_beamlines import GenericBeamlineData, guess_beamline
+
     header = [line for line in block.header if re.search(r"[^\W_]", line)]
     beamline: Any = guess_beamline(header)
     if beamline is not GenericBeamlineData:
