@@ -19,7 +19,7 @@ from exafsd.contract.messages import (
     Result,
     Shell,
     Trust,
-    value_of,
+    Value,
 )
 from exafsd.contract.vocabulary import DOUBTS, Flag
 from exafsd.inference.amplitude import UNREAD, recipe_sha256, with_numbers
@@ -105,13 +105,13 @@ def result(
         e0=shown.e0,
         e0_policy=analysis.reduction.e0_policy,
         energy_shift=_shift(spectrum),
-        edge_step=value_of(shown.edge_step, shown.edge_step_std),
+        edge_step=Value(shown.edge_step, shown.edge_step_std),
         deglitched=list(spectrum.removed),
         epsilon_k=shown.epsilon_k,
         k_data=shown.k_data,
         fit=fit,
         model=ref,
-        candidates=best.scores + [Candidate.of(model=name, score=None) for name in unasked],
+        candidates=best.scores + [Candidate(model=name, score=None) for name in unasked],
         models_sha256=models_sha256,
         phases=phases,
         shells=amplitude.shells,
@@ -124,13 +124,14 @@ def result(
         composition=composition,
         mixture=mixture,
         trust=_trust(judgement, quality, amplitude.shells is not None),
+        arrays=[],
     )
 
 
 def _trust(judgement: Judgement, quality: Sequence[Flag], read: bool) -> Trust:
     doubts = [flag.words for flag in quality if flag in DOUBTS] if read else []
     state = "withheld" if not read else "flagged" if doubts else "trusted"
-    return Trust.of(
+    return Trust(
         score=judgement.score, in_domain=read, state=state, doubts=doubts, reason=judgement.reason
     )
 
@@ -139,7 +140,7 @@ def _shift(spectrum: Spectrum) -> Calibrated | None:
     shift = spectrum.energy_shift
     if shift is None:
         return None
-    return Calibrated.of(value=shift.value, std=shift.std, source=shift.source)
+    return Calibrated(value=shift.value, std=shift.std, source=shift.source)
 
 
 @lru_cache(maxsize=REMEMBERED)

@@ -11,7 +11,7 @@ import numpy as np
 
 from exafsd.composition.decomposition import BELOW, BIN, ENERGIES, Decomposition, decompose
 from exafsd.composition.xanes import NearEdgeNumbers
-from exafsd.contract.messages import Channel, Components, value_of
+from exafsd.contract.messages import Channel, Components, Value
 from exafsd.contract.vocabulary import Flag
 from exafsd.reduction.columns import INCOMPLETE
 from exafsd.spectra import Edge, Floats, Spectrum
@@ -150,14 +150,14 @@ def _message(
         reason = "what is beyond the measured noise has not the shape of a spectrum"
     elif by_noise < by_structure:
         reason = "what has the shape of a spectrum is within the measured noise"
-    return Components.of(
+    return Components(
         count=by_noise if by_noise == by_structure else None,
         by_noise=by_noise,
         by_structure=by_structure,
         sweeps=series.count,
         left=latest.left,
         noise=(series.variance / series.count) ** 0.5,
-        scores=[value_of(score, std) for score in latest.scores(flat).tolist()],
+        scores=[Value(score, std) for score in latest.scores(flat).tolist()],
         reason=reason,
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from exafsd.composition.change import ChangeDetector
 from exafsd.composition.xanes import NearEdgeNumbers, near_edges
-from exafsd.contract.messages import Channel, Direction, Value, Xanes, value_of
+from exafsd.contract.messages import Channel, Direction, Value, Xanes
 from exafsd.reduction.columns import INCOMPLETE
 from exafsd.reduction.edges import edge_energy
 from exafsd.spectra import Edge, Floats, Spectrum
@@ -77,7 +77,7 @@ class NearEdges:
         taken = id_.sweep.revision == 1 and INCOMPLETE.isdisjoint(spectrum.quality)
         if taken:
             series.take(numbers, id_.sweep.number)
-        return Xanes.of(
+        return Xanes(
             edge_energy=_value(*numbers.edge_energy),
             white_line=_value(*numbers.height),
             white_line_area=_value(*numbers.area),
@@ -106,5 +106,5 @@ def _owner(spectrum: Spectrum) -> tuple[str, Channel, Edge]:
 
 def _value(value: float, std: float) -> Value:
     if not math.isfinite(value):
-        return Value(value=None, std=None)
-    return value_of(value, std)
+        return Value(None, None)
+    return Value(value, std)

@@ -53,7 +53,7 @@ class RunSeries:
         if components is None:
             return
         if result.composition is None:
-            result.composition = Composition.of(
+            result.composition = Composition(
                 method="components", references=[], fractions=[], in_domain=False, reason=ALONE
             )
         result.composition.components = components

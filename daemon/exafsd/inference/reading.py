@@ -370,7 +370,7 @@ def _contender(one: Reading) -> candidates.Contender:
 
 def _scored(readings: Sequence[Reading], scores: dict[int, float]) -> list[Candidate]:
     scored = [
-        Candidate.of(model=one.reader.name, score=scores.get(id(one)))
+        Candidate(model=one.reader.name, score=scores.get(id(one)))
         for one in readings
         if one.reader.model is not None
     ]

@@ -34,18 +34,18 @@ def identity(
     sweeps = f"{first}-{last}" if averaged else f"{sweep.number}"
     return {
         "id": f"{uid}/{stream}/{spectrum.channel}/{text(edge_token(sweep, edge))}/{sweeps}",
-        "acquired": Acquired.of(start=start, mid=mid, end=end),
+        "acquired": Acquired(start=start, mid=mid, end=end),
         "run_uid": uid,
         "scan_id": sweep.run.scan_id,
         "stream": stream,
         "channel": spectrum.channel,
         "sweep": sweep.number,
         "direction": sweep.direction,
-        "averaged": Averaged.of(n=n, first=first, last=last),
+        "averaged": Averaged(n=n, first=first, last=last),
         "sample": plain(sweep.run.sample if sweep.sample is None else sweep.sample),
         "revision": sweep.revision,
         "context": {
-            text(name): ContextValue.of(
+            text(name): ContextValue(
                 value=plain(item.get("value")),
                 unit=None if item.get("unit") is None else text(item.get("unit")),
                 time=number(item.get("time")),
@@ -61,7 +61,7 @@ def identity(
         "guessed": list(spectrum.guessed),
         "quality": [flag.value for flag in quality],
         "settings_sha256": spectrum.analysis.sha256,
-        "timing_ms": Timing.of(assembled=sweep.assembled_ms),
+        "timing_ms": Timing(assembled=sweep.assembled_ms),
     }
 
 
