@@ -20,6 +20,7 @@ from exafsd.contract.messages import (
     Shell,
     Trust,
     Value,
+    Xanes,
 )
 from exafsd.contract.vocabulary import DOUBTS, Flag
 from exafsd.inference.amplitude import UNREAD, recipe_sha256, with_numbers
@@ -56,6 +57,7 @@ def result(
     structure: tuple[list[Phase], list[Shell]] | None,
     composition: Composition | None,
     mixture: Mixture | None,
+    xanes: Xanes | None,
     flags: Sequence[Flag],
     unasked: Sequence[str],
     models_sha256: str,
@@ -72,6 +74,8 @@ def result(
         Its phases and shells; None where it is not believed.
     composition, mixture
         What the near edge and the EXAFS of all phases say, where that is known.
+    xanes
+        Numbers of the near edge, and whether it changes.
     flags
         What was noticed of the composition.
     unasked
@@ -123,6 +127,7 @@ def result(
         best=shown_best,
         composition=composition,
         mixture=mixture,
+        xanes=xanes,
         trust=_trust(judgement, quality, amplitude.shells is not None),
         arrays=[],
     )

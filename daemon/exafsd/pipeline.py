@@ -13,14 +13,15 @@ import numpy as np
 
 from exafsd.composition.composer import Composer
 from exafsd.composition.references import Reference
-from exafsd.composition.run_series import RunSeries
-from exafsd.composition.xanes import NearEdgeNumbers
+from exafsd.composition.run_series import RunSeries, with_components
 from exafsd.contract.messages import (
     Channel,
+    Components,
     Composition,
     Mixture,
     Phase,
     Shell,
+    Xanes,
 )
 from exafsd.contract.vocabulary import Reason
 from exafsd.inference.candidates import MOST
@@ -280,34 +281,33 @@ class Pipeline:
         )
         compositions = self._composed({i: cases[i] for i in unread}, room)
         mixtures = self._mixed(cases, unread, compositions, room)
-        numbers = self._near_edges([cases[i].spectrum for i in unread], answers)
+        followed = self._followed([cases[i].spectrum for i in unread], answers)
         structures = structures_of(answers)
         for place, (i, best) in enumerate(zip(unread, answers, strict=True)):
             done[i] = self._result(
                 cases[i], best, structures.get(place), compositions.get(i), mixtures.get(i),
-                numbers[place], reduced_at,
+                *followed[place], reduced_at,
             )  # fmt: skip
         return done
 
-    def _near_edges(
+    def _followed(
         self, spectra: Sequence[Spectrum], answers: Sequence[Answer]
-    ) -> list[NearEdgeNumbers | None]:
-        """Numbers of near edges, those of one run together."""
+    ) -> list[tuple[Xanes | None, Components | None]]:
+        """Near edges, and whether they change, those of one run together."""
         runs: dict[str, list[int]] = {}
         for i, spectrum in enumerate(spectra):
             runs.setdefault(spectrum.id.sweep.run.uid, []).append(i)
-        numbers: list[NearEdgeNumbers | None] = [None] * len(spectra)
+        followed: list[tuple[Xanes | None, Components | None]] = [(None, None)] * len(spectra)
         for uid, members in runs.items():
+            own, e0s = [spectra[i] for i in members], [answers[i].reading.shown.e0 for i in members]
             try:
-                own = self.series(uid).near_edges.measure(
-                    [(spectra[i], answers[i].reading.shown.e0) for i in members]
-                )
+                said = self.series(uid).follow(own, e0s)
             except Exception:  # the results are there and must not be lost
                 log.exception("near edges of a run failed")
                 continue
-            for i, one in zip(members, own, strict=True):
-                numbers[i] = one
-        return numbers
+            for i, one in zip(members, said, strict=True):
+                followed[i] = one
+        return followed
 
     def _composed(self, cases: Mapping[int, _Case], room: bool) -> dict[int, Composition | None]:
         """What samples are made of, where there is time to say so."""
@@ -415,17 +415,18 @@ class Pipeline:
         structure: tuple[list[Phase], list[Shell]] | None,
         composition: Composition | None,
         mixture: Mixture | None,
-        near_edge: NearEdgeNumbers | None,
+        xanes: Xanes | None,
+        components: Components | None,
         reduced_at: float,
     ) -> Outcome:
         spectrum = case.spectrum
         flags = () if composition is None else self._composer.flags(spectrum, composition)
         message = result(
-            spectrum, best, structure, composition, mixture, flags, case.panel.unasked,
-            self._models_sha256,
+            spectrum, best, structure, with_components(composition, components), mixture, xanes,
+            flags, case.panel.unasked, self._models_sha256,
         )  # fmt: skip
         try:
-            self.series(spectrum.id.sweep.run.uid).annotate(message, spectrum, near_edge)
+            self.series(spectrum.id.sweep.run.uid).converge(message, spectrum)
         except Exception:  # the result is there and must not be lost
             log.exception("the series of a run failed")
         received = spectrum.id.sweep.received
