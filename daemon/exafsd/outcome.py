@@ -95,8 +95,10 @@ def result(
         if structure is not None and best.polished is not None:
             phases, shells = structure
             read_by = "network" if model.fitter is None else "fit"
-            recipe = recipe_sha256(reading.reader.read_by, analysis.reduction.rebin)
-            amplitude = with_numbers(shells, card, spectrum.id.channel, analysis.inference, recipe)
+            settings, recipe = analysis.inference, ""
+            if settings.s02:  # a hash takes its time
+                recipe = recipe_sha256(reading.reader.read_by, analysis.reduction.rebin)
+            amplitude = with_numbers(shells, card, spectrum.id.channel, settings, recipe)
             polish = polish_message(card, best.polished)
             shown_best = best_of(card, best.polished)
     quality = (*shown.quality, *amplitude.quality, *judgement.flags, *flags)

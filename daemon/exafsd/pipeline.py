@@ -48,7 +48,7 @@ from exafsd.reduction import preparation
 from exafsd.reduction.memory import RunMemory
 from exafsd.reduction.reducer import Job, Reducer
 from exafsd.settings.analysis import Analysis
-from exafsd.spectra import Edge, Floats, ReducedSpectrum, Spectrum, SpectrumError, Sweep
+from exafsd.spectra import Edge, Floats, ReducedSpectrum, Spectrum, SpectrumError, Sweep, same
 from exafsd.spectra import Rejected as RejectedSpectrum
 
 log = get_logger(__name__)
@@ -149,10 +149,10 @@ class Pipeline:
         outcomes_of: list[list[Outcome]] = []
         cases: list[_Case] = []
         places: list[tuple[int, int]] = []
-        for sweep in sweeps:
+        for sweep, ready in zip(sweeps, _ready(sweeps), strict=True):
             memory = self.run_memory(sweep.run.uid)
             own: list[Outcome] = []
-            for spectrum in _prepared(sweep, memory):
+            for spectrum in _prepared(sweep, memory, ready):
                 if isinstance(spectrum, RejectedSpectrum):
                     own.append(rejection(spectrum))
                 else:
@@ -442,9 +442,18 @@ class Pipeline:
 PENDING: Any = None
 
 
-def _prepared(sweep: Sweep, memory: RunMemory) -> list[Spectrum | RejectedSpectrum]:
+def _ready(sweeps: Sequence[Sweep]) -> list[preparation.Ready]:
     try:
-        return preparation.spectra(sweep, memory)
+        return preparation.ready(sweeps)
+    except Exception:  # each is looked at on its own, which says what is wrong with it
+        return [{} for _ in sweeps]
+
+
+def _prepared(
+    sweep: Sweep, memory: RunMemory, ready: preparation.Ready
+) -> list[Spectrum | RejectedSpectrum]:
+    try:
+        return preparation.spectra(sweep, memory, ready)
     except Exception as error:  # one spectrum must never stop the next
         return list(preparation.refuse(sweep, _internal(sweep, error)))
 
@@ -465,7 +474,7 @@ def _middles(cases: Sequence[_Case]) -> list[float | None]:
         placement, energy = case.panel.placement, case.spectrum.energy
         if placement is None:
             continue
-        if grids and grids[-1][0] is placement and np.array_equal(grids[-1][1], energy):
+        if grids and grids[-1][0] is placement and same(grids[-1][1], energy):
             grids[-1][2].append(i)
         else:
             grids.append((placement, energy, [i]))

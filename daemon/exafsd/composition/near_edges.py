@@ -11,7 +11,7 @@ from exafsd.composition.xanes import NearEdgeNumbers, near_edges
 from exafsd.contract.messages import Channel, Direction, Value, Xanes
 from exafsd.reduction.columns import INCOMPLETE
 from exafsd.reduction.edges import edge_energy
-from exafsd.spectra import Edge, Floats, Spectrum
+from exafsd.spectra import Edge, Floats, Spectrum, same
 
 #: Farther from the tabulated edge than this, eV, the edge is looked for about the first E0 of the
 #: run: the energy scale is not calibrated.
@@ -37,7 +37,7 @@ class NearEdges:
         for i, (spectrum, e0) in enumerate(spectra):
             edge = self._edge(_owner(spectrum), e0)
             energy = spectrum.energy
-            if grids and grids[-1][1] == edge and np.array_equal(grids[-1][0], energy):
+            if grids and grids[-1][1] == edge and same(grids[-1][0], energy):
                 grids[-1][2].append(i)
             else:
                 grids.append((energy, edge, [i]))

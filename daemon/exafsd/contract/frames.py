@@ -53,12 +53,10 @@ def encode(message: BaseMessage, arrays: Mapping[str, NDArray[Any]] | None = Non
     """
     buffers: list[bytes] = []
     if isinstance(message, Result) and arrays is not None:
-        specs: list[ArraySpec] = []
-        for name, array in arrays.items():
-            spec = _spec(name, array.shape)
+        specs = _specs(tuple([(name, array.shape) for name, array in arrays.items()]))
+        for array, spec in zip(arrays.values(), specs, strict=True):
             buffers.append(array.astype(spec.dtype, copy=False).tobytes())
-            specs.append(spec)
-        message.arrays = specs
+        message.arrays = [*specs]
     return [topic_of(message).encode(), _json(message), *buffers]
 
 
@@ -78,9 +76,15 @@ def _plain(value: Any) -> Any:
 
 
 @lru_cache(maxsize=1024)
-def _spec(name: str, shape: tuple[int, ...]) -> ArraySpec:
-    dtype = "<f8" if name == "energy" else "<f4"
-    return ArraySpec(name=name, dtype=dtype, shape=list(shape), unit=ARRAY_UNITS[name])
+def _specs(arrays: tuple[tuple[str, tuple[int, ...]], ...]) -> list[ArraySpec]:
+    """Of arrays by name and shape; results have mostly the same."""
+    return [
+        ArraySpec(
+            name=name, dtype="<f8" if name == "energy" else "<f4", shape=list(shape),
+            unit=ARRAY_UNITS[name],
+        )
+        for name, shape in arrays
+    ]  # fmt: skip
 
 
 def decode(frames: Sequence[bytes], headers_only: bool = False) -> Message:

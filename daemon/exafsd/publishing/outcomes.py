@@ -1,5 +1,6 @@
 """A sweep's outcome, and the begin and end of a run, as messages of the contract."""
 
+import math
 from collections.abc import Mapping
 from itertools import islice
 from typing import Any
@@ -117,7 +118,7 @@ def plain(value: Any, depth: int = DEPTH) -> Any:
     """Metadata of any origin as JSON can hold it, of bounded size."""
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, float) and not np.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     if value is None or isinstance(value, (int, float, bool)):
         return value
@@ -141,4 +142,4 @@ def number(value: Any) -> float | None:
         converted = float(value)
     except (TypeError, ValueError):
         return None
-    return converted if np.isfinite(converted) else None
+    return converted if math.isfinite(converted) else None
