@@ -434,8 +434,8 @@ class Pipeline:
             message.timing_ms.reduced = (reduced_at - received) * 1e3
             message.timing_ms.inferred = (time.perf_counter() - received) * 1e3
         arrays = best.arrays
-        sent = ((name, arrays.get(name)) for name in self._arrays)
-        return Outcome(message, {n: a for n, a in sent if a is not None}, received)
+        sent = {n: one for n in self._arrays if (one := arrays.get(n)) is not None}
+        return Outcome(message, sent, received)
 
 
 #: place of an outcome that is not there yet

@@ -6,7 +6,7 @@ present: what a later version fills is null or empty until then.
 
 import re
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Literal, Self, TypeVar, dataclass_transform
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -632,7 +632,11 @@ def topic_of(message: BaseMessage) -> str:
     Element and edge come off the wire: what is no symbol is ``unknown`` in the topic.
     """
     if isinstance(message, Identity):
-        tokens = (message.element, message.edge)
-        element, edge = (t if TOKEN.fullmatch(t) else "unknown" for t in tokens)
-        return f"{message.kind}.{element}.{edge}."  # type: ignore[attr-defined]
+        return _topic_of(message.kind, message.element, message.edge)  # type: ignore[attr-defined]
     return f"{message.kind}."  # type: ignore[attr-defined]
+
+
+@lru_cache(maxsize=256)
+def _topic_of(kind: str, *tokens: str) -> str:
+    element, edge = (token if TOKEN.fullmatch(token) else "unknown" for token in tokens)
+    return f"{kind}.{element}.{edge}."

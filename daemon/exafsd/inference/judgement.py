@@ -5,6 +5,7 @@ and `Judge.distrust` say whether it may be believed, and `Judge.flags` what else
 """
 
 import math
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -320,12 +321,19 @@ def usual_signal(card: Card, k_end: float) -> float:
 def _limit(usual: PoorFit, table: LimitTable, noise: float, k_end: float) -> float:
     """In the logarithms of noise and limit: what noise adds grows with its square."""
     log_noise, log_limits = _log_limits(usual.noise, usual.k_end, table, k_end)
-    return math.exp(np.interp(math.log(noise), log_noise, log_limits))
+    # as `np.interp`, which takes its time over single numbers
+    at = math.log(noise)
+    i = bisect(log_noise, at)
+    if i in (0, len(log_noise)):
+        return math.exp(log_limits[min(i, len(log_noise) - 1)])
+    share = (at - log_noise[i - 1]) / (log_noise[i] - log_noise[i - 1])
+    return math.exp(log_limits[i - 1] + share * (log_limits[i] - log_limits[i - 1]))
 
 
 @lru_cache(maxsize=REMEMBERED)
 def _log_limits(
     noise: tuple[float, ...], ends: tuple[float, ...], limit: LimitTable, k_end: float
-) -> tuple[Floats, Floats]:
+) -> tuple[list[float], list[float]]:
     """For every noise, at one data end; a run has one or two of them."""
-    return np.log(noise), np.log([np.interp(k_end, ends, row) for row in limit])
+    limits = [float(np.interp(k_end, ends, row)) for row in limit]
+    return [math.log(one) for one in noise], [math.log(one) for one in limits]

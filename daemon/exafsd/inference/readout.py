@@ -95,9 +95,11 @@ class Readout:
         values, stds, limited = row
         parts: list[Part] = []
         for blank, own in blanks:
-            numbers: dict[str, Any] = {name: Value(values[i], stds[i]) for name, i in own}
-            vague = [name for name, i in own if limited[i]]
-            parts.append(part(**(blank | numbers), prior_limited=vague))
+            fields = blank.copy()
+            fields["prior_limited"] = [name for name, i in own if limited[i]]
+            for name, i in own:
+                fields[name] = Value(values[i], stds[i])
+            parts.append(part(**fields))
         return parts
 
 

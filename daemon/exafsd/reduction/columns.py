@@ -1,6 +1,7 @@
 """Detector columns to mu(E) of each channel: cleaned, ascending, unique, all finite."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -39,7 +40,11 @@ def channels_of(sweep: Sweep, selected: tuple[Channel, ...]) -> list[Channel]:
 
     A channel that has its own detector and lacks i0 is among them, to be rejected for that.
     """
-    signals = sweep.signals
+    return _channels_of(tuple(sweep.signals), selected)
+
+
+@lru_cache(maxsize=256)
+def _channels_of(signals: tuple[str, ...], selected: tuple[Channel, ...]) -> list[Channel]:
     chosen: list[Channel] = [
         channel
         for channel in selected
