@@ -19,7 +19,8 @@ from exafsd.contract.messages import (
     Result,
     Shell,
     Trust,
-    value_of,
+    Value,
+    Xanes,
 )
 from exafsd.contract.vocabulary import DOUBTS, Flag
 from exafsd.inference.amplitude import UNREAD, recipe_sha256, with_numbers
@@ -56,6 +57,7 @@ def result(
     structure: tuple[list[Phase], list[Shell]] | None,
     composition: Composition | None,
     mixture: Mixture | None,
+    xanes: Xanes | None,
     flags: Sequence[Flag],
     unasked: Sequence[str],
     models_sha256: str,
@@ -72,6 +74,8 @@ def result(
         Its phases and shells; None where it is not believed.
     composition, mixture
         What the near edge and the EXAFS of all phases say, where that is known.
+    xanes
+        Numbers of the near edge, and whether it changes.
     flags
         What was noticed of the composition.
     unasked
@@ -91,12 +95,14 @@ def result(
         if structure is not None and best.polished is not None:
             phases, shells = structure
             read_by = "network" if model.fitter is None else "fit"
-            recipe = recipe_sha256(reading.reader.read_by, analysis.reduction.rebin)
-            amplitude = with_numbers(shells, card, spectrum.id.channel, analysis.inference, recipe)
+            settings, recipe = analysis.inference, ""
+            if settings.s02:  # a hash takes its time
+                recipe = recipe_sha256(reading.reader.read_by, analysis.reduction.rebin)
+            amplitude = with_numbers(shells, card, spectrum.id.channel, settings, recipe)
             polish = polish_message(card, best.polished)
             shown_best = best_of(card, best.polished)
     quality = (*shown.quality, *amplitude.quality, *judgement.flags, *flags)
-    if structure is not None and model is not None:
+    if structure is not None and model is not None and composition is not None:
         formulas = {one.formula.replace(" ", "") for one in model.bundle.card.structures}
         if has_other_phases(composition, formulas):
             quality = (*quality, Flag.OTHER_PHASES)
@@ -105,13 +111,13 @@ def result(
         e0=shown.e0,
         e0_policy=analysis.reduction.e0_policy,
         energy_shift=_shift(spectrum),
-        edge_step=value_of(shown.edge_step, shown.edge_step_std),
+        edge_step=Value(shown.edge_step, shown.edge_step_std),
         deglitched=list(spectrum.removed),
         epsilon_k=shown.epsilon_k,
         k_data=shown.k_data,
         fit=fit,
         model=ref,
-        candidates=best.scores + [Candidate.of(model=name, score=None) for name in unasked],
+        candidates=best.scores + [Candidate(model=name, score=None) for name in unasked],
         models_sha256=models_sha256,
         phases=phases,
         shells=amplitude.shells,
@@ -123,14 +129,16 @@ def result(
         best=shown_best,
         composition=composition,
         mixture=mixture,
+        xanes=xanes,
         trust=_trust(judgement, quality, amplitude.shells is not None),
+        arrays=[],
     )
 
 
 def _trust(judgement: Judgement, quality: Sequence[Flag], read: bool) -> Trust:
     doubts = [flag.words for flag in quality if flag in DOUBTS] if read else []
     state = "withheld" if not read else "flagged" if doubts else "trusted"
-    return Trust.of(
+    return Trust(
         score=judgement.score, in_domain=read, state=state, doubts=doubts, reason=judgement.reason
     )
 
@@ -139,7 +147,7 @@ def _shift(spectrum: Spectrum) -> Calibrated | None:
     shift = spectrum.energy_shift
     if shift is None:
         return None
-    return Calibrated.of(value=shift.value, std=shift.std, source=shift.source)
+    return Calibrated(value=shift.value, std=shift.std, source=shift.source)
 
 
 @lru_cache(maxsize=REMEMBERED)

@@ -13,14 +13,15 @@ import numpy as np
 
 from exafsd.composition.composer import Composer
 from exafsd.composition.references import Reference
-from exafsd.composition.run_series import RunSeries
-from exafsd.composition.xanes import NearEdgeNumbers
+from exafsd.composition.run_series import RunSeries, with_components
 from exafsd.contract.messages import (
     Channel,
+    Components,
     Composition,
     Mixture,
     Phase,
     Shell,
+    Xanes,
 )
 from exafsd.contract.vocabulary import Reason
 from exafsd.inference.candidates import MOST
@@ -47,7 +48,7 @@ from exafsd.reduction import preparation
 from exafsd.reduction.memory import RunMemory
 from exafsd.reduction.reducer import Job, Reducer
 from exafsd.settings.analysis import Analysis
-from exafsd.spectra import Edge, Floats, ReducedSpectrum, Spectrum, SpectrumError, Sweep
+from exafsd.spectra import Edge, Floats, ReducedSpectrum, Spectrum, SpectrumError, Sweep, same
 from exafsd.spectra import Rejected as RejectedSpectrum
 
 log = get_logger(__name__)
@@ -148,10 +149,10 @@ class Pipeline:
         outcomes_of: list[list[Outcome]] = []
         cases: list[_Case] = []
         places: list[tuple[int, int]] = []
-        for sweep in sweeps:
+        for sweep, ready in zip(sweeps, _ready(sweeps), strict=True):
             memory = self.run_memory(sweep.run.uid)
             own: list[Outcome] = []
-            for spectrum in _prepared(sweep, memory):
+            for spectrum in _prepared(sweep, memory, ready):
                 if isinstance(spectrum, RejectedSpectrum):
                     own.append(rejection(spectrum))
                 else:
@@ -280,34 +281,33 @@ class Pipeline:
         )
         compositions = self._composed({i: cases[i] for i in unread}, room)
         mixtures = self._mixed(cases, unread, compositions, room)
-        numbers = self._near_edges([cases[i].spectrum for i in unread], answers)
+        followed = self._followed([cases[i].spectrum for i in unread], answers)
         structures = structures_of(answers)
         for place, (i, best) in enumerate(zip(unread, answers, strict=True)):
             done[i] = self._result(
                 cases[i], best, structures.get(place), compositions.get(i), mixtures.get(i),
-                numbers[place], reduced_at,
+                *followed[place], reduced_at,
             )  # fmt: skip
         return done
 
-    def _near_edges(
+    def _followed(
         self, spectra: Sequence[Spectrum], answers: Sequence[Answer]
-    ) -> list[NearEdgeNumbers | None]:
-        """Numbers of near edges, those of one run together."""
+    ) -> list[tuple[Xanes | None, Components | None]]:
+        """Near edges, and whether they change, those of one run together."""
         runs: dict[str, list[int]] = {}
         for i, spectrum in enumerate(spectra):
             runs.setdefault(spectrum.id.sweep.run.uid, []).append(i)
-        numbers: list[NearEdgeNumbers | None] = [None] * len(spectra)
+        followed: list[tuple[Xanes | None, Components | None]] = [(None, None)] * len(spectra)
         for uid, members in runs.items():
+            own, e0s = [spectra[i] for i in members], [answers[i].reading.shown.e0 for i in members]
             try:
-                own = self.series(uid).near_edges.measure(
-                    [(spectra[i], answers[i].reading.shown.e0) for i in members]
-                )
+                said = self.series(uid).follow(own, e0s)
             except Exception:  # the results are there and must not be lost
                 log.exception("near edges of a run failed")
                 continue
-            for i, one in zip(members, own, strict=True):
-                numbers[i] = one
-        return numbers
+            for i, one in zip(members, said, strict=True):
+                followed[i] = one
+        return followed
 
     def _composed(self, cases: Mapping[int, _Case], room: bool) -> dict[int, Composition | None]:
         """What samples are made of, where there is time to say so."""
@@ -415,17 +415,18 @@ class Pipeline:
         structure: tuple[list[Phase], list[Shell]] | None,
         composition: Composition | None,
         mixture: Mixture | None,
-        near_edge: NearEdgeNumbers | None,
+        xanes: Xanes | None,
+        components: Components | None,
         reduced_at: float,
     ) -> Outcome:
         spectrum = case.spectrum
         flags = () if composition is None else self._composer.flags(spectrum, composition)
         message = result(
-            spectrum, best, structure, composition, mixture, flags, case.panel.unasked,
-            self._models_sha256,
+            spectrum, best, structure, with_components(composition, components), mixture, xanes,
+            flags, case.panel.unasked, self._models_sha256,
         )  # fmt: skip
         try:
-            self.series(spectrum.id.sweep.run.uid).annotate(message, spectrum, near_edge)
+            self.series(spectrum.id.sweep.run.uid).converge(message, spectrum)
         except Exception:  # the result is there and must not be lost
             log.exception("the series of a run failed")
         received = spectrum.id.sweep.received
@@ -433,17 +434,26 @@ class Pipeline:
             message.timing_ms.reduced = (reduced_at - received) * 1e3
             message.timing_ms.inferred = (time.perf_counter() - received) * 1e3
         arrays = best.arrays
-        sent = ((name, arrays.get(name)) for name in self._arrays)
-        return Outcome(message, {n: a for n, a in sent if a is not None}, received)
+        sent = {n: one for n in self._arrays if (one := arrays.get(n)) is not None}
+        return Outcome(message, sent, received)
 
 
 #: place of an outcome that is not there yet
 PENDING: Any = None
 
 
-def _prepared(sweep: Sweep, memory: RunMemory) -> list[Spectrum | RejectedSpectrum]:
+def _ready(sweeps: Sequence[Sweep]) -> list[preparation.Ready]:
     try:
-        return preparation.spectra(sweep, memory)
+        return preparation.ready(sweeps)
+    except Exception:  # each is looked at on its own, which says what is wrong with it
+        return [{} for _ in sweeps]
+
+
+def _prepared(
+    sweep: Sweep, memory: RunMemory, ready: preparation.Ready
+) -> list[Spectrum | RejectedSpectrum]:
+    try:
+        return preparation.spectra(sweep, memory, ready)
     except Exception as error:  # one spectrum must never stop the next
         return list(preparation.refuse(sweep, _internal(sweep, error)))
 
@@ -464,7 +474,7 @@ def _middles(cases: Sequence[_Case]) -> list[float | None]:
         placement, energy = case.panel.placement, case.spectrum.energy
         if placement is None:
             continue
-        if grids and grids[-1][0] is placement and np.array_equal(grids[-1][1], energy):
+        if grids and grids[-1][0] is placement and same(grids[-1][1], energy):
             grids[-1][2].append(i)
         else:
             grids.append((placement, energy, [i]))

@@ -15,6 +15,11 @@ from exafsd.settings.analysis import Analysis
 Floats = NDArray[np.float64]
 
 
+def same(one: Floats, other: Floats) -> bool:
+    """Whether two energy grids are one."""
+    return one is other or np.array_equal(one, other)
+
+
 class SpectrumError(ValueError):
     """A spectrum that cannot be analysed; the text says what to do."""
 

@@ -41,7 +41,7 @@ def main() -> None:
     reduced = milliseconds(lambda: [by_plan(plan, [one]) for one in mus])
     numbers = milliseconds(lambda: [near_edge_numbers(ENERGY, one, EDGE) for one in mus])
     whole = milliseconds(
-        lambda: [series.take(one, *series.measure([(one, EDGE)])) for one in spectra]
+        lambda: [series.follow([one], series.measure([(one, EDGE)])) for one in spectra]
     )
     sys.stdout.write(
         f"numbers {numbers:.3f} ms, with change {whole:.3f} ms: {whole / reduced:.2f} of the"

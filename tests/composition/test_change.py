@@ -26,13 +26,16 @@ def flats():
 def follow(flats, detector=None, noise=NOISE):
     """States after each spectrum, and the sweeps with which changes began."""
     detector = detector or ChangeDetector()
-    states, points = [], []
-    for i, flat in enumerate(flats):
-        detector.take(NearEdgeNumbers(flat, noise, (), NONE, NONE, NONE), i + 1)
-        states.append(detector.state)
-        if detector.change_point not in (None, *points[-1:]):
-            points.append(detector.change_point)
-    return states, points
+    points = []
+    positions = detector.follow(numbers_of(flats, noise), range(1, len(flats) + 1))
+    for one in positions:
+        if one.change_point not in (None, *points[-1:]):
+            points.append(one.change_point)
+    return [one.state for one in positions], points
+
+
+def numbers_of(flats, noise=NOISE):
+    return [NearEdgeNumbers(flat, noise, (), NONE, NONE, NONE) for flat in flats]
 
 
 def correlated(rng, count, memory):
@@ -141,9 +144,29 @@ def test_white_noise_that_is_measured_may_grow(flats):
     quiet = flats["Cu"] + NOISE * rng.normal(size=(100, len(flats["Cu"])))
     loud = flats["Cu"] + 10 * NOISE * rng.normal(size=quiet.shape)
     assert follow(quiet, detector)[1] == []
-    for i, flat in enumerate(loud):
-        detector.take(NearEdgeNumbers(flat, 10 * NOISE, (), NONE, NONE, NONE), 101 + i)
+    detector.follow(numbers_of(loud, 10 * NOISE), range(101, 201))
     assert detector.change_point is None
+
+
+def test_what_is_said_does_not_depend_on_how_many_come_at_once(flats):
+    rng = np.random.default_rng(10)
+    part = np.clip((np.arange(160) - 60) / 20, 0, 1)[:, None]
+    numbers = numbers_of(
+        flats["CuO"] + part * (flats["Cu2O"] - flats["CuO"])
+        + NOISE * rng.normal(size=(160, len(flats["CuO"])))
+    )  # fmt: skip
+    sweeps = [None if i % 11 == 5 else i + 1 for i in range(160)]
+    sweeps[0] = None
+    alone = ChangeDetector()
+    expected = [alone.follow([one], [sweep])[0] for one, sweep in zip(numbers, sweeps, strict=True)]
+    assert {one.state for one in expected} == {"learning", "steady", "changing"}
+    assert expected[1][:2] == (None, None)
+    for size in (7, 64, 160):
+        detector, positions = ChangeDetector(), []
+        for begin in range(0, 160, size):
+            part = slice(begin, begin + size)
+            positions += detector.follow(numbers[part], sweeps[part])
+        assert positions == expected
 
 
 def test_distances_are_in_units_of_noise(flats):
@@ -151,10 +174,8 @@ def test_distances_are_in_units_of_noise(flats):
     detector = ChangeDetector()
 
     def distances(flat):
-        numbers = NearEdgeNumbers(flat, NOISE, (), NONE, NONE, NONE)
-        told = detector.distances(numbers)
-        detector.take(numbers, 1)
-        return told
+        (position,) = detector.follow(numbers_of([flat]), [1])
+        return position.first, position.previous
 
     def noisy(flat):
         return flat + NOISE * rng.normal(size=flat.shape)

@@ -66,7 +66,7 @@ def test_a_new_component_is_told_soon_and_a_disturbed_sweep_is_none(shapes):
     mus[20] += np.where(energy > edge + 20, 0.1, 0.0)  # the beam was lost for a moment
     series, counts = ComponentSeries(), []
     for one in near_edges(energy, mus, edge):
-        series.take(one.flat[10:90], one.noise)
+        series.follow(one.flat[None, 10:90], [one.noise], [1])
         counts.append(series.latest and (series.latest.by_noise, series.latest.by_structure))
     assert counts[:4] == [None] * 4
     assert counts[4:40] == [(1, 1)] * 36
@@ -79,7 +79,7 @@ def test_the_demo_has_one_then_two_then_three_however_hot_it_gets():
     for kelvin in np.linspace(300, 800, 150):
         counted = oxide.sweep(kelvin, "up", rng)
         (one,) = near_edges(counted.energy, np.log(counted.i0 / counted.it)[None], EDGES["Cu"])
-        series.take(one.flat[10:90], one.noise)
+        series.follow(one.flat[None, 10:90], [one.noise], [1])
         if series.latest is not None:
             counts[kelvin] = series.latest.by_noise, series.latest.by_structure
     assert {n for kelvin, n in counts.items() if kelvin < 420} == {(1, 1)}
@@ -87,12 +87,31 @@ def test_the_demo_has_one_then_two_then_three_however_hot_it_gets():
     assert {n for kelvin, n in counts.items() if kelvin > 670} == {(3, 3)}
 
 
+def test_what_is_said_does_not_depend_on_how_many_come_at_once(shapes):
+    rng = np.random.default_rng(0)
+    shares = np.array([[1.0, 0.0]] * 40 + [[0.7, 0.3]] * 40)
+    energy, mus, edge = measured(shapes, ["CuO", "Cu2O"], shares, rng)
+    mus[20] += np.where(energy > edge + 20, 0.1, 0.0)
+    numbers = near_edges(energy, mus, edge)
+    flats, noises = np.array([one.flat[10:90] for one in numbers]), [one.noise for one in numbers]
+    repeats = [None if i % 11 == 5 else 1 for i in range(len(flats))]
+    together = ComponentSeries().follow(flats, noises, repeats)
+    for size in (1, 7, 64):
+        series, components = ComponentSeries(), []
+        for begin in range(0, len(flats), size):
+            part = slice(begin, begin + size)
+            components += series.follow(flats[part], noises[part], repeats[part])
+        assert components == together
+    assert together[-1].count == 2
+    assert len(together[-1].scores) == 1
+
+
 def test_its_size_does_not_grow(shapes):
     rng = np.random.default_rng(0)
     energy, mus, edge = measured(shapes, ["CuO", "Cu"], ramp(2, 400), rng)
     series, sizes = ComponentSeries(), []
     for one in near_edges(energy, mus, edge):
-        series.take(one.flat[10:90], one.noise)
+        series.follow(one.flat[None, 10:90], [one.noise], [1])
         sizes.append(len(pickle.dumps(series)))
     assert max(sizes) < 120_000
     assert max(sizes[:200]) > 0.95 * max(sizes)

@@ -1,5 +1,7 @@
 """Whether a run may stop: by the scatter of its sweeps, not while the sample changes."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
@@ -88,7 +90,7 @@ def test_a_run_may_stop_where_the_mean_is_as_good_as_was_asked(steady):
 def xanes_of(mus):
     pipe = Pipeline(Registry({}, {}), ())
     done = [one for part in sweeps(mus) for one in pipe.process_many([part])]
-    return [outcome.message.xanes.model_dump() for (outcome,) in done]
+    return [asdict(outcome.message.xanes) for (outcome,) in done]
 
 
 @pytest.mark.parametrize("batch", [7, 64])

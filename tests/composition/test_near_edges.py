@@ -106,8 +106,7 @@ def test_no_scan_raises():
         one = near_edge_numbers(grid, mu, EDGE)
         detector = ChangeDetector()
         for sweep in range(3 if one is not None else 0):
-            detector.distances(one)
-            detector.take(one, sweep + 1)
+            detector.follow([one], [sweep + 1])
         numbers += one is not None
     assert 50 < numbers < 350
 
@@ -207,6 +206,6 @@ def test_what_repeated_scans_differ_by_is_no_change(data, name):
             weights = memory * weights + (1 - memory) * rng.dirichlet(np.ones(3))
             mu = weights @ mus + 3e-4 * size * rng.normal(size=len(energy))
             before = detector.change_point
-            detector.take(near_edge_numbers(energy, mu, position), i + 1)
+            detector.follow([near_edge_numbers(energy, mu, position)], [i + 1])
             alarms += detector.change_point != before
     assert alarms <= 2

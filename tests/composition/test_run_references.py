@@ -1,6 +1,7 @@
 """References from runs: of the journal and of what was published; temperatures that are far."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -172,7 +173,7 @@ def test_components_are_the_same_live_and_replayed(documents, journal, tmp_path)
         if again is None:
             assert first is None
             continue
-        once = first.components.model_dump(mode="json")
+        once = asdict(first.components)
         assert once["sweeps"] == again["sweeps"]
         assert (once["by_noise"], once["by_structure"]) == (
             again["by_noise"],

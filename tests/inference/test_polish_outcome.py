@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
 from exafsd.contract import K_GRID, FitWindow
 from exafsd.contract.messages import Polish
@@ -84,7 +85,8 @@ def test_shells_in_the_window(card, window, shells):
 def test_the_message_of_a_fit(bundle, card, polisher, typical):
     truth = typical + np.array([0.5, -0.3, 0.002, 0.0003, 0, 0, 0, 0, 0])
     polished = polish(bundle, polisher, truth, typical)
-    message = Polish.model_validate_json(polish_message(card, polished).model_dump_json())
+    wire = TypeAdapter(Polish)
+    message = wire.validate_json(wire.dump_json(polish_message(card, polished)))
     assert message.status == "converged"
     assert message.n_var == 4
     assert message.n_idp == pytest.approx(1 + 2 * 1.6 * 11 / np.pi)

@@ -7,10 +7,11 @@ import pytest
 import xraydb
 
 from exafsd.contract.frames import ARRAY_UNITS, Message, latest
-from exafsd.contract.vocabulary import Reason
+from exafsd.contract.vocabulary import Flag, Reason
 from exafsd.inference.registry import Registry
 from exafsd.pipeline import Pipeline
 from exafsd.reduction import edges
+from exafsd.reduction.columns import absorption, absorptions
 from exafsd.settings.analysis import Analysis, Average, Calibration, Reduction
 from exafsd.spectra import Edge, Rejected, Run, Spectrum, SpectrumError, Sweep
 from reducing import Preparation
@@ -162,3 +163,58 @@ def test_a_revision_is_published_under_its_id_and_counts_once():
     newest = [(m.header["id"], m.header["revision"]) for m in latest(messages)]
     assert (one.id, 2) in newest and (one.id, 1) not in newest
     assert len(newest) == len(messages) - 1
+
+
+def spoiled(sweep, place, value, *names):
+    """The sweep with another value at one point of its energies or signals."""
+    changes = {}
+    for name in names:
+        array = (sweep.energy if name == "energy" else sweep.signals[name]).copy()
+        array[place] = value
+        changes[name] = array
+    energy = changes.pop("energy", sweep.energy)
+    return replace(sweep, energy=energy, signals={**sweep.signals, **changes})
+
+
+def test_a_batch_is_what_its_sweeps_are_one_by_one():
+    """Whatever is wrong with some of them: what needs a second look gets it."""
+    good = a_sweep()
+    backwards = replace(
+        good, energy=good.energy[::-1], signals={n: one[::-1] for n, one in good.signals.items()}
+    )
+    sweeps = [
+        good, backwards, replace(good, flags=(Flag.GAP,)), replace(good, energy=good.energy / 1e3),
+        spoiled(good, 5, np.nan, "it"), spoiled(good, 5, 0.0, "i0"), spoiled(good, 5, np.inf, "it"),
+        spoiled(good, 5, np.nan, "energy"), spoiled(good, 9, good.energy[8], "energy"),
+        spoiled(good, 9, good.energy[20], "energy"), a_sweep(signs=(-1, -1, -1)),
+        replace(good, energy=good.energy[:700]),
+        replace(good, energy=good.energy[:3], signals={n: v[:3] for n, v in good.signals.items()}),
+        replace(good, signals={"i0": good.signals["i0"]}),
+        replace(good, signals={"mutrans": np.log(good.signals["i0"] / good.signals["it"])}),
+        replace(good, broken=SpectrumError(Reason.NON_FINITE, "broken")),
+    ]  # fmt: skip
+    settings, plain = Reduction(), Analysis().adapter
+    limits = {"saturation": {"it": 1e9}, "low_flux": {"i0": 1e7}}
+    for adapter in (plain, plain.model_copy(update=limits)):
+        together = absorptions(sweeps, "transmission", adapter, settings)
+        for one, batched in zip(sweeps, together, strict=True):
+            if batched is not None:
+                energy, mu, flags = absorption(one, "transmission", adapter, settings)
+                np.testing.assert_array_equal(batched[0], energy)
+                np.testing.assert_array_equal(batched[1], mu)
+                assert batched[2] == flags
+        ready = [i for i, one in enumerate(together) if one is not None]
+        assert ready == ([14] if adapter.saturation else [0, 1, 2, 14])
+    analysis = transmission()
+    named = [
+        replace(one, number=i + 1, run=replace(one.run, analysis=analysis))
+        for i, one in enumerate(sweeps)
+    ]
+    batch, alone = (Pipeline(Registry({}, {}), tuple(ARRAY_UNITS)) for _ in range(2))
+    together = [one for outcomes in batch.process_many(named) for one in outcomes]
+    single = [one for sweep in named for one in alone.process(sweep)]
+    for one, other in zip(together, single, strict=True):
+        assert (one.message.id, one.message.kind) == (other.message.id, other.message.kind)
+        assert one.message.quality == other.message.quality
+        for name, array in other.arrays.items():
+            np.testing.assert_allclose(one.arrays[name], array, rtol=1e-6, atol=1e-9)

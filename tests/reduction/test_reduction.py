@@ -73,6 +73,24 @@ def test_chi_r_of_the_grid_is_xftf():
     np.testing.assert_allclose(misfit(rows, models, FitWindow(), 14.0).r_factor(), [0, 1, np.nan])
 
 
+def test_the_misfit_in_a_window_is_that_of_the_transform():
+    rng = np.random.default_rng(0)
+    data = np.zeros((5, 401))
+    data[:, 60:280] = rng.normal(size=(5, 220))
+    models = data + 0.01 * rng.normal(size=data.shape)
+    window = FitWindow(r=(1.2, 5.3))
+    transform = grid_transform(
+        Xftf(kmin=window.k[0], kmax=window.k[1], dk=window.dk, kweight=window.kweight,
+             window=window.window), 14.0,
+    )  # fmt: skip
+    inside = (transform.r > 1.2 - 0.031) & (transform.r <= 5.3 - 0.031)
+    missed, signal = (
+        (np.abs(transform(rows)[:, inside]) ** 2).sum(axis=1) for rows in (data - models, data)
+    )
+    np.testing.assert_allclose(misfit(data, models, window, 14.0).signal, signal, rtol=1e-9)
+    np.testing.assert_allclose(misfit(data, models, window, 14.0).missed, missed, rtol=1e-9)
+
+
 def test_rows_to_grid_is_to_grid():
     for high in (9200.0, 9900.0, 10700.0):
         reduced = reduce_mu(*foil(high=high), Recipe())

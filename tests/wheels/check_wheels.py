@@ -15,9 +15,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-#: what the bare client may install: its three dependencies and theirs
+#: what the bare client may install: its four dependencies and theirs
 BARE = {
-    "exafsd", "numpy", "pydantic", "pydantic_core", "pyzmq", "annotated-types",
+    "exafsd", "numpy", "orjson", "pydantic", "pydantic_core", "pyzmq", "annotated-types",
     "typing_extensions", "typing-inspection", "pip", "setuptools",
 }  # fmt: skip
 

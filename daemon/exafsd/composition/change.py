@@ -7,11 +7,11 @@ not, independent or not, on a drift that is even. So the rate of false alarms ca
 a model of the noise. Only the past is looked at: live and replay are the same.
 """
 
-import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.special import fdtri
@@ -42,17 +42,44 @@ LEAST = 1e-4
 STEPS, EVEN = 8, 0.875
 
 
-@dataclass(frozen=True)
-class Mean:
-    """Mean of spectra (m,), with the variance of its noise in a bin, and its first sweep."""
+class Mean(NamedTuple):
+    """Mean of spectra `flat` (m,), with the variance of its noise in a bin, and its first sweep.
+
+    `rest` (m,) is the mean without what tells nothing of a sample.
+    """
 
     flat: Floats
+    rest: Floats
     variance: float
     sweep: int
 
     def with_next(self, other: "Mean") -> "Mean":
         """Mean of this one and as many after it."""
-        return Mean((self.flat + other.flat) / 2, (self.variance + other.variance) / 4, self.sweep)
+        return Mean(
+            (self.flat + other.flat) / 2,
+            (self.rest + other.rest) / 2,
+            (self.variance + other.variance) / 4,
+            self.sweep,
+        )
+
+    def step(self, before: "Mean") -> tuple[float, Floats]:
+        """Square of the difference to another mean, and the difference (m,)."""
+        step = self.rest - before.rest
+        return float(step @ step), step
+
+
+class Position(NamedTuple):
+    """What a series says of a spectrum.
+
+    `first` and `previous` are its distances to the first and to the previous spectrum, in units of
+    noise: noise alone gives 1, an energy shift and another thickness nothing. None where there is
+    no such spectrum, or no noise. `state` and `change_point` are those of `ChangeDetector`.
+    """
+
+    first: float | None
+    previous: float | None
+    state: "State"
+    change_point: int | None
 
 
 @dataclass
@@ -136,8 +163,9 @@ class ChangeDetector:
     scales: list[Scale] = field(default_factory=lambda: [Scale() for _ in range(LENGTHS)])
     state: State = "learning"
     change_point: int | None = None
-    first: Mean | None = None
-    previous: Mean | None = None
+    #: first and previous spectrum (m,), and the variances of their noise
+    first: tuple[Floats, float] | None = None
+    previous: tuple[Floats, float] | None = None
     #: nuisances (m, s) of the first spectrum and of the present series, orthonormal
     first_basis: Floats | None = None
     basis: Floats | None = None
@@ -148,37 +176,58 @@ class ChangeDetector:
     #: whether the latest spectrum told of a change
     alarmed: bool = False
 
-    def distances(self, numbers: NearEdgeNumbers) -> tuple[float | None, float | None]:
-        """Distance to the first and to the previous spectrum, in units of noise.
+    def follow(
+        self, numbers: Sequence[NearEdgeNumbers], sweeps: Sequence[int | None]
+    ) -> list[Position]:
+        """Take the next spectra of the series; one without a sweep is compared and not taken.
 
-        Noise alone gives 1, an energy shift and another thickness nothing. None where there is no
-        such spectrum, or no noise.
+        What is said of a spectrum does not depend on those after it, in any bit: products with
+        all of them are made by `einsum`, which adds up each row as if it were alone.
         """
-        if self.first is None or self.previous is None or self.first_basis is None:
-            return None, None
-        steps = np.empty((2, len(numbers.flat)))
-        np.subtract(numbers.flat, self.first.flat, out=steps[0])
-        np.subtract(numbers.flat, self.previous.flat, out=steps[1])
-        steps -= (steps @ self.first_basis) @ self.first_basis.T
-        squares = np.einsum("ij,ij->i", steps, steps).tolist()
-        free, own = steps.shape[1] - self.first_basis.shape[1], numbers.noise**2
-        noises = [free * (own + one.variance) for one in (self.first, self.previous)]
-        first, previous = (
-            math.sqrt(square / noise) if noise > 0 else None
-            for square, noise in zip(squares, noises, strict=True)
-        )
-        return first, previous
+        flats = np.array([one.flat for one in numbers])
+        variances = [one.noise**2 for one in numbers]
+        firsts, previous = self._distances(flats, variances, sweeps)
+        positions: list[Position] = []
+        basis, rests = None, flats
+        for i, sweep in enumerate(sweeps):
+            if sweep is not None:
+                if self.basis is not None and self.basis is not basis:
+                    basis, rests = self.basis, without(flats, self.basis)
+                self.alarmed = False
+                self._single(Mean(flats[i], rests[i], variances[i], sweep))
+                self._settle()
+            positions.append(Position(firsts[i], previous[i], self.state, self.change_point))
+        return positions
 
-    def take(self, numbers: NearEdgeNumbers, sweep: int) -> None:
-        """Take the next spectrum of the series."""
-        one = Mean(numbers.flat, numbers.noise**2, sweep)
-        if self.first is None:
-            self.first = one
-            self.first_basis = self.basis = nuisances(one.flat)
-        self.previous = one
-        self.alarmed = False
-        self._single(one)
-        self._settle()
+    def _distances(
+        self, flats: Floats, variances: Sequence[float], sweeps: Sequence[int | None]
+    ) -> tuple[list[float | None], list[float | None]]:
+        """To the first and to the previous spectrum, before each is taken."""
+        before = [one for one in (self.first, self.previous) if one is not None]
+        taken = [i for i, sweep in enumerate(sweeps, len(before)) if sweep is not None]
+        rows = np.array([*(flat for flat, _ in before), *flats])
+        noises = np.array([*(variance for _, variance in before), *variances])
+        if taken:
+            self.previous = rows[taken[-1]].copy(), float(noises[taken[-1]])
+            if self.first is None:
+                self.first = rows[taken[0]].copy(), float(noises[taken[0]])
+                self.first_basis = self.basis = nuisances(self.first[0])
+        if self.first_basis is None:
+            return [None] * len(flats), [None] * len(flats)
+        rests, own = without(rows, self.first_basis), np.arange(len(before), len(rows))
+        first = np.full(len(flats), 0 if before else taken[0])
+        latest = np.concatenate([[1 if before else taken[0]], taken]).astype(int)
+        previous = latest[np.searchsorted(taken, own)]
+        both: list[list[float | None]] = []
+        for places in (first, previous):
+            steps = rests[own] - rests[places]
+            squares = np.einsum("ij,ij->i", steps, steps)
+            expected = (steps.shape[1] - self.first_basis.shape[1]) * (noises[own] + noises[places])
+            with np.errstate(divide="ignore", invalid="ignore"):
+                distances = np.sqrt(squares / expected).tolist()
+            there = ((places < own) & (expected > 0)).tolist()
+            both.append([one if yes else None for one, yes in zip(distances, there, strict=True)])
+        return both[0], both[1]
 
     def _single(self, one: Mean) -> None:
         """A spectrum on its own: one that is odd has to be like the next to count."""
@@ -186,11 +235,11 @@ class ChangeDetector:
         scale = self.scales[0]
         # one that is alone was a disturbance, and is left out
         if held is not None and self._nearer(one, held, scale.last):
-            self._alarm(0, held)
+            held, one = self._alarm(0, held, one)
             self._add(0, held)
         difference = None
         if scale.last is not None:
-            difference = square, step = self._square(one, scale.last)
+            difference = square, step = one.step(scale.last)
             if scale.unusual(step, square, one.variance + scale.last.variance):
                 self.held = one
                 return
@@ -203,12 +252,11 @@ class ChangeDetector:
         """
         scale = self.scales[number]
         if scale.last is not None:
-            square, step = usual or self._square(mean, scale.last)
+            square, step = usual or mean.step(scale.last)
             noise = mean.variance + scale.last.variance
             if usual is None and scale.unusual(step, square, noise):
-                self._alarm(number, mean)
+                (scale.last,) = self._alarm(number, mean)
                 scale.steps.append(step)
-                scale.last = mean
                 return
             scale.learn(step, square, noise)
             if self.watched is not None and number >= self.watched:
@@ -223,8 +271,14 @@ class ChangeDetector:
             else:
                 self._add(number + 1, half.with_next(mean))
 
-    def _alarm(self, number: int, mean: Mean) -> None:
-        """Something has changed: go on from here as from another sample."""
+    def _alarm(self, number: int, mean: Mean, *others: Mean) -> list[Mean]:
+        """Something has changed: go on from here as from another sample.
+
+        Returns
+        -------
+        means
+            The same, without the nuisances of the new sample.
+        """
         if self.state != "changing":
             self.change_point = mean.sweep
         self.state = "changing"
@@ -232,6 +286,9 @@ class ChangeDetector:
         self.basis = nuisances(mean.flat)
         for scale in self.scales:
             scale.restart()
+        means = mean, *others
+        rests = without(np.array([one.flat for one in means]), self.basis)
+        return [one._replace(rest=rest) for one, rest in zip(means, rests, strict=True)]
 
     def _settle(self) -> None:
         if self.alarmed or self.watched is not None or self.held is not None:
@@ -241,24 +298,25 @@ class ChangeDetector:
         elif self.scales[0].count >= 2 * OVERLAP:
             self.state = "steady"
 
-    def _drifts(self, scale: Scale) -> bool:
+    @staticmethod
+    def _drifts(scale: Scale) -> bool:
         """Whether the latest differences go one way; a drift ends where only half do."""
         if len(scale.means) <= STEPS:
             return False
-        whole, step = self._square(scale.means[-1], scale.means[0])
+        whole, step = scale.means[-1].step(scale.means[0])
         even = EVEN / 2 if scale.drifts else EVEN
         large = whole > len(step) * (STEPS * LEAST) ** 2
         return large and whole > even * STEPS * sum(scale.squares)
 
-    def _nearer(self, one: Mean, held: Mean, last: Mean | None) -> bool:
-        return last is None or self._square(one, held)[0] < self._square(one, last)[0]
+    @staticmethod
+    def _nearer(one: Mean, held: Mean, last: Mean | None) -> bool:
+        return last is None or one.step(held)[0] < one.step(last)[0]
 
-    def _square(self, one: Mean, other: Mean) -> tuple[float, Floats]:
-        """Difference without the nuisances, and its square."""
-        assert self.basis is not None  # noqa: S101 there is one from the first spectrum on
-        step = one.flat - other.flat
-        step = step - self.basis @ (step @ self.basis)
-        return float(step @ step), step
+
+def without(flats: Floats, basis: Floats) -> Floats:
+    """Near edges (b, m) without what they have of orthonormal columns (m, s)."""
+    shares = np.einsum("bm,ms->bs", flats, basis)
+    return flats - np.einsum("bs,ms->bm", shares, basis)
 
 
 def nuisances(flat: Floats) -> Floats:

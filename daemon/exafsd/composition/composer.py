@@ -17,7 +17,7 @@ from exafsd.composition.combination import (
 )
 from exafsd.composition.references import Reference, chosen
 from exafsd.composition.window import NearEdge, Ranges, near_edge
-from exafsd.contract.messages import Composition, Fraction, value_of
+from exafsd.contract.messages import Composition, Fraction, Value
 from exafsd.contract.vocabulary import Flag, Reason
 from exafsd.reduction.edges import edge_energy
 from exafsd.spectra import Edge, Spectrum, SpectrumError
@@ -168,15 +168,15 @@ def _nothing(names: Sequence[str], reason: str) -> Composition:
 def _said(names: Sequence[str], fit: Fractions) -> Composition:
     compared = [names[place] for place in fit.places]
     fractions = [
-        Fraction.of(phase=name, value=value, std=std)
+        Fraction(phase=name, value=value, std=std)
         for name, value, std in zip(compared, fit.value.tolist(), fit.std.tolist(), strict=True)
     ]
     reason = _reason(names, compared, fit)
-    return Composition.of(
+    return Composition(
         references=list(names),
         fractions=fractions,
-        other=value_of(fit.rest, max(fit.usual, REPEATS)),
-        energy_shift=value_of(fit.shift, fit.shift_std),
+        other=Value(fit.rest, max(fit.usual, REPEATS)),
+        energy_shift=Value(fit.shift, fit.shift_std),
         r_factor=fit.r_factor,
         in_domain=reason is None,
         reason=reason,

@@ -55,9 +55,19 @@ class Decomposition:
     axes: Floats
     left: float
 
-    def scores(self, flat: Floats) -> Floats:
-        """How much a near edge (m,) has of each axis (c - 1,), as rms of the edge step."""
-        return self.axes.T @ (flat - self.mean) / math.sqrt(len(flat))
+    def compare(self, flats: Floats) -> tuple[Floats, Floats]:
+        """What is left of near edges (b, m), and how much they have of each axis.
+
+        Returns
+        -------
+        squares, scores
+            (b,) of what the series has not, and (b, c - 1) as rms of the edge step. Those of a row
+            do not depend on the others in any bit.
+        """
+        away = flats - self.mean
+        shares = np.einsum("bm,ms->bs", away, np.column_stack([self.basis, self.axes]))
+        squares = np.einsum("bm,bm->b", away, away) - np.einsum("bs,bs->b", shares, shares)
+        return squares, shares[:, self.basis.shape[1] :] / math.sqrt(len(self.mean))
 
     def rest(self, flat: Floats) -> Floats:
         """What a near edge (m,) has that the series has not (m,)."""

@@ -8,10 +8,10 @@ import numpy as np
 
 from exafsd.composition.change import ChangeDetector
 from exafsd.composition.xanes import NearEdgeNumbers, near_edges
-from exafsd.contract.messages import Channel, Direction, Value, Xanes, value_of
+from exafsd.contract.messages import Channel, Direction, Value, Xanes
 from exafsd.reduction.columns import INCOMPLETE
 from exafsd.reduction.edges import edge_energy
-from exafsd.spectra import Edge, Floats, Spectrum
+from exafsd.spectra import Edge, Floats, Spectrum, same
 
 #: Farther from the tabulated edge than this, eV, the edge is looked for about the first E0 of the
 #: run: the energy scale is not calibrated.
@@ -37,7 +37,7 @@ class NearEdges:
         for i, (spectrum, e0) in enumerate(spectra):
             edge = self._edge(_owner(spectrum), e0)
             energy = spectrum.energy
-            if grids and grids[-1][1] == edge and np.array_equal(grids[-1][0], energy):
+            if grids and grids[-1][1] == edge and same(grids[-1][0], energy):
                 grids[-1][2].append(i)
             else:
                 grids.append((energy, edge, [i]))
@@ -47,45 +47,38 @@ class NearEdges:
                 numbers[i] = one
         return numbers
 
-    def take(self, spectrum: Spectrum, numbers: NearEdgeNumbers | None) -> Xanes | None:
-        """Numbers of the next spectrum of the run, as they are published.
+    def follow(
+        self, spectra: Sequence[Spectrum], numbers: Sequence[NearEdgeNumbers | None]
+    ) -> list[Xanes | None]:
+        """Numbers of the next spectra of the run, as they are published.
 
         Parameters
         ----------
         numbers
-            Of the spectrum, as `measure` gives them.
+            Of the spectra, as `measure` gives them.
 
         Returns
         -------
-        Xanes | None
-            None where the scan is too short.
+        xanes
+            None where a scan is too short.
         """
-        id_ = spectrum.id
-        if numbers is None:
-            return None
-        key = (
-            *_owner(spectrum),
-            id_.sweep.direction,
-            spectrum.averaged is not None,
-            numbers.ranges,
-        )
-        series = self.series.get(key)
-        if series is None:
-            series = self.series[key] = ChangeDetector()
-        first, previous = series.distances(numbers)
-        # a sweep is in its series once, and only if it is whole
-        taken = id_.sweep.revision == 1 and INCOMPLETE.isdisjoint(spectrum.quality)
-        if taken:
-            series.take(numbers, id_.sweep.number)
-        return Xanes.of(
-            edge_energy=_value(*numbers.edge_energy),
-            white_line=_value(*numbers.height),
-            white_line_area=_value(*numbers.area),
-            distance_first=first,
-            distance_previous=previous,
-            state=series.state if taken else None,
-            change_point=series.change_point,
-        )
+        xanes: list[Xanes | None] = [None] * len(spectra)
+        for key, members in _by_series(spectra, numbers).items():
+            series = self.series.setdefault(key, ChangeDetector())
+            own = [one for i in members if (one := numbers[i]) is not None]
+            sweeps = [_taken(spectra[i]) for i in members]
+            positions = series.follow(own, sweeps)
+            for i, one, sweep, at in zip(members, own, sweeps, positions, strict=True):
+                xanes[i] = Xanes(
+                    edge_energy=_value(*one.edge_energy),
+                    white_line=_value(*one.height),
+                    white_line_area=_value(*one.area),
+                    distance_first=at.first,
+                    distance_previous=at.previous,
+                    state=None if sweep is None else at.state,
+                    change_point=at.change_point,
+                )
+        return xanes
 
     def _edge(self, owner: tuple[str, Channel, Edge], e0: float) -> float:
         edge = self.edges.get(owner)
@@ -100,11 +93,31 @@ def edge_about(edge: Edge, e0: float) -> float:
     return tabulated if abs(e0 - tabulated) < CALIBRATED else float(round(e0))
 
 
+def _by_series(
+    spectra: Sequence[Spectrum], numbers: Sequence[NearEdgeNumbers | None]
+) -> dict[Key, list[int]]:
+    """Places of spectra that have numbers, by their series."""
+    places: dict[Key, list[int]] = {}
+    for i, (spectrum, one) in enumerate(zip(spectra, numbers, strict=True)):
+        if one is not None:
+            direction, averaged = spectrum.id.sweep.direction, spectrum.averaged is not None
+            key = *_owner(spectrum), direction, averaged, one.ranges
+            places.setdefault(key, []).append(i)
+    return places
+
+
+def _taken(spectrum: Spectrum) -> int | None:
+    """Sweep of a spectrum that its series takes: once, and only if it is whole."""
+    sweep = spectrum.id.sweep
+    whole = sweep.revision == 1 and INCOMPLETE.isdisjoint(spectrum.quality)
+    return sweep.number if whole else None
+
+
 def _owner(spectrum: Spectrum) -> tuple[str, Channel, Edge]:
     return spectrum.id.sweep.stream, spectrum.id.channel, spectrum.id.edge
 
 
 def _value(value: float, std: float) -> Value:
     if not math.isfinite(value):
-        return Value(value=None, std=None)
-    return value_of(value, std)
+        return Value(None, None)
+    return Value(value, std)

@@ -5,11 +5,12 @@ present: what a later version fills is null or empty until then.
 """
 
 import re
-from collections.abc import Callable
-from functools import cache
-from typing import Any, Literal, NamedTuple, Self
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from typing import Any, Literal, Self, TypeVar, dataclass_transform
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import PydanticUndefined
 
 from exafsd.contract.recipe import FitWindow
 from exafsd.contract.vocabulary import Flag, Problem, Reason, known_codes
@@ -22,109 +23,60 @@ Channel = Literal["transmission", "fluorescence", "reference"]
 Direction = Literal["up", "down"]
 Delivery = Literal["live", "resumed", "replay"]
 
+#: NaN and infinity are not JSON: null on the wire
+STRICT = ConfigDict(extra="forbid", ser_json_inf_nan="null", protected_namespaces=())
 
-class _Part(BaseModel):
-    # NaN and infinity are not JSON: null on the wire
-    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="null", protected_namespaces=())
-
-    @classmethod
-    def of(cls, **fields: Any) -> Self:
-        """The part with these fields, which are our own numbers and are not validated.
-
-        A result has forty parts; validation is for what comes from outside.
-
-        Raises
-        ------
-        TypeError
-            If a field is missing or unknown.
-        """
-        blank = _blank(cls)
-        values = blank.values.copy()
-        values.update(fields)
-        if len(values) != len(blank.values) or not blank.required <= fields.keys():
-            raise TypeError(f"fields of {cls.__name__} are {[*blank.values]}, not {[*fields]}")
-        for name, default in blank.fresh:
-            if name not in fields:
-                values[name] = default()
-        return cls.filled(values)
-
-    @classmethod
-    def blank(cls, **fields: Any) -> dict[str, Any]:
-        """All fields in order, those that are not given with their defaults, for `filled`."""
-        return {**_blank(cls).values, **fields}
-
-    @classmethod
-    def filled(cls, values: dict[str, Any]) -> Self:
-        """The part whose fields are `values`: all of them, in order, and not looked at."""
-        part = cls.__new__(cls)
-        _set(part, "__dict__", values)
-        _set(part, "__pydantic_fields_set__", set(values))
-        _set(part, "__pydantic_extra__", None)
-        _set(part, "__pydantic_private__", None)
-        return part
+T = TypeVar("T")
 
 
-class _Blank(NamedTuple):
-    """A part without its required fields: all fields in order, with their defaults."""
-
-    values: dict[str, Any]
-    required: frozenset[str]
-    fresh: tuple[tuple[str, Callable[[], Any]], ...]
+def described(text: str, **how: Any) -> Any:
+    """Field of a part, with what it means; further arguments are those of `dataclasses.field`."""
+    return field(metadata={"description": text}, **how)
 
 
-@cache
-def _blank(part: type[_Part]) -> _Blank:
-    fields = part.model_fields
-    factories = {n: f.default_factory for n, f in fields.items() if f.default_factory is not None}
-    return _Blank(
-        {name: None if field.is_required() else field.default for name, field in fields.items()},
-        frozenset(name for name, field in fields.items() if field.is_required()),
-        tuple(factories.items()),  # type: ignore[arg-type]
-    )
+@dataclass_transform(kw_only_default=True, field_specifiers=(field, described))
+def part(cls: type[T]) -> type[T]:
+    """Make a part of a message of a class.
+
+    A result has forty parts, of our own numbers: they are made without validation, which is for
+    what comes from outside. Where a message is read, pydantic validates its parts, too.
+    """
+    cls.__pydantic_config__ = STRICT  # type: ignore[attr-defined]
+    return dataclass(kw_only=True)(cls)
 
 
-_set = object.__setattr__
-
-
-class Value(_Part):
+@dataclass
+class Value:
     """A number with one standard deviation of what the measured noise does to it."""
+
+    __pydantic_config__ = STRICT
 
     value: float | None
     std: float | None
 
 
-def value_of(value: float | None, std: float | None) -> Value:
-    """`Value.of`, of which a message has two dozen, in half the time."""
-    part = Value.__new__(Value)
-    _set(part, "__dict__", {"value": value, "std": std})
-    _set(part, "__pydantic_fields_set__", _BOTH)
-    _set(part, "__pydantic_extra__", None)
-    _set(part, "__pydantic_private__", None)
-    return part
-
-
-_BOTH = {"value", "std"}
-
-
+@part
 class FitValue(Value):
     """A refined number; `std` is all that it may be off by, noise and theory together."""
 
-    std_noise: float | None = Field(default=None, description="what the measured noise does to it")
-    std_feffit: float | None = Field(
-        default=None, description="scaled by the misfit, as feffit has it for the reference fit"
+    std_noise: float | None = described("what the measured noise does to it", default=None)
+    std_feffit: float | None = described(
+        "scaled by the misfit, as feffit has it for the reference fit", default=None
     )
-    std_trend: float | None = Field(
-        default=None, description="against other sweeps of its run, which share the theory's errors"
+    std_trend: float | None = described(
+        "against other sweeps of its run, which share the theory's errors", default=None
     )
 
 
+@part
 class Calibrated(Value):
     """A number that was measured elsewhere and carried over."""
 
     source: str
 
 
-class ContextValue(_Part):
+@part
+class ContextValue:
     """One chosen item of metadata, for example a temperature."""
 
     value: Any
@@ -132,7 +84,8 @@ class ContextValue(_Part):
     time: float | None = None
 
 
-class Acquired(_Part):
+@part
+class Acquired:
     """When the sweep was measured, seconds since 1970."""
 
     start: float | None
@@ -140,7 +93,8 @@ class Acquired(_Part):
     end: float | None
 
 
-class Averaged(_Part):
+@part
+class Averaged:
     """Which sweeps are in this spectrum."""
 
     n: int = 1
@@ -148,63 +102,69 @@ class Averaged(_Part):
     last: int
 
 
-class ModelRef(_Part):
+@part
+class ModelRef:
     """The bundle that read the spectrum."""
 
     name: str
-    sha256: str = Field(description="of pinn.onnx; without a network, of card and graph")
+    sha256: str = described("of pinn.onnx; without a network, of card and graph")
 
 
-class Candidate(_Part):
+@part
+class Candidate:
     """A bundle that may read the spectrum; the one that did is among them."""
 
     model: str
-    score: float | None = Field(
-        description="its trust, times its likelihood relative to the best of all; null: not asked"
+    score: float | None = described(
+        "its trust, times its likelihood relative to the best of all; null: not asked"
     )
 
 
-class Phase(_Part):
+@part
+class Phase:
     """One crystal phase."""
 
     phase: str
     fraction: Value | None
-    e0_shift: Value = Field(description="eV")
-    prior_limited: list[str] = Field(
+    e0_shift: Value = described("eV")
+    prior_limited: list[str] = described(
+        "which of these the spectrum says little more about than was known before",
         default_factory=list[str],
-        description="which of these the spectrum says little more about than was known before",
     )
 
 
-class Shell(_Part):
+@part
+class Shell:
     """One shell of neighbours."""
 
-    id: str = Field(description="<phase>/<shell>")
+    id: str = described("<phase>/<shell>")
     phase: str
     shell: int
     site: int
     scatterer: str
     degeneracy: float
-    r_eff: float = Field(description="distance in the crystal, angstrom")
-    n_s02: Value = Field(description="coordination number times S0^2, per absorber")
-    n: Value | None = Field(default=None, description="null unless S0^2 is known")
-    r: Value = Field(description="angstrom")
-    sigma2: Value = Field(description="angstrom^2")
-    c3: Value | None = Field(default=None, description="angstrom^3")
-    prior_limited: list[str] = Field(
+    r_eff: float = described("distance in the crystal, angstrom")
+    n_s02: Value = described("coordination number times S0^2, per absorber")
+    n: Value | None = described("null unless S0^2 is known", default=None)
+    r: Value = described("angstrom")
+    sigma2: Value = described("angstrom^2")
+    c3: Value | None = described("angstrom^3", default=None)
+    prior_limited: list[str] = described(
+        "which of these the spectrum says little more about than was known before",
         default_factory=list[str],
-        description="which of these the spectrum says little more about than was known before",
     )
 
 
-class Correlation(_Part):
+@part
+class Correlation:
     """Correlations of the polished parameters."""
 
     parameters: list[str]
     matrix: list[list[float]]
 
 
-class PolishPhase(_Part):
+@part
+class PolishPhase:
     """One phase after the polish."""
 
     phase: str
@@ -212,7 +172,8 @@ class PolishPhase(_Part):
     e0_shift: FitValue
 
 
-class PolishShell(_Part):
+@part
+class PolishShell:
     """One shell after the polish."""
 
     id: str
@@ -222,7 +183,8 @@ class PolishShell(_Part):
     c3: FitValue | None = None
 
 
-class Polish(_Part):
+@part
+class Polish:
     """The least-squares fit that starts from the network's answer."""
 
     status: Literal["converged", "at_bound", "failed", "shed", "off"]
@@ -234,153 +196,158 @@ class Polish(_Part):
     correlation: Correlation | None
 
 
-class Trust(_Part):
+@part
+class Trust:
     """Whether the structural parameters may be believed."""
 
-    score: float | None = Field(description="1 is typical of the training data, 0 is far from it")
+    score: float | None = described("1 is typical of the training data, 0 is far from it")
     in_domain: bool
-    state: Literal["trusted", "flagged", "withheld"] = Field(
+    state: Literal["trusted", "flagged", "withheld"] = described(
+        "flagged: there are doubts about the parameters; withheld: there are none",
         default="withheld",
-        description="flagged: there are doubts about the parameters; withheld: there are none",
     )
-    doubts: list[str] = Field(
-        default_factory=list[str], description="why the parameters are flagged, in words"
+    doubts: list[str] = described(
+        "why the parameters are flagged, in words", default_factory=list[str]
     )
-    reason: str | None = Field(description="why the parameters are withheld, in words")
+    reason: str | None = described("why the parameters are withheld, in words")
 
 
+@part
 class Fraction(Value):
     """Share of a phase in a sample, by the edge step, and what it may be off by."""
 
-    phase: str = Field(description="name of the reference")
+    phase: str = described("name of the reference")
 
 
-class Components(_Part):
+@part
+class Components:
     """How many components the near edges of a run have, without a model or references."""
 
-    count: int | None = Field(
-        description="of the sweeps so far; 1: they are all of one composition; null where the two"
+    count: int | None = described(
+        "of the sweeps so far; 1: they are all of one composition; null where the two"
         " criteria disagree"
     )
-    by_noise: int = Field(description="beyond the measured noise")
-    by_structure: int = Field(description="with the shape of a spectrum, whatever the noise is")
-    sweeps: int = Field(description="in which they were looked for")
-    left: float = Field(description="rms of what is none of them, of the edge step, in 1 eV")
-    noise: float = Field(description="measured noise, in the same unit")
-    scores: list[Value] = Field(
-        default_factory=list[Value],
-        description="how much this sweep has of each component beyond the first, as rms of the edge"
+    by_noise: int = described("beyond the measured noise")
+    by_structure: int = described("with the shape of a spectrum, whatever the noise is")
+    sweeps: int = described("in which they were looked for")
+    left: float = described("rms of what is none of them, of the edge step, in 1 eV")
+    noise: float = described("measured noise, in the same unit")
+    scores: list[Value] = described(
+        "how much this sweep has of each component beyond the first, as rms of the edge"
         " step from the mean of the sweeps so far; as components were when they were last counted",
+        default_factory=list[Value],
     )
-    reason: str | None = Field(default=None, description="why the criteria disagree, in words")
+    reason: str | None = described("why the criteria disagree, in words", default=None)
 
 
-class Composition(_Part):
+@part
+class Composition:
     """What a sample is made of, by its near edge and those of measured references."""
 
-    method: str = Field(
-        default="lcf",
-        description="lcf: linear combination of references; components: there are none to compare"
+    method: str = described(
+        "lcf: linear combination of references; components: there are none to compare"
         " with, or there was no time",
+        default="lcf",
     )
-    references: list[str] = Field(description="all that were there for the edge")
-    fractions: list[Fraction] = Field(
-        description="of the references that it was compared with; their sum is 1"
+    references: list[str] = described("all that were there for the edge")
+    fractions: list[Fraction] = described(
+        "of the references that it was compared with; their sum is 1"
     )
-    other: Value | None = Field(
-        default=None,
-        description="what is like no reference, rms of the edge step without noise; std is what"
+    other: Value | None = described(
+        "what is like no reference, rms of the edge step without noise; std is what"
         " repeated scans of one compound leave",
-    )
-    energy_shift: Value | None = Field(
-        default=None, description="eV by which its energies are above the references'"
-    )
-    r_factor: float | None = Field(default=None, description="of the near edge")
-    in_domain: bool = Field(description="whether the fractions may be believed")
-    reason: str | None = Field(default=None, description="why they must not be, in words")
-    components: Components | None = Field(
         default=None,
-        description="null in the first sweeps of a run, and where the scan is too short",
+    )
+    energy_shift: Value | None = described(
+        "eV by which its energies are above the references'", default=None
+    )
+    r_factor: float | None = described("of the near edge", default=None)
+    in_domain: bool = described("whether the fractions may be believed")
+    reason: str | None = described("why they must not be, in words", default=None)
+    components: Components | None = described(
+        "null in the first sweeps of a run, and where the scan is too short", default=None
     )
 
 
-class MixturePhase(_Part):
+@part
+class MixturePhase:
     """One phase of a mixture, by a fit of the EXAFS of all of them together."""
 
-    phase: str = Field(description="name of the reference")
-    share: Value = Field(description="by the near edge; the fit has it from there")
-    model: str | None = Field(default=None, description="bundle that the fit has the phase from")
-    e0_shift: Value | None = Field(default=None, description="eV")
-    shells: list[Shell] = Field(
-        default_factory=list[Shell],
-        description="inside the model's window; error bars hold noise and errors of the theory,"
+    phase: str = described("name of the reference")
+    share: Value = described("by the near edge; the fit has it from there")
+    model: str | None = described("bundle that the fit has the phase from", default=None)
+    e0_shift: Value | None = described("eV", default=None)
+    shells: list[Shell] = described(
+        "inside the model's window; error bars hold noise and errors of the theory,"
         " those of n_s02 also that of the share",
+        default_factory=list[Shell],
     )
-    reason: str | None = Field(default=None, description="why it has no shells, in words")
+    reason: str | None = described("why it has no shells, in words", default=None)
 
 
-class Mixture(_Part):
+@part
+class Mixture:
     """EXAFS of a sample that is made of several phases."""
 
     phases: list[MixturePhase]
-    r_factor: float | None = Field(
-        default=None, description="of the sum of all phases, in the windows of all of their models"
+    r_factor: float | None = described(
+        "of the sum of all phases, in the windows of all of their models", default=None
     )
-    reason: str | None = Field(default=None, description="why there is no fit, in words")
+    reason: str | None = described("why there is no fit, in words", default=None)
 
 
-class Xanes(_Part):
+@part
+class Xanes:
     """Numbers of the near edge, and whether it changes; without any model."""
 
-    edge_energy: Value = Field(description="eV, where mu has risen by half the edge step")
-    white_line: Value = Field(description="height, of the edge step")
-    white_line_area: Value = Field(
-        description="eV, what is above a step at edge_energy, from 10 eV below it to 20 eV above"
+    edge_energy: Value = described("eV, where mu has risen by half the edge step")
+    white_line: Value = described("height, of the edge step")
+    white_line_area: Value = described(
+        "eV, what is above a step at edge_energy, from 10 eV below it to 20 eV above"
     )
-    distance_first: float | None = Field(
-        default=None,
-        description="to the first spectrum of the run and direction, in units of noise, without"
+    distance_first: float | None = described(
+        "to the first spectrum of the run and direction, in units of noise, without"
         " energy shift, edge step, slopes and over-absorption; noise alone gives 1",
-    )
-    distance_previous: float | None = Field(
-        default=None, description="the same to the previous spectrum of the direction"
-    )
-    state: Literal["learning", "steady", "drifting", "changing"] | None = Field(
         default=None,
-        description="of the sample, by all sweeps of the direction so far; drifting: evenly; null:"
+    )
+    distance_previous: float | None = described(
+        "the same to the previous spectrum of the direction", default=None
+    )
+    state: Literal["learning", "steady", "drifting", "changing"] | None = described(
+        "of the sample, by all sweeps of the direction so far; drifting: evenly; null:"
         " the spectrum was not taken into the series",
+        default=None,
     )
-    change_point: int | None = Field(
-        default=None, description="sweep with which the latest change began"
-    )
+    change_point: int | None = described("sweep with which the latest change began", default=None)
 
 
-class Convergence(_Part):
+@part
+class Convergence:
     """How well the mean of a run's sweeps is known: whether enough has been measured."""
 
-    parameter: str = Field(description="of the settings, for example Cu/1/r or Cu2O/share")
-    value: float | None = Field(default=None, description="mean of the sweeps, both directions")
-    std: float | None = Field(
-        default=None, description="of the mean, by the scatter between sweeps; null: too few"
+    parameter: str = described("of the settings, for example Cu/1/r or Cu2O/share")
+    value: float | None = described("mean of the sweeps, both directions", default=None)
+    std: float | None = described(
+        "of the mean, by the scatter between sweeps; null: too few", default=None
     )
-    target: float = Field(description="of the settings: the std to reach")
-    sweeps: int = Field(
-        default=0, description="in the mean: since the run began, or since the sample changed last"
+    target: float = described("of the settings: the std to reach")
+    sweeps: int = described(
+        "in the mean: since the run began, or since the sample changed last", default=0
     )
-    sweeps_needed: int | None = Field(
-        default=None, description="further ones until the target, if they scatter as those before"
+    sweeps_needed: int | None = described(
+        "further ones until the target, if they scatter as those before", default=None
     )
-    reached: bool = Field(default=False, description="whether the run may be stopped")
-    floor: float | None = Field(
-        default=None,
-        description="what error bars have beyond the scatter, and no further sweep makes smaller",
+    reached: bool = described("whether the run may be stopped", default=False)
+    floor: float | None = described(
+        "what error bars have beyond the scatter, and no further sweep makes smaller", default=None
     )
-    reason: str | None = Field(
-        default=None, description="why it is not reached, or what to know of it, in words"
+    reason: str | None = described(
+        "why it is not reached, or what to know of it, in words", default=None
     )
 
 
-class Timing(_Part):
+@part
+class Timing:
     """Milliseconds since the document that completed the sweep was received."""
 
     assembled: float | None = None
@@ -389,7 +356,8 @@ class Timing(_Part):
     published: float | None = None
 
 
-class ArraySpec(_Part):
+@part
+class ArraySpec:
     """One raw little-endian buffer, in the order of the frames."""
 
     name: str
@@ -398,7 +366,7 @@ class ArraySpec(_Part):
     unit: str
 
 
-class BaseMessage(_Part):
+class BaseMessage(BaseModel):
     """What every message begins with."""
 
     schema_: Literal["exafsd/1"] = Field(default=MESSAGE_SCHEMA, alias="schema")
@@ -406,7 +374,36 @@ class BaseMessage(_Part):
     seq: int = Field(default=0, description="+1 per message of this topic and publisher")
     time: float = Field(default=0.0, description="published, seconds since 1970")
 
-    model_config = ConfigDict(populate_by_name=True)
+    model_config = STRICT | ConfigDict(populate_by_name=True)
+
+    @classmethod
+    def of(cls, **fields: Any) -> Self:
+        """The message with these fields, which are our own and are not validated.
+
+        Raises
+        ------
+        TypeError
+            If a field is missing or unknown, those with a list for default included.
+        """
+        names, defaults = _fields(cls)
+        values = defaults | fields
+        if values.keys() != names:
+            raise TypeError(f"fields of {cls.__name__} are {[*names]}, not {[*fields]}")
+        # as `model_construct`, which goes through all fields again
+        message = cls.__new__(cls)
+        object.__setattr__(message, "__dict__", values)
+        object.__setattr__(message, "__pydantic_fields_set__", set(names))
+        object.__setattr__(message, "__pydantic_extra__", None)
+        object.__setattr__(message, "__pydantic_private__", None)
+        return message
+
+
+@cache
+def _fields(message: type[BaseMessage]) -> tuple[frozenset[str], dict[str, Any]]:
+    """Names of the fields of a message, and what most of them are by default."""
+    fields = message.model_fields
+    defaults = {n: f.default for n, f in fields.items() if f.default is not PydanticUndefined}
+    return frozenset(fields), defaults
 
 
 class Identity(BaseMessage):
@@ -543,31 +540,33 @@ class RunStop(BaseMessage):
     detail: str | None = None
 
 
-class Loss(_Part):
+@part
+class Loss:
     """How much was lost or not kept for one reason."""
 
     documents: int = 0
-    sweeps: int = Field(default=0, description="as far as it is known")
+    sweeps: int = described("as far as it is known", default=0)
 
 
-class SourceState(_Part):
+@part
+class SourceState:
     """Whether documents can come."""
 
     address: str
-    connected: bool = Field(description="whether somebody listens at the address")
-    silent: float | None = Field(description="s since the last document; null: none came yet")
-    open_runs: list[str] = Field(
-        default_factory=list[str],
-        description="runs that have not ended and got no document for 60 s",
+    connected: bool = described("whether somebody listens at the address")
+    silent: float | None = described("s since the last document; null: none came yet")
+    open_runs: list[str] = described(
+        "runs that have not ended and got no document for 60 s", default_factory=list[str]
     )
 
 
-class Former(_Part):
+@part
+class Former:
     """A publisher before this one, whose messages are kept."""
 
     publisher: str
-    first: dict[str, int] = Field(description="first seq that is kept, by topic")
-    last: dict[str, int] = Field(description="last seq that was logged, by topic")
+    first: dict[str, int] = described("first seq that is kept, by topic")
+    last: dict[str, int] = described("last seq that was logged, by topic")
 
 
 class Status(BaseMessage):
@@ -633,7 +632,11 @@ def topic_of(message: BaseMessage) -> str:
     Element and edge come off the wire: what is no symbol is ``unknown`` in the topic.
     """
     if isinstance(message, Identity):
-        tokens = (message.element, message.edge)
-        element, edge = (t if TOKEN.fullmatch(t) else "unknown" for t in tokens)
-        return f"{message.kind}.{element}.{edge}."  # type: ignore[attr-defined]
+        return _topic_of(message.kind, message.element, message.edge)  # type: ignore[attr-defined]
     return f"{message.kind}."  # type: ignore[attr-defined]
+
+
+@lru_cache(maxsize=256)
+def _topic_of(kind: str, *tokens: str) -> str:
+    element, edge = (token if TOKEN.fullmatch(token) else "unknown" for token in tokens)
+    return f"{kind}.{element}.{edge}."

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from pydantic import BaseModel
@@ -64,18 +64,18 @@ def with_numbers(
     reason = _why_not(card, channel, settings, s02)
     if s02 is None or reason is not None:
         return Amplitude(list(shells), s02, reason, quality)
-    numbered = [shell.model_copy(update={"n": divide(shell.n_s02, s02)}) for shell in shells]
+    numbered = [replace(shell, n=divide(shell.n_s02, s02)) for shell in shells]
     return Amplitude(numbered, s02, None, quality)
 
 
 def divide(n_s02: Value, s02: Value) -> Value:
     """N with its std: errors of N·S0² and of S0² are independent, to first order."""
     if n_s02.value is None or s02.value is None:
-        return Value(value=None, std=None)
+        return Value(None, None)
     n = n_s02.value / s02.value
     if n_s02.std is None or s02.std is None:
-        return Value(value=n, std=None)
-    return Value(value=n, std=((n_s02.std**2 + (n * s02.std) ** 2) ** 0.5) / s02.value)
+        return Value(n, None)
+    return Value(n, ((n_s02.std**2 + (n * s02.std) ** 2) ** 0.5) / s02.value)
 
 
 def _carried(calibration: S02, card: Card, channel: Channel, recipe_hash: str) -> Calibrated:

@@ -4,6 +4,8 @@ Before a model reads a spectrum `Judge.unfit` says why it must not; of what was 
 and `Judge.distrust` say whether it may be believed, and `Judge.flags` what else there is to say.
 """
 
+import math
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -140,7 +142,9 @@ class Judge:
 
     def distrust(self, spectrum: ReducedSpectrum, prediction: Prediction) -> str | None:
         """Why the parameters are withheld; None if they may be believed."""
-        if not (np.isfinite(prediction.theta).all() and np.isfinite(prediction.theta_cov).all()):
+        theta, cov = prediction.theta, prediction.theta_cov
+        # of one number that is not finite no sum of squares is
+        if not math.isfinite(np.vdot(theta, theta) + np.vdot(cov, cov)):
             if self._crystal is not None:
                 return f"no fit of {self._card.name} has converged: another material?"
             return "the network's answer is not finite"
@@ -316,11 +320,20 @@ def usual_signal(card: Card, k_end: float) -> float:
 
 def _limit(usual: PoorFit, table: LimitTable, noise: float, k_end: float) -> float:
     """In the logarithms of noise and limit: what noise adds grows with its square."""
-    log_limits = _log_limits(usual.k_end, table, k_end)
-    return float(np.exp(np.interp(np.log(noise), np.log(usual.noise), log_limits)))
+    log_noise, log_limits = _log_limits(usual.noise, usual.k_end, table, k_end)
+    # as `np.interp`, which takes its time over single numbers
+    at = math.log(noise)
+    i = bisect(log_noise, at)
+    if i in (0, len(log_noise)):
+        return math.exp(log_limits[min(i, len(log_noise) - 1)])
+    share = (at - log_noise[i - 1]) / (log_noise[i] - log_noise[i - 1])
+    return math.exp(log_limits[i - 1] + share * (log_limits[i] - log_limits[i - 1]))
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _log_limits(ends: tuple[float, ...], limit: LimitTable, k_end: float) -> list[float]:
+def _log_limits(
+    noise: tuple[float, ...], ends: tuple[float, ...], limit: LimitTable, k_end: float
+) -> tuple[list[float], list[float]]:
     """For every noise, at one data end; a run has one or two of them."""
-    return [float(np.log(np.interp(k_end, ends, row))) for row in limit]
+    limits = [float(np.interp(k_end, ends, row)) for row in limit]
+    return [math.log(one) for one in noise], [math.log(one) for one in limits]

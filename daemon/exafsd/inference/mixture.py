@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exafsd.contract.grid import rows_to_grid
-from exafsd.contract.messages import Composition, Fraction, Mixture, MixturePhase, value_of
+from exafsd.contract.messages import Composition, Fraction, Mixture, MixturePhase, Value
 from exafsd.contract.recipe import Recipe
 from exafsd.inference.candidates import common_window
 from exafsd.inference.crystal_fit import EVALUATIONS
@@ -120,7 +120,7 @@ class Mixtures:
         for i, question in enumerate(questions):
             job = _job(question)
             if isinstance(job, str):
-                mixtures[i] = Mixture.of(phases=[], reason=job)
+                mixtures[i] = Mixture(phases=[], reason=job)
             else:
                 jobs[i] = job
         reduced = self._reducer.elsewhere([(j.spectrum, j.recipe, j.e0) for j in jobs.values()])
@@ -129,7 +129,7 @@ class Mixtures:
         )
         for (i, job), one in zip(jobs.items(), reduced, strict=True):
             if isinstance(one, SpectrumError):
-                mixtures[i] = Mixture.of(phases=[], reason=one.detail)
+                mixtures[i] = Mixture(phases=[], reason=one.detail)
             else:
                 groups[self._fit(job.models), one.k_data[1]].append((i, job, one))
         for (fit, k_end), members in groups.items():
@@ -316,21 +316,21 @@ def _is_of(reading: Reading, phase: str) -> bool:
 def _said(composition: Composition, job: Job, fit: Fit) -> Mixture:
     """What a fit says of each phase."""
     if not fit.phases:
-        return Mixture.of(phases=[], reason="the fit did not end")
+        return Mixture(phases=[], reason="the fit did not end")
     fitted = {f.phase: i for i, f in enumerate(job.fractions)}
     phases: list[MixturePhase] = []
     for fraction in composition.fractions:
-        share = value_of(fraction.value, fraction.std)
+        share = Value(fraction.value, fraction.std)
         i = fitted.get(fraction.phase)
         if i is None:
             why = f"its share is below {LEAST:g}: it is left out"
-            phases.append(MixturePhase.of(phase=fraction.phase, share=share, reason=why))
+            phases.append(MixturePhase(phase=fraction.phase, share=share, reason=why))
             continue
         model, reason = job.models[i], _doubt(job, fit, i)
         (phase,), shells = model.readout(fit.phases[i])
         inside = () if reason else shells_in_window(model.bundle.card)
         phases.append(
-            MixturePhase.of(
+            MixturePhase(
                 phase=fraction.phase,
                 share=share,
                 model=model.bundle.card.name,
@@ -339,7 +339,7 @@ def _said(composition: Composition, job: Job, fit: Fit) -> Mixture:
                 reason=reason,
             )
         )
-    return Mixture.of(phases=phases, r_factor=fit.r_factor)
+    return Mixture(phases=phases, r_factor=fit.r_factor)
 
 
 def _doubt(job: Job, fit: Fit, i: int) -> str | None:

@@ -251,7 +251,11 @@ def read(unread: Sequence[Reading]) -> list[Reading]:
 
     Spectra that have a reason already, or that their model must not be given, come back unread.
     """
-    readings = [one if one.reason else replace(one, reason=_unfit(one)) for one in unread]
+    reasons = [one.reason or _unfit(one) for one in unread]
+    readings = [
+        one if reason == one.reason else replace(one, reason=reason)
+        for one, reason in zip(unread, reasons, strict=True)
+    ]
     fit = (i for i, one in enumerate(readings) if one.reason is None)
     for group in _alike(fit, lambda i: (id(readings[i].reader), readings[i].read.k_data)):
         model = readings[group[0]].reader.model
@@ -292,8 +296,10 @@ def _read(model: Model, group: Sequence[Reading]) -> Iterable[Reading]:
     factors = zip(r_factors.tolist(), usual_r_factors.tolist(), common.tolist(), strict=True)
     for i, (one, prediction, three) in enumerate(zip(group, predictions, factors, strict=True)):
         r_factor, usual, shared = three
-        yield replace(
-            one,
+        yield Reading(
+            one.reader,
+            one.shown,
+            one.read,
             reason=model.judge.distrust(one.read, prediction),
             prediction=prediction,
             trust=model.judge.score(prediction),
@@ -370,7 +376,7 @@ def _contender(one: Reading) -> candidates.Contender:
 
 def _scored(readings: Sequence[Reading], scores: dict[int, float]) -> list[Candidate]:
     scored = [
-        Candidate.of(model=one.reader.name, score=scores.get(id(one)))
+        Candidate(model=one.reader.name, score=scores.get(id(one)))
         for one in readings
         if one.reader.model is not None
     ]

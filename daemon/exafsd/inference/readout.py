@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from exafsd.contract.card import Card, Parameter
-from exafsd.contract.messages import Phase, Shell, Value, value_of
+from exafsd.contract.messages import Phase, Shell, Value
 from exafsd.spectra import Floats, Prediction
 
 #: of a sample that is one phase
-ONE_PHASE = {"fraction": Value(value=1.0, std=None)}
+ONE_PHASE = Value(1.0, None)
 
 
 #: values, standard deviations and whether they are limited by the prior, of one prediction
@@ -66,11 +66,9 @@ class Readout:
         for i, quantity in enumerate(self._linear):
             own.setdefault(quantity.owner, []).append((quantity.name, i))
         self._of_phase = [
-            (Phase.blank(phase=phase, **ONE_PHASE), own.get(phase, [])) for phase in self._phases
+            ({"phase": phase, "fraction": ONE_PHASE}, own.get(phase, [])) for phase in self._phases
         ]
-        self._of_shell = [
-            (Shell.blank(**shell), own.get(shell["id"], [])) for shell in self._shells
-        ]
+        self._of_shell = [(shell, own.get(shell["id"], [])) for shell in self._shells]
 
     def __call__(self, prediction: Prediction) -> tuple[list[Phase], list[Shell]]:
         """Phases and shells of a prediction."""
@@ -100,8 +98,8 @@ class Readout:
             fields = blank.copy()
             fields["prior_limited"] = [name for name, i in own if limited[i]]
             for name, i in own:
-                fields[name] = value_of(values[i], stds[i])
-            parts.append(part.filled(fields))
+                fields[name] = Value(values[i], stds[i])
+            parts.append(part(**fields))
         return parts
 
 

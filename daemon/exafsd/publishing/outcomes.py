@@ -1,5 +1,6 @@
 """A sweep's outcome, and the begin and end of a run, as messages of the contract."""
 
+import math
 from collections.abc import Mapping
 from itertools import islice
 from typing import Any
@@ -34,18 +35,18 @@ def identity(
     sweeps = f"{first}-{last}" if averaged else f"{sweep.number}"
     return {
         "id": f"{uid}/{stream}/{spectrum.channel}/{text(edge_token(sweep, edge))}/{sweeps}",
-        "acquired": Acquired.of(start=start, mid=mid, end=end),
+        "acquired": Acquired(start=start, mid=mid, end=end),
         "run_uid": uid,
         "scan_id": sweep.run.scan_id,
         "stream": stream,
         "channel": spectrum.channel,
         "sweep": sweep.number,
         "direction": sweep.direction,
-        "averaged": Averaged.of(n=n, first=first, last=last),
+        "averaged": Averaged(n=n, first=first, last=last),
         "sample": plain(sweep.run.sample if sweep.sample is None else sweep.sample),
         "revision": sweep.revision,
         "context": {
-            text(name): ContextValue.of(
+            text(name): ContextValue(
                 value=plain(item.get("value")),
                 unit=None if item.get("unit") is None else text(item.get("unit")),
                 time=number(item.get("time")),
@@ -61,7 +62,7 @@ def identity(
         "guessed": list(spectrum.guessed),
         "quality": [flag.value for flag in quality],
         "settings_sha256": spectrum.analysis.sha256,
-        "timing_ms": Timing.of(assembled=sweep.assembled_ms),
+        "timing_ms": Timing(assembled=sweep.assembled_ms),
     }
 
 
@@ -117,7 +118,7 @@ def plain(value: Any, depth: int = DEPTH) -> Any:
     """Metadata of any origin as JSON can hold it, of bounded size."""
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, float) and not np.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     if value is None or isinstance(value, (int, float, bool)):
         return value
@@ -141,4 +142,4 @@ def number(value: Any) -> float | None:
         converted = float(value)
     except (TypeError, ValueError):
         return None
-    return converted if np.isfinite(converted) else None
+    return converted if math.isfinite(converted) else None

@@ -1,5 +1,8 @@
 """Detector columns to mu(E) of each channel: cleaned, ascending, unique, all finite."""
 
+from collections.abc import Sequence
+from functools import lru_cache
+
 import numpy as np
 
 from exafsd.contract.messages import Channel
@@ -28,6 +31,8 @@ INCOMPLETE = frozenset({Flag.PARTIAL, Flag.GAP, Flag.ENERGY_UNSORTED})
 INVERTED = 0.98
 #: energies closer than this are one point, eV
 SAME_ENERGY = 1e-3
+#: energy, mu and quality of a channel
+Columns = tuple[Floats, Floats, tuple[Flag, ...]]
 
 
 def channels_of(sweep: Sweep, selected: tuple[Channel, ...]) -> list[Channel]:
@@ -35,7 +40,11 @@ def channels_of(sweep: Sweep, selected: tuple[Channel, ...]) -> list[Channel]:
 
     A channel that has its own detector and lacks i0 is among them, to be rejected for that.
     """
-    signals = sweep.signals
+    return _channels_of(tuple(sweep.signals), selected)
+
+
+@lru_cache(maxsize=256)
+def _channels_of(signals: tuple[str, ...], selected: tuple[Channel, ...]) -> list[Channel]:
     chosen: list[Channel] = [
         channel
         for channel in selected
@@ -97,6 +106,48 @@ def absorption(
             flags.append(Flag.LOW_FLUX.of(name))
     _check_unit(energy)
     return _ordered(energy, _mu(channel, list(signals.values())), flags)
+
+
+def absorptions(
+    sweeps: Sequence[Sweep], channel: Channel, adapter: Adapter, settings: Reduction
+) -> list[Columns | None]:
+    """`absorption` of sweeps with nothing to be said of them, all at once; None for the others.
+
+    Sweeps with the same energies get one array of them.
+    """
+    columns: list[Columns | None] = [None] * len(sweeps)
+    alike: dict[tuple[tuple[str, ...], int], list[int]] = {}
+    for i, sweep in enumerate(sweeps):
+        names = next((n for n in CHANNELS[channel] if sweep.signals.keys() >= {*n}), ())
+        arrays = [sweep.energy, *(sweep.signals[name] for name in names)]
+        size = sweep.energy.size
+        if (
+            names
+            and sweep.broken is None
+            and size >= max(settings.min_points, 2)
+            and all(one.shape == (size,) for one in arrays)
+            and {*adapter.saturation, *adapter.low_flux}.isdisjoint(names)
+        ):
+            alike.setdefault((names, size), []).append(i)
+    for (names, _), members in alike.items():
+        energy = np.array([sweeps[i].energy for i in members], dtype=float)
+        signals = {n: np.array([sweeps[i].signals[n] for i in members]) for n in names}
+        good = _good_points(energy, signals).all(axis=1)
+        with np.errstate(invalid="ignore"):  # of what is not good
+            step = energy[:, 1:] - energy[:, :-1]
+        rises, falls = step.min(axis=1) > SAME_ENERGY, step.max(axis=1) < -SAME_ENERGY
+        energy[falls] = energy[falls, ::-1]
+        good &= (rises | falls) & (energy[:, 0] >= LOWEST_ENERGY)
+        good &= energy[:, -1] <= HIGHEST_ENERGY
+        with np.errstate(all="ignore"):
+            mu = _mu(channel, list(signals.values()))
+        mu[falls] = mu[falls, ::-1]
+        first = energy[0]
+        same = (energy == first).all(axis=1)
+        for j, i in enumerate(members):
+            if good[j]:
+                columns[i] = first if same[j] else energy[j], mu[j], tuple(sweeps[i].flags)
+    return columns
 
 
 def _upright(signals: dict[str, Floats]) -> dict[str, Floats]:

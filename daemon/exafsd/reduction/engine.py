@@ -1,5 +1,6 @@
 """mu(E) to ReducedSpectrum by either engine: compiled plans, kept for reuse, or Larch itself."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Literal
@@ -64,10 +65,7 @@ def check_e0(energy: Floats, e0: float) -> None:
 def by_plan(plan: Plan, mus: Sequence[Floats]) -> list[ReducedSpectrum | SpectrumError]:
     """Reduce spectra (n,) on the plan's grid."""
     batch = plan.reduce(mus[0][None] if len(mus) == 1 else np.stack(mus))
-    return [
-        _unpacked(batch, i, plan.energy, plan.e0, plan.k, plan.r, plan.recipe, "plan")
-        for i in range(len(mus))
-    ]
+    return _unpacked(batch, plan.energy, plan.e0, plan.k, plan.r, plan.recipe, "plan")
 
 
 def by_larch(
@@ -80,7 +78,7 @@ def by_larch(
         batch, k, r, resolved = larch_engine.reduce(energy, mu, e0, recipe)
     except SpectrumError as error:
         return error
-    return _unpacked(batch, 0, energy, e0, k, r, resolved, "larch")
+    return _unpacked(batch, energy, e0, k, r, resolved, "larch")[0]
 
 
 def reduce_mu(
@@ -122,42 +120,46 @@ def reduce_mu(
 
 def _unpacked(
     batch: Batch,
-    i: int,
     energy: Floats,
     e0: float,
     k: Floats,
     r: Floats,
     recipe: Recipe,
     engine: EngineName,
-) -> ReducedSpectrum | SpectrumError:
-    """One spectrum of a batch, or what is wrong with it."""
-    step = float(batch.step[i])
-    chi = batch.chi[i]
-    if not (np.isfinite(step) and np.isfinite(chi).all()):
-        return SpectrumError(Reason.LARCH_FAILED, "its normalization or background is not finite")
-    if step <= 0:  # Larch takes the step's absolute value
-        return SpectrumError(
-            Reason.NO_EDGE,
-            f"mu falls at E0 = {e0:.1f} eV: are the detectors exchanged in [adapter]?",
-        )
-    return ReducedSpectrum(
-        energy=energy,
-        e0=e0,
-        edge_step=float(batch.edge_step[i]),
-        edge_step_std=_known(batch.edge_step_std[i]),
-        norm=batch.norm[i],
-        flat=batch.flat[i],
-        k=k,
-        chi=chi,
-        r=r,
-        chir_mag=batch.chir_mag[i],
-        epsilon_k=_known(batch.epsilon_k[i]),
-        k_data=(K_DATA_MIN, recipe.autobk.kmax or float(k[-1])),
-        recipe=recipe,
-        objective=float(batch.objective[i]),
-        engine=engine,
-    )
-
-
-def _known(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+) -> list[ReducedSpectrum | SpectrumError]:
+    """Spectra of a batch, or what is wrong with them."""
+    finite = (np.isfinite(batch.step) & np.isfinite(batch.chi).all(axis=1)).tolist()
+    k_data = (K_DATA_MIN, recipe.autobk.kmax or float(k[-1]))
+    numbers = zip(
+        batch.step.tolist(), batch.edge_step.tolist(), batch.edge_step_std.tolist(),
+        batch.epsilon_k.tolist(), batch.objective.tolist(), strict=True,
+    )  # fmt: skip
+    spectra: list[ReducedSpectrum | SpectrumError] = []
+    for i, (step, edge_step, std, epsilon_k, objective) in enumerate(numbers):
+        if not finite[i]:
+            text = "its normalization or background is not finite"
+            spectra.append(SpectrumError(Reason.LARCH_FAILED, text))
+        elif step <= 0:  # Larch takes the step's absolute value
+            text = f"mu falls at E0 = {e0:.1f} eV: are the detectors exchanged in [adapter]?"
+            spectra.append(SpectrumError(Reason.NO_EDGE, text))
+        else:
+            spectra.append(
+                ReducedSpectrum(
+                    energy=energy,
+                    e0=e0,
+                    edge_step=edge_step,
+                    edge_step_std=std if math.isfinite(std) else None,
+                    norm=batch.norm[i],
+                    flat=batch.flat[i],
+                    k=k,
+                    chi=batch.chi[i],
+                    r=r,
+                    chir_mag=batch.chir_mag[i],
+                    epsilon_k=epsilon_k if math.isfinite(epsilon_k) else None,
+                    k_data=k_data,
+                    recipe=recipe,
+                    objective=objective,
+                    engine=engine,
+                )
+            )
+    return spectra

@@ -1,8 +1,9 @@
 """A sweep to spectra that can be reduced: mu(E), foil, rebinning, glitches, averages."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from exafsd.contract.vocabulary import Flag, Reason
 from exafsd.reduction import edges
 from exafsd.reduction.average import RunningAverage
 from exafsd.reduction.calibration import Tracked, Tracker
-from exafsd.reduction.columns import INCOMPLETE, absorption, channels_of
+from exafsd.reduction.columns import INCOMPLETE, Columns, absorption, absorptions, channels_of
 from exafsd.reduction.deglitch import deglitch
 from exafsd.reduction.e0 import find_e0
 from exafsd.reduction.foil import Reference
@@ -32,19 +33,40 @@ from exafsd.spectra import Edge, Floats, Rejected, Spectrum, SpectrumError, Spec
 #: eV kept before an edge of a sweep that holds several, and left out before the next edge
 BEFORE_EDGE, BEFORE_NEXT = 300.0, 30.0
 UNKNOWN = Edge("unknown", "unknown")
-#: energy, mu and quality of a channel
-Columns = tuple[Floats, Floats, tuple[Flag, ...]]
 NO_FOIL = Tracked(None)
 
 
-def spectra(sweep: Sweep, memory: RunMemory) -> list[Spectrum | Rejected]:
+#: what is ready of a sweep, by channel
+Ready = Mapping[Channel, Columns]
+
+
+def ready(sweeps: Sequence[Sweep]) -> list[Ready]:
+    """mu(E) of sweeps that need no second look, made together; for `spectra`."""
+    columns: list[dict[Channel, Columns]] = [{} for _ in sweeps]
+    alike: dict[tuple[int, Channel], list[int]] = {}
+    for i, sweep in enumerate(sweeps):
+        for channel in channels_of(sweep, sweep.run.analysis.reduction.channels):
+            alike.setdefault((id(sweep.run.analysis), channel), []).append(i)
+    for (_, channel), members in alike.items():
+        own = [sweeps[i] for i in members]
+        analysis = own[0].run.analysis
+        together = absorptions(own, channel, analysis.adapter, analysis.reduction)
+        for i, one in zip(members, together, strict=True):
+            if one is not None:
+                columns[i][channel] = one
+    return list(columns)
+
+
+def spectra(
+    sweep: Sweep, memory: RunMemory, ready: Ready = MappingProxyType({})
+) -> list[Spectrum | Rejected]:
     """Spectra of every channel and edge of a sweep, or why there are none; then averages.
 
     What comes out depends on the sweeps of the run, which `memory` remembers, and their order
-    alone.
+    alone. What is `ready` of it is not made again.
     """
     settings = sweep.run.analysis.reduction
-    measured = _Measured(sweep)
+    measured = _Measured(sweep, ready)
     foil = _follow_foil(memory, measured, sweep)
     prepared: list[Spectrum | Rejected] = []
     averages: list[Spectrum] = []
@@ -70,9 +92,9 @@ def refuse(sweep: Sweep, error: SpectrumError) -> Iterator[Rejected]:
 class _Measured:
     """mu(E) of a sweep's channels, each computed once."""
 
-    def __init__(self, sweep: Sweep) -> None:
+    def __init__(self, sweep: Sweep, ready: Ready) -> None:
         self.sweep = sweep
-        self._channels: dict[Channel, Columns | SpectrumError] = {}
+        self._channels: dict[Channel, Columns | SpectrumError] = {**ready}
 
     def __call__(self, channel: Channel) -> Columns:
         if channel not in self._channels:
@@ -141,8 +163,11 @@ def _of_channel(
                 memory.guessed.setdefault(sweep.stream, edge)
             id_ = SpectrumId(sweep, channel, edge, guessed)
             position = edges.edge_energy(edge.element, edge.edge)
-            part = _part(energy, position, named)
-            spectrum = Spectrum(id_, energy[part], mu[part], quality, energy_shift=foil.shift)
+            part = energy, mu
+            if len(named) > 1:
+                own = _part(energy, position, named)
+                part = energy[own], mu[own]
+            spectrum = Spectrum(id_, *part, quality, energy_shift=foil.shift)
             yield _deglitched(_rebinned(memory, spectrum, position), position)
         except SpectrumError as error:
             yield _reject(id_, error, quality)
@@ -271,8 +296,6 @@ def _resolve(edge: Edge, energy: Floats, mu: Floats) -> tuple[Edge, tuple[str, .
 
 def _part(energy: Floats, position: float, named: tuple[Edge, ...]) -> slice:
     """Points that belong to an edge, where a sweep goes over several."""
-    if len(named) < 2:
-        return slice(None)
     others = [edges.energy_or_zero(e.element, e.edge) for e in named]
     above = min((o for o in others if o > position), default=np.inf)
     begin = int(np.searchsorted(energy, position - BEFORE_EDGE))

@@ -6,6 +6,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from exafsd.contract.messages import Channel
 from exafsd.contract.recipe import Recipe
 from exafsd.contract.vocabulary import Flag, Reason
 from exafsd.reduction import edges
@@ -17,7 +18,7 @@ from exafsd.reduction.memory import RunMemory, Settled
 from exafsd.reduction.plan import Plan
 from exafsd.reduction.series import Series
 from exafsd.reduction.verdict import Job as AuditJob
-from exafsd.spectra import Floats, ReducedSpectrum, Spectrum, SpectrumError
+from exafsd.spectra import Edge, Floats, ReducedSpectrum, Spectrum, SpectrumError, same
 
 #: an edge step below this many of its own standard errors is no edge
 EDGE_STEP_SIGMA = 5.0
@@ -68,8 +69,15 @@ class Reducer:
         """Reduce spectra by their runs' E0 policies, in order; equal grids in one product."""
         done: list[ReducedSpectrum | SpectrumError] = [PENDING] * len(jobs)
         series: dict[int, tuple[Settled, list[int]]] = {}
+        shared: dict[tuple[int, Channel, Edge, int, bool], Settled] = {}
         for i, job in enumerate(jobs):
-            settled = job.memory.settled_for(job.spectrum, job.recipe, job.unplaced)
+            id_ = job.spectrum.id
+            # by the recipe itself, whose hash takes as long as a small product
+            key = id(job.memory), id_.channel, id_.edge, id(job.recipe), job.unplaced
+            settled = shared.get(key)
+            if settled is None:
+                settled = job.memory.settled_for(job.spectrum, job.recipe, job.unplaced)
+                shared[key] = settled
             series.setdefault(id(settled), (settled, []))[1].append(i)
         for settled, members in series.values():
             begin = 0
@@ -165,7 +173,7 @@ class Reducer:
         plan, new = settled.plan, False
         if not settled.meets(energy) and len(jobs) == 1:
             plan, new = Plan.compile(energy, e0, recipe, once=True), True
-        elif plan is None or plan.e0 != e0 or not _same(plan.energy, energy):
+        elif plan is None or plan.e0 != e0 or not same(plan.energy, energy):
             plan, new = self._plans.get(energy, e0, recipe), True
             if frozen:
                 settled.plan = plan
@@ -207,7 +215,7 @@ class Reducer:
             if (
                 job.spectrum.id.analysis.reduction.e0_policy == "auto"
                 or (job.e0 is not None and job.e0 != e0)
-                or not _same(job.spectrum.energy, energy)
+                or not same(job.spectrum.energy, energy)
                 or not settled.frozen_for(job.spectrum, job.recipe)
             ):
                 return
@@ -252,10 +260,6 @@ def _audit_job(key: str, job: Job, recipe: Recipe, reduced: ReducedSpectrum) -> 
         e0_found=job.spectrum.id.analysis.reduction.e0_policy == "auto",
         raw=spectrum.raw,
     )
-
-
-def _same(one: Floats, other: Floats) -> bool:
-    return one is other or np.array_equal(one, other)
 
 
 def _quality(spectrum: Spectrum, reduced: ReducedSpectrum, k_max_min: float) -> list[Flag]:

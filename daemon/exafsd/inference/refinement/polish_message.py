@@ -16,7 +16,7 @@ def polish_message(card: Card, polished: Polished) -> Polish:
     Shells beyond the window are left out, and so is the third cumulant where it is not fitted.
     """
     fit = polished.fit
-    return Polish.of(
+    return Polish(
         status=polished.status,
         r_factor=fit.r_factor if fit else None,
         n_idp=polished.n_idp,
