@@ -415,7 +415,7 @@ class _Model:
         # nothing is damped
         parts = (factors.reshape(3, len(x), -1) @ self._table).reshape(3, len(x), m, bins)
         parts *= np.exp(self._damping * sigma2)
-        beyond, moved, broader = np.vecdot(share, parts, axis=-2)
+        beyond, moved, broader = (share.mT @ parts)[..., 0, :]
         value = beyond + share.sum(axis=1)
         thick = 1 + a * value
         chain = (1 + a) / thick

@@ -193,7 +193,8 @@ def _moved(
 
 def _step(curve: Floats, downhill: Floats, free: NDArray[np.bool_]) -> Floats:
     """Step (b, n) of the free variables; the others do not move."""
-    return np.linalg.solve(_cut(curve, free), (downhill * free)[..., None])[..., 0]
+    step: Floats = np.linalg.solve(_cut(curve, free), (downhill * free)[..., None])
+    return step[..., 0]
 
 
 def _cut(curve: Floats, free: NDArray[np.bool_]) -> Floats:
