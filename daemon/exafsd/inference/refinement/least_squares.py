@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -193,7 +194,7 @@ def _moved(
 
 def _step(curve: Floats, downhill: Floats, free: NDArray[np.bool_]) -> Floats:
     """Step (b, n) of the free variables; the others do not move."""
-    step: Floats = np.linalg.solve(_cut(curve, free), (downhill * free)[..., None])
+    step: NDArray[Any] = np.linalg.solve(_cut(curve, free), (downhill * free)[..., None])
     return step[..., 0]
 
 
