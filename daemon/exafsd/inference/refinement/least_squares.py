@@ -188,8 +188,8 @@ def _moved(
         beyond = np.maximum(lowest[rows] - there, there - highest[rows])
         step[rows], far[rows] = there, np.where(free[rows], beyond, 0.0)
         rows = rows[(far[rows] > 0).any(axis=-1)]
-    moved = np.where(step > lowest, x + step * scale, low)
-    return _inside(np.where(step < highest, moved, high), low, high)
+    moved = np.where(step <= lowest, low, x + step * scale)
+    return _inside(np.where(step >= highest, high, moved), low, high)
 
 
 def _step(curve: Floats, downhill: Floats, free: NDArray[np.bool_]) -> Floats:
