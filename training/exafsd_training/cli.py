@@ -190,6 +190,13 @@ def encoder(
     minutes: Annotated[
         float, typer.Option(help="Minutes of training, not counting the simulations.")
     ] = 30.0,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of training steps instead of minutes; unlike minutes, independent of"
+            " the machine's speed."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 1,
     direct: Annotated[
         int,
@@ -214,8 +221,9 @@ def encoder(
     from exafsd_training.fitting.fit import Settings
 
     settings = Settings(
-        seed=seed, minutes=minutes, direct_spectra=direct, instrument_spectra=instrument
-    )
+        seed=seed, minutes=minutes, steps=steps, direct_spectra=direct,
+        instrument_spectra=instrument,
+    )  # fmt: skip
     losses = encoder_training.encoder_with_progress(names or [], out, work, settings)
     typer.echo(f"{out}: written, " + ", ".join(f"{n} {x:.3g}" for n, x in losses.items()))
 

@@ -62,7 +62,10 @@ class Settings:
 
 
 #: Of a training that starts from an encoder: fewer steps see fewer spectra.
-SHORT = Settings(minutes=2.5, direct_spectra=40_000, instrument_spectra=3_000)
+SHORT = Settings(
+    minutes=2.5, direct_spectra=40_000, instrument_spectra=3_000,
+    detector_examples=6_000, detector_spectra=50_000, detector_steps=3_000,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

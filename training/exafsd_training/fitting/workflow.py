@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from exafsd_training.fitting.stages import on_terminal
 from exafsd_training.model.encoder import Encoder
 from exafsd_training.model.network import Pinn
 from exafsd_training.reference.feffit import Chi, reduce_file
+from exafsd_training.simulation import other_phases, second_theory
 from exafsd_training.simulation.instrument import Atom, instrument_pool
 from exafsd_training.simulation.other_phases import other_phase_spectra
 from exafsd_training.simulation.second_theory import second_table
@@ -36,7 +38,15 @@ from exafsd_training.theory.parametrisation import default_window, parametrise
 from exafsd_training.theory.paths import read_paths, save_table
 from exafsd_training.theory.priors import Priors
 from exafsd_training.theory.shells import group_shells
-from exafsd_training.theory.structures import Crystal, from_amcsd, from_cif, run_feff
+from exafsd_training.theory.structures import (
+    STANDARD,
+    Crystal,
+    FeffSetup,
+    from_amcsd,
+    from_cif,
+    run_feff,
+    running_ahead,
+)
 from exafsd_training.zoo.configurations import ModelConfig
 
 console = Console(stderr=True)
@@ -87,9 +97,10 @@ def fit_model(
     follow from the structure. The network starts from the encoder in a file, or from scratch.
     """
     expected = EXPECTED | {"training": 60 * settings.minutes}
-    with on_terminal(expected, console) as stages:
+    with on_terminal(expected, console) as stages, ExitStack() as later:
         stages.begin("FEFF")
         job = prepare_job(crystal, absorber, edge, name, out, settings, config)
+        feff_done = later.enter_context(running_ahead(_later_runs(job, crystal), out))
         stages.begin("simulation")
         data = simulated_data(job, settings, out, workers, stages.report)
         stages.begin("training")
@@ -106,6 +117,7 @@ def fit_model(
 
         summary = train(model, data, settings, out, measured if unlabelled else None, report)
         stages.begin("detector of other phases")
+        feff_done()
         learn_detector(model, job, data, crystal, out, settings, stages.report)
         stages.begin("held-out spectra")
         held = held_out(job, crystal, out, settings.seed + 2, settings.held_out, workers)
@@ -122,8 +134,17 @@ def fit_model(
         plot_history(out)
         plot_spectra(model, data.validation_instrument, out)
         plot_parity(model, job.parametrisation, data.validation_instrument, out)
-    console.print(f"{out}: {summary['epochs']} epochs, limit of the out-of-domain score "
-                  f"{calibrated.ood_limit:.3g}")  # fmt: skip
+    console.print(
+        f"{out}: {summary['epochs']} epochs, limit of the out-of-domain score"
+        f" {calibrated.ood_limit:.3g}"
+    )
+
+
+def _later_runs(job: Job, crystal: Crystal) -> list[tuple[Crystal, str, str, FeffSetup]]:
+    """FEFF runs of the stages after training: other phases, and the second theory."""
+    own = (crystal, job.atom.absorber, job.atom.edge, second_theory.SECOND)
+    phases = other_phases.others(crystal)
+    return [*((c.crystal(), c.absorber, c.edge, STANDARD) for c in phases), own]
 
 
 def learn_detector(

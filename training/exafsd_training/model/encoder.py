@@ -64,7 +64,7 @@ def shell_coordinates(parametrisation: Parametrisation, scale: Floats) -> Floats
     """
     par = parametrisation
     usual = {"sigma2": USUAL_SIGMA2, "e0_shift": USUAL_E0, "n_s02": USUAL_N * par.degeneracy}
-    theta = [p.r_eff if p.name == "r" else usual.get(p.name, 0.0) for p in par.parameters]
+    theta = [p.r_eff or 0.0 if p.name == "r" else usual.get(p.name, 0.0) for p in par.parameters]
     pair, _ = Equation(par).waves_and_jacobian(tf.constant([theta], tf.float32))
     real, imag = (np.float64(x.numpy()[0]) * (K_GRID**2 / scale)[:, None] for x in pair)
     triangles = np.clip(1 - np.abs(K_GRID[:, None] - STRETCHES) / STRETCH, 0, None)
@@ -92,7 +92,7 @@ class Encoder(tf.Module):
     @property
     def widths(self) -> tuple[int, ...]:
         """Outputs of every layer."""
-        return tuple(layer.b.shape[0] for layer in self.layers)
+        return tuple(int(layer.b.shape[0]) for layer in self.layers)
 
     def encode(self, coordinates: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         """Encoding (b, width) of spectra in shells' coordinates and their masks (b, 401)."""
@@ -109,14 +109,14 @@ class Encoder(tf.Module):
         EncoderError
             If the network has layers of other sizes.
         """
-        widths = tuple(layer.b.shape[0] for layer in model.encoder)
+        widths = tuple(int(layer.b.shape[0]) for layer in model.encoder)
         if widths != self.widths:
             raise EncoderError(
                 f"the encoder has layers of {self.widths} and the network of {widths}: make an"
                 " encoder of these sizes, or train from scratch"
             )
         waves, mask = np.split(self.layers[0].w.numpy(), [COORDINATES])
-        own = shell_coordinates(parametrisation, np.float64(model.scale.numpy()))
+        own = shell_coordinates(parametrisation, model.scale.numpy().astype(float))
         model.encoder[0].w.assign(np.vstack([own @ waves, mask]))
         model.encoder[0].b.assign(self.layers[0].b)
         for layer, common in zip(model.encoder[1:], self.layers[1:], strict=True):
