@@ -94,7 +94,7 @@ mutations: $(DEV)/.stamp
 
 train: $(DEV)/.stamp
 	@for model in $(MODELS); do \
-		nice $(DEV)/bin/exafsd-train fit --config $$model --out runs/$$model $(if $(STEPS),--steps $(STEPS)) --workers 2 && \
+		nice $(DEV)/bin/exafsd-train fit --config $$model --from-scratch --out runs/$$model $(if $(STEPS),--steps $(STEPS)) --workers 2 && \
 		$(DEV)/bin/exafsd-train coverage runs/$$model --workers 2 && \
 		if [ -d $(DATA) ]; then $(DEV)/bin/exafsd-train evaluate runs/$$model --data $(DATA); fi && \
 		$(DEV)/bin/exafsd-export bundle runs/$$model --out daemon/exafsd/models/$$model || exit 1; \

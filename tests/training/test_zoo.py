@@ -102,7 +102,13 @@ def test_half_a_model_is_refused(tmp_path: Path, arguments: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "arguments, steps, minutes",
-    [([], 40_000, 25.0), (["--steps", "9"], 9, 25.0), (["--minutes", "10"], None, 10.0)],
+    [
+        (["--from-scratch"], 40_000, 25.0),
+        (["--from-scratch", "--steps", "9"], 9, 25.0),
+        (["--from-scratch", "--minutes", "10"], None, 10.0),
+        ([], None, 2.5),
+        (["--steps", "9"], 9, 2.5),
+    ],
 )
 def test_a_configuration_says_how_long_to_train(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], steps: int | None, minutes: float

@@ -21,6 +21,9 @@ BARE = {
     "typing_extensions", "typing-inspection", "pip", "setuptools",
 }  # fmt: skip
 
+#: all wheels together, bytes
+LARGEST = 60e6
+
 CLIENT = """
 import sys
 from exafsd.client import Answers, Follower, Subscriber, rows, to_pandas
@@ -86,6 +89,9 @@ def check_contents(wheels):
         if name == "training":
             assert "exafsd_training/zoo/cu-k-fcc.toml" in names
             assert "exafsd_training/zoo/licoo2.cif" in names
+            assert "exafsd_training/model/encoder.npz" in names
+    sizes = {name: wheel.stat().st_size for name, wheel in wheels.items()}
+    assert sum(sizes.values()) < LARGEST, sizes
 
 
 def check_bare(wheels, folder):

@@ -3,6 +3,7 @@
 TensorFlow is loaded by those that need it.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -75,8 +76,8 @@ def fit(
     minutes: Annotated[
         float | None,
         typer.Option(
-            help="Minutes of training, not counting the simulations; 25 by default, unless the"
-            " file of --config sets steps."
+            help="Minutes of training, not counting the simulations; 2.5 by default, and 25 from"
+            " scratch, unless the file of --config sets steps."
         ),
     ] = None,
     steps: Annotated[
@@ -91,15 +92,33 @@ def fit(
         int, typer.Option(help="Number of processes for the simulations of the instrument.")
     ] = 1,
     direct: Annotated[
-        int,
-        typer.Option(help="Number of training spectra that are simulated as a sum of FEFF paths."),
-    ] = 100_000,
-    instrument: Annotated[
-        int,
+        int | None,
         typer.Option(
-            help="Number of training spectra that are simulated as mu(E) and reduced with AUTOBK."
+            help="Number of training spectra that are simulated as a sum of FEFF paths; 40,000 by"
+            " default, and 100,000 from scratch."
         ),
-    ] = 7_000,
+    ] = None,
+    instrument: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of training spectra that are simulated as mu(E) and reduced with AUTOBK;"
+            " 3,000 by default, and 7,000 from scratch."
+        ),
+    ] = None,
+    encoder: Annotated[
+        Path | None,
+        typer.Option(
+            help="Encoder that the network starts from, written by exafsd-train encoder; by"
+            " default the one that comes with exafsd-training."
+        ),
+    ] = None,
+    from_scratch: Annotated[
+        bool,
+        typer.Option(
+            "--from-scratch",
+            help="Train without an encoder, as long as the models that come with exafsd.",
+        ),
+    ] = False,
     unlabelled: Annotated[
         list[Path] | None,
         typer.Option(
@@ -113,14 +132,20 @@ def fit(
     ] = None,
 ) -> None:
     """Train a network for a structure, or continue a training that was interrupted."""
+    if encoder and from_scratch:
+        raise typer.BadParameter("--encoder and --from-scratch exclude each other")
     if unknown := set(physics or []) - {"curvature", "exafs_equation"}:
         raise typer.BadParameter(f"--physics knows no {', '.join(sorted(unknown))}")
     if config and (absorber or edge or name or cif or amcsd or site != 1):
         raise typer.BadParameter("--config holds the structure: give nothing of it beside")
     if not config and not (absorber and edge):
         raise typer.BadParameter("give --config, or --absorber and --edge")
+    from exafsd_training.fitting import stages
+
+    stages.load_tensorflow()
     from exafsd_training.fitting import workflow
-    from exafsd_training.fitting.fit import Settings
+    from exafsd_training.fitting.fit import SHORT, Settings
+    from exafsd_training.model.encoder import SHIPPED, EncoderError
     from exafsd_training.model.losses import PHYSICS, Weights
     from exafsd_training.theory import structures
     from exafsd_training.zoo import configurations
@@ -134,14 +159,73 @@ def fit(
         name = name or structures.model_name(crystal, str(absorber), str(edge))
     out = out or Path("runs") / str(name)
     terms = [*(physics or []), *(["measured"] if unlabelled else [])]
-    if steps is None and minutes is None and chosen:
+    if from_scratch and steps is None and minutes is None and chosen:
         steps = chosen.steps
-    settings = Settings(
-        seed=seed, minutes=minutes or Settings.minutes, steps=steps, direct_spectra=direct,
-        instrument_spectra=instrument, weights=Weights(**{t: PHYSICS[t] for t in terms}),
+    usual = Settings() if from_scratch else SHORT
+    settings = replace(
+        usual, seed=seed, minutes=minutes or usual.minutes, steps=steps,
+        direct_spectra=direct or usual.direct_spectra,
+        instrument_spectra=instrument or usual.instrument_spectra,
+        weights=Weights(**{t: PHYSICS[t] for t in terms}),
     )  # fmt: skip
-    workflow.fit_model(crystal, str(absorber), str(edge), str(name), out, settings,
-                       workers, unlabelled or [], chosen)  # fmt: skip
+    start = None if from_scratch else encoder or SHIPPED
+    with stages.only_warnings(structures.StructureWarning, workflow.console):
+        try:
+            workflow.fit_model(crystal, str(absorber), str(edge), str(name), out, settings,
+                               workers, unlabelled or [], chosen, start)  # fmt: skip
+        except (structures.StructureError, EncoderError) as error:
+            raise SystemExit(f"no training: {error}") from None
+
+
+@app.command()
+def encoder(
+    out: Annotated[Path, typer.Option(help="File of the encoder.")],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Names of crystals in the table of exafsd-export zoo; by default those of the"
+            " encoder that comes with exafsd-training."
+        ),
+    ] = None,
+    minutes: Annotated[
+        float, typer.Option(help="Minutes of training, not counting the simulations.")
+    ] = 30.0,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of training steps instead of minutes; unlike minutes, independent of"
+            " the machine's speed."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 1,
+    direct: Annotated[
+        int,
+        typer.Option(
+            help="Number of spectra of each crystal that are simulated as a sum of FEFF paths."
+        ),
+    ] = 5_000,
+    instrument: Annotated[
+        int,
+        typer.Option(
+            help="Number of spectra of each crystal that are simulated as mu(E) and reduced with"
+            " AUTOBK."
+        ),
+    ] = 250,
+    work: Annotated[Path, typer.Option(help="Folder for the FEFF runs.")] = Path("feff"),
+) -> None:
+    """Train the encoder that trainings of single crystals start from."""
+    from exafsd_training.fitting import stages
+
+    stages.load_tensorflow()
+    from exafsd_training.fitting import encoder_training
+    from exafsd_training.fitting.fit import Settings
+
+    settings = Settings(
+        seed=seed, minutes=minutes, steps=steps, direct_spectra=direct,
+        instrument_spectra=instrument,
+    )  # fmt: skip
+    losses = encoder_training.encoder_with_progress(names or [], out, work, settings)
+    typer.echo(f"{out}: written, " + ", ".join(f"{n} {x:.3g}" for n, x in losses.items()))
 
 
 @app.command()

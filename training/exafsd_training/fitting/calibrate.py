@@ -1,5 +1,6 @@
 """After training: error bars that cover what they say, and a limit for the out-of-domain score."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,9 @@ MISFIT_ENDS, MISFIT_NOISE = (*END_NODES, 18.0), (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 4
 #: Rounds of finding the table: a spectrum's noise is estimated, so its neighbours' nodes have a
 #: small share in it, and each round corrects for what they did.
 ROUNDS = 5
+#: Spectra from which on XLA, which takes some seconds to compile the network, pays: the graph is
+#: four times as fast.
+MANY = 1_000
 
 
 @dataclass(frozen=True)
@@ -80,25 +84,38 @@ class Calibrated:
     spectra: int
 
 
-def predict(model: Pinn, chi_k2: Floats, mask: Floats, batch: int = 256) -> dict[str, Floats]:
-    """Outputs of the network for (n, 401) inputs."""
+def predict(
+    model: Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]],
+    chi_k2: Floats,
+    mask: Floats,
+    batch: int = 256,
+) -> dict[str, Floats]:
+    """Outputs of the network, or of its graph, for (n, 401) inputs."""
     parts: dict[str, list[Floats]] = {}
     for start in range(0, len(chi_k2), batch):
-        rows = slice(start, start + batch)
+        # of many spectra the last batch is as large as the others: XLA compiles for a size
+        first = max(0, min(start, len(chi_k2) - batch))
+        rows = slice(first, start + batch)
         out = model(tf.constant(chi_k2[rows], tf.float32), tf.constant(mask[rows], tf.float32))
         for name, value in out.items():
-            parts.setdefault(name, []).append(value.numpy())
+            parts.setdefault(name, []).append(value.numpy()[start - first :])
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
-def calibrate(model: Pinn, parametrisation: Parametrisation, held: Held) -> Calibrated:
+def calibrate(
+    model: Pinn,
+    parametrisation: Parametrisation,
+    held: Held,
+    report: Callable[[float], None] = lambda share: None,
+) -> Calibrated:
     """Scale every std so that 90 % intervals cover 90 %, and find the score's limit.
 
     The scale depends on noise and data end (`Pinn.calibration_nodes`). It is found with the noise
     and the end of every node; the coverage is counted on the same spectra as in training.
     The model's `log_scale` and `detector_limit` are set, so it is calibrated from here on.
+    `report` is called with the share done.
     """
-    scale, limit = _fit_nodes(model, held)
+    scale, limit = _fit_nodes(model, held, report)
     model.log_scale.assign(scale)
     model.detector_limit.assign(limit)
     chi_k2, mask = held.corrupted(seed=11)
@@ -145,19 +162,21 @@ def _is_good(model: Pinn, chi_k2: Floats, mask: Floats) -> Floats:
     return share.numpy() < MOST_NOISE
 
 
-def _fit_nodes(model: Pinn, held: Held) -> tuple[Floats, Floats]:
+def _fit_nodes(model: Pinn, held: Held, report: Callable[[float], None]) -> tuple[Floats, Floats]:
     """Tables for `Pinn.log_scale` (nodes, p) and `Pinn.detector_limit` (nodes,).
 
     At every node the 90 % quantile of the pull is Z90, and of the odds the `SEEN_IN_GOOD` highest
     are above the limit before `WITHHELD` is added.
     """
     model.log_scale.assign(tf.zeros_like(model.log_scale))
+    graph = tf.function(model, jit_compile=True) if len(held) >= MANY else model
     cells = [(level, end) for level in NOISE_NODES for end in END_NODES]
     pulls, odds, shares = [], [], []
     for place, (level, end) in enumerate(cells):
         chi_k2, mask = held.corrupted(100 + place, level, end)
         reached = held.pool.k_end >= end - K_STEP
-        out = predict(model, chi_k2[reached], mask[reached])
+        out = predict(graph, chi_k2[reached], mask[reached])
+        report(place / len(cells))
         pulls.append(np.log(_pull(out, held.pool.theta[reached]) / Z90 + 1e-9))
         inputs = tf.constant(chi_k2[reached]), tf.constant(mask[reached])
         odds.append(_odds(model, *inputs, out)[:, None])

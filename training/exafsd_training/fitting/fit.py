@@ -10,12 +10,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from exafsd.contract import K_GRID
 from exafsd_training.model.losses import Weights, collocation, loss_terms
 from exafsd_training.model.network import Pinn, Sizes, input_scale, interpolation_weights
 from exafsd_training.simulation.corruption import corrupt
-from exafsd_training.simulation.simulate import Pool
+from exafsd_training.simulation.simulate import K_MIN, Pool
 from exafsd_training.simulation.theory_bias import DATA_ENDS
 from exafsd_training.theory.parametrisation import Parametrisation
+
+#: Batches that the head of the field is set with, and a ridge beside the encoding's mean square.
+START_BATCHES, START_RIDGE = 12, 1e-4
 
 CHECKPOINT = "weights.npz"
 HISTORY = "history.csv"
@@ -57,6 +61,13 @@ class Settings:
     weights: Weights = field(default_factory=Weights)
 
 
+#: Of a training that starts from an encoder: fewer steps see fewer spectra.
+SHORT = Settings(
+    minutes=2.5, direct_spectra=40_000, instrument_spectra=3_000,
+    detector_examples=6_000, detector_spectra=50_000, detector_steps=3_000,
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Data:
     """Simulated spectra of a training; validation spectra are never trained on."""
@@ -96,6 +107,25 @@ def build(parametrisation: Parametrisation, direct: Pool, settings: Settings) ->
     model = Pinn(parametrisation, scale, unit, settings.sizes, settings.seed)
     model.field.initialise(few[:3000], 1 / scale)
     return model
+
+
+def start_field(model: Pinn, data: Data, settings: Settings) -> None:
+    """Set the head of the field by least squares, for the encoding as it is."""
+    stream = batches(model, data, settings).take(START_BATCHES)
+    pairs = [(model.encode(chi_k2, mask), clean) for chi_k2, mask, clean, _ in stream]
+    z, clean = (tf.concat(x, 0).numpy() for x in zip(*pairs, strict=True))
+    weight = 1 / model.scale.numpy()
+    basis = model.field.basis(model.k).numpy()
+    # from where data begin: below, nothing counts
+    seen = K_GRID >= K_MIN
+    coefficients = np.linalg.lstsq(
+        (basis * weight[:, None])[seen], (clean * weight)[:, seen].T, rcond=None
+    )[0].T
+    a = np.hstack([z, np.ones((len(z), 1), np.float32)])
+    normal = a.T @ a + START_RIDGE * len(z) * np.eye(a.shape[1])
+    solution = np.linalg.solve(normal, a.T @ coefficients)
+    model.to_field.w.assign(solution[:-1])
+    model.to_field.b.assign(solution[-1])
 
 
 def save(file: Path, model: Pinn, **more: np.ndarray) -> None:

@@ -3,29 +3,26 @@
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 from exafsd.contract import Recipe, to_grid
 from exafsd_training.fitting.calibrate import Held, calibrate
 from exafsd_training.fitting.detector import ROUGH, Examples, learn
-from exafsd_training.fitting.fit import Data, Settings, build, save, train
+from exafsd_training.fitting.fit import Data, Settings, build, save, start_field, train
 from exafsd_training.fitting.model_folder import MODEL, SUMMARY, TABLE, WEIGHTS, Job
 from exafsd_training.fitting.plots import plot_history, plot_parity, plot_spectra
+from exafsd_training.fitting.stages import on_terminal
+from exafsd_training.model.encoder import Encoder
 from exafsd_training.model.network import Pinn
 from exafsd_training.reference.feffit import Chi, reduce_file
+from exafsd_training.simulation import other_phases, second_theory
 from exafsd_training.simulation.instrument import Atom, instrument_pool
 from exafsd_training.simulation.other_phases import other_phase_spectra
 from exafsd_training.simulation.second_theory import second_table
@@ -41,10 +38,24 @@ from exafsd_training.theory.parametrisation import default_window, parametrise
 from exafsd_training.theory.paths import read_paths, save_table
 from exafsd_training.theory.priors import Priors
 from exafsd_training.theory.shells import group_shells
-from exafsd_training.theory.structures import Crystal, from_amcsd, from_cif, run_feff
+from exafsd_training.theory.structures import (
+    STANDARD,
+    Crystal,
+    FeffSetup,
+    from_amcsd,
+    from_cif,
+    run_feff,
+    running_ahead,
+)
 from exafsd_training.zoo.configurations import ModelConfig
 
 console = Console(stderr=True)
+
+#: Seconds that the stages of `fit_model` take besides training, in their order.
+EXPECTED = {
+    "FEFF": 10.0, "simulation": 90.0, "training": 0.0, "detector of other phases": 60.0,
+    "held-out spectra": 30.0, "calibration": 30.0, "figures": 5.0,
+}  # fmt: skip
 
 
 def crystals(cif: list[Path] | None, amcsd: list[int] | None, site: int = 1) -> Crystal:
@@ -78,40 +89,62 @@ def fit_model(
     workers: int = 1,
     unlabelled: list[Path] | None = None,
     config: ModelConfig | None = None,
+    encoder: Path | None = None,
 ) -> None:
     """Simulate, train, calibrate, plot; everything ends up in `out`.
 
     A configuration decides the phase's name, the fit window and the priors; without one they
-    follow from the structure.
+    follow from the structure. The network starts from the encoder in a file, or from scratch.
     """
-    job = prepare_job(crystal, absorber, edge, name, out, settings, config)
-    with progress_bars() as progress:
-        data = simulated_data(job, settings, out, workers, progress)
+    expected = EXPECTED | {"training": 60 * settings.minutes}
+    with on_terminal(expected, console) as stages, ExitStack() as later:
+        stages.begin("FEFF")
+        job = prepare_job(crystal, absorber, edge, name, out, settings, config)
+        feff_done = later.enter_context(running_ahead(_later_runs(job, crystal), out))
+        stages.begin("simulation")
+        data = simulated_data(job, settings, out, workers, stages.report)
+        stages.begin("training")
         model = build(job.parametrisation, data.direct, settings)
+        if encoder:
+            Encoder.load(encoder).start(model, job.parametrisation)
+            start_field(model, data, settings)
         measured = as_inputs([reduce_file(file, Recipe()) for file in unlabelled or []])
-        task = progress.add_task("training", total=1.0)
 
         def report(share: float, losses: dict[str, float]) -> None:
             names = ("data", "theta", "exafs_equation")
             shown = " ".join(f"{n} {losses[f'validation/{n}']:.3g}" for n in names if n in losses)
-            progress.update(task, completed=share, description=f"training: {shown}")
+            stages.report(share, shown)
 
         summary = train(model, data, settings, out, measured if unlabelled else None, report)
-        learn_detector(model, job, data, crystal, out, settings, progress)
-    held = held_out(job, crystal, out, settings.seed + 2, settings.held_out, workers)
-    calibrated = calibrate(model, job.parametrisation, held)
-    save(out / WEIGHTS, model)
-    summary |= {
-        "spectra": int(summary["steps"]) * settings.batch,
-        "through_instrument": settings.through_instrument,
-        "calibration": asdict(calibrated),
-    }
-    (out / SUMMARY).write_text(json.dumps(summary, indent=1))
-    plot_history(out)
-    plot_spectra(model, data.validation_instrument, out)
-    plot_parity(model, job.parametrisation, data.validation_instrument, out)
-    console.print(f"{out}: {summary['epochs']} epochs, limit of the out-of-domain score "
-                  f"{calibrated.ood_limit:.3g}")  # fmt: skip
+        stages.begin("detector of other phases")
+        feff_done()
+        learn_detector(model, job, data, crystal, out, settings, stages.report)
+        stages.begin("held-out spectra")
+        held = held_out(job, crystal, out, settings.seed + 2, settings.held_out, workers)
+        stages.begin("calibration")
+        calibrated = calibrate(model, job.parametrisation, held, stages.report)
+        save(out / WEIGHTS, model)
+        summary |= {
+            "spectra": int(summary["steps"]) * settings.batch,
+            "through_instrument": settings.through_instrument,
+            "calibration": asdict(calibrated),
+        }
+        (out / SUMMARY).write_text(json.dumps(summary, indent=1))
+        stages.begin("figures")
+        plot_history(out)
+        plot_spectra(model, data.validation_instrument, out)
+        plot_parity(model, job.parametrisation, data.validation_instrument, out)
+    console.print(
+        f"{out}: {summary['epochs']} epochs, limit of the out-of-domain score"
+        f" {calibrated.ood_limit:.3g}"
+    )
+
+
+def _later_runs(job: Job, crystal: Crystal) -> list[tuple[Crystal, str, str, FeffSetup]]:
+    """FEFF runs of the stages after training: other phases, and the second theory."""
+    own = (crystal, job.atom.absorber, job.atom.edge, second_theory.SECOND)
+    phases = other_phases.others(crystal)
+    return [*((c.crystal(), c.absorber, c.edge, STANDARD) for c in phases), own]
 
 
 def learn_detector(
@@ -121,31 +154,19 @@ def learn_detector(
     crystal: Crystal,
     out: Path,
     settings: Settings,
-    progress: Progress,
+    report: Callable[[float, str], None],
 ) -> None:
     """Train the detector of other phases of a trained network; their FEFF runs end up in `out`."""
-    task = progress.add_task("detector", total=1.0)
     rng = np.random.default_rng((settings.seed, 4))
     n, what = settings.detector_examples, (job.parametrisation, job.table)
     own = clean_spectra(sample(rng, n, *what, rough=ROUGH), *what)
     examples = Examples(own, other_phase_spectra(crystal, out, n, settings.seed + 5))
-
-    def report(share: float, loss: float) -> None:
-        progress.update(task, completed=share, description=f"detector: {loss:.3g}")
-
-    learn(model, data, examples, settings, report)
-    progress.update(task, completed=1.0)
+    learn(model, data, examples, settings, lambda share, loss: report(share, f"{loss:.3g}"))
 
 
 def _portable(arguments: list[str]) -> list[str]:
     """Arguments without the folders of this machine."""
     return [Path(argument).name if "/" in argument else argument for argument in arguments]
-
-
-def progress_bars() -> Progress:
-    """Bars on the terminal, one a task."""
-    return Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
-                    TimeRemainingColumn(), console=console)  # fmt: skip
 
 
 def prepare_job(
@@ -178,21 +199,23 @@ def prepare_job(
 
 
 def simulated_data(
-    job: Job, settings: Settings, out: Path, workers: int, progress: Progress
+    job: Job,
+    settings: Settings,
+    out: Path,
+    workers: int,
+    report: Callable[[float], None] = lambda share: None,
 ) -> Data:
     """Both pools, from their files where an earlier run left them."""
     key = f"{settings.seed}-{settings.direct_spectra}-{settings.instrument_spectra}"
     files = [out / f"{kind}-{key}.npz" for kind in ("direct", "instrument")]
     what = job.parametrisation, job.table
-    task = progress.add_task("simulating", total=settings.instrument_spectra)
     if not files[0].exists():
         direct_pool(settings.seed, settings.direct_spectra, *what).save(files[0])
     if not files[1].exists():
         instrument_pool(
             settings.seed + 1, settings.instrument_spectra, *what, job.atom, workers,
-            lambda done: progress.update(task, completed=done),
+            lambda done: report(done / settings.instrument_spectra),
         ).save(files[1])  # fmt: skip
-    progress.update(task, completed=settings.instrument_spectra)
     return Data.split(*map(Pool.load, files), settings.validation)
 
 

@@ -137,12 +137,7 @@ class Pinn(tf.Module):
         #: (nodes,) answer of the detector above which nothing is read, by noise and data end
         self.detector_limit = tf.Variable(tf.fill((nodes,), NO_LIMIT), trainable=False)
         self.k = tf.constant(K_GRID, tf.float32)
-        # place of every entry of the packed triangle in the (p, p) matrix, as a 0/1 matrix:
-        # a product exports to ONNX where a scatter does not
-        rows, columns = np.tril_indices(self.p)
-        place = np.zeros((len(rows), self.p * self.p), np.float32)
-        place[np.arange(len(rows)), rows * self.p + columns] = 1
-        self.place, self.diagonal = tf.constant(place), tf.constant(rows == columns)
+        self.place, self.diagonal = triangle_places(self.p)
 
     @property
     def reading(self) -> tuple[tf.Variable, ...]:
@@ -152,12 +147,8 @@ class Pinn(tf.Module):
 
     def encode(self, chi_k2: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         """Encoding z (b, width) of the input (b, 401) and its mask (b, 401)."""
-        # soft limit: where noise is many times the signal its size says nothing more
-        x = 3 * tf.tanh(chi_k2 * mask / (3 * self.scale))
-        coarse_mask = tf.reduce_mean(
-            tf.reshape(mask[:, 1:], (-1, MASK_BINS, K_SIZE // MASK_BINS)), -1
-        )
-        z = tf.concat([x, coarse_mask], 1)
+        x = limited(chi_k2 * mask, self.scale)
+        z = tf.concat([x, coarse(mask)], 1)
         for layer in self.encoder:
             z = tf.tanh(layer(z))
         return z
@@ -165,11 +156,7 @@ class Pinn(tf.Module):
     def structure(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Theta (b, p) inside its bounds, and Cholesky factor (b, p, p) in `unit`."""
         theta = self.low + self.span * tf.sigmoid(self.to_theta(z))
-        packed = self.to_cholesky(z)
-        # exp keeps precision over decades of noise; 3e-3 of the prior's is below any real precision
-        positive = 3e-3 + tf.exp(tf.clip_by_value(packed, -9.0, 3.0))
-        packed = tf.where(self.diagonal, positive, packed)
-        return theta, tf.reshape(packed @ self.place, (-1, self.p, self.p))
+        return theta, triangle(self.to_cholesky(z), self.diagonal, self.place, self.p)
 
     def spectrum(self, z: tf.Tensor, basis: tf.Tensor) -> tf.Tensor:
         """Field (b, m) for a basis (m, n) of `Field.basis` or `Field.curvature`."""
@@ -320,6 +307,39 @@ class Pinn(tf.Module):
             "chi_k2_exafs": exafs,
             "ood": self.out_of_domain(chi_k2 * mask, mask, theta, exafs, field, nodes),
         }
+
+
+def limited(chi_k2: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+    """Spectra (b, 401) in units of the input scale (401,), softly limited.
+
+    Where noise is many times the signal, its size says nothing more.
+    """
+    return 3 * tf.tanh(chi_k2 / (3 * scale))
+
+
+def coarse(mask: tf.Tensor) -> tf.Tensor:
+    """Means (b, `MASK_BINS`) of a mask (b, 401) over stretches of k."""
+    return tf.reduce_mean(tf.reshape(mask[:, 1:], (-1, MASK_BINS, K_SIZE // MASK_BINS)), -1)
+
+
+def triangle_places(p: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Where the entries of a packed triangle are in a (p, p) matrix, and which are its diagonal.
+
+    The first (entries, p * p) has 0 and 1: a product exports to ONNX where a scatter does not.
+    """
+    rows, columns = np.tril_indices(p)
+    place = np.zeros((len(rows), p * p), np.float32)
+    place[np.arange(len(rows)), rows * p + columns] = 1
+    return tf.constant(place), tf.constant(rows == columns)
+
+
+def triangle(
+    packed: tf.Tensor, diagonal: tf.Tensor, place: tf.Tensor, p: int | tf.Tensor
+) -> tf.Tensor:
+    """Cholesky factors (b, p, p) of packed triangles (b, entries) of any values."""
+    # exp keeps precision over decades of noise; 3e-3 of the prior's is below any real precision
+    positive = 3e-3 + tf.exp(tf.clip_by_value(packed, -9.0, 3.0))
+    return tf.reshape(tf.where(diagonal, positive, packed) @ place, (-1, p, p))
 
 
 def radii(r: tuple[float, float]) -> Floats:

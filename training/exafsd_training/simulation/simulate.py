@@ -6,8 +6,9 @@ energy grid and Larch's own reduction (`exafsd_training.simulation.instrument`),
 bias is not leakage added afterwards.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -44,6 +45,9 @@ PARTICLES = 0.3
 #: Spread of the logarithm of the amplitude that all other paths share.
 FAR_AMPLITUDE = 0.12
 BATCH = 128
+#: Spectra from which on XLA, which takes two seconds to compile a path sum and halves its time,
+#: pays.
+MANY = 5_000
 #: A pool's fields as they are called in its file; folders of trained models have such files.
 KEYS = ("theta", "clean", "noisy", "k_end", "theory_bias")
 
@@ -246,6 +250,11 @@ def feff_errors(rng: np.random.Generator, n: int, groups: int) -> tuple[Floats, 
     return amplitude, phase
 
 
+def compiled(function: Callable[..., Any], n: int) -> Callable[..., Any]:
+    """A graph of a function that is called with so many spectra in all; by XLA where that pays."""
+    return tf.function(function, jit_compile=n >= MANY, reduce_retracing=n < MANY, autograph=False)
+
+
 def path_sums(draw: Draw, truth: PathTable, e0: Floats) -> tuple[Floats, Floats]:
     """Spectra chi (n, 401) on the contract grid, with FEFF's errors of the draw and without.
 
@@ -263,7 +272,6 @@ def path_sums(draw: Draw, truth: PathTable, e0: Floats) -> tuple[Floats, Floats]
     groups = tf.constant(draw.groups, tf.float32)
     shapes = tf.constant(ERROR_SHAPES, tf.float32)
 
-    @tf.function(autograph=False, reduce_retracing=True)
     def total(
         e0: tf.Tensor,
         amplitude: tf.Tensor,
@@ -279,9 +287,10 @@ def path_sums(draw: Draw, truth: PathTable, e0: Floats) -> tuple[Floats, Floats]
 
     chi, exact = np.empty((2, len(draw), K_SIZE))
     arrays = (e0, draw.amplitude, *draw.errors, draw.deltar, draw.sigma2, draw.c3)
+    of_batch = compiled(total, len(draw))
     for start in range(0, len(draw), BATCH):
         rows = slice(start, start + BATCH)
-        chi[rows], exact[rows] = total(*(tf.constant(x[rows], tf.float32) for x in arrays))
+        chi[rows], exact[rows] = of_batch(*(tf.constant(x[rows], tf.float32) for x in arrays))
     return chi, exact
 
 

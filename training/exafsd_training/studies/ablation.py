@@ -8,18 +8,19 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from rich.console import Console
-from rich.progress import TaskID
 from rich.table import Table
 
 from exafsd_training.fitting.calibrate import Held, predict
 from exafsd_training.fitting.fit import Data, Settings, build, train
 from exafsd_training.fitting.model_folder import write_rows
 from exafsd_training.fitting.plots import save_figure
+from exafsd_training.fitting.stages import on_terminal
 from exafsd_training.fitting.workflow import (
+    EXPECTED,
     as_inputs,
+    console,
     held_out,
     prepare_job,
-    progress_bars,
     simulated_data,
 )
 from exafsd_training.model.losses import PHYSICS, Weights
@@ -79,15 +80,22 @@ def ablate_model(
     crystal = config.crystal()
     job = prepare_job(crystal, config.absorber, config.edge, config.name, out, settings, config)
     unlabelled = data and as_inputs([read_spectrum(m, data)[0] for m in config.measured])
-    with progress_bars() as progress:
-        pools = simulated_data(job, settings, out, workers, progress)
+    expected = {name: EXPECTED[name] for name in ("simulation", "held-out spectra")}
+    variants = dict.fromkeys(VARIANTS, 60 * settings.minutes)
+    if not unlabelled:
+        del variants["measured"]
+    with on_terminal(expected | variants, console) as stages:
+        stages.begin("simulation")
+        pools = simulated_data(job, settings, out, workers, stages.report)
+        stages.begin("held-out spectra")
         held = held_out(job, crystal, out, settings.seed + 2, settings.held_out, workers)
-        tasks: dict[str, TaskID] = {}
+        begun: set[str] = set()
 
         def report(name: str, share: float, losses: dict[str, float]) -> None:
-            if name not in tasks:
-                tasks[name] = progress.add_task(name, total=1.0)
-            progress.update(tasks[name], completed=share)
+            if name not in begun:
+                begun.add(name)
+                stages.begin(name)
+            stages.report(share)
 
         outcomes = ablate(
             job.parametrisation, pools, held, settings, out, unlabelled or None, report

@@ -4,9 +4,11 @@ import gc
 import hashlib
 import itertools
 import json
+import multiprocessing
 import re
 import warnings
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -327,6 +329,31 @@ def run_feff(
     record = asdict(crystal) | {"shares": shares if len(sites) > 1 else {}}
     (folder / RECORD).write_text(json.dumps(record, indent=1))
     return folder
+
+
+@contextmanager
+def running_ahead(
+    runs: Sequence[tuple[Crystal, str, str, FeffSetup]], work: Path
+) -> Iterator[Callable[[], None]]:
+    """Do FEFF runs in another process; the function that is given waits until they are done.
+
+    After it, `run_feff` finds them. What fails there fails again where the run is asked for.
+    """
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_run_all, args=(runs, work), daemon=True)
+    process.start()
+    try:
+        yield process.join
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _run_all(runs: Sequence[tuple[Crystal, str, str, FeffSetup]], work: Path) -> None:
+    warnings.simplefilter("ignore")
+    for crystal, absorber, edge, setup in runs:
+        with suppress(StructureError):
+            run_feff(crystal, absorber, edge, work, setup)
 
 
 def _run(folder: Path, text: str) -> None:

@@ -96,7 +96,11 @@ class ModelConfig(_Strict):
         description="of a model that ships: profile of a near edge, as in a card, where no mu(E) is"
         " among the measured",
     )
-    steps: int | None = Field(default=None, ge=1, description="of training, unless told otherwise")
+    steps: int | None = Field(
+        default=None,
+        ge=1,
+        description="of a training from scratch, unless the command says otherwise",
+    )
     prior: PriorChoice = PriorChoice()
     judge: Judge = Judge()
     measured: tuple[Measured, ...] = ()
