@@ -45,7 +45,7 @@ def measure_memory(folder: Path, spectra: int) -> dict[str, float]:
                 run = min(RUN, max(spectra // 20, 500), spectra - done)
                 lost += measure(site, Load(oxide=True), sweeps=run).lost
                 done += run
-                print(f"{done} spectra, {sizes[-1][1]:.1f} MB", flush=True)
+                print(f"{done} spectra, {lost} lost, {sizes[-1][1]:.1f} MB", flush=True)
         finally:
             stopping.set()
             watching.join()
