@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from exafsd.composition.composer import Composer
+from exafsd.composition.purity import is_mixture
 from exafsd.composition.references import Reference
 from exafsd.composition.run_series import RunSeries, with_components
 from exafsd.contract.messages import (
@@ -268,18 +269,20 @@ class Pipeline:
             return self._unplaced([(cases[own[i]], unread[own[i]][j]) for i, j in places])
 
         read = read_each(list(unread.values()), room, unplaced)
+        compositions = self._composed({i: cases[i] for i in unread}, room)
         answers = answer(
             [
                 Question(
                     readings,
                     _unpolished(cases[i], room),
                     cases[i].trends,
-                    teaches=cases[i].spectrum.id.sweep.revision == 1,
+                    # what is read of a mixture says nothing of the material
+                    teaches=cases[i].spectrum.id.sweep.revision == 1
+                    and not is_mixture(compositions.get(i)),
                 )
                 for i, readings in zip(unread, read, strict=True)
             ]
         )
-        compositions = self._composed({i: cases[i] for i in unread}, room)
         mixtures = self._mixed(cases, unread, compositions, room)
         followed = self._followed([cases[i].spectrum for i in unread], answers)
         structures = structures_of(answers)

@@ -7,13 +7,16 @@ from larch.xafs import pre_edge
 
 from exafsd.composition import references
 from exafsd.composition.composer import Composer
-from exafsd.composition.purity import has_other_phases
+from exafsd.composition.purity import has_other_phases, is_mixture
 from exafsd.composition.references import measured
+from exafsd.contract.columns import best_answer
+from exafsd.contract.frames import ARRAY_UNITS
 from exafsd.contract.messages import Composition, Fraction
 from exafsd.inference.registry import Registry, load_bundle, shipped_folder
 from exafsd.pipeline import Pipeline
 from exafsd.settings.analysis import Analysis, Reduction
 from exafsd.spectra import Edge, Run, Sweep
+from exafsd.testing.reduction import ReducedOxide
 
 
 def composition(in_domain=True, **fractions):
@@ -32,6 +35,41 @@ def composition(in_domain=True, **fractions):
 )
 def test_a_share_of_other_phases_counts_where_it_is_sure(fractions, doubtful):
     assert has_other_phases(composition(**fractions), {"Cu"}) is doubtful
+
+
+@pytest.mark.parametrize(
+    ("said", "mixed"),
+    [
+        (composition(Cu=(0.9, 0.03), Cu2O=(0.1, 0.03)), True),  # also where it is not beyond doubt
+        (composition(Cu=(0.98, 0.001), Cu2O=(0.02, 0.001)), False),
+        (composition(Cu=(0.5, 0.01), Cu2O=(0.5, 0.01), in_domain=False), False),
+        (None, False),
+    ],
+)
+def test_a_mixture_has_a_second_phase(said, mixed):
+    assert is_mixture(said) is mixed
+
+
+def test_a_run_learns_nothing_of_copper_from_its_mixture_with_oxide():
+    oxide, rng = ReducedOxide(500, photons=1e9), np.random.default_rng(0)
+    registry = Registry({"cu-k-fcc": load_bundle(shipped_folder() / "cu-k-fcc")}, {})
+    composer = Composer(references.load([references.shipped_folder()])[0])
+
+    def last(kelvin):
+        pipe = Pipeline(registry, tuple(ARRAY_UNITS), composer=composer)
+        analysis = Analysis(reduction=Reduction(channels=("transmission",)))
+        run = Run("r", 1, (Edge("Cu", "K"),), analysis=analysis)
+        for number, one in enumerate(kelvin):
+            counts = oxide.sweep(one, "up", rng)
+            columns = {"i0": counts.i0, "it": counts.it, "ir": counts.ir}
+            sweep = Sweep(run, "primary", number + 1, counts.energy, columns, direction="up")
+            (outcome, *_) = pipe.process(sweep)
+        (shell, *_), _ = best_answer(outcome.message.model_dump(mode="json", by_alias=True))
+        return shell
+
+    alone, after = last([760.0]), last([690.0, 700.0, 710.0, 720.0, 760.0])
+    for name in ("r", "sigma2", "n_s02"):  # taught by them, N S0^2 was 3 standard deviations off
+        assert abs(after[name]["value"] - alone[name]["value"]) < alone[name]["std"]
 
 
 def test_fractions_that_must_not_be_believed_say_nothing():

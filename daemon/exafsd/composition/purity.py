@@ -1,4 +1,4 @@
-"""Whether the near edge shows phases beside those that a model has read."""
+"""Whether the near edge shows several phases, or others than those that a model has read."""
 
 from collections.abc import Collection
 
@@ -32,3 +32,10 @@ def has_other_phases(composition: Composition | None, formulas: Collection[str])
         return False
     rest = 1.0 - sum(value for value, _ in own)
     return rest > PURE + SURE * max(std for _, std in own)
+
+
+def is_mixture(composition: Composition | None) -> bool:
+    """Whether there may be more than `PURE` of a second phase, where the composition says so."""
+    if composition is None or not composition.in_domain:
+        return False
+    return sum(one.value is not None and one.value > PURE for one in composition.fractions) > 1
