@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from exafsd.contract import K_GRID, FrameError, decode, encode, to_grid
-from exafsd.contract.messages import Result, Shell, Status, Value, topic_of
+from exafsd.contract.messages import Result, RunStart, Shell, Status, Value, topic_of
 from exafsd.contract.schemas import schemas
 from exafsd.settings.settings import load
 from exafsd.settings.template import schema_text, template
@@ -146,6 +146,17 @@ def test_spoilt_frames_are_refused(spoil):
     frames = encode(result(), {"k": np.arange(4.0)})
     with pytest.raises(FrameError):
         decode(spoil(frames))
+
+
+@pytest.mark.parametrize("number", [2**64 - 1, 2**64, -(2**63) - 1, 10**30])
+def test_metadata_with_integers_of_any_size_are_encoded(number):
+    message = RunStart.of(
+        run_uid="u", scan_id=number, element="Cu", edge="K", sample=[{"n": number}], delivery="live"
+    )
+    header = json.loads(encode(message)[1])
+    assert header["scan_id"] == number
+    assert header["sample"] == [{"n": number}]
+    assert header.keys() == {"schema", *RunStart.model_fields} - {"schema_"}
 
 
 def test_an_unknown_field_is_refused():

@@ -63,10 +63,11 @@ def encode(message: BaseMessage, arrays: Mapping[str, NDArray[Any]] | None = Non
 def _json(message: BaseMessage) -> bytes:
     """Header of a message; NaN and infinity are null. `model_dump_json` takes longer, by 2.5."""
     fields = message.__dict__.copy()
-    # keys of counts are members of the vocabulary
-    return orjson.dumps(
-        {"schema": fields.pop("schema_"), **fields}, default=_plain, option=orjson.OPT_NON_STR_KEYS
-    )
+    header = {"schema": fields.pop("schema_"), **fields}
+    try:  # keys of counts are members of the vocabulary
+        return orjson.dumps(header, default=_plain, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # metadata of an archive may have integers of more than 64 bits
+        return message.model_dump_json(by_alias=True).encode()
 
 
 def _plain(value: Any) -> Any:
