@@ -31,6 +31,17 @@ Site = Annotated[
     ),
 ]
 EdgeName = Annotated[str, typer.Option("--edge", help="Absorption edge, for example K or L3.")]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        help="Number of training steps instead of minutes; unlike minutes, independent of the"
+        " machine's speed."
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Seed of the random numbers.")]
+Workers = Annotated[
+    int, typer.Option(help="Number of processes for the simulations of the instrument.")
+]
 
 
 @app.command()
@@ -80,17 +91,9 @@ def fit(
             " scratch, unless the file of --config sets steps."
         ),
     ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            help="Number of training steps instead of minutes; unlike minutes, independent of"
-            " the machine's speed."
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 1,
-    workers: Annotated[
-        int, typer.Option(help="Number of processes for the simulations of the instrument.")
-    ] = 1,
+    steps: Steps = None,
+    seed: Seed = 1,
+    workers: Workers = 1,
     direct: Annotated[
         int | None,
         typer.Option(
@@ -190,14 +193,8 @@ def encoder(
     minutes: Annotated[
         float, typer.Option(help="Minutes of training, not counting the simulations.")
     ] = 30.0,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            help="Number of training steps instead of minutes; unlike minutes, independent of"
-            " the machine's speed."
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 1,
+    steps: Steps = None,
+    seed: Seed = 1,
     direct: Annotated[
         int,
         typer.Option(
@@ -239,10 +236,8 @@ def ablate(
         typer.Option(help="Folder with measured spectra for the loss term `measured`."),
     ] = None,
     minutes: Annotated[float, typer.Option(help="Minutes for each of the five networks.")] = 5.0,
-    seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 1,
-    workers: Annotated[
-        int, typer.Option(help="Number of processes for the simulations of the instrument.")
-    ] = 1,
+    seed: Seed = 1,
+    workers: Workers = 1,
     direct: Annotated[
         int,
         typer.Option(help="Number of training spectra that are simulated as a sum of FEFF paths."),
@@ -371,9 +366,7 @@ def coverage(
             help="Number of simulated spectra for each noise level and each highest k of the data.",
         ),
     ] = 2000,
-    workers: Annotated[
-        int, typer.Option(help="Number of processes for the simulations of the instrument.")
-    ] = 1,
+    workers: Workers = 1,
 ) -> None:
     """Count how often error bars contain the true value, by noise and highest k of the data."""
     from exafsd_training.studies.coverage import measure_coverage
@@ -416,9 +409,7 @@ def trend(
 @app.command()
 def negatives(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
-    workers: Annotated[
-        int, typer.Option(help="Number of processes for the simulations of the instrument.")
-    ] = 1,
+    workers: Workers = 1,
     data: Annotated[
         Path | None,
         typer.Option(help="Folder with the measured spectra of the models that come with exafsd."),
@@ -437,9 +428,7 @@ def denoise(
         Path | None,
         typer.Option(help="Folder with the measured spectra of the models that come with exafsd."),
     ] = None,
-    workers: Annotated[
-        int, typer.Option(help="Number of processes for the simulations of the instrument.")
-    ] = 1,
+    workers: Workers = 1,
 ) -> None:
     """Remove noise by network, filter and fit, and compare with the spectrum without noise."""
     from exafsd_training.studies import denoise as module
@@ -469,7 +458,7 @@ def baseline(
     epochs: Annotated[
         int, typer.Option(min=1, help="Number of training epochs; by default the published number.")
     ] = 1500,
-    seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 1,
+    seed: Seed = 1,
 ) -> None:
     """Train the network of Khan (2025), and test it on random points or on whole materials."""
     from rich.console import Console

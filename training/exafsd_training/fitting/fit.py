@@ -116,10 +116,9 @@ def start_field(model: Pinn, data: Data, settings: Settings) -> None:
     z, clean = (tf.concat(x, 0).numpy() for x in zip(*pairs, strict=True))
     weight = 1 / model.scale.numpy()
     basis = model.field.basis(model.k).numpy()
-    # from where data begin: below, nothing counts
-    seen = K_GRID >= K_MIN
+    fitted = K_GRID >= K_MIN  # from where data begin
     coefficients = np.linalg.lstsq(
-        (basis * weight[:, None])[seen], (clean * weight)[:, seen].T, rcond=None
+        (basis * weight[:, None])[fitted], (clean * weight)[:, fitted].T, rcond=None
     )[0].T
     a = np.hstack([z, np.ones((len(z), 1), np.float32)])
     normal = a.T @ a + START_RIDGE * len(z) * np.eye(a.shape[1])
