@@ -256,6 +256,28 @@ def test_a_number_stays_a_number(number):
     assert row["context_note"] == repr(number)
 
 
+def test_the_shell_of_the_latest_points_is_shown_until_a_viewer_chooses_one():
+    def send(sweep, shell):
+        read = SHELL | {"id": shell, "phase": shell.partition("/")[0]}
+        state.take(sent(result(sweep, shells=[read]), ARRAYS))
+        viewer.tick()
+        return picker.value
+
+    state, document = State(), Document()
+    viewer = Viewer(document, state)
+    picker = document.get_model_by_name("shell")
+    shown = [send(sweep, "CuO/1" if sweep <= 20 else "Cu/1") for sweep in range(1, 41)]
+    changed = shown.index("Cu/1")
+    assert set(shown[:changed]) == {"CuO/1"}
+    assert set(shown[changed:]) == {"Cu/1"}
+    assert 20 < changed < 35  # not by one odd spectrum, but soon
+    turns = {send(sweep, ("CuO/1", "Cu/1")[sweep % 2]) for sweep in range(41, 61)}
+    assert turns == {"Cu/1"}  # nor to and fro
+    picker.value = "Cu/1"  # as it is: the viewer has not chosen
+    picker.value = "CuO/1"
+    assert {send(sweep, "Cu/1") for sweep in range(61, 81)} == {"CuO/1"}
+
+
 def test_texts_of_the_page_are_not_read_as_tex():
     document = Document()
     Viewer(document, State())

@@ -7,7 +7,7 @@ import json
 import threading
 import time
 import zlib
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -33,6 +33,8 @@ SILENT, BEATS = 2.3, 2.3
 #: subscription events that are kept, and s for which they are told
 EVENTS, TOLD = 5, 60.0
 
+#: Latest points by which it is decided which shell leads.
+LATEST = 15
 #: parameters of a shell, and of its phase, as the wire names them
 PARAMETERS = ("r", "n_s02", "sigma2", "e0_shift")
 #: numbers of the near edge that take their places in the trends, and what that is called
@@ -104,6 +106,7 @@ class Glance:
 
     epoch: int = 0
     shells: tuple[str, ...] = ()
+    leading: str = ""  # shell that comes first in the latest points
     phases: tuple[str, ...] = ()
     components: tuple[str, ...] = ()
     context: dict[str, str] = field(default_factory=dict[str, str])
@@ -237,8 +240,8 @@ class State:
             if series is None:
                 return Glance()
             return Glance(
-                series.epoch, tuple(series.shells), tuple(series.phases),
-                tuple(series.components), dict(series.context), series.last, series.newest,
+                series.epoch, tuple(series.shells), _leading(series.points),
+                tuple(series.phases), tuple(series.components), dict(series.context), series.last, series.newest,
                 series.spectrum, series.first, series.previous,
             )  # fmt: skip
 
@@ -460,6 +463,14 @@ def near_edge_of(header: dict[str, Any]) -> dict[str, Reading]:
         else _reading(value)
         for place, name in zip(PARAMETERS, NEAR_EDGE_NUMBERS, strict=True)
     }
+
+
+def _leading(points: deque[Point]) -> str:
+    """First shell of two thirds of the latest points that have any; empty where none has as many."""
+    first = (next(iter(point.shells)) for point in reversed(points) if point.shells)
+    counts = Counter(islice(first, LATEST))
+    shell, count = counts.most_common(1)[0] if counts else ("", 0)
+    return shell if 3 * count >= 2 * counts.total() else ""
 
 
 def _is_number(value: Any) -> bool:

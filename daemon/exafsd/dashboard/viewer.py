@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -95,7 +95,7 @@ class Viewer:
         self._minutes: dict[int, float] = {}
         self._last: Point | None = None  # the latest with values, where a band ends
         self._map_due = 0.0
-        self._by_itself = False  # whether the near edge is shown for want of a shell
+        self._follows = True  # whether the shell that leads is shown; until a viewer chooses one
         self._spectra, self._trends = Spectra(), Trends()
         self._shares = Shares(self._trends.changes)
         sheet = InlineStyleSheet(css=WIDGETS)
@@ -113,6 +113,7 @@ class Viewer:
                          value=options[0][0] if options else "", sizing_mode="stretch_width")
             for name, (title, options) in offered.items()
         }  # fmt: skip
+        self._own: dict[str, str] = {}  # values of pickers that were not chosen by the viewer
         self._offered = False  # whether something was put beside R already
         self._pause = Toggle(name="pause", label="Pause", stylesheets=[sheet], width=84)
         self._light = Toggle(name="theme", label="Light", stylesheets=[sheet], width=84)
@@ -133,8 +134,8 @@ class Viewer:
         document.add_periodic_callback(self.tick, TICK)
 
     def _wire(self) -> None:
-        for name in self._pickers:
-            self._pickers[name].on_change("value", self._changed)
+        for name, picker in self._pickers.items():
+            picker.on_change("value", self._on_choice(name))
         self._light.on_change("active", self._themed)
         self._light.js_on_change("active", CustomJS(code="exafsd.theme(this.active)"))
         self._pause.on_change("active", self._paused)
@@ -143,8 +144,14 @@ class Viewer:
         self._document.js_on_event("connection_lost", CustomJS(code="exafsd.lost()"))
         self._document.js_on_event("client_reconnected", CustomJS(code="exafsd.back()"))
 
-    def _changed(self, attr: str, old: str, new: str) -> None:
-        self.tick(chosen=True)  # also while it is paused: who chooses wants to see
+    def _on_choice(self, name: str) -> Callable[[str, str, str], None]:
+        def chosen(attr: str, old: str, new: str) -> None:
+            if self._own.get(name) != new:
+                self._own.pop(name, None)
+                self._follows &= name != "shell"
+                self.tick(chosen=True)  # also while it is paused: who chooses wants to see
+
+        return chosen
 
     def _themed(self, attr: str, old: bool, new: bool) -> None:
         self._repaint()
@@ -206,9 +213,7 @@ class Viewer:
             picker.options = options
         value = chosen or value
         if chosen or picker.value not in [choice for choice, _ in options]:
-            picker.remove_on_change("value", self._changed)  # chosen here, not by the viewer
-            picker.value = value
-            picker.on_change("value", self._changed)
+            picker.value = self._own[name] = value
 
     def _choose(self) -> None:
         """Which series is shown: the pickers, and what they offer."""
@@ -228,13 +233,11 @@ class Viewer:
         shells = self._glance.shells
         near = NEAR_EDGE if self._glance.point is not None else ""
         choices = [*shells, near] if near else list(shells)
-        shell: Any = self._pickers["shell"]
-        selected = shells[0] if self._by_itself and shells and shell.value == NEAR_EDGE else ""
+        self._follows |= self._pickers["shell"].value not in choices
         self._options(
             "shell", [(s, words.text(s, 24)) for s in choices], shells[0] if shells else near,
-            selected,
+            self._glance.leading if self._follows else "",
         )  # fmt: skip
-        self._by_itself = not shells
         items = self._glance.context
         beside = [("", "nothing"), *((name, words.text(name, 24)) for name in items)]
         first = "" if self._offered else next(iter(items), "")
