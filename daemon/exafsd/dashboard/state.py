@@ -241,8 +241,8 @@ class State:
                 return Glance()
             return Glance(
                 series.epoch, tuple(series.shells), _leading(series.points),
-                tuple(series.phases), tuple(series.components), dict(series.context), series.last, series.newest,
-                series.spectrum, series.first, series.previous,
+                tuple(series.phases), tuple(series.components), dict(series.context),
+                series.last, series.newest, series.spectrum, series.first, series.previous,
             )  # fmt: skip
 
     def since(self, key: Key, shown: int, limit: int) -> tuple[int, list[Point]]:
@@ -466,7 +466,7 @@ def near_edge_of(header: dict[str, Any]) -> dict[str, Reading]:
 
 
 def _leading(points: deque[Point]) -> str:
-    """First shell of two thirds of the latest points that have any; empty where none has as many."""
+    """First shell of two thirds of the latest points that have any; or empty."""
     first = (next(iter(point.shells)) for point in reversed(points) if point.shells)
     counts = Counter(islice(first, LATEST))
     shell, count = counts.most_common(1)[0] if counts else ("", 0)
