@@ -30,6 +30,26 @@ def test_shares_that_are_not_negative_are_those_of_nnls(count: int) -> None:
     assert end.evaluations <= 4 < MAX_EVALUATIONS
 
 
+def test_a_step_frees_what_it_need_not_have_put_on_a_bound() -> None:
+    """Nearly the same columns: the one that goes farthest below zero is above it in the end."""
+    rng = np.random.default_rng(5)
+    common = rng.uniform(0.2, 1.0, (FITS, ROWS, 1))
+    columns = common + 0.1 * rng.normal(size=(FITS, ROWS, 6))
+    shares = rng.dirichlet(np.full(6, 0.2), FITS)
+    data = (columns @ shares[..., None])[..., 0] + rng.normal(0, 0.1, (FITS, ROWS))
+
+    def evaluate(x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return (columns[rows] @ x[..., None])[..., 0] - data[rows], columns[rows]
+
+    start = np.full((FITS, 6), 0.5)
+    bounds = np.zeros(6), np.full(6, 5.0)
+    begin = evaluate(start, np.arange(FITS))
+    end = minimize(evaluate, start, begin, bounds, np.sum(data**2, axis=1), ROWS, tolerance=1e9)
+    expected = np.array([nnls(a, b)[0] for a, b in zip(columns, data, strict=True)])
+    assert end.evaluations == 1  # one step, however large, is the last
+    np.testing.assert_allclose(end.x, expected, atol=1e-6)
+
+
 def test_a_curved_problem_ends_on_its_bounds_where_scipy_ends() -> None:
     rng = np.random.default_rng(0)
     t = np.linspace(0, 3, ROWS)

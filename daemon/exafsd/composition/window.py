@@ -115,7 +115,9 @@ def near_edge(energy: Floats, mu: Floats, ranges: Ranges) -> NearEdge:
     sums = layout.integral(flat[layout.near])
     fine = flat[layout.fine]
     rough = np.abs(fine[3:] - 3 * fine[2:-1] + 3 * fine[1:-2] - fine[:-3])
-    point = NOISE * float(np.median(rough)) if len(rough) else 0.0
+    middle = len(rough) // 2
+    # the median, without what `np.median` costs
+    point = NOISE * float(np.partition(rough, middle)[middle]) if middle else 0.0
     return NearEdge((sums[1:] - sums[:-1]) / BIN, point * layout.bin_noise, layout.step)
 
 

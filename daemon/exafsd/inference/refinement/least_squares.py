@@ -1,11 +1,12 @@
 """Bounded Levenberg-Marquardt for many small fits at once, with analytic derivatives."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import nnls
 
 from exafsd.spectra import Floats
 
@@ -27,6 +28,8 @@ MAX_EVALUATIONS = 15
 DAMPING, UNDAMPED = 1e-2, 1e-3
 #: Keeps the scaled normal equations solvable where two variables do the same.
 RIDGE = 1e-10
+#: Error bars that a step goes at most where there is no bound.
+UNBOUNDED = 1e4
 #: Keeps variables that do nothing from being divided by zero.
 SMALLEST = 1e-100
 
@@ -99,59 +102,98 @@ def minimize(
         (n,) or so small a step of every variable.
     """
     low, high = bounds
-    x = start.copy()
-    rows = np.arange(len(x))
-    residual, jacobian = begin[0].copy(), begin[1].copy()
-    cost = np.vecdot(residual, residual)
-    damping = np.zeros(len(x))
-    converged = np.zeros(len(x), dtype=bool)
-    rows = rows[np.isfinite(cost) & np.isfinite(total)]
+    fits = _Fits.at(np.arange(len(start)), start, *begin)
+    ended: list[_Fits] = []
     evaluations = 1
-    while rows.size:
-        slopes, at = jacobian[rows], x[rows]
-        gradient, hessian = _along(slopes.mT, residual[rows]), slopes.mT @ slopes
-        moved = _moved(hessian, gradient, at, low, high, damping[rows])
-        step = moved - at
-        curved = np.vecdot(step, _along(hessian, step))
+    usable = np.isfinite(fits.cost) & np.isfinite(total)
+    while True:
+        if not usable.all():  # a spoilt value or derivative: that fit has failed
+            ended.append(fits.those(~usable))
+            fits = fits.those(usable)
+        if not fits.rows.size:
+            break
+        gradient = _along(fits.jacobian.mT, fits.residual)
+        moved = _moved(fits.hessian, gradient, fits.x, low, high, fits.damping)
+        step = moved - fits.x
+        curved = np.vecdot(step, _along(fits.hessian, step))
         usable = np.isfinite(curved)
-        if not usable.all():  # a spoilt derivative: that fit has failed
-            rows = rows[usable]
+        if not usable.all():
             continue
-        scale = np.maximum(cost[rows], FLOOR * total[rows])
+        scale = np.maximum(fits.cost, FLOOR * total[fits.rows])
         done = curved <= tolerance**2 / freedom * scale
         if small is not None:
             done |= (np.abs(step) <= small).all(axis=-1)
-        done &= damping[rows] == 0.0
-        if done.any():
-            # where a variable has only now met its bound, the others have yet to answer to that
-            done &= ~(_on_bound(moved, low, high) & ~_on_bound(at, low, high)).any(axis=-1)
+        done &= fits.damping == 0.0
         if done.any():
             # the last step is too small to be worth another evaluation
-            last, left = rows[done], ~done
-            x[last], converged[last] = moved[done], True
-            residual[last] += _along(slopes[done], step[done])
-            change = 2 * np.vecdot(gradient, step) + curved
-            cost[last] = np.maximum(cost[last] + change[done], 0.0)
-            rows, moved, scale = rows[left], moved[left], scale[left]
-        if not rows.size or evaluations == evaluations_max:
+            stepped = fits.stepped(step, moved, 2 * np.vecdot(gradient, step) + curved)
+            if done.all():
+                fits = stepped
+                break
+            ended.append(stepped.those(done))
+            left = ~done
+            fits, moved, scale, usable = fits.those(left), moved[left], scale[left], usable[left]
+        if evaluations == evaluations_max:
             break
         evaluations += 1
-        tried, slopes = evaluate(moved, rows)
-        tried_cost = np.vecdot(tried, tried)
-        better = tried_cost <= cost[rows] + LEVEL * scale
-        good, bad = rows[better], rows[~better]
-        x[good], cost[good], residual[good] = moved[better], tried_cost[better], tried[better]
-        jacobian[good] = slopes[better]
-        damping[good] *= 0.1
-        damping[good[damping[good] < UNDAMPED]] = 0.0
-        damping[bad] = np.maximum(10 * damping[bad], DAMPING)
-    bound = _on_bound(x, low, high)
-    hessian = jacobian.mT @ jacobian
-    return Minimum(x, cost, residual, jacobian, hessian, converged, bound, evaluations)
+        fits = fits.tried(moved, *evaluate(moved, fits.rows), LEVEL * scale)
+    ended.append(fits)
+    end = _joined([one for one in ended if one.rows.size] or [fits])
+    bound = (end.x <= low) | (end.x >= high)
+    return Minimum(
+        end.x, end.cost, end.residual, end.jacobian, end.hessian, end.converged, bound, evaluations
+    )
 
 
-def _on_bound(x: Floats, low: Floats, high: Floats) -> NDArray[np.bool_]:
-    return (x <= low) | (x >= high)
+class _Fits(NamedTuple):
+    """Fits `rows` (a,) on their way: what `Minimum` has of them, and how much they are damped."""
+
+    rows: NDArray[np.intp]
+    x: Floats
+    residual: Floats
+    jacobian: Floats
+    hessian: Floats
+    cost: Floats
+    damping: Floats
+    converged: NDArray[np.bool_]
+
+    @classmethod
+    def at(cls, rows: NDArray[np.intp], x: Floats, residual: Floats, jacobian: Floats) -> "_Fits":
+        """Fits at variables (a, n)."""
+        hessian, cost = jacobian.mT @ jacobian, np.vecdot(residual, residual)
+        nothing = np.zeros(len(rows))
+        return cls(rows, x, residual, jacobian, hessian, cost, nothing, nothing.astype(bool))
+
+    def those(self, which: NDArray[np.bool_]) -> "_Fits":
+        """Some of them, by a mask (a,)."""
+        return self if which.all() else _Fits._make(one[which] for one in self)
+
+    def stepped(self, step: Floats, x: Floats, change: Floats) -> "_Fits":
+        """As they are after a small last step, which leaves derivatives as they are."""
+        residual = self.residual + _along(self.jacobian, step)
+        cost, converged = np.maximum(self.cost + change, 0.0), np.ones(len(x), dtype=bool)
+        return self._replace(x=x, residual=residual, cost=cost, converged=converged)
+
+    def tried(self, x: Floats, residual: Floats, jacobian: Floats, level: Floats) -> "_Fits":
+        """At other variables, where the misfit is there not larger by more than `level` (a,)."""
+        there = _Fits.at(self.rows, x, residual, jacobian)
+        better = there.cost <= self.cost + level
+        less = np.where(self.damping < 10 * UNDAMPED, 0.0, 0.1 * self.damping)
+        damping = np.where(better, less, np.maximum(10 * self.damping, DAMPING))
+        if not better.all():
+            pairs = zip(there, self, strict=True)
+            there = _Fits._make(
+                np.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old) for new, old in pairs
+            )
+        return there._replace(damping=damping)
+
+
+def _joined(parts: Sequence[_Fits]) -> _Fits:
+    """Fits in the order of their rows."""
+    if len(parts) == 1:
+        return parts[0]
+    order = np.concatenate([one.rows for one in parts]).argsort()
+    return _Fits._make(np.concatenate(each)[order] for each in zip(*parts, strict=True))
 
 
 def _inside(x: Floats, low: Floats, high: Floats) -> Floats:
@@ -166,36 +208,35 @@ def _along(matrices: Floats, vectors: Floats) -> Floats:
 def _moved(
     hessian: Floats, gradient: Floats, x: Floats, low: Floats, high: Floats, damping: Floats
 ) -> Floats:
-    """Variables (b, n) after a Gauss-Newton step, damped, to the least misfit inside the bounds.
-
-    A variable on a bound that the misfit pushes outwards stays where it is. One that a step takes
-    beyond a bound is put on it, that which goes farthest first, and the others answer to that.
-    """
+    """Variables (b, n) after a Gauss-Newton step, damped, to the least misfit inside the bounds."""
     curve, scale = _scaled(hessian, damping)
     # steps and bounds in error bars
-    downhill, lowest, highest = -gradient * scale, (low - x) / scale, (high - x) / scale
-    free = ((lowest < 0) | (downhill >= 0)) & ((highest > 0) | (downhill <= 0))
-    step = _step(curve, downhill, free)
-    far = np.where(free, np.maximum(lowest - step, step - highest), 0.0)
-    rows = np.flatnonzero((far > 0).any(axis=-1))
-    put = np.zeros_like(x)
-    while rows.size:
-        at = rows, far[rows].argmax(axis=-1)
-        free[at] = False
-        put[at] = _inside(step[at], lowest[at], highest[at])
-        left = downhill[rows] - _along(curve[rows], put[rows])
-        there = put[rows] + _step(curve[rows], left, free[rows])
-        beyond = np.maximum(lowest[rows] - there, there - highest[rows])
-        step[rows], far[rows] = there, np.where(free[rows], beyond, 0.0)
-        rows = rows[(far[rows] > 0).any(axis=-1)]
+    lowest, highest = (low - x) / scale, (high - x) / scale
+    step = np.linalg.solve(curve, (gradient * -scale)[..., None])[..., 0]
+    outside = np.flatnonzero(((step < lowest) | (step > highest)).any(axis=-1))
+    if outside.size:
+        roots = np.linalg.cholesky(curve[outside], upper=True)
+        for i, root in zip(outside, roots, strict=True):
+            step[i] = _bounded(root, step[i], lowest[i], highest[i])
     moved = np.where(step <= lowest, low, x + step * scale)
     return _inside(np.where(step >= highest, high, moved), low, high)
 
 
-def _step(curve: Floats, downhill: Floats, free: NDArray[np.bool_]) -> Floats:
-    """Step (b, n) of the free variables; the others do not move."""
-    step: NDArray[Any] = np.linalg.solve(_cut(curve, free), (downhill * free)[..., None])
-    return step[..., 0]
+def _bounded(root: Floats, free: Floats, lowest: Floats, highest: Floats) -> Floats:
+    """Step (n,) to the least misfit inside bounds, where the `free` one (n,) leaves them.
+
+    The misfit is larger by the square of `root` (n, n) times what the step differs by from the free
+    one. Looked for are distances from one of the bounds, which are not negative: from the upper one
+    where the free step is beyond it.
+    """
+    beyond = free > highest
+    bound = np.where(beyond, highest, np.maximum(lowest, -UNBOUNDED))
+    side = 1.0 - 2.0 * beyond
+    try:
+        distance, _ = nnls(root * side, root @ (free - bound))
+    except RuntimeError:  # it goes round in circles
+        return _inside(free, lowest, highest)
+    return bound + side * distance
 
 
 def _cut(curve: Floats, free: NDArray[np.bool_]) -> Floats:
