@@ -5,6 +5,7 @@ matrix product, and the network reads a batch for little more than one spectrum.
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -114,9 +115,9 @@ class Pipeline:
         self._mixtures = Mixtures(self._reducer)
         self._models: dict[str, Model] = {}
         self._panels: dict[tuple[str, Edge], _Panel] = {}
-        self._memories: dict[str, RunMemory] = {}
-        self._trends: dict[str, RunTrends] = {}
-        self._series: dict[str, RunSeries] = {}
+        self._memories: defaultdict[str, RunMemory] = defaultdict(RunMemory)
+        self._trends: defaultdict[str, RunTrends] = defaultdict(dict)
+        self._series: defaultdict[str, RunSeries] = defaultdict(RunSeries)
         self.adopt(registry)
 
     def adopt(self, registry: Registry) -> None:
@@ -176,15 +177,15 @@ class Pipeline:
 
     def run_memory(self, run_uid: str) -> RunMemory:
         """What the reduction remembers of a run."""
-        return self._memories.setdefault(run_uid, RunMemory())
+        return self._memories[run_uid]
 
     def trends(self, run_uid: str) -> RunTrends:
         """What the sweeps of a run have in common."""
-        return self._trends.setdefault(run_uid, {})
+        return self._trends[run_uid]
 
     def series(self, run_uid: str) -> RunSeries:
         """What is remembered of a run to say whether its sample changes, and whether to stop."""
-        return self._series.setdefault(run_uid, RunSeries())
+        return self._series[run_uid]
 
     def resume(self, run_uid: str, memory: RunMemory, trends: RunTrends, series: RunSeries) -> None:
         """Go on with a run of which this was saved."""

@@ -21,7 +21,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from exafsd.composition.window import BIN, Integral, NearEdge
 from exafsd.contract.grid import ETOK
-from exafsd.inference.refinement.least_squares import Minimum, minimize
+from exafsd.inference.refinement.least_squares import Minimum, conditional, minimize
 from exafsd.spectra import Floats
 
 #: Standard deviations of what is allowed for: energy scale with a foil and without, eV; offset and
@@ -249,7 +249,10 @@ class Combination:
         m, bins, end, x = len(fit.places), fit.flat.shape[1], fit.end, fit.end.x
         rest = end.residual[:, :bins] / fit.weight[:, None]
         left = np.vecdot(rest, rest)
-        inverse, absent = end.inverse(), x[:, :m] <= 0
+        held = end.bound.copy()
+        held[:, :m] = False
+        unheld, absent = end.inverse(held), x[:, :m] <= 0
+        inverse = conditional(unheld, end.bound[:, :m])
         cov = _covariances(fit, inverse[:, : m + 1], rest)
         with np.errstate(divide="ignore", invalid="ignore"):
             total = x[:, :m].sum(axis=1)
@@ -262,9 +265,7 @@ class Combination:
             std = np.where(loose > ALIKE, loose, std)
             if absent.any():
                 # what may be there of these is missing in the others
-                bound = end.bound.copy()
-                bound[:, :m] = False
-                loose = end.errors(bound)[:, :m]
+                loose = np.sqrt(np.diagonal(unheld, axis1=1, axis2=2)[:, :m])
                 unseen = np.where(absent, loose / total[:, None], 0.0)
                 std = np.hypot(std, share * np.sqrt(np.sum(unseen**2, axis=1))[:, None])
                 std = np.where(absent, unseen, std)
@@ -408,22 +409,13 @@ class _Model:
         beyond[0, 0] -= 1.0
         self._table = beyond.reshape(-1, self._m * bins)
         self._damping, self._after = -2 * k2, after
+        self._still = np.stack([beyond[0, 0], beyond[1, 0], beyond[0, 1]])[:, None]
 
     def __call__(self, x: Floats, slopes: Floats) -> Floats:
         """(b, l), and its derivatives into `slopes` (b, n, l)."""
-        m, bins = self._m, len(self._after)
-        share, sigma2 = x[:, :m, None], x[:, m + 4 : 2 * m + 4, None]
-        shift, offset, tilt, width = x[:, m : m + 4].T[..., None]
-        by_shift, by_width = shift**ORDERS, width**POWERS
-        factors = np.array([
-            by_shift[:, :, None] * by_width[:, None],
-            (ORDERS * shift**LOWER_ORDERS)[:, :, None] * by_width[:, None],
-            by_shift[:, :, None] * (POWERS * width**LOWER_POWERS)[:, None],
-        ])  # fmt: skip
-        # references less their edge step, and derivatives by shift and resolution; below the edge
-        # nothing is damped
-        parts = (factors.reshape(3, len(x), -1) @ self._table).reshape(3, len(x), m, bins)
-        parts *= np.exp(self._damping * sigma2)
+        m = self._m
+        share, (offset, tilt) = x[:, :m, None], x[:, m + 1 : m + 3].T[..., None]
+        parts = self._parts(x) if x[:, m:].any() else self._still
         beyond, moved, broader = (share.mT @ parts)[..., 0, :]
         value = beyond + share.sum(axis=1)
         np.add(parts[0], 1.0, out=slopes[:, :m])
@@ -439,6 +431,22 @@ class _Model:
             for own in (slice(m + 1), slice(m + 3, -1)):  # not offset and tilt
                 slopes[:, own] *= (chain / thick)[:, None]
         return value + offset + tilt * self._after
+
+    def _parts(self, x: Floats) -> Floats:
+        """References less their edge step, and derivatives by shift and resolution, (3, b, m, l).
+
+        Below the edge nothing is damped.
+        """
+        m, shift, width = self._m, x[:, self._m, None], x[:, self._m + 3, None]
+        by_shift, by_width = shift**ORDERS, width**POWERS
+        factors = np.array([
+            by_shift[:, :, None] * by_width[:, None],
+            (ORDERS * shift**LOWER_ORDERS)[:, :, None] * by_width[:, None],
+            by_shift[:, :, None] * (POWERS * width**LOWER_POWERS)[:, None],
+        ])  # fmt: skip
+        parts = (factors.reshape(3, len(x), -1) @ self._table).reshape(3, len(x), m, -1)
+        parts *= np.exp(self._damping * x[:, m + 4 : 2 * m + 4, None])
+        return parts
 
 
 def _integrals(flat: Floats) -> tuple[Floats, BSpline]:

@@ -166,9 +166,11 @@ class RunComponents:
                 members.setdefault(key, []).append((i, flat, _noise(one)))
         components: list[Components | None] = [None] * len(spectra)
         for key, own in members.items():
-            if key not in self.series and len(self.series) >= SERIES:
-                continue
-            series = self.series.setdefault(key, ComponentSeries())
+            series = self.series.get(key)
+            if series is None:
+                if len(self.series) >= SERIES:
+                    continue
+                series = self.series[key] = ComponentSeries()
             places, flats, noises = zip(*own, strict=True)
             repeats = [_repeated(spectra[i]) for i in places]
             said = series.follow(np.array(flats), noises, repeats)

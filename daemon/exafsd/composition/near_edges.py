@@ -64,7 +64,9 @@ class NearEdges:
         """
         xanes: list[Xanes | None] = [None] * len(spectra)
         for key, members in _by_series(spectra, numbers).items():
-            series = self.series.setdefault(key, ChangeDetector())
+            series = self.series.get(key)
+            if series is None:
+                series = self.series[key] = ChangeDetector()
             own = [one for i in members if (one := numbers[i]) is not None]
             sweeps = [_taken(spectra[i]) for i in members]
             positions = series.follow(own, sweeps)

@@ -53,7 +53,10 @@ class RunSeries:
         if goal is None or id_.channel == "reference" or spectrum.averaged is not None:
             return
         key = id_.sweep.stream, id_.channel, id_.edge
-        result.convergence = self.averages.setdefault(key, Averages()).take(result, goal)
+        averages = self.averages.get(key)
+        if averages is None:
+            averages = self.averages[key] = Averages()
+        result.convergence = averages.take(result, goal)
 
 
 def _counts(spectrum: Spectrum) -> bool:

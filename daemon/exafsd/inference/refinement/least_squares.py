@@ -62,9 +62,16 @@ class Minimum:
         scale *= free
         return np.linalg.inv(_cut(scaled, free)) * (scale[:, :, None] * scale[:, None, :])
 
-    def errors(self, held: NDArray[np.bool_]) -> Floats:
-        """Error bars (b, n) for a misfit of one, where variables that are `held` have none."""
-        return np.sqrt(_diagonal(self.inverse(held)))
+
+def conditional(inverse: Floats, held: NDArray[np.bool_]) -> Floats:
+    """`Minimum.inverse` (b, n, n) where of the first m variables some are `held` (b, m), too."""
+    if not held.any():
+        return inverse
+    m = held.shape[1]
+    both = held[:, :, None] & held[:, None, :]
+    inner = np.linalg.inv(np.where(both, inverse[:, :m, :m], np.eye(m))) * both
+    across = inverse[:, :, :m]
+    return inverse - across @ inner @ across.mT
 
 
 def minimize(
