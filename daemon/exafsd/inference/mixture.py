@@ -225,7 +225,7 @@ class MixtureFit:
         about = About(modelled, goal, about.minimum(bounds, FIRST).x)
         end = about.minimum(bounds, EVALUATIONS)
         weighed = end.residual[:, : goal.data.shape[1]]
-        misfit = (np.linalg.inv(about.white) @ weighed[..., None])[..., 0]
+        misfit = (about.colour @ weighed[..., None])[..., 0]
         r_factor = np.sum(misfit**2, axis=1) / np.sum(goal.data**2, axis=1)
         beyond = np.maximum(np.sum(weighed**2, axis=1) / prepared.goal.n_idp, 1.0)
         inverse, nothing = end.inverse() * beyond[:, None, None], np.empty(0)

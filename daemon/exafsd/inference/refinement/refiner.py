@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exafsd.contract.card import Card
-from exafsd.inference.refinement.least_squares import Minimum
+from exafsd.inference.refinement.least_squares import RIDGE, Minimum
 from exafsd.inference.refinement.polish import (
     OBJECTIVES,
     OFF,
@@ -27,10 +27,13 @@ from exafsd.inference.refinement.polish import (
 )
 from exafsd.inference.refinement.reference_fit import ReferenceFit
 from exafsd.inference.refinement.theory import error_count
-from exafsd.inference.refinement.trend import OWN_E0, Linear, Trend
+from exafsd.inference.refinement.trend import OWN_E0, Expected, Linear, Trend
 from exafsd.inference.refinement.variables import VAGUE_E0, Variables
 from exafsd.inference.refinement.weighed import About, Goal, Prepared, Signal, WavesLike, prepare
 from exafsd.spectra import Floats, Prediction
+
+#: Trends of which it is remembered what they expect.
+TRENDS = 16
 
 
 class Refiner:
@@ -60,6 +63,7 @@ class Refiner:
             return prepare(weigh, self._window, about, k_end)
 
         self._prepared = lru_cache(maxsize=OBJECTIVES)(prepared)
+        self._expected: dict[tuple[int, float], tuple[Floats, Expected]] = {}
 
     def begin(self) -> Trend:
         """A trend before its first sweep."""
@@ -132,7 +136,7 @@ class Refiner:
     def _fits(self, prepared: Prepared, job: "_Job") -> Iterator[tuple[Status, Fit | None, int]]:
         """How each fit went."""
         variables, trend = self.variables, job.trend
-        expected = trend.expected(variables, job.e0_std)
+        expected = self._expected_of(trend, job.e0_std)
         mean = np.tile(expected.mean, (len(job.chi_k2), 1))
         mean[:, variables.e0] += job.e0
         goal = Goal.of(prepared, expected, job.chi_k2, job.epsilon, mean, self._floor)
@@ -179,6 +183,17 @@ class Refiner:
             )
             yield "converged" if free else "at_bound", fit, end.evaluations
 
+    def _expected_of(self, trend: Trend, e0_std: float) -> Expected:
+        """What is likely of a sweep: the same until the trend learns again."""
+        key = id(trend.cov), e0_std
+        cov, expected = self._expected.get(key, (None, None))
+        if expected is None or cov is not trend.cov:
+            if len(self._expected) >= TRENDS:
+                self._expected.clear()
+            expected = trend.expected(self.variables, e0_std)
+            self._expected[key] = trend.cov, expected
+        return expected
+
     def _about(self, goal: Goal, start: Floats) -> About:
         """Fits about a start."""
 
@@ -203,8 +218,7 @@ class Refiner:
         expected, about = goal.expected, self._about(goal, start)
         end = about.minimum((self.variables.low, self.variables.high))
         fitted = slice(0, goal.data.shape[1])
-        colour = np.linalg.inv(about.white)
-        misfit = (colour @ end.residual[:, fitted, None])[..., 0]
+        misfit = (about.colour @ end.residual[:, fitted, None])[..., 0]
         away = expected.errors + (end.x - goal.mean) @ expected.follow.T
         linear = Linear(
             x=end.x,
@@ -213,7 +227,7 @@ class Refiner:
             misfit=misfit,
             rest=(about.errors @ away[..., None])[..., 0] - misfit,
             errors=about.errors,
-            slopes=colour @ end.jacobian[:, fitted] - about.follow,
+            slopes=about.colour @ end.jacobian[:, fitted] - about.follow,
             noise=goal.noise,
             floor=goal.floor,
         )
@@ -232,7 +246,8 @@ class Refiner:
             normal = np.swapaxes(own, 1, 2) @ own
             size = np.sqrt(np.diagonal(normal, axis1=1, axis2=2))
             scaled = normal / (size[:, :, None] * size[:, None, :])
-            inverse = np.linalg.pinv(scaled) / (size[:, :, None] * size[:, None, :])
+            scaled += RIDGE * np.eye(own.shape[2])
+            inverse = np.linalg.inv(scaled) / (size[:, :, None] * size[:, None, :])
             cov[free] = inverse * (cost / (n_idp - len(reference.first)))[:, None, None]
         return cov
 

@@ -11,6 +11,7 @@ does. It looks back only, so that replay gives what was live.
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -52,6 +53,11 @@ class Expected:
     errors: Floats
     follow: Floats
     spread: Floats
+
+    @cached_property
+    def hold(self) -> Floats:
+        """What makes differences from the means white (n, n): the inverse of `std`."""
+        return np.linalg.inv(self.std).astype(np.float64)
 
 
 @dataclass(frozen=True)

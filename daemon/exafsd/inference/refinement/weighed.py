@@ -137,8 +137,9 @@ class Goal:
 class About:
     """Residuals of fits, with what FEFF's errors do at a start (b, n).
 
-    `errors` (b, l, e) are that, `follow` (b, l, n) what they do as they follow the variables, and
-    `white` (b, l, l) makes misfit white. `begin` has residuals and derivatives there.
+    `errors` (b, l, e) are that, `follow` (b, l, n) what they do as they follow the variables,
+    `colour` (b, l, l) is a root of the covariance of misfit, and its inverse `white` makes misfit
+    white. `begin` has residuals and derivatives there.
     """
 
     def __init__(self, modelled: Modelled, goal: Goal, start: Floats) -> None:
@@ -150,9 +151,10 @@ class About:
         spread = self.errors @ expected.spread
         covariance = spread @ np.swapaxes(spread, 1, 2) + goal.noise
         covariance += goal.floor[:, None, None] * np.eye(model.shape[1])
-        self.white = np.linalg.inv(np.linalg.cholesky(covariance)).astype(np.float64)
+        self.colour = np.linalg.cholesky(covariance).astype(np.float64)
+        self.white = np.linalg.inv(self.colour).astype(np.float64)
         self._data = goal.data - self.errors @ expected.errors
-        self._hold = np.linalg.inv(expected.std)
+        self._hold = expected.hold
         self._held = np.tile(self._hold, (len(start), 1, 1))
         self.begin = self._weighed(start, every, model, slopes)
 
