@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from exafsd.contract.card import Refinement
 from exafsd.contract.grid import K_STEP
 from exafsd.contract.recipe import FitWindow
-from exafsd.inference.refinement.least_squares import MAX_EVALUATIONS, Minimum, minimize
+from exafsd.inference.refinement.least_squares import Minimum, minimize
 from exafsd.inference.refinement.polish import Objective, Weigh, chi_rows, objective
 from exafsd.inference.refinement.theory import TheoryModes
 from exafsd.inference.refinement.trend import Expected
@@ -158,7 +158,7 @@ class About:
         self._held = np.tile(self._hold, (len(start), 1, 1))
         self.begin = self._weighed(start, every, model, slopes)
 
-    def minimum(self, bounds: tuple[Floats, Floats], evaluations: int = MAX_EVALUATIONS) -> Minimum:
+    def minimum(self, bounds: tuple[Floats, Floats], evaluations: int) -> Minimum:
         """Where fits from the start end; of `bounds` and `evaluations` see `minimize`."""
         total = np.full(len(self._start), CHI2_SCALE)
         return minimize(self._evaluate, self._start, self.begin, bounds, total, WORTH, evaluations)
