@@ -284,7 +284,8 @@ class Pipeline:
                 for i, readings in zip(unread, read, strict=True)
             ]
         )
-        mixtures = self._mixed(cases, unread, compositions, room)
+        e0s = {i: one.reading.shown.e0 for i, one in zip(unread, answers, strict=True)}
+        mixtures = self._mixed(cases, unread, e0s, compositions, room)
         followed = self._followed([cases[i].spectrum for i in unread], answers)
         structures = structures_of(answers)
         for place, (i, best) in enumerate(zip(unread, answers, strict=True)):
@@ -335,12 +336,15 @@ class Pipeline:
         self,
         cases: Sequence[_Case],
         readings: Mapping[int, Sequence[Reading]],
+        e0s: Mapping[int, float],
         compositions: Mapping[int, Composition | None],
         room: bool,
     ) -> dict[int, Mixture]:
         """EXAFS of samples of several phases, where models may read them and there is time."""
         due = {
-            i: OfMixture(cases[i].spectrum, readings[i], said, self._composer.middles)
+            i: OfMixture(
+                cases[i].spectrum, readings[i], e0s[i], said, self._composer.middles
+            )  # fmt: skip
             for i, said in compositions.items()
             if said is not None
             and said.fractions
@@ -355,7 +359,7 @@ class Pipeline:
                 return {
                     i: one
                     for said in one_by_one
-                    for i, one in self._mixed(cases, readings, said, room).items()
+                    for i, one in self._mixed(cases, readings, e0s, said, room).items()
                 }
             log.exception("fit of a mixture failed")
             return {}

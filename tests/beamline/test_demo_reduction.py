@@ -10,6 +10,7 @@ from exafsd.inference.registry import Registry, load_bundle, shipped_folder
 from exafsd.pipeline import Pipeline
 from exafsd.settings.analysis import Analysis, Composition
 from exafsd.spectra import Edge, Run, Sweep
+from exafsd.testing.reduction import PHASES as TRUTH
 from exafsd.testing.reduction import ReducedOxide, shares
 
 PHASES = ("Cu", "Cu2O", "CuO")
@@ -58,9 +59,25 @@ def test_where_one_phase_is_alone_its_distance_is_read(outcomes):
             shell = message.polish.shells[0]
         assert shell.id == f"{name}/1"
         assert shell.r.value == pytest.approx(message.truth[f"r_{name}"], abs=0.006), kelvin
-        assert shell.sigma2.value == pytest.approx(message.truth[f"sigma2_{name}"], abs=0.003)
+        assert shell.sigma2.value == pytest.approx(message.truth[f"sigma2_{name}"], abs=0.0015)
+        off = shell.n_s02.value - TRUTH[name].n_s02
+        assert abs(off) < 2 * shell.n_s02.std, (kelvin, shell.n_s02)
         alone[name] += 1
     assert min(alone.values()) >= 4, alone
+
+
+def test_phases_of_a_mixture_have_the_e0_that_they_have_alone(outcomes):
+    alone, mixed = ({name: [] for name in PHASES} for _ in range(2))
+    for _, message in outcomes:
+        for phase in message.phases or ():
+            alone[phase.phase].append(message.e0 + phase.e0_shift.value)
+        for phase in message.mixture.phases if message.mixture else ():
+            if phase.e0_shift is not None:
+                mixed[phase.phase].append(message.e0 + phase.e0_shift.value)
+    both = [name for name in PHASES if alone[name] and mixed[name]]
+    assert len(both) >= 2
+    for name in both:
+        assert np.median(mixed[name]) == pytest.approx(np.median(alone[name]), abs=3.0), name
 
 
 def test_no_mixture_is_trusted_as_one_phase(outcomes):

@@ -106,7 +106,7 @@ def test_a_phase_without_a_model_is_named(counted):
 
 def test_a_doubtful_composition_says_why_there_is_no_fit():
     said = Said(references=[], fractions=[], in_domain=False, reason="something else is there")
-    (mixture,) = Mixtures(Reducer())([Question(None, (), said, dict)])
+    (mixture,) = Mixtures(Reducer())([Question(None, (), 0.0, said, dict)])
     assert (mixture.phases, mixture.reason) == ([], "something else is there")
 
 

@@ -199,6 +199,8 @@ def test_the_fit_of_the_nearest_shells_alone_is_never_the_best(bundle, polisher,
     whole = replace(good, fit=replace(good.fit, whole=True))
     assert best_of(bundle.card, whole) == "polish"
     assert best_of(bundle.card, replace(whole, status="at_bound")) == "network"
+    flawed = replace(whole, fit=replace(whole.fit, unexplained=0.06))
+    assert best_of(bundle.card, flawed) == "network"
     unjudged = bundle.card.model_copy(update={"independent": []})
     assert best_of(unjudged, whole) == "network"
 

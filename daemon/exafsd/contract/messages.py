@@ -276,7 +276,7 @@ class MixturePhase:
     phase: str = described("name of the reference")
     share: Value = described("by the near edge; the fit has it from there")
     model: str | None = described("bundle that the fit has the phase from", default=None)
-    e0_shift: Value | None = described("eV", default=None)
+    e0_shift: Value | None = described("eV, from the result's e0", default=None)
     shells: list[Shell] = described(
         "inside the model's window; error bars hold noise and errors of the theory,"
         " those of n_s02 also that of the share",

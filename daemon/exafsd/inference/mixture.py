@@ -54,11 +54,13 @@ TOGETHER = 16
 class Question:
     """A spectrum, what models make of it, and what its near edge says it is made of.
 
-    `middles` says where mu of each reference has risen by half, eV on the references' scale.
+    `middles` says where mu of each reference has risen by half, eV on the references' scale; `e0`
+    is that of the result, eV, from which shifts of E0 count.
     """
 
     spectrum: Spectrum
     readings: Sequence[Reading]
+    e0: float
     composition: Composition
     middles: Callable[[Spectrum], Mapping[str, float]]
 
@@ -135,7 +137,7 @@ class Mixtures:
         for (fit, k_end), members in groups.items():
             fits = fit([(job, one) for _, job, one in members], k_end)
             for (i, job, _), one in zip(members, fits, strict=True):
-                mixtures[i] = _said(questions[i].composition, job, one)
+                mixtures[i] = _said(questions[i], job, one)
         return [mixtures[i] for i in range(len(questions))]
 
     def _fit(self, models: Sequence[Model]) -> "MixtureFit":
@@ -313,13 +315,13 @@ def _is_of(reading: Reading, phase: str) -> bool:
     return phase in (structure.phase, structure.formula.replace(" ", ""))
 
 
-def _said(composition: Composition, job: Job, fit: Fit) -> Mixture:
+def _said(question: Question, job: Job, fit: Fit) -> Mixture:
     """What a fit says of each phase."""
     if not fit.phases:
         return Mixture(phases=[], reason="the fit did not end")
     fitted = {f.phase: i for i, f in enumerate(job.fractions)}
     phases: list[MixturePhase] = []
-    for fraction in composition.fractions:
+    for fraction in question.composition.fractions:
         share = Value(fraction.value, fraction.std)
         i = fitted.get(fraction.phase)
         if i is None:
@@ -334,12 +336,17 @@ def _said(composition: Composition, job: Job, fit: Fit) -> Mixture:
                 phase=fraction.phase,
                 share=share,
                 model=model.bundle.card.name,
-                e0_shift=None if reason else phase.e0_shift,
+                e0_shift=None if reason else _moved(phase.e0_shift, job.e0 - question.e0),
                 shells=[shell for shell in shells if shell.shell in inside],
                 reason=reason,
             )
         )
     return Mixture(phases=phases, r_factor=fit.r_factor)
+
+
+def _moved(shift: Value | None, by: float) -> Value | None:
+    """A shift of E0 that counts from elsewhere, eV."""
+    return shift and Value(None if shift.value is None else shift.value + by, shift.std)
 
 
 def _doubt(job: Job, fit: Fit, i: int) -> str | None:

@@ -29,6 +29,9 @@ R_STEP = np.pi / (K_STEP * NFFT)
 SPARE_POINTS = 1.0
 #: Share of chi(R) that may be dropped: below what float64 sums hold anyway.
 NEGLIGIBLE = 1e-8
+#: R-factor, beyond noise, above which a fit has serious flaws (Kelly, Hesterberg and Ravel, in
+#: Methods of Soil Analysis, part 5 (2008) 387, have that from 0.05 on): its error bars mean little.
+UNEXPLAINED = 0.05
 #: Data ends whose objective is kept, 0.4 MB each. A run has one, or two while it settles.
 OBJECTIVES = 16
 
@@ -80,7 +83,7 @@ class Fit:
     by the misfit as feffit does it, `trend_cov` is against other sweeps of the run, NaN where that
     is not known. `bound` (n,) are the variables that ended on a bound and were
     held there. `whole` says that all of the model's paths were fitted, and that `cov` holds FEFF's
-    errors as well as noise.
+    errors as well as noise. `unexplained` is what of the R-factor is not noise.
     """
 
     ids: tuple[str, ...]
@@ -92,6 +95,7 @@ class Fit:
     bound: NDArray[np.bool_]
     r_factor: float
     whole: bool = False
+    unexplained: float = 0.0
 
 
 @dataclass(frozen=True)

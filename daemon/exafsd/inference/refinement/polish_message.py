@@ -6,7 +6,7 @@ import numpy as np
 
 from exafsd.contract.card import Card
 from exafsd.contract.messages import Correlation, FitValue, Polish, PolishPhase, PolishShell
-from exafsd.inference.refinement.polish import Fit, Polished
+from exafsd.inference.refinement.polish import UNEXPLAINED, Fit, Polished
 from exafsd.inference.refinement.reference_fit import shells_in_window
 
 
@@ -30,13 +30,15 @@ def polish_message(card: Card, polished: Polished) -> Polish:
 def best_of(card: Card, polished: Polished) -> Literal["network", "polish"]:
     """Return which answer to show, where the network's may be believed.
 
-    A refinement that converged inside its bounds, of a model for which its error bars hold the
-    truth better than the network's (``exafsd-train independent``). The fit of the nearest shells
-    alone, which older bundles have, is off by more than its error bars say.
+    A refinement that converged inside its bounds and explains the spectrum, of a model for which
+    its error bars hold the truth better than the network's (``exafsd-train independent``). The fit
+    of the nearest shells alone, which older bundles have, is off by more than its error bars say.
     """
     fit = polished.fit
-    good = polished.status == "converged" and fit is not None and fit.whole
-    return "polish" if good and card.refinement_holds else "network"
+    if polished.status != "converged" or fit is None or not fit.whole:
+        return "network"
+    good = fit.unexplained <= UNEXPLAINED and card.refinement_holds
+    return "polish" if good else "network"
 
 
 def _value(fit: Fit, id_: str, scale: float = 1.0, offset: float = 0.0) -> FitValue:

@@ -19,6 +19,7 @@ from exafsd.inference.refinement.polish import (
     OBJECTIVES,
     OFF,
     SPARE_POINTS,
+    UNEXPLAINED,
     Fit,
     Polished,
     Status,
@@ -158,6 +159,7 @@ class Refiner:
         unit = prepared.noise * job.epsilon[:, None, None] ** 2
         noise_cov = answer @ unit @ np.swapaxes(answer, 1, 2)
         cost, size = np.sum(linear.misfit**2, axis=-1), np.sum(goal.data**2, axis=-1)
+        noisy = np.trace(goal.noise, axis1=1, axis2=2)
         like_feffit = self._like_feffit_cov(linear.slopes, cost, prepared.goal.n_idp)
         change = trend.change(variables, linear) if shared else None
         own = np.ix_(variables.own, variables.own)
@@ -167,11 +169,12 @@ class Refiner:
                 yield "failed", None, end.evaluations
                 continue
             free = not end.bound[i].any()
+            unexplained = max(float((cost[i] - noisy[i]) / size[i]), 0.0)
             if free and change is not None:
                 theta[i, list(variables.own)] += change.shift[i]
                 cov[i][own] += change.cov[i]
                 trend_cov[i][own] = change.scatter[i]
-                if job.learn:
+                if job.learn and unexplained <= UNEXPLAINED:
                     trend.learn(variables, linear.of(i), float(prediction.theta[variables.sigma2]))
             fit = Fit(
                 ids=variables.ids,
@@ -183,6 +186,7 @@ class Refiner:
                 bound=end.bound[i],
                 r_factor=float(cost[i] / size[i]),
                 whole=True,
+                unexplained=unexplained,
             )
             yield "converged" if free else "at_bound", fit, end.evaluations
 
