@@ -342,9 +342,7 @@ class Pipeline:
     ) -> dict[int, Mixture]:
         """EXAFS of samples of several phases, where models may read them and there is time."""
         due = {
-            i: OfMixture(
-                cases[i].spectrum, readings[i], e0s[i], said, self._composer.middles
-            )  # fmt: skip
+            i: OfMixture(cases[i].spectrum, readings[i], e0s[i], said, self._composer.middles)
             for i, said in compositions.items()
             if said is not None
             and said.fractions
