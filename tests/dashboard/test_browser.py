@@ -183,7 +183,7 @@ def test_traces_move_parameters_have_bands_and_truth(site, page):
     changed = [name for name, plot in plots.items() if plot.screenshot() != before[name]]
     assert changed == ["mu", "chi", "ft"]
     values = column(page, "r", "r")
-    for name in ("r", "n_s02", "sigma2", "e0_shift"):
+    for name in ("r", "n_s02", "sigma2", "e0"):
         low, high = column(page, name, f"{name}_low"), column(page, name, f"{name}_high")
         assert all(b > a for a, b in zip(low, high, strict=True))
     assert values[-1] == last.header["shells"][0]["r"]["value"] or last.header["best"] == "polish"

@@ -48,7 +48,7 @@ def test_points_have_what_trends_show():
     point = point_of(header)
     assert (point.sweep, point.kind) == (7, "value")
     assert point.shells == {"Cu/1": {"r": (2.54, 0.01), "n_s02": (10.8, 0.01),
-                                     "sigma2": (0.009, 0.01), "e0_shift": (5.0, 0.01)}}  # fmt: skip
+                                     "sigma2": (0.009, 0.01), "e0": (8984.0, 0.01)}}  # fmt: skip
     assert point.context == {"temperature": 307.0}
     assert point.header() == header
 
@@ -57,12 +57,16 @@ def test_the_polish_is_shown_where_the_daemon_calls_it_the_best():
     both = [point_of(sent(result(1, polish=POLISH, best=best)).header).shells["Cu/1"]
             for best in ("network", "polish")]  # fmt: skip
     assert [shell["r"][0] for shell in both] == [2.54, 2.5501]
-    assert [shell["e0_shift"][0] for shell in both] == [5.0, 6.0]
+    assert [shell["e0"][0] for shell in both] == [8984.0, 8985.0]
 
 
-def test_truth_of_e0_is_a_shift_like_the_prediction():
-    one = result(1, truth={"r": 2.55, "e0": 8984.0, "c3": None})
-    assert point_of(sent(one).header).truth == {"r": 2.55, "e0": 8984.0, "e0_shift": 5.0}
+def test_e0_of_a_phase_stays_where_shifts_count_from_elsewhere():
+    truth = {"r": 2.55, "e0": 8984.0, "c3": None}
+    for e0, shift in ((8979.0, 5.0), (8990.0, -6.0)):
+        phases = [{"phase": "Cu", "fraction": None, "e0_shift": value(shift)}]
+        point = point_of(sent(result(1, e0=e0, phases=phases, truth=truth)).header)
+        assert point.shells["Cu/1"]["e0"] == (8984.0, 0.01)
+        assert point.truth == {"r": 2.55, "e0": 8984.0}
 
 
 def test_withheld_and_rejected_points_carry_their_reason():

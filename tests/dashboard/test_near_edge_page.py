@@ -143,7 +143,7 @@ def test_nothing_is_blank_without_a_model(pages, opened, width, height, scheme, 
     energies = column(page, "r", 0, "r")
     assert energies[0] == 8985.0
     assert energies[-1] == pytest.approx(8983.5)
-    assert column(page, "e0_shift", 0, "e0_shift")[-1] == pytest.approx(21.0)
+    assert column(page, "e0", 0, "e0")[-1] == pytest.approx(21.0)
     assert column(page, "r", 6, "sweep") == [BEGAN]
     said = page.evaluate("exafsd.model('readout').text")
     assert "may stop" in said

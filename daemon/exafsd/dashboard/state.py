@@ -36,7 +36,7 @@ EVENTS, TOLD = 5, 60.0
 #: Latest points by which it is decided which shell leads.
 LATEST = 15
 #: parameters of a shell, and of its phase, as the wire names them
-PARAMETERS = ("r", "n_s02", "sigma2", "e0_shift")
+PARAMETERS = ("r", "n_s02", "sigma2", "e0")
 #: numbers of the near edge that take their places in the trends, and what that is called
 NEAR_EDGE_NUMBERS = ("edge_energy", "white_line", "white_line_area", "distance_first")
 NEAR_EDGE = "near edge"
@@ -386,8 +386,6 @@ def point_of(header: dict[str, Any]) -> Point:
         kind, reason = "withheld", header["trust"]["reason"] or "no parameters"
     acquired = header["acquired"]
     truth = {k: float(v) for k, v in (header["truth"] or {}).items() if _is_number(v)}
-    if "e0" in truth and not rejected:
-        truth["e0_shift"] = truth["e0"] - header["e0"]
     return Point(
         id=header["id"],
         sweep=header["sweep"],
@@ -412,24 +410,26 @@ def point_of(header: dict[str, Any]) -> Point:
 
 def shells_of(header: dict[str, Any]) -> dict[str, dict[str, Reading]]:
     """Parameters of every shell, of the answer that the daemon calls the best."""
-    return _shells(*best_answer(header))
+    return _shells(*best_answer(header), header["e0"])
 
 
 def mixed_of(header: dict[str, Any]) -> dict[str, dict[str, Reading]]:
     """The same of every phase of a mixture, by the fit of all of them together."""
     phases = (header.get("mixture") or {}).get("phases") or []
     shells = [{**shell, "phase": one["phase"]} for one in phases for shell in one["shells"]]
-    return _shells(shells, {one["phase"]: one for one in phases})
+    return _shells(shells, {one["phase"]: one for one in phases}, header["e0"])
 
 
 def _shells(
-    shells: Sequence[dict[str, Any]], phases: Mapping[str, dict[str, Any]]
+    shells: Sequence[dict[str, Any]], phases: Mapping[str, dict[str, Any]], e0: float
 ) -> dict[str, dict[str, Reading]]:
+    """E0 of a phase stays where it is while `e0`, from which its shift counts, may move."""
     read: dict[str, dict[str, Reading]] = {}
     for shell in shells:
+        shift, std = _reading(phases.get(shell["phase"], {}).get("e0_shift"))
         values = {
             **{parameter: _reading(shell.get(parameter)) for parameter in PARAMETERS[:3]},
-            "e0_shift": _reading(phases.get(shell["phase"], {}).get("e0_shift")),
+            "e0": (e0 + shift, std),
         }
         if shell["n"] is not None:
             values["n"] = _reading(shell["n"])

@@ -24,7 +24,7 @@ SHOWN = {
     "sigma2": ("σ²", "Å²", 5),
     "n_s02": ("N·S0²", "", 2),
     "n": ("N", "", 2),
-    "e0_shift": ("E0 shift", "eV", 2),
+    "e0": ("E0", "eV", 2),
 }
 #: the same of the near edge
 NEAR_EDGE_SHOWN = {
