@@ -396,9 +396,10 @@ def _likeliest(
 
 
 class _Model:
-    """The sample as x has it: shares (m), shift, offset, tilt, resolution, sigma2 (m), and a.
+    """The sample as x has it: shares (m), shift, offset, tilt, resolution, sigma2 (m).
 
-    `shares` (l, m) gives, by a product, the shares of a sample to begin with.
+    In fluorescence a of over-absorption is last. `shares` (l, m) gives, by a product, the shares of
+    a sample to begin with.
     """
 
     def __init__(self, table: Floats, k2: Floats, after: Floats, fluorescent: bool) -> None:
@@ -409,6 +410,7 @@ class _Model:
         beyond[0, 0] -= 1.0
         self._table = beyond.reshape(-1, self._m * bins)
         self._damping, self._after = -2 * k2, after
+        # what `_parts` gives where nothing is moved, as every fit begins
         self._still = np.stack([beyond[0, 0], beyond[1, 0], beyond[0, 1]])[:, None]
 
     def __call__(self, x: Floats, slopes: Floats) -> Floats:

@@ -233,17 +233,23 @@ def _bounded(root: Floats, free: Floats, lowest: Floats, highest: Floats) -> Flo
     """Step (n,) to the least misfit inside bounds, where the `free` one (n,) leaves them.
 
     The misfit is larger by the square of `root` (n, n) times what the step differs by from the free
-    one. Looked for are distances from one of the bounds, which are not negative: from the upper one
-    where the free step is beyond it.
+    one. Looked for are distances from the lower bounds, which are not negative; of variables that
+    end beyond the upper bound, from that one.
     """
-    beyond = free > highest
-    bound = np.where(beyond, highest, np.maximum(lowest, -UNBOUNDED))
-    side = 1.0 - 2.0 * beyond
-    try:
-        distance, _ = nnls(root * side, root @ (free - bound))
-    except RuntimeError:  # it goes round in circles
-        return _inside(free, lowest, highest)
-    return bound + side * distance
+    lowest, upper = np.maximum(lowest, -UNBOUNDED), np.zeros(len(free), dtype=bool)
+    step = free
+    for _ in free:
+        bound, side = np.where(upper, highest, lowest), 1.0 - 2.0 * upper
+        try:
+            distance, _ = nnls(root * side, root @ (free - bound))
+        except RuntimeError:  # it goes round in circles
+            break
+        step = bound + side * distance
+        beyond = np.where(upper, step < lowest, step > highest)
+        if not beyond.any():
+            break
+        upper ^= beyond
+    return _inside(step, lowest, highest)
 
 
 def _cut(curve: Floats, free: NDArray[np.bool_]) -> Floats:

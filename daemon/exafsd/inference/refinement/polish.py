@@ -29,8 +29,8 @@ R_STEP = np.pi / (K_STEP * NFFT)
 SPARE_POINTS = 1.0
 #: Share of chi(R) that may be dropped: below what float64 sums hold anyway.
 NEGLIGIBLE = 1e-8
-#: R-factor, beyond noise, above which a fit has serious flaws (Kelly, Hesterberg and Ravel, in
-#: Methods of Soil Analysis, part 5 (2008) 387, have that from 0.05 on): its error bars mean little.
+#: R-factor, beyond noise, above which a fit is flawed by the usual rule of thumb of EXAFS analysis,
+#: and its error bars mean little.
 UNEXPLAINED = 0.05
 #: Data ends whose objective is kept, 0.4 MB each. A run has one, or two while it settles.
 OBJECTIVES = 16
