@@ -118,7 +118,7 @@ def test_the_covariance_of_theory_is_that_of_drawn_errors():
     k = np.arange(3.0, 8.0, 0.1)
     matrix = rng.normal(size=(4, len(k)))
     real, imag = rng.normal(size=(2, 1, len(k), 2))
-    modes = TheoryModes(matrix, k, theory)(real, imag)[0]
+    modes = TheoryModes(matrix, k, theory, tails=np.zeros((4, 1)))(real, imag)[0]
     covariance = modes @ modes.T
     shapes, size = error_shapes(k), error_sizes(theory)
     drawn = []

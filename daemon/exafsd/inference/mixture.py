@@ -187,7 +187,7 @@ class MixtureFit:
         self._window = common_window([card.fit[0] for card in cards])
 
         def prepared(k_end: float) -> Prepared:
-            return prepare(fit_weight, self._window, about, k_end)
+            return prepare(fit_weight, self._window, about, k_end, cards[0].recipe.autobk)
 
         self._prepared = lru_cache(maxsize=OBJECTIVES)(prepared)
 

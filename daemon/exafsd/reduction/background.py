@@ -126,7 +126,7 @@ class Background:
             release = np.eye(len(k)) - (free @ np.linalg.pinv(clamps.T @ free) @ clamps.T).T
             clamps = release @ clamps
         basis = to_coefs.T @ sb.T
-        shift, length, turn, _ = lapack.dgesdd((basis @ clamps).T, full_matrices=0)
+        shift, length, turn = _moved(basis @ clamps)
         clamped = length > 0
         return cls(
             k=k,
@@ -181,6 +181,20 @@ class Background:
         return x * np.sqrt(self.strength) * u / (1 + x * self.strength), objective
 
 
+def kept(settings: Autobk, k_end: float) -> Floats:
+    """What AUTOBK leaves of chi(k) as a matrix (m, m), on k from 0 to `k_end`, 1/angstrom.
+
+    The background follows whatever a spectrum has below rbkg, and fine structure has tails there.
+    Clamps are left out.
+    """
+    k = K_STEP * np.arange(int(2.01 + k_end / K_STEP), dtype=np.float64)
+    energy = np.asarray(k**2 / ETOK)
+    unclamped = settings.model_copy(update={"kmax": k_end, "clamp_lo": 0.0, "clamp_hi": 0.0})
+    background = Background.compile(energy, 0.0, unclamped)
+    taken = background.transform @ background.solve @ background.basis
+    return np.asarray(np.eye(len(taken)) - taken.T)
+
+
 @lru_cache(maxsize=REMEMBERED)
 def _transform(window: SnappedWindow, kweight: int, irbkg: int) -> Floats:
     """F transposed, (m, 2 irbkg): real parts, then imaginary ones."""
@@ -201,6 +215,14 @@ def _clamps(settings: Autobk, size: int) -> Floats:
         if strength and settings.nclamp
     ]
     return np.concatenate([np.zeros((0, size)), *rows]).T
+
+
+def _moved(seen: Floats) -> tuple[Floats, Floats, Floats]:
+    """Singular values of what clamps see (p, j), transposed; LAPACK takes none for an error."""
+    if not seen.shape[1]:
+        return np.zeros((0, 0)), np.zeros(0), np.zeros((0, len(seen)))
+    shift, length, turn, _ = lapack.dgesdd(seen.T, full_matrices=0)
+    return shift, length, turn
 
 
 def _decomposed(a: Floats) -> tuple[Floats, Floats, Floats | None]:

@@ -64,7 +64,7 @@ class Refiner:
         self._floor = about.theory.floor
 
         def prepared(k_end: float) -> Prepared:
-            return prepare(weigh, self._window, about, k_end)
+            return prepare(weigh, self._window, about, k_end, card.recipe.autobk)
 
         self._prepared = lru_cache(maxsize=OBJECTIVES)(prepared)
         self._expected: dict[tuple[int, float], tuple[Floats, Expected]] = {}

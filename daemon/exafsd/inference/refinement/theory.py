@@ -1,4 +1,4 @@
-"""How wrong FEFF may be: what its errors do to what is fitted."""
+"""How wrong a model may be: what errors of FEFF and the near edge do to what is fitted."""
 
 import numpy as np
 
@@ -7,6 +7,8 @@ from exafsd.spectra import Floats
 
 #: Period of the slowest wave, 1/angstrom, and how many waves there are; where errors at low k end.
 PERIOD, WAVES, LOW_K = 40.0, 3, 3.2
+#: Directions in which a near edge can move fitted numbers: 2 1/angstrom of bonds up to 4 angstrom.
+TAILS = 6
 
 
 def error_shapes(k: Floats) -> Floats:
@@ -25,8 +27,11 @@ def error_sizes(theory: TheoryErrors) -> Floats:
 
 
 def error_count(groups: int) -> int:
-    """Errors of a model: for each group of paths and for all together, in amplitude and phase."""
-    return 2 * (groups + 1) * (2 + 2 * WAVES)
+    """Errors of a model: of each group of paths and of all together, in amplitude and phase.
+
+    Those of the near edge come last.
+    """
+    return 2 * (groups + 1) * (2 + 2 * WAVES) + TAILS
 
 
 class TheoryModes:
@@ -40,10 +45,12 @@ class TheoryModes:
         (m,) 1/angstrom.
     theory
         Of the card.
+    tails
+        (l, q) what the near edge may do to what is fitted, each of one sigma.
     """
 
-    def __init__(self, matrix: Floats, k: Floats, theory: TheoryErrors) -> None:
-        self._k, self._theory, self._matrix = k, theory, matrix
+    def __init__(self, matrix: Floats, k: Floats, theory: TheoryErrors, tails: Floats) -> None:
+        self._k, self._theory, self._matrix, self._tails = k, theory, matrix, tails
         size = error_sizes(theory) / np.sqrt(2.0)
         shapes = error_shapes(k)
         # (2, m, l s): one product gives what each shape does to what is fitted
@@ -57,8 +64,11 @@ class TheoryModes:
 
     def stacked(self, other: "TheoryModes", scale: float) -> "TheoryModes":
         """Of what is fitted in two windows, the second's numbers times `scale`."""
-        matrix = np.concatenate([self._matrix, scale * other._matrix])
-        return TheoryModes(matrix, self._k, self._theory)
+        matrix, tails = (
+            np.concatenate([one, scale * more])
+            for one, more in ((self._matrix, other._matrix), (self._tails, other._tails))
+        )
+        return TheoryModes(matrix, self._k, self._theory, tails)
 
     def __call__(self, real: Floats, imag: Floats) -> Floats:
         """(b, l, e) for complex chi (b, m, g) of the groups, each for an error of one sigma."""
@@ -70,4 +80,5 @@ class TheoryModes:
             b, g = moved.shape[:2]
             spread = moved.reshape(b, g, self._rows, -1).transpose(0, 2, 1, 3)
             parts.append(spread.reshape(b, self._rows, -1))
+        parts.append(np.broadcast_to(self._tails, (len(real), *self._tails.shape)))
         return np.concatenate(parts, axis=-1)

@@ -1,9 +1,9 @@
 """What the sweeps of a run have in common, learned as they come.
 
-FEFF's errors, the bond's anharmonicity and how farther shells follow the nearest do not change
-from sweep to sweep. A single spectrum cannot tell them from R; a sample that is heated can. So
-they are shared by the sweeps of a run, and what differs between these is then known far better
-than what is true of one.
+FEFF's errors and the bond's anharmonicity do not change from sweep to sweep, and how farther
+shells follow the nearest changes little. A single spectrum cannot tell them from R; a sample that
+is heated can. So they are shared by the sweeps of a run, and what differs between these is then
+known far better than what is true of one.
 
 All is linear and Gaussian about each fit: with s what is shared, y what a sweep has of its own,
 d what is fitted, d = f + H_s s + H_y y + noise. A sweep that teaches updates s as a Kalman filter
@@ -149,6 +149,8 @@ class Trend:
         mean, std = variables.mean[shared], variables.std[shared]
         place = shared.index(variables.e0)
         mean[place], std[place] = 0.0, e0_std
+        loose = [shared.index(i) for i in variables.loose]
+        std[loose] = np.sqrt(std[loose] ** 2 - variables.loose_std**2)
         return cls(
             np.concatenate([np.zeros(errors), mean]),
             np.diag(np.concatenate([np.ones(errors), std]) ** 2),
@@ -166,6 +168,8 @@ class Trend:
         mean[shared] = self.mean[errors:]
         cov[np.ix_(shared, shared)] = self.cov[errors:, errors:]
         cov[variables.e0, variables.e0] += e0_std**2
+        loose = list(variables.loose)
+        cov[loose, loose] += variables.loose_std**2
         moved = np.zeros((errors, len(mean)))
         moved[:, shared] = self.cov[:errors, errors:]
         follow = np.linalg.solve(cov, moved.T).T.astype(np.float64)
@@ -176,7 +180,7 @@ class Trend:
     def change(self, variables: Variables, fits: Linear) -> Change:
         """What fits say of change since the first sweep."""
         lesson = _lesson(self, variables, fits)
-        answer, scatter = _own(fits, lesson)
+        answer, scatter = _own(variables, fits, lesson)
         if self.anchor is None:
             none = np.zeros_like(scatter)
             return Change(none[:, 0], none, scatter)
@@ -205,7 +209,7 @@ class Trend:
             self.doubt = max(1.0, float(np.mean(fit.misfit**2)) / (floor + noise) / USUAL)
             alone = _lesson(self, variables, fit)
             own = fit.x[0, list(variables.own)]
-            answer, _ = _own(fit, alone)
+            answer, _ = _own(variables, fit, alone)
             self.anchor = Anchor(answer[0], alone.mean[0], _less(self.cov, alone), own)
         lesson = _lesson(self, variables, fit, self.doubt * floor / (floor + noise) / news)
         self.mean, self.cov = lesson.mean[0], _less(self.cov, lesson)
@@ -234,9 +238,11 @@ def _lesson(trend: Trend, variables: Variables, fits: Linear, doubt: float = 1.0
     """`doubt` is by how much more a fit may be off than it says."""
     shared, own = list(variables.shared), list(variables.own)
     of_shared = np.concatenate([fits.errors, fits.slopes[:, :, shared]], axis=2)
-    of_own = fits.slopes[:, :, [*own, variables.e0]]
-    own_mean = np.concatenate([np.tile(variables.mean[own], (len(fits.x), 1)), fits.e0[:, None]], 1)
-    own_cov = np.append(variables.std[own], fits.e0_std) ** 2
+    loose = list(variables.loose)
+    of_own = fits.slopes[:, :, [*own, variables.e0, *loose]]
+    own_mean = np.zeros((len(fits.x), of_own.shape[2]))
+    own_mean[:, : len(own)], own_mean[:, len(own)] = variables.mean[own], fits.e0
+    own_cov = np.concatenate([variables.std[own], [fits.e0_std], variables.loose_std]) ** 2
     # what of the data these explain, which does not depend on where the model was made linear
     rest = fits.rest + (fits.slopes @ fits.x[..., None])[..., 0]
     rest -= (of_own @ own_mean[..., None])[..., 0] + of_shared @ trend.mean
@@ -255,12 +261,12 @@ def _less(cov: Floats, lesson: _Lesson) -> Floats:
     return (left + left.T) / 2
 
 
-def _own(fits: Linear, lesson: _Lesson) -> tuple[Floats, Floats]:
+def _own(variables: Variables, fits: Linear, lesson: _Lesson) -> tuple[Floats, Floats]:
     """How own variables answer to what is shared (b, m, s), and their scatter (b, m, m)."""
-    count = len(lesson.own_cov) - 1  # the last is E0
+    count = len(variables.own)
     turned = np.swapaxes(lesson.of_own * lesson.own_cov, 1, 2)
     gain = turned @ np.linalg.inv(lesson.noise)
-    residual_map = np.eye(count + 1) - gain @ lesson.of_own
+    residual_map = np.eye(len(lesson.own_cov)) - gain @ lesson.of_own
     alike = fits.noise + SCATTER * fits.floor[:, None, None] * np.eye(fits.rest.shape[1])
     scatter = gain @ alike @ np.swapaxes(gain, 1, 2)
     scatter += (residual_map * lesson.own_cov) @ np.swapaxes(residual_map, 1, 2)
