@@ -63,8 +63,8 @@ class Settings:
 
 #: Of a training that starts from an encoder: fewer steps see fewer spectra.
 SHORT = Settings(
-    minutes=2.5, direct_spectra=40_000, instrument_spectra=3_000,
-    detector_examples=6_000, detector_spectra=50_000, detector_steps=3_000,
+    minutes=1.6, direct_spectra=40_000, instrument_spectra=3_000,
+    detector_examples=6_000, detector_spectra=40_000, detector_steps=2_400,
 )  # fmt: skip
 
 
