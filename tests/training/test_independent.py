@@ -35,7 +35,12 @@ def test_waves_are_larchs(feff_folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("amcsd", "absorber", "bond"), [(COPPER, "Cu", ("Cu", "Cu")), (SPHALERITE, "Zn", ("Zn", "S"))]
+    ("amcsd", "absorber", "bond"),
+    [
+        (COPPER, "Cu", ("Cu", "Cu")),
+        (SPHALERITE, "Zn", ("Zn", "S")),
+        (SPHALERITE, "S", ("Zn", "S")),  # not the first atom of the crystal
+    ],
 )
 def test_a_lattice_has_the_sigma2_that_it_was_given(amcsd, absorber, bond) -> None:
     lattice = Lattice(from_amcsd(amcsd).cif, absorber, Springs())

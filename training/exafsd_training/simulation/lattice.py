@@ -78,7 +78,7 @@ class Lattice:
         self._vectors = np.array(crystal.lattice.matrix)
         own = [i for i, atom in enumerate(crystal) if atom.specie.symbol == absorber]
         self._absorber = own[site * int(np.prod(times))]
-        self._bond, matrix = _force_constants(crystal, springs)
+        self._bond, matrix = _force_constants(crystal, springs, self._absorber)
         root = np.repeat(np.sqrt(masses), 3)
         squares, modes = np.linalg.eigh(matrix / np.outer(root, root))
         moving = squares > RIGID**2 * squares[-1]
@@ -89,7 +89,7 @@ class Lattice:
         self._spring_scale = 1.0
 
     def stiffened(self, sigma2: float, temperature: float) -> None:
-        """Scale all springs so that the shortest bond has a sigma2, angstrom^2, at K."""
+        """Scale all springs so that the absorber's shortest bond has a sigma2, angstrom^2, at K."""
         bond = self.share(self._bond)
         low, high = 1e-3, 1e3
         for _ in range(60):  # sigma2 falls with stiffness
@@ -135,8 +135,8 @@ class Lattice:
         return nearest
 
 
-def _force_constants(crystal: Any, springs: Springs) -> tuple[Floats, Floats]:
-    """One of the shortest bonds as a path (2, 3), and the force constants (3 n, 3 n)."""
+def _force_constants(crystal: Any, springs: Springs, absorber: int) -> tuple[Floats, Floats]:
+    """One of the absorber's shortest bonds as a path (2, 3), and force constants (3 n, 3 n)."""
     n = len(crystal)
     matrix = np.zeros((n, 3, n, 3))
     bond: Sequence[Floats] = ()
@@ -151,7 +151,7 @@ def _force_constants(crystal: Any, springs: Springs) -> tuple[Floats, Floats]:
                 line = np.outer(unit, unit)
                 if order == 0:
                     spring = line + springs.bending * (np.eye(3) - line)
-                    bond = bond if len(bond) else (np.zeros(3), leg)
+                    bond = (np.zeros(3), leg) if i == absorber else bond
                 else:
                     spring = springs.second * line
                 # half from either end: shells of unlike atoms need not be mutual
