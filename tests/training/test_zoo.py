@@ -10,7 +10,7 @@ from exafsd.contract.card import PINN_FILE
 from exafsd.inference.registry import read_card, shipped_folder
 from exafsd_training.cli import app
 from exafsd_training.fitting import workflow
-from exafsd_training.fitting.fit import Settings
+from exafsd_training.fitting.fit import SHORT, Settings
 from exafsd_training.zoo import configurations, suggestions
 from exafsd_training.zoo.crystals import zoo
 
@@ -106,8 +106,8 @@ def test_half_a_model_is_refused(tmp_path: Path, arguments: list[str]) -> None:
         (["--from-scratch"], 40_000, 25.0),
         (["--from-scratch", "--steps", "9"], 9, 25.0),
         (["--from-scratch", "--minutes", "10"], None, 10.0),
-        ([], None, 2.5),
-        (["--steps", "9"], 9, 2.5),
+        ([], None, SHORT.minutes),
+        (["--steps", "9"], 9, SHORT.minutes),
     ],
 )
 def test_a_configuration_says_how_long_to_train(
