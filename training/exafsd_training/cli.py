@@ -87,7 +87,7 @@ def fit(
     minutes: Annotated[
         float | None,
         typer.Option(
-            help="Minutes of training, not counting the simulations; 2.5 by default, and 25 from"
+            help="Minutes of training, not counting the simulations; 1.6 by default, and 25 from"
             " scratch, unless the file of --config sets steps."
         ),
     ] = None,
