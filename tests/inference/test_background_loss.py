@@ -9,7 +9,7 @@ from exafsd.contract.grid import ETOK
 from exafsd.inference.reading import Model
 from exafsd.inference.refinement.variables import Variables
 from exafsd.inference.registry import load_bundle, shipped_folder
-from exafsd.reduction.background import Background, kept
+from exafsd.reduction.background import Background, remainder
 from exafsd.spectra import Prediction
 
 K_END, NOISE = 14.5, 2e-4
@@ -60,7 +60,7 @@ def test_the_loss_is_linear_and_known():
     chi *= np.sin(2 * 1.9 * K_GRID - 0.6)
     after = reduced(chi)
     k = K_GRID[: len(after)]
-    expected = kept(AUTOBK, k[-1]) @ chi[: len(after)]
+    expected = remainder(AUTOBK, k[-1]) @ chi[: len(after)]
     inside = (k > 3) & (k < 13)
     loss, wrong = (
         np.abs(k**2 * (after - other))[inside].max() for other in (chi[: len(after)], expected)

@@ -181,7 +181,7 @@ class Background:
         return x * np.sqrt(self.strength) * u / (1 + x * self.strength), objective
 
 
-def kept(settings: Autobk, k_end: float) -> Floats:
+def remainder(settings: Autobk, k_end: float) -> Floats:
     """What AUTOBK leaves of chi(k) as a matrix (m, m), on k from 0 to `k_end`, 1/angstrom.
 
     The background follows whatever a spectrum has below rbkg, and fine structure has tails there.
@@ -217,11 +217,11 @@ def _clamps(settings: Autobk, size: int) -> Floats:
     return np.concatenate([np.zeros((0, size)), *rows]).T
 
 
-def _moved(seen: Floats) -> tuple[Floats, Floats, Floats]:
+def _moved(clamped: Floats) -> tuple[Floats, Floats, Floats]:
     """Singular values of what clamps see (p, j), transposed; LAPACK takes none for an error."""
-    if not seen.shape[1]:
-        return np.zeros((0, 0)), np.zeros(0), np.zeros((0, len(seen)))
-    shift, length, turn, _ = lapack.dgesdd(seen.T, full_matrices=0)
+    if not clamped.shape[1]:
+        return np.zeros((0, 0)), np.zeros(0), np.zeros((0, len(clamped)))
+    shift, length, turn, _ = lapack.dgesdd(clamped.T, full_matrices=0)
     return shift, length, turn
 
 

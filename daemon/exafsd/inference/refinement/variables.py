@@ -101,6 +101,7 @@ class Variables:
         strained, damped = (
             self.std[[i for i, _, _ in farther]] for farther in (self.strained, self.damped)
         )
+        # something is shared, however vague a prior is
         own = np.minimum(LOOSE_SIGMA2 * damped, 0.9) * damped
         return np.concatenate([LOOSE_STRAIN * strained, own])
 

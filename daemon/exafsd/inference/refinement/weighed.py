@@ -17,7 +17,7 @@ from exafsd.inference.refinement.least_squares import Minimum, minimize
 from exafsd.inference.refinement.polish import Objective, Weigh, chi_rows, objective
 from exafsd.inference.refinement.theory import TAILS, TheoryModes
 from exafsd.inference.refinement.trend import Expected
-from exafsd.reduction.background import kept
+from exafsd.reduction.background import remainder
 from exafsd.spectra import Floats
 
 #: theta (b, p) to complex chi (b, m, g), a pair, and the derivatives (b, m, p) of its sum
@@ -91,16 +91,16 @@ def prepare(
     goal = objective(weigh, window, k_end)
     rows = chi_rows(weigh, window, k_end)
     # what is fitted are combinations of points of chi(R): those that `objective` chose
-    fitted = goal.matrix @ np.linalg.pinv(rows[:, goal.inside]) @ (rows * K_GRID**2)
-    seen, tails = fitted, np.zeros((len(fitted), TAILS))
+    from_chi = goal.matrix @ np.linalg.pinv(rows[:, goal.inside]) @ (rows * K_GRID**2)
+    tails = np.zeros((len(from_chi), TAILS))
     if autobk is not None:
-        left = kept(autobk, min(k_end, float(K_GRID[-1])))
-        size = len(left)
-        seen = np.zeros_like(fitted)
-        seen[:, :size] = fitted[:, :size] @ left
-        tails = fitted[:, :size] @ near_edge_tails(left, about.k_min)
+        left = remainder(autobk, min(k_end, float(K_GRID[-1])))
+        from_data = from_chi[:, : len(left)]
+        tails = from_data @ near_edge_tails(left, about.k_min)
+        from_chi = np.zeros_like(from_chi)
+        from_chi[:, : len(left)] = from_data @ left
     # the same integrals over k, on the graph's points
-    matrix = round(about.k_step / K_STEP) * seen[:, np.rint(k / K_STEP).astype(int)]
+    matrix = round(about.k_step / K_STEP) * from_chi[:, np.rint(k / K_STEP).astype(int)]
     noise = goal.chi_matrix @ goal.chi_matrix.T
     return Prepared(goal, matrix, noise, TheoryModes(matrix, k, about.theory, tails))
 
