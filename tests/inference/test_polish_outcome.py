@@ -7,6 +7,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from exafsd.contract import K_GRID, FitWindow
+from exafsd.contract.card import IndependentRow
 from exafsd.contract.messages import Polish
 from exafsd.inference.predictor import Equation
 from exafsd.inference.refinement.polish import OFF, SHED, Fit, Polished, Polisher
@@ -203,6 +204,29 @@ def test_the_fit_of_the_nearest_shells_alone_is_never_the_best(bundle, polisher,
     assert best_of(bundle.card, flawed) == "network"
     unjudged = bundle.card.model_copy(update={"independent": []})
     assert best_of(unjudged, whole) == "network"
+
+
+@pytest.mark.parametrize(
+    "coverage, rms, refined",
+    [
+        # intervals that are too wide are no worse than those that are too narrow
+        ({"network": (0.84, 0.89, 0.97), "polish": (0.89, 0.99, 1.0)}, (1.0, 1.0), True),
+        ({"network": (0.92, 0.95, 0.91), "polish": (0.90, 0.89, 0.90)}, (1.0, 0.5), False),
+        # none is too narrow: smaller errors
+        ({"network": (1.0, 0.98, 0.99), "polish": (0.99, 1.0, 1.0)}, (1.0, 0.5), True),
+        ({"network": (1.0, 0.98, 0.99), "polish": (0.90, 0.9, 0.9)}, (0.5, 1.0), False),
+    ],
+)
+def test_too_seldom_counts_and_too_often_does_not(card, coverage, rms, refined):
+    rows = [
+        IndependentRow(
+            answer=answer, parameter=name, spectra=300, coverage_90=share, bias=0.0, rms=error,
+            std=1.0,
+        )
+        for (answer, shares), error in zip(coverage.items(), rms, strict=True)
+        for name, share in zip(("r", "sigma2", "n_s02"), shares, strict=True)
+    ]  # fmt: skip
+    assert card.model_copy(update={"independent": rows}).refinement_holds is refined
 
 
 def test_hot_metal_is_refined_right_where_one_shell_is_not(bundle, polisher, feff_cache):
