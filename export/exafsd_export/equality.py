@@ -74,7 +74,8 @@ def compare(
     folder
         Of the bundle.
     files
-        Measured mu(E), XDI; where there is none, one spectrum is simulated by Larch.
+        Measured mu(E), XDI; those that end too early for a fit are left out. Where there is none,
+        one spectrum is simulated by Larch.
     work
         Folder for FEFF's runs.
     crystal
@@ -95,7 +96,8 @@ def compare(
     spectra: list[tuple[str, Chi, float | None]] = []
     for file in files:
         reduced = reduce_file(file, card.recipe)
-        spectra.append((file.name, reduced, reduced.epsilon_k))
+        if reduced.k_data[1] >= card.thresholds.k_max_min:
+            spectra.append((file.name, reduced, reduced.epsilon_k))
     spectra = spectra or [("simulated", simulated(par, runs), NOISE)]
     return [
         row for name, chi, noise in spectra for row in _compared(name, chi, noise, model, par, runs)

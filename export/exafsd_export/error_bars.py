@@ -2,9 +2,8 @@
 
 Bars are those of the fit times a factor for each parameter, after what the fit misreads on average
 has been taken off R and N S0^2. Half of the spectra are made with the model's own theory, half with
-another; half are path sums, half went through a simulated beamline and the reduction, whose
-background takes signal from short bonds. Samples are bulk crystals, and only fits count that would
-be published without a doubt.
+another. All went through a simulated beamline and the reduction. Samples are bulk crystals, and
+only fits count that would be published without a doubt.
 """
 
 from collections.abc import Iterator
@@ -24,14 +23,14 @@ from exafsd.reduction.transform import fit_weight
 from exafsd.spectra import Prediction, SpectrumError
 from exafsd_training.fitting.calibrate import Z90
 from exafsd_training.simulation.instrument import Atom, absorption, energy_grid
-from exafsd_training.simulation.simulate import Draw, path_sums, sample
+from exafsd_training.simulation.simulate import path_sums, sample
 from exafsd_training.theory.parametrisation import Parametrisation
 from exafsd_training.theory.paths import PathTable
 
-#: Simulated spectra of each theory and kind, and the ends of data, 1/angstrom.
-SPECTRA, K_END = 100, (10.0, 16.0)
-#: Noise of chi(k) of path sums, and of mu per point over the edge step.
-NOISE, MU_NOISE = (1e-4, 2e-3), (5e-5, 1e-3)
+#: Simulated spectra of each theory, and the ends of data, 1/angstrom.
+SPECTRA, K_END = 200, (10.0, 16.0)
+#: Noise of mu per point over the edge step.
+NOISE = (5e-5, 1e-3)
 #: Samples: N S0^2 over the crystal's N, temperature in K, and strain of the nearest bond, angstrom.
 N_S02, TEMPERATURE, STRETCH = (0.7, 1.05), (10.0, 700.0), (-0.03, 0.03)
 #: Share of training's errors of FEFF that come on top of a theory. Set on independent simulations
@@ -86,11 +85,9 @@ def calibrate(bundle: Path, par: Parametrisation, own: PathTable, other: PathTab
         Paths of the model's own theory and of another.
     """
     loaded = load_bundle(bundle)
+    atom = Atom(loaded.card.absorber, loaded.card.edge)
     pairs = [
-        pair
-        for table in (own, other)
-        for spectra in simulated(par, table, Atom(loaded.card.absorber, loaded.card.edge))
-        for pair in misread(loaded, spectra)
+        pair for table in (own, other) for pair in misread(loaded, simulated(par, table, atom))
     ]
     off, bars = np.reshape(pairs, (-1, 2, len(par.parameters))).transpose(1, 0, 2)
     scale: dict[str, float] = {}
@@ -125,39 +122,17 @@ def _pull(off: NDArray[np.float64], bars: NDArray[np.float64], shift: float) -> 
     return np.abs(off - shift) / bars
 
 
-def simulated(par: Parametrisation, table: PathTable, atom: Atom) -> Iterator[Simulated]:
-    """Path sums of a theory, and spectra that went through the instrument."""
+def simulated(par: Parametrisation, table: PathTable, atom: Atom) -> Simulated:
+    """Spectra of a theory that Larch can reduce.
+
+    N S0^2 is that of chi(k) as Larch normalises it.
+    """
     rng = np.random.default_rng(6)
-    yield _path_sums(rng, par, table, _samples(rng, par, table))
-    yield _measured(rng, par, table, _samples(rng, par, table), atom)
-
-
-def _samples(rng: np.random.Generator, par: Parametrisation, table: PathTable) -> Draw:
     crystals = replace(par, priors=replace(par.priors, n_s02=N_S02))
     kelvin = rng.uniform(*TEMPERATURE, SPECTRA)
-    return sample(
+    draw = sample(
         rng, SPECTRA, crystals, table, kelvin, rough=ROUGH, particles=0.0, stretch=STRETCH
     )
-
-
-def _path_sums(
-    rng: np.random.Generator, par: Parametrisation, table: PathTable, draw: Draw
-) -> Simulated:
-    place = par.index("e0_shift")
-    prior = par.parameters[place].prior
-    e0 = np.clip(rng.normal(prior.mean, prior.std, SPECTRA), *par.bounds[place])
-    draw = draw.with_e0(e0, place)
-    chi, _ = path_sums(draw, table, e0)
-    noise = np.exp(rng.uniform(*np.log(NOISE), SPECTRA))
-    noisy = chi + noise[:, None] * rng.normal(size=chi.shape)
-    ends = np.round(rng.uniform(*K_END, SPECTRA))
-    return Simulated(noisy * K_GRID**2, ends, noise, draw.theta)
-
-
-def _measured(
-    rng: np.random.Generator, par: Parametrisation, table: PathTable, draw: Draw, atom: Atom
-) -> Simulated:
-    """Those that Larch can reduce; N S0^2 is that of chi(k) as Larch normalises it."""
     place, number = par.index("e0_shift"), par.index("1/n_s02")
     likely = par.parameters[place].prior.mean
     chi, _ = path_sums(draw, table, np.zeros(SPECTRA))
@@ -165,7 +140,7 @@ def _measured(
     for one, theta in zip(chi, draw.theta.copy(), strict=True):
         origin = atom.energy() + rng.normal(*ORIGIN)
         energy = energy_grid(rng, atom.energy(), min(rng.uniform(*K_END) + 0.5, atom.reach()))
-        mu = absorption(rng, atom, energy, one, origin, MU_NOISE)
+        mu = absorption(rng, atom, energy, one, origin, NOISE)
         try:
             reduced = reduce_mu(energy, mu, Recipe())
         except (SpectrumError, IndexError, ValueError, TypeError):

@@ -140,7 +140,7 @@ def test_noise_makes_error_bars_wider_and_is_no_misfit(nickel):
     [
         ({"r": 2.37}, "from that of"),
         ({"n_s02": 5.0}, "of the crystal's N"),
-        ({"n_s02": 16.9}, "of the crystal's N"),
+        ({"n_s02": 17.9}, "of the crystal's N"),
     ],
 )
 def test_what_is_far_from_the_crystal_is_withheld(nickel, moved, said):
@@ -153,6 +153,19 @@ def test_what_is_far_from_the_crystal_is_withheld(nickel, moved, said):
     judge = Judge(bundle.card)
     assert judge._crystal.distrust(one) is None
     assert said in judge._crystal.distrust(replace(one, theta=theta))
+
+
+def test_a_number_that_may_be_inside_the_limits_is_a_doubt(nickel):
+    bundle, fit = nickel
+    at = places(bundle.card)["n_s02"]
+    (one,) = fit(spectrum(bundle, truth(bundle.card))[None], K_END, [NOISE], [None])
+    judge, theta, cov = Judge(bundle.card), one.theta.copy(), one.theta_cov.copy()
+    theta[at], cov[at, at] = 0.58 * 12, (0.03 * 12) ** 2
+    doubtful = replace(one, theta=theta, theta_cov=cov)
+    assert judge._crystal.distrust(doubtful) is None
+    assert judge._crystal.flags(doubtful) == [Flag.OFF_CRYSTAL]
+    cov[at, at] = (0.01 * 12) ** 2
+    assert "0.58(1) of the crystal's N" in judge._crystal.distrust(doubtful)
 
 
 def test_bounds_and_unusual_values_are_told(nickel):

@@ -2,8 +2,10 @@
 
 The fit minimizes the misfit in R space, in the window of the nearest shell and, with less weight,
 in one of all shells of the model, beside what is likely beforehand of every variable. It begins at
-several E0 and keeps the best end. FEFF's errors do not weigh the misfit, unlike in the refinement:
-from a crystal far off they would excuse any misfit. They widen the error bars instead.
+several E0 and keeps the best end. The model loses to the background what the data have lost, and
+the near edge may have done to it what is likely. FEFF's errors do not weigh the misfit, unlike in
+the refinement: from a crystal far off they would excuse any misfit. They widen the error bars
+instead.
 """
 
 from collections.abc import Sequence
@@ -71,8 +73,9 @@ class CrystalFit:
         self._bias: Floats = np.where(relative, 0.0, bias)
 
         def prepared(k_end: float) -> Windows:
-            near = prepare(weigh, card.fit[0], about, k_end)
-            whole = prepare(weigh, reading.window, about, k_end)
+            autobk = card.recipe.autobk
+            near = prepare(weigh, card.fit[0], about, k_end, autobk)
+            whole = prepare(weigh, reading.window, about, k_end, autobk)
             return stacked(near, whole, reading.whole_weight), near, whole
 
         self._prepared = lru_cache(maxsize=OBJECTIVES)(prepared)
@@ -140,6 +143,7 @@ class CrystalFit:
         mean[:, variables.e0], std[:, variables.e0] = np.array(e0).T
         power = np.mean((chi_k2 @ near.goal.matrix.T) ** 2, axis=1)
         size = np.sqrt(self._reading.floor * power + noise**2 * np.mean(np.diag(near.noise)))
+        to_tails, white = weights(prepared.theory.tails, size)
 
         def fitted(start: Floats, of: NDArray[np.intp], evaluations: int) -> Minimum:
             """Where fits of the spectra `of` end that begin at `start`."""
@@ -147,10 +151,10 @@ class CrystalFit:
             def evaluate(x: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
                 own = of[rows]
                 chi, slopes, _ = prepared.signal(variables, self._waves, x)
-                rest = (chi - data[own]) / size[own, None]
+                rest = (white[own] @ (chi - data[own])[..., None])[..., 0]
                 held = np.eye(x.shape[1]) / std[own, :, None]
                 residual = np.concatenate([rest, (x - mean[own]) / std[own]], axis=1)
-                return residual, np.concatenate([slopes / size[own, None, None], held], axis=1)
+                return residual, np.concatenate([white[own] @ slopes, held], axis=1)
 
             start = np.clip(start, variables.low, variables.high)
             begin = evaluate(start, np.arange(len(start)))
@@ -172,14 +176,15 @@ class CrystalFit:
         likely = spread @ np.swapaxes(spread, 1, 2) + noise[:, None, None] ** 2 * prepared.noise
         # what neither noise nor FEFF's usual errors explain may be in every direction
         beyond = np.maximum(misfit / np.trace(likely, axis1=1, axis2=2), 1.0)
-        answer = inverse @ np.swapaxes(slopes, 1, 2) / size[:, None, None] ** 2
+        answer = inverse @ np.swapaxes(white @ slopes, 1, 2) @ white
         prior = inverse / std[:, None, :]
         cov = answer @ (beyond[:, None, None] * likely) @ np.swapaxes(answer, 1, 2)
         cov += prior @ np.swapaxes(prior, 1, 2)
         theta, to_theta = variables.theta(x)
         cov = to_theta @ cov @ np.swapaxes(to_theta, 1, 2) * np.outer(self._scale, self._scale)
         all_shells = chi_k2 @ whole.goal.matrix.T
-        rest = np.sum((waves[1].sum(-1) @ whole.matrix.T - all_shells) ** 2, axis=1)
+        near_edge = (to_tails @ (data - chi)[..., None])[..., 0] @ whole.theory.tails.T
+        rest = np.sum((waves[1].sum(-1) @ whole.matrix.T + near_edge - all_shells) ** 2, axis=1)
         r_factor = (rest - noise**2 * np.trace(whole.noise)) / np.sum(all_shells**2, axis=1)
         theta[~(end.converged & np.isfinite(end.cost))] = np.nan
         shown = np.asarray(self._equation(np.nan_to_num(theta))[0], dtype=float) * K_GRID**2
@@ -199,6 +204,27 @@ class CrystalFit:
             )
             for i in range(spectra)
         ]
+
+
+def weights(tails: Floats, size: Floats) -> tuple[Floats, Floats]:
+    """How misfit is weighed if the near edge may do as much as is likely, and the rest is white.
+
+    Parameters
+    ----------
+    tails
+        (l, q) what the near edge does by way of the background, each of one sigma.
+    size
+        (b,) standard deviation of any other misfit.
+
+    Returns
+    -------
+    to_tails, white
+        (b, q, l), from misfit to the likeliest tails; (b, l, l), which makes misfit white.
+    """
+    likely = tails.T @ tails + size[:, None, None] ** 2 * np.eye(tails.shape[1])
+    to_tails = np.linalg.solve(likely, tails.T)
+    white = np.linalg.cholesky(np.eye(len(tails)) - tails @ to_tails, upper=True)
+    return to_tails.astype(np.float64), white / size[:, None, None]
 
 
 def stacked(near: Prepared, whole: Prepared, weight: float) -> Prepared:

@@ -55,12 +55,15 @@ class CrystalLimits:
         """Why a fit must not be believed."""
         name, limits = self._card.name, self._limits
         off, ratio = self._off(prediction), self._ratio(prediction)
+        low, high = limits.n_withheld
         if off > limits.r_withheld:
             return f"R is {off:.2f} angstrom from that of {name}'s crystal: another material"
-        if not limits.n_withheld[0] <= ratio <= limits.n_withheld[1]:
+        # a ratio that may as well be inside is a doubt and no refusal
+        std = self._ratio_std(prediction)
+        if not low - std <= ratio <= high + std:
             return (
-                f"N S0^2 is {ratio:.2f} of the crystal's N, which is not likely of {name}"
-                f" ({limits.n_withheld[0]:g} to {limits.n_withheld[1]:g})"
+                f"N S0^2 is {ratio:.2f}({100 * std:.0f}) of the crystal's N, which is not likely of"
+                f" {name} ({low:g} to {high:g})"
             )
         for parameter in self._card.parameters:
             judged = (parameter.shell, parameter.name) in self._judged
@@ -90,8 +93,16 @@ class CrystalLimits:
 
     def _ratio(self, prediction: Prediction) -> float:
         """N S0^2 over the crystal's N."""
-        crystal = self._card.parameters[self._n].degeneracy or 1.0
-        return float(prediction.theta[self._n]) / crystal
+        return float(prediction.theta[self._n]) / self._crystal_n
+
+    def _ratio_std(self, prediction: Prediction) -> float:
+        """Its standard deviation, 0 where that is not known."""
+        variance = float(prediction.theta_cov[self._n, self._n])
+        return math.sqrt(variance) / self._crystal_n if variance > 0 else 0.0
+
+    @property
+    def _crystal_n(self) -> float:
+        return self._card.parameters[self._n].degeneracy or 1.0
 
 
 class Judge:

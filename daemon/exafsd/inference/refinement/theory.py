@@ -50,7 +50,7 @@ class TheoryModes:
     """
 
     def __init__(self, matrix: Floats, k: Floats, theory: TheoryErrors, tails: Floats) -> None:
-        self._k, self._theory, self._matrix, self._tails = k, theory, matrix, tails
+        self._k, self._theory, self._matrix, self.tails = k, theory, matrix, tails
         size = error_sizes(theory) / np.sqrt(2.0)
         shapes = error_shapes(k)
         # (2, m, l s): one product gives what each shape does to what is fitted
@@ -66,7 +66,7 @@ class TheoryModes:
         """Of what is fitted in two windows, the second's numbers times `scale`."""
         matrix, tails = (
             np.concatenate([one, scale * more])
-            for one, more in ((self._matrix, other._matrix), (self._tails, other._tails))
+            for one, more in ((self._matrix, other._matrix), (self.tails, other.tails))
         )
         return TheoryModes(matrix, self._k, self._theory, tails)
 
@@ -80,5 +80,5 @@ class TheoryModes:
             b, g = moved.shape[:2]
             spread = moved.reshape(b, g, self._rows, -1).transpose(0, 2, 1, 3)
             parts.append(spread.reshape(b, self._rows, -1))
-        parts.append(np.broadcast_to(self._tails, (len(real), *self._tails.shape)))
+        parts.append(np.broadcast_to(self.tails, (len(real), *self.tails.shape)))
         return np.concatenate(parts, axis=-1)

@@ -71,11 +71,7 @@ class Prepared:
 
 
 def prepare(
-    weigh: Weigh,
-    window: FitWindow,
-    about: Refinement,
-    k_end: float,
-    autobk: Autobk | None = None,
+    weigh: Weigh, window: FitWindow, about: Refinement, k_end: float, autobk: Autobk
 ) -> Prepared:
     """What is fitted in a window on data that end at `k_end`, 1/angstrom.
 
@@ -85,20 +81,17 @@ def prepare(
         Larch's k window, the fit's, and the card's refinement.
     autobk
         How the background was removed. It took some of the fine structure from the data; a model
-        loses the same, and errors hold what the near edge adds. None: a model is taken as it is.
+        loses the same, and errors hold what the near edge adds.
     """
     k: Floats = about.k_min + about.k_step * np.arange(about.size, dtype=np.float64)
     goal = objective(weigh, window, k_end)
     rows = chi_rows(weigh, window, k_end)
     # what is fitted are combinations of points of chi(R): those that `objective` chose
     from_chi = goal.matrix @ np.linalg.pinv(rows[:, goal.inside]) @ (rows * K_GRID**2)
-    tails = np.zeros((len(from_chi), TAILS))
-    if autobk is not None:
-        left = remainder(autobk, min(k_end, float(K_GRID[-1])))
-        from_data = from_chi[:, : len(left)]
-        tails = from_data @ near_edge_tails(left, about.k_min)
-        from_chi = np.zeros_like(from_chi)
-        from_chi[:, : len(left)] = from_data @ left
+    left = remainder(autobk, min(k_end, float(K_GRID[-1])))
+    from_data = from_chi[:, : len(left)]
+    tails = from_data @ near_edge_tails(left, about.k_min)
+    from_chi[:, : len(left)] = from_data @ left
     # the same integrals over k, on the graph's points
     matrix = round(about.k_step / K_STEP) * from_chi[:, np.rint(k / K_STEP).astype(int)]
     noise = goal.chi_matrix @ goal.chi_matrix.T
