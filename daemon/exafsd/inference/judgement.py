@@ -98,7 +98,7 @@ class CrystalLimits:
     def _ratio_std(self, prediction: Prediction) -> float:
         """Its standard deviation, 0 where that is not known."""
         variance = float(prediction.theta_cov[self._n, self._n])
-        return math.sqrt(variance) / self._crystal_n if variance > 0 else 0.0
+        return math.sqrt(variance) / self._crystal_n if 0 < variance < math.inf else 0.0
 
     @property
     def _crystal_n(self) -> float:
