@@ -13,6 +13,7 @@ from exafsd.inference.registry import Registry, load_bundle, shipped_folder
 from exafsd.pipeline import Pipeline
 from exafsd.settings.analysis import Analysis, Inference, Reduction
 from exafsd.spectra import Edge, Run, Sweep
+from exafsd_training.fitting.calibrate import Z90
 from exafsd_training.reference.feffit import read_mu
 
 #: file, model, element, edge, and an R behind the nearest shell of chi(R), angstrom
@@ -22,8 +23,6 @@ FOILS = (
     ("Pt/pt_metal_rt.xdi", "pt-l3-fcc", "Pt", "L3", 3.2),
 )
 STEP, POINTS, SOFT = 0.05, 2048, 0.15
-#: Normal quantile of 90 % intervals.
-Z90 = 1.645
 
 
 class Foil:

@@ -209,7 +209,7 @@ def test_the_fit_of_the_nearest_shells_alone_is_never_the_best(bundle, polisher,
 @pytest.mark.parametrize(
     "coverage, rms, refined",
     [
-        # intervals that are too wide are no worse than those that are too narrow
+        # intervals that are too wide are better than those that are too narrow
         ({"network": (0.84, 0.89, 0.97), "polish": (0.89, 0.99, 1.0)}, (1.0, 1.0), True),
         ({"network": (0.92, 0.95, 0.91), "polish": (0.90, 0.89, 0.90)}, (1.0, 0.5), False),
         # none is too narrow: smaller errors
