@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.interpolate import CubicSpline
 from tests.resuming import session
 from tests.synthetic import foil
 
@@ -15,6 +14,7 @@ from exafsd.inference.reading import Model, Question, Reading, answer, readers
 from exafsd.inference.refinement.theory import error_shapes, error_sizes
 from exafsd.inference.refinement.trend import LESSONS, Trend
 from exafsd.inference.refinement.variables import Variables
+from exafsd.inference.refinement.weighed import onto_grid
 from exafsd.inference.registry import load_bundle, shipped_folder
 from exafsd.reduction.engine import reduce_mu
 from exafsd.service.run_state import RunState
@@ -43,6 +43,7 @@ class Sample:
         self.model, self.variables, self.rng = model, variables, rng
         about = model.bundle.card.refinement
         self.k = about.k_min + about.k_step * np.arange(about.size)
+        self.onto = onto_grid(about.k_min, about.k_step, about.size)
         groups = model.bundle.waves(variables.mean[None])[0].shape[-1]
         sizes, shapes = error_sizes(about.theory), error_shapes(self.k)
         drawn = rng.normal(size=(groups, 2, len(sizes))) * sizes.T
@@ -60,9 +61,7 @@ class Sample:
         real, imag, _ = (array[0] for array in self.model.bundle.waves(theta))
         gain, phase = self.errors[:, 0].T, self.errors[:, 1].T
         chi = np.sum(imag * (1 + gain) + real * phase, axis=1)
-        chi = CubicSpline(self.k, chi)(np.clip(K_GRID, self.k[0], self.k[-1]))
-        chi *= (self.k[0] <= K_GRID) & (self.k[-1] >= K_GRID)
-        chi = chi + noise * self.rng.normal(size=K_GRID.size)
+        chi = self.onto @ chi + noise * self.rng.normal(size=K_GRID.size)
         return chi * K_GRID**2 * (K_END >= K_GRID), theta[0]
 
     def read(self, sweeps, trend=None, learn=True, noise=NOISE):

@@ -11,8 +11,9 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 
 from exafsd.composition.references import load, shipped_folder
-from exafsd.contract.grid import ETOK
+from exafsd.contract.grid import ETOK, K_GRID
 from exafsd.inference.refinement.variables import Variables
+from exafsd.inference.refinement.weighed import onto_grid
 from exafsd.inference.registry import load_bundle
 from exafsd.inference.registry import shipped_folder as models_folder
 from exafsd.reduction.edge_middle import edge_middle, line, rise
@@ -147,7 +148,9 @@ def _shapes(phase: Phase, measured: Floats, mu: Floats, energy: Floats, kelvin: 
     states[:, variables.r] = [_r(phase, t) for t in kelvin]
     states[:, variables.sigma2] = [_sigma2(phase, t) for t in kelvin]
     waves = bundle.waves(variables.theta(states)[0])[1].sum(axis=2)
-    k_model = about.k_min + about.k_step * np.arange(about.size)
+    onto = onto_grid(about.k_min, about.k_step, about.size)
+    inside = onto.any(axis=1)
+    k_model, waves = K_GRID[inside], waves @ onto[inside].T
     k = np.sqrt(ETOK * np.clip(energy - middle - position.e0, 0.0, None))
     chi = np.stack([CubicSpline(k_model, row)(np.clip(k, *k_model[[0, -1]])) for row in waves])
     chi = np.where((k >= k_model[0]) & (k <= k_model[-1]), chi, 0.0)

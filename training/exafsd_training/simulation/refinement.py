@@ -7,6 +7,7 @@ fits by noise and by FEFF's errors. This module says how large these are and wha
 import numpy as np
 import tensorflow as tf
 
+from exafsd import contract
 from exafsd.contract.card import FarSigma2, Refinement, TheoryErrors
 from exafsd.contract.recipe import FitWindow
 from exafsd.inference.refinement.polish import objective
@@ -21,8 +22,9 @@ from exafsd_training.theory.parametrisation import (
 from exafsd_training.theory.priors import bond, vibrations
 from exafsd_training.theory.thermal import DRAWS, draw_temperature, einstein_sigma2
 
-#: Step of k, 1/angstrom: fine for half path lengths to 15 angstrom.
-K_STEP = 0.1
+#: Step of k, 1/angstrom: enough for half path lengths to 10 angstrom. The daemon draws waves
+#: between the points (`exafsd.inference.refinement.weighed.onto_grid`).
+K_STEP = 0.15
 #: FEFF's errors. Set so that 90 % intervals hold on spectra of the independent simulator
 #: (`exafsd_training.simulation.independent`) for Fe, Pt and CdS; Cu and ZnS judge it.
 THEORY = TheoryErrors(constant=(0.027, 0.045), smooth=(0.008, 0.045), low=(0.2, 0.8), floor=0.001)
@@ -56,10 +58,10 @@ def refinement_of(par: Parametrisation) -> Refinement:
 
 
 def refinement_k(window: FitWindow) -> np.ndarray:
-    """K of the graph, 1/angstrom: where the window is not zero, on the contract's grid."""
-    first = max(np.ceil((window.k[0] - window.dk / 2) / K_STEP), 1.0)
-    last = np.floor((window.k[1] + window.dk / 2) / K_STEP)
-    return K_STEP * np.arange(first, last + 1)
+    """K of the graph, 1/angstrom: from a point of the contract's grid, where the window begins."""
+    low, high = window.k[0] - window.dk / 2, window.k[1] + window.dk / 2
+    first = max(np.ceil(low / contract.K_STEP - 1e-6), 2.0) * contract.K_STEP
+    return first + K_STEP * np.arange(np.ceil((high - first) / K_STEP - 1e-6) + 1)
 
 
 def significant_paths(par: Parametrisation) -> list[int]:

@@ -5,6 +5,7 @@ The refinement of one phase and the fit of a mixture share it.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -39,6 +40,9 @@ WORTH = 0.1
 #: looked for in it, angstrom. Measured near edges have 0.1 to 0.3. Independent simulations of Cu,
 #: ZnO, CuO and Cu2O were looked at.
 NEAR_EDGE, NEAR_EDGE_R = 0.2, 4.0
+#: Half path lengths of the waves that are drawn between the points of a graph, angstrom, and what
+#: of their variance they may be off at its points.
+WAVES_R, NUGGET = (0.5, 7.5), 1e-8
 
 
 class VariablesLike(Protocol):
@@ -92,10 +96,29 @@ def prepare(
     from_data = from_chi[:, : len(left)]
     tails = from_data @ near_edge_tails(left, about.k_min)
     from_chi[:, : len(left)] = from_data @ left
-    # the same integrals over k, on the graph's points
-    matrix = round(about.k_step / K_STEP) * from_chi[:, np.rint(k / K_STEP).astype(int)]
+    matrix = from_chi @ onto_grid(about.k_min, about.k_step, about.size)
     noise = goal.chi_matrix @ goal.chi_matrix.T
     return Prepared(goal, matrix, noise, TheoryModes(matrix, k, about.theory, tails))
+
+
+@lru_cache
+def onto_grid(k_min: float, k_step: float, size: int) -> Floats:
+    """From chi at the points of a graph (m,) to chi on the grid of data (401, m).
+
+    Between points it is the likeliest course of waves of all half path lengths in `WAVES_R`, by
+    Gaussian process regression; before the first and after the last it is zero.
+    """
+    k = k_min + k_step * np.arange(size, dtype=np.float64)
+    own, across = (_likeness(x[:, None] - k) for x in (k, K_GRID))
+    weights: Floats = np.linalg.solve(own + NUGGET * np.eye(size), across.T).T
+    weights[(k[0] - 1e-6 > K_GRID) | (k[-1] + 1e-6 < K_GRID)] = 0.0
+    return weights
+
+
+def _likeness(apart: Floats) -> Floats:
+    """Covariance of waves at points of k that are `apart`, 1/angstrom."""
+    (low, high), turn = WAVES_R, 2 * apart / np.pi
+    return (high * np.sinc(high * turn) - low * np.sinc(low * turn)) / (high - low)
 
 
 def near_edge_tails(left: Floats, start: float) -> Floats:
