@@ -26,7 +26,6 @@ from exafsd_export.convert import (
     pinn_function,
     refinement_function,
 )
-from exafsd_export.layout import paths_before_k
 from exafsd_export.prove import NotEqualError, prove
 from exafsd_training.fitting.card import make_card
 from exafsd_training.fitting.model_folder import Model, load_model
@@ -69,7 +68,7 @@ def make_bundle(folder: Path, out: Path, measured: Sequence[Path] = ()) -> dict[
     spectra = [*_spectra(model), *map(_measured, measured)]
     pinn_module, pinn_tf = pinn_function(model.network)
     equation_module, equation_tf = equation_function(model.network.equation)
-    pinn = paths_before_k(convert(pinn_module, pinn_tf))
+    pinn = convert(pinn_module, pinn_tf)
     equation = convert(equation_module, equation_tf)
     thetas = parameter_batches(model.parametrisation)
     differences = prove(pinn, pinn_tf, spectra) | prove(equation, equation_tf, thetas)

@@ -45,7 +45,7 @@ def test_every_path_equals_larch(
         for i, path in enumerate(all_paths.paths):
             expected = larch_chi(feff_folder / path.file, e0=e0, deltar=deltar[i],
                                  sigma2=sigma2[i], third=c3[i])  # fmt: skip
-            worst = np.abs(ours[:, i] - expected)[K].max() / np.abs(expected[K]).max()
+            worst = np.abs(ours[i] - expected)[K].max() / np.abs(expected[K]).max()
             assert worst <= tolerance, f"{path.label}: {worst:.1e}"
 
 

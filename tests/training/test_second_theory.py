@@ -115,7 +115,7 @@ def _chi(table: PathTable, e0: float) -> np.ndarray:
     sigma2 = tf.fill((1, n), tf.constant(0.006, tf.float64))
     k = tf.constant(K_GRID, tf.float64)
     paths = PathSum(table, tf.float64)
-    return tf.reduce_sum(paths(k, tf.constant([[e0]], tf.float64), zero, sigma2, zero)[1], -1)[0]
+    return tf.reduce_sum(paths(k, tf.constant([[e0]], tf.float64), zero, sigma2, zero)[1], 1)[0]
 
 
 @pytest.mark.parametrize("shift", [-4.0, 7.0])

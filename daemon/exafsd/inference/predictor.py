@@ -13,6 +13,9 @@ from exafsd.spectra import Prediction
 Rows = NDArray[np.float32]
 #: spectra that are read at once: what the equation makes of more leaves the cache
 TOGETHER = 16
+#: What onnxruntime would do about the order of axes: it moves them behind the products that are
+#: fast for having k last.
+ITS_LAYOUT = ["TransposeOptimizer", "TransposeOptimizer_CPUExecutionProvider"]
 
 
 def session(graph: bytes) -> onnxruntime.InferenceSession:
@@ -25,7 +28,9 @@ def session(graph: bytes) -> onnxruntime.InferenceSession:
     # else it guesses, and its own format may name weights in other files by other means
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=ITS_LAYOUT
+    )
 
 
 def checked_session(

@@ -14,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from exafsd.contract import K_GRID
-from exafsd_training.model.network import MASK_BINS, Dense, Pinn, Sizes, coarse
+from exafsd_training.model.dense import Dense
+from exafsd_training.model.network import MASK_BINS, Pinn, Sizes, coarse
 from exafsd_training.simulation.simulate import K_END, K_MIN
 from exafsd_training.theory.equation import Equation
 from exafsd_training.theory.parametrisation import Parametrisation
@@ -66,7 +67,7 @@ def shell_coordinates(parametrisation: Parametrisation, scale: Floats) -> Floats
     usual = {"sigma2": USUAL_SIGMA2, "e0_shift": USUAL_E0, "n_s02": USUAL_N * par.degeneracy}
     theta = [p.r_eff or 0.0 if p.name == "r" else usual.get(p.name, 0.0) for p in par.parameters]
     pair, _ = Equation(par).waves_and_jacobian(tf.constant([theta], tf.float32))
-    real, imag = (np.float64(x.numpy()[0]) * (K_GRID**2 / scale)[:, None] for x in pair)
+    real, imag = (np.float64(x.numpy()[0].T) * (K_GRID**2 / scale)[:, None] for x in pair)
     triangles = np.clip(1 - np.abs(K_GRID[:, None] - STRETCHES) / STRETCH, 0, None)
     blocks = np.zeros((K_GRID.size, MAX_SHELLS, 2, len(STRETCHES)))
     for shell in par.shells:

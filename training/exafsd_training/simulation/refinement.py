@@ -71,7 +71,7 @@ def significant_paths(par: Parametrisation) -> list[int]:
     """
     goal = objective(fit_weight, par.window, par.window.k[1] + END_MARGIN)
     waves, _ = Equation(par).waves_and_jacobian(tf.constant(par.prior_mean[None], tf.float32))
-    shown = goal.chi_matrix @ np.float64(waves[1].numpy())[0, goal.inside]
+    shown = goal.chi_matrix @ np.float64(waves[1].numpy())[0, :, goal.inside].T
     size = np.linalg.norm(shown, axis=0)
     nearest = np.linalg.norm(shown[:, list(par.shells[0].paths)].sum(axis=1))
     return [int(i) for i in np.flatnonzero(size > SIGNIFICANT * nearest)]
@@ -90,7 +90,7 @@ class RefinementGraph(tf.Module):
     def __call__(self, theta: tf.Tensor) -> dict[str, tf.Tensor]:
         """``real`` and ``imag`` (b, m, g) and ``jacobian`` (b, m, p) of theta (b, p)."""
         waves, jacobian = self.equation.waves_and_jacobian(theta)
-        real, imag = (wave @ self.groups for wave in waves)
+        real, imag = (tf.matmul(wave, self.groups, transpose_a=True) for wave in waves)
         return {"real": real, "imag": imag, "jacobian": jacobian}
 
 

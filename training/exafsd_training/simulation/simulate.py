@@ -279,11 +279,11 @@ def path_sums(draw: Draw, truth: PathTable, e0: Floats) -> tuple[Floats, Floats]
         phase: tf.Tensor,
         *rest: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        weight = amplitude[:, tf.newaxis, :]
-        real, imag = (x * weight @ groups for x in paths(k, e0[:, tf.newaxis], *rest))
-        gain, phase = (tf.einsum("bgs,sk->bkg", x, shapes) for x in (gain, phase))
+        weight = tf.transpose(groups) * amplitude[:, tf.newaxis, :]
+        real, imag = (weight @ x for x in paths(k, e0[:, tf.newaxis], *rest))
+        gain, phase = gain @ shapes, phase @ shapes
         turned = imag * tf.cos(phase) + real * tf.sin(phase)
-        return tf.reduce_sum((1 + gain) * turned, -1), tf.reduce_sum(imag, -1)
+        return tf.reduce_sum((1 + gain) * turned, 1), tf.reduce_sum(imag, 1)
 
     chi, exact = np.empty((2, len(draw), K_SIZE))
     arrays = (e0, draw.amplitude, *draw.errors, draw.deltar, draw.sigma2, draw.c3)

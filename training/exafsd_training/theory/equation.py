@@ -4,6 +4,8 @@ The formula is that of ``FeffPathGroup._calc_chi`` in `larch.xafs.feffdat`, with
 fourth cumulant zero. Complex numbers are kept as pairs, because ONNX has none.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import tensorflow as tf
 
@@ -16,82 +18,119 @@ from exafsd_training.theory.paths import KNOT_STEP, KNOTS, PathTable
 SMALL_ENERGY = 1e-6
 
 Pair = tuple[tf.Tensor, tf.Tensor]
+#: a complex number, its square and its cube
+Powers = tuple[Pair, Pair, Pair]
 
 
 def _times(a: Pair, b: Pair) -> Pair:
     return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
 
 
+def damping_of(powers: Powers) -> tf.Tensor:
+    """What R, sigma2 and C3 of a path add to the logarithm of its size: (b, 3, m)."""
+    p, p2, p3 = powers
+    return tf.concat([-2 * p[1], -2 * p2[0], 4 / 3 * p3[1]], 1)
+
+
+def turn_of(powers: Powers) -> tf.Tensor:
+    """What R, sigma2 and C3 of a path add to its phase: (b, 3, m)."""
+    p, p2, p3 = powers
+    return tf.concat([2 * p[0], -2 * p2[1], -4 / 3 * p3[0]], 1)
+
+
+class Table(NamedTuple):
+    """FEFF's quantities at some q, or their slopes.
+
+    `phase` of the whole way, 2 q reff included, and `amplitude` of scattering (b, n, m); real part
+    of the momentum `rep` and mean free path `lam` (b, 1, m).
+    """
+
+    phase: tf.Tensor
+    amplitude: tf.Tensor
+    rep: tf.Tensor
+    lam: tf.Tensor
+
+    def powers(self) -> Powers:
+        """Of the complex momentum, (b, 1, m) each."""
+        p = (self.rep, 1 / self.lam)
+        p2 = _times(p, p)
+        return p, p2, _times(p, p2)
+
+
 class PathSum(tf.Module):
-    """chi of every path, for any k and path parameters."""
+    """chi of every path, for any k and path parameters.
+
+    k is the last axis: onnxruntime is several times slower where the last axis is short or 1.
+    """
 
     def __init__(self, table: PathTable, dtype: tf.DType = tf.float32) -> None:
         super().__init__()
         self.dtype = dtype
         self.n = len(table)
-        self.reff = tf.constant(table.reff, dtype)
-        self.degeneracy = tf.constant(table.degeneracy, dtype)
+        self.reff = tf.constant(table.reff[:, None], dtype)
+        self.degeneracy = tf.constant(table.degeneracy[:, None], dtype)
         first, coefficients = table.pieces()
-        self.coefficients = tf.constant(coefficients, dtype, name="feff_tables")
-        ends = np.append(first[1:], KNOTS)
+        length = np.append(first[1:], KNOTS) - first
+        # the phase of the whole way, 2 q reff + FEFF's, is as much of a cubic
+        coefficients[:, : self.n, 0] += 2 * table.reff * KNOT_STEP * first[:, None]
+        coefficients[:, : self.n, 1] += 2 * table.reff * KNOT_STEP * length[:, None]
+        #: a row for every interval: all quantities in turn, for each power
+        rows = np.swapaxes(coefficients, 1, 2).reshape(len(first), -1)
+        self.coefficients = tf.constant(rows, dtype, name="feff_tables")
         self.first = tf.constant(first, dtype)
-        self.length = tf.constant(ends - first, dtype)
+        self.length = tf.constant(length, dtype)
         #: which interval of the table begins at or before each knot
-        self.interval = tf.constant(np.repeat(np.arange(len(first)), ends - first), tf.int32)
+        self.interval = tf.constant(np.repeat(np.arange(len(first)), length), tf.int32)
 
     def q(self, k: tf.Tensor, e0: tf.Tensor) -> tf.Tensor:
         """(b, m) wavenumber in FEFF's own scale, from k (1/angstrom) and e0 (eV)."""
         energy = k * k - e0 * tf.cast(ETOK, self.dtype)
         return tf.sqrt(tf.maximum(energy, tf.cast(SMALL_ENERGY, self.dtype)))
 
-    def tables(self, q: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """FEFF's quantities at q (b, m) and their slopes, both (b, m, 2 n + 2)."""
+    def tables(self, q: tf.Tensor) -> tuple[Table, Table]:
+        """FEFF's quantities at q (b, m), and their slopes."""
         position = q / KNOT_STEP
         held = tf.stop_gradient(tf.minimum(position, tf.cast(KNOTS - 1, self.dtype)))
         index = tf.gather(self.interval, tf.cast(held, tf.int32))
-        length = tf.gather(self.length, index)[..., tf.newaxis]
-        t = (position - tf.gather(self.first, index))[..., tf.newaxis] / length
-        row = tf.gather(self.coefficients, index)
-        c0, c1, c2, c3 = (row[..., i] for i in range(4))
+        length = tf.gather(self.length, index)
+        t = tf.expand_dims((position - tf.gather(self.first, index)) / length, 1)
+        row = tf.transpose(tf.gather(self.coefficients, index), (0, 2, 1))
+        c0, c1, c2, c3 = tf.split(row, 4, axis=1)
         value = c0 + t * (c1 + t * (c2 + t * c3))
-        slope = (c1 + t * (2 * c2 + 3 * t * c3)) / (KNOT_STEP * length)
-        return value, slope
+        slope = (c1 + t * (2 * c2 + 3 * t * c3)) * tf.expand_dims(1 / (KNOT_STEP * length), 1)
+        return self._named(value), self._named(slope)
 
-    def split(self, table: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Phase and amplitude (b, m, n), momentum and mean free path (b, m, 1)."""
-        n = self.n
-        return (table[..., :n], table[..., n : 2 * n],
-                table[..., 2 * n : 2 * n + 1], table[..., 2 * n + 1 :])  # fmt: skip
+    def _named(self, rows: tf.Tensor) -> Table:
+        return Table(*tf.split(rows, (self.n, self.n, 1, 1), axis=1))
 
     def unit(
-        self, q: tf.Tensor, table: tf.Tensor, deltar: tf.Tensor, sigma2: tf.Tensor, c3: tf.Tensor
-    ) -> tuple[Pair, Pair]:
-        """Complex chi of every path for amplitude 1, and the complex momentum p.
+        self, q: tf.Tensor, table: Table, deltar: tf.Tensor, sigma2: tf.Tensor, c3: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Size and phase (b, n, m) of chi of every path, but for the scattering amplitude.
 
         Parameters
         ----------
         q
             (b, m) 1/angstrom.
         table
-            (b, m, 2 n + 2) of `tables`.
+            Of `tables`.
         deltar, sigma2, c3
             (b, n) angstrom, angstrom^2, angstrom^3.
         """
-        phase, _, rep, lam = self.split(table)
-        p = (rep, 1 / lam)
-        p2 = _times(p, p)
-        deltar, sigma2, c3 = (x[:, tf.newaxis, :] for x in (deltar, sigma2, c3))
-        shift = (deltar - 2 * sigma2 / self.reff - 2 / 3 * p2[0] * c3, -2 / 3 * p2[1] * c3)
-        turn = _times(p, shift)
-        real = -2 * self.reff * p[1] - 2 * p2[0] * sigma2 - 2 * turn[1]
-        imag = 2 * q[..., tf.newaxis] * self.reff + phase - 2 * p2[1] * sigma2 + 2 * turn[0]
-        size = self.degeneracy * tf.exp(real) / (q[..., tf.newaxis] * (self.reff + deltar) ** 2)
-        return (size * tf.cos(imag), size * tf.sin(imag)), p
+        powers, way = table.powers(), self.way(deltar, sigma2, c3)
+        damping = way @ damping_of(powers) - 2 * self.reff * powers[0][1]
+        radius = self.reff + tf.expand_dims(deltar, -1)
+        size = self.degeneracy / (radius * radius) * tf.exp(damping) * tf.expand_dims(1 / q, 1)
+        return size, table.phase + way @ turn_of(powers)
+
+    def way(self, deltar: tf.Tensor, sigma2: tf.Tensor, c3: tf.Tensor) -> tf.Tensor:
+        """What parameters of paths (b, n) multiply powers of the momentum with: (b, n, 3)."""
+        return tf.stack([deltar - 2 * sigma2 / self.reff[:, 0], sigma2, c3], -1)
 
     def __call__(
         self, k: tf.Tensor, e0: tf.Tensor, deltar: tf.Tensor, sigma2: tf.Tensor, c3: tf.Tensor
     ) -> Pair:
-        """Complex chi per path, a pair of (b, m, n); Larch's chi is the second of the pair.
+        """Complex chi per path, a pair of (b, n, m); Larch's chi is the second of the pair.
 
         Parameters
         ----------
@@ -104,9 +143,9 @@ class PathSum(tf.Module):
         """
         q = self.q(k, e0)
         table, _ = self.tables(q)
-        unit, _ = self.unit(q, table, deltar, sigma2, c3)
-        amplitude = self.split(table)[1]
-        return unit[0] * amplitude, unit[1] * amplitude
+        size, phase = self.unit(q, table, deltar, sigma2, c3)
+        size *= table.amplitude
+        return size * tf.cos(phase), size * tf.sin(phase)
 
 
 class Equation(tf.Module):
@@ -139,6 +178,16 @@ class Equation(tf.Module):
         names = [parameter.name for parameter in parametrisation.parameters]
         self.e0_index, self.n_index = names.index("e0_shift"), names.index("n_s02")
         self.size = len(names)
+        unit_vector = np.eye(self.size)
+        self.is_e0, self.is_n = (
+            tf.constant(unit_vector[i][:, None], dtype) for i in (self.e0_index, self.n_index)
+        )
+        # every parameter of theta is one of three kinds
+        by_kind = [ties.deltar, ties.sigma2, ties.c3]
+        #: (p, n) and (p, 3)
+        self.ties = tf.constant(sum(by_kind), dtype)
+        self.kinds = tf.constant(np.array([x.any(axis=1) for x in by_kind], float).T, dtype)
+        self.sigma2_over_reff = tf.constant(ties.sigma2 / parametrisation.table.reff, dtype)
 
     def path_parameters(self, theta: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """e0 and amplitude (b, 1); deltar, sigma2 and C3 per path (b, n), all linear in theta."""
@@ -151,7 +200,7 @@ class Equation(tf.Module):
         """Chi (b, m) at k (m,) or (b, m) in 1/angstrom, by default the contract's grid."""
         e0, amplitude, *rest = self.path_parameters(theta)
         _, chi = self.paths(self.k_grid if k is None else k, e0, *rest)
-        return amplitude * tf.reduce_sum(chi, -1)
+        return amplitude * tf.reduce_sum(chi, 1)
 
     def chi_k2(self, theta: tf.Tensor, k: tf.Tensor | None = None) -> tf.Tensor:
         """k^2 chi (b, m), 1/angstrom^2, at k as for `chi`."""
@@ -174,52 +223,42 @@ class Equation(tf.Module):
     def chi_and_jacobian(self, theta: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Chi (b, m) and d chi / d theta (b, m, p), sharing every exponential."""
         (_, imag), jacobian = self.waves_and_jacobian(theta)
-        return tf.reduce_sum(imag, -1), jacobian
+        return tf.reduce_sum(imag, 1), jacobian
 
     def waves_and_jacobian(self, theta: tf.Tensor) -> tuple[Pair, tf.Tensor]:
-        """Complex chi of every path, a pair of (b, m, n), and d chi / d theta (b, m, p)."""
-        e0, amplitude, deltar, sigma2, c3 = self.path_parameters(theta)
+        """Complex chi of every path, a pair of (b, n, m), and d chi / d theta (b, m, p)."""
+        e0, strength, deltar, sigma2, c3 = self.path_parameters(theta)
         paths = self.paths
         q = paths.q(self.k_grid, e0)
         table, slope = paths.tables(q)
-        unit, p = paths.unit(q, table, deltar, sigma2, c3)
-        size = paths.split(table)[1] * amplitude[..., tf.newaxis]
-        full = unit[0] * size, unit[1] * size
-        p2, radius = _times(p, p), (paths.reff + deltar)[:, tf.newaxis, :]
+        size, phase = paths.unit(q, table, deltar, sigma2, c3)
+        sine = size * tf.sin(phase)
+        real, imag = size * tf.cos(phase) * table.amplitude, sine * table.amplitude
 
-        def imaginary(factor: Pair) -> tf.Tensor:
-            return full[0] * factor[1] + full[1] * factor[0]
-
-        # derivatives of log chi by each path parameter, as complex factors
-        by_deltar = imaginary((-2 * p[1] - 2 / radius, 2 * p[0]))
-        by_sigma2 = imaginary((-2 * p2[0] + 4 * p[1] / paths.reff,
-                               -2 * p2[1] - 4 * p[0] / paths.reff))  # fmt: skip
-        cube = _times(p, p2)
-        by_c3 = imaginary((4 / 3 * cube[1], -4 / 3 * cube[0]))
+        # d log chi by a path's parameters is powers of p times what the parameter has of a tie
+        powers = table.powers()
+        p, p2, _ = powers
+        radius = paths.reff[:, 0] + deltar
+        jacobian = (
+            (self.ties @ imag) * (self.kinds @ damping_of(powers))
+            + (self.ties @ real) * (self.kinds @ turn_of(powers))
+            + (self.sigma2_over_reff @ imag) * (4 * p[1])
+            - (self.sigma2_over_reff @ real) * (4 * p[0])
+            - (2 * self.deltar / tf.expand_dims(radius, 1)) @ imag
+        )
 
         # e0 acts through q alone: d q / d e0 = -ETOK / 2 q, and nothing where q is held
-        d_phase, d_amplitude, d_rep, d_lam = paths.split(slope)
-        _, _, _, lam = paths.split(table)
-        dp = (d_rep, -d_lam / lam**2)
-        deltar, sigma2, c3 = (x[:, tf.newaxis, :] for x in (deltar, sigma2, c3))
-        bracket = (-4 * p[0] * sigma2 + 4 * p2[1] * c3,
-                   -4 * p[1] * sigma2 + 2 * (deltar - 2 * sigma2 / paths.reff)
-                   - 4 * p2[0] * c3)  # fmt: skip
-        inner = _times(dp, bracket)
-        q_ = q[..., tf.newaxis]
-        by_q = imaginary((inner[0] - 2 * paths.reff * dp[1] - 1 / q_,
-                          inner[1] + 2 * paths.reff + d_phase))  # fmt: skip
-        by_q += unit[1] * d_amplitude * amplitude[..., tf.newaxis]
+        dp = (slope.rep, -slope.lam * p[1] * p[1])
+        d_powers = dp, _times((2 * p[0], 2 * p[1]), dp), _times((3 * p2[0], 3 * p2[1]), dp)
+        way = tf.transpose(paths.way(deltar, sigma2, c3), (0, 2, 1))
+        by_q = (way @ imag) * damping_of(d_powers) + (way @ real) * turn_of(d_powers)
+        by_q = tf.reduce_sum(by_q, 1, keepdims=True)
+        by_q -= 2 * dp[1] * tf.reduce_sum(imag * paths.reff, 1, keepdims=True)
+        by_q += tf.reduce_sum(real * slope.phase + sine * slope.amplitude, 1, keepdims=True)
+        total, q = tf.reduce_sum(imag, 1, keepdims=True), tf.expand_dims(q, 1)
         free = tf.cast(q * q > 1.5 * SMALL_ENERGY, self.dtype)
-        by_e0 = tf.reduce_sum(by_q, -1) * free * tf.cast(-ETOK / 2, self.dtype) / q
+        by_e0 = (by_q - total / q) * free * tf.cast(-ETOK / 2, self.dtype) / q
 
-        unit_vector = np.eye(self.size)
-        jacobian = (
-            by_deltar @ tf.transpose(self.deltar)
-            + by_sigma2 @ tf.transpose(self.sigma2)
-            + by_c3 @ tf.transpose(self.c3)
-            + by_e0[..., tf.newaxis] * tf.constant(unit_vector[self.e0_index], self.dtype)
-            + (tf.reduce_sum(unit[1] * paths.split(table)[1], -1) / self.n_0)[..., tf.newaxis]
-            * tf.constant(unit_vector[self.n_index], self.dtype)
-        )
-        return full, jacobian
+        strength = tf.expand_dims(strength, -1)
+        jacobian = strength * (jacobian + self.is_e0 * by_e0) + self.is_n * (total / self.n_0)
+        return (real * strength, imag * strength), tf.transpose(jacobian, (0, 2, 1))

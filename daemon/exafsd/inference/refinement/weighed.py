@@ -110,7 +110,8 @@ def onto_grid(k_min: float, k_step: float, size: int) -> Floats:
     """
     k = k_min + k_step * np.arange(size, dtype=np.float64)
     own, across = (_likeness(x[:, None] - k) for x in (k, K_GRID))
-    weights: Floats = np.linalg.solve(own + NUGGET * np.eye(size), across.T).T
+    solved = np.linalg.solve(own + NUGGET * np.eye(size), across.T)
+    weights = np.array(solved.T, dtype=np.float64)
     weights[(k[0] - 1e-6 > K_GRID) | (k[-1] + 1e-6 < K_GRID)] = 0.0
     return weights
 
