@@ -15,7 +15,9 @@ from exafsd_training.studies.ablation import (
     ABLATION,
     CONDITIONS,
     VARIANTS,
+    Judge,
     ablate,
+    as_independent_table,
     as_table,
     plot_ablation,
     variant_weights,
@@ -44,14 +46,22 @@ def test_variants_are_trained_and_judged_side_by_side(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # the second derivative of the path sum takes long to compile: once is enough
-    few = {name: VARIANTS[name] for name in ("data only", "all")}
+    few = {"data only": (), "all": tuple(PHYSICS)}
     monkeypatch.setattr(ablation, "VARIANTS", few)
     short = replace(settings, steps=2, epoch_steps=2)
     real = data.direct.clean[:3], np.ones((3, 401), np.float32)
-    outcomes = ablate(copper, data, held, short, tmp_path, real)
+    judge = Judge((real[0], real[1]), data.direct.theta[:3, [2, 3, 1]], (real[0][1:], real[1][1:]))
+    outcomes, independent = ablate(
+        copper, data, held, short, tmp_path, real, variants=few, judge=judge
+    )
     assert [o.variant for o in outcomes] == [n for n in few for _ in CONDITIONS]
+    assert [o.variant for o in independent] == list(few)
+    for one in independent:
+        numbers = [*one.rms.values(), *one.likelihood.values(), one.r_factor]
+        assert np.isfinite(numbers).all() and min(one.rms.values()) > 0
+    assert as_independent_table(independent).row_count == len(few)
     for name, physics in few.items():
-        header = (tmp_path / name.replace(" ", "-") / "history.csv").read_text().split()[0]
+        header = (tmp_path / f"{name.replace(' ', '-')}-1" / "history.csv").read_text().split()[0]
         terms = {t for t in header.split(",") if "/" not in t} - {"epoch", "steps", "total"}
         assert terms == {"data", "theta", *physics}
     assert len(json.loads((tmp_path / ABLATION).read_text())) == len(outcomes)
@@ -68,7 +78,7 @@ def test_without_measured_spectra_their_variant_is_left_out(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ablation, "VARIANTS", {"data only": (), "measured": ("measured",)})
+    both = {"data only": (), "measured": ("measured",)}
     short = replace(settings, steps=2, epoch_steps=2)
-    outcomes = ablate(copper, data, held, short, tmp_path, None)
+    outcomes, _ = ablate(copper, data, held, short, tmp_path, None, variants=both)
     assert {o.variant for o in outcomes} == {"data only"}

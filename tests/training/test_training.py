@@ -11,17 +11,11 @@ import tensorflow as tf
 from exafsd.contract import K_GRID
 from exafsd_training.fitting.calibrate import Held, calibrate, predict
 from exafsd_training.fitting.fit import Data, Settings, batches, build, train
-from exafsd_training.model.losses import (
-    PHYSICS,
-    Weights,
-    collocation,
-    loss_terms,
-    negative_log_likelihood,
-)
+from exafsd_training.model.losses import PHYSICS, Weights, loss_terms, negative_log_likelihood
 from exafsd_training.model.network import Pinn
 from exafsd_training.theory.parametrisation import Parametrisation
 
-TERMS = {"data", "theta", "curvature", "exafs_equation", "measured", "total"}
+TERMS = {"data", "theta", *PHYSICS, "total"}
 
 
 @pytest.fixture(scope="module")
@@ -86,16 +80,18 @@ def test_likelihood_is_the_gaussian_one() -> None:
     assert likelihood + np.log(unit.numpy()).sum() == pytest.approx(expected, abs=1e-5)
 
 
-def test_every_term_is_finite(fresh: Pinn, data: Data) -> None:
+def test_every_term_is_finite(
+    copper: Parametrisation, data: Data, settings: Settings, fresh: Pinn
+) -> None:
     pool = data.direct.take(slice(0, 16))
     arrays = [tf.constant(x, tf.float32) for x in (pool.clean, np.ones((16, 401)))]
     truth = tf.constant(pool.theta)
-    k = collocation(tf.constant([0, 1]))
-    physics = Weights(**PHYSICS)
-    terms = loss_terms(fresh, *arrays, arrays[0], truth, k, physics, tuple(arrays))
+    seed, physics = tf.constant([0, 1]), Weights(**PHYSICS)
+    model = build(copper, data.direct, replace(settings, weights=physics))
+    terms = loss_terms(model, *arrays, arrays[0], truth, seed, physics, tuple(arrays))
     assert set(terms) == TERMS
     assert all(np.isfinite(value.numpy()) for value in terms.values())
-    assert set(loss_terms(fresh, *arrays, arrays[0], truth, k, Weights(), tuple(arrays))) == {
+    assert set(loss_terms(fresh, *arrays, arrays[0], truth, seed, Weights(), tuple(arrays))) == {
         "data", "theta", "total"
     }  # fmt: skip
 

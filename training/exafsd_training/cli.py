@@ -233,10 +233,22 @@ def ablate(
     ],
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder with measured spectra for the loss term `measured`."),
+        typer.Option(
+            help="Folder with the measured spectra that --config names. The terms `measured` and"
+            " `decoder` use the first of them. The networks are tested with the others, and with an"
+            " independent simulator."
+        ),
     ] = None,
-    minutes: Annotated[float, typer.Option(help="Minutes for each of the five networks.")] = 5.0,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(help="Term of the physics loss, or `data only`; by default all in turn."),
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="Minutes for each network.")] = 5.0,
     seed: Seed = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of networks for each term.")] = 1,
+    from_scratch: Annotated[
+        bool, typer.Option(help="Start from random weights instead of the shared encoder.")
+    ] = False,
     workers: Workers = 1,
     direct: Annotated[
         int,
@@ -249,15 +261,21 @@ def ablate(
         ),
     ] = 7_000,
 ) -> None:
-    """Compare networks trained with none, one or all of the physics terms in the loss."""
+    """Compare networks that are trained with and without terms of the physics loss."""
     from exafsd_training.fitting.fit import Settings
-    from exafsd_training.studies.ablation import ablate_model
+    from exafsd_training.model.encoder import SHIPPED
+    from exafsd_training.studies.ablation import VARIANTS, ablate_model
     from exafsd_training.zoo import configurations
 
+    if unknown := set(variant or []) - VARIANTS.keys():
+        raise typer.BadParameter(f"--variant is one of {', '.join(VARIANTS)}, not {unknown.pop()}")
     settings = Settings(
         seed=seed, minutes=minutes, direct_spectra=direct, instrument_spectra=instrument
     )
-    ablate_model(configurations.load(config), data, out, settings, workers)
+    ablate_model(
+        configurations.load(config), data, out, settings, workers, variant or [], seeds,
+        None if from_scratch else SHIPPED,
+    )  # fmt: skip
 
 
 @app.command()

@@ -11,15 +11,20 @@ import numpy as np
 import tensorflow as tf
 
 from exafsd.contract import K_GRID
-from exafsd_training.model.losses import Weights, collocation, loss_terms
+from exafsd_training.model.gauss_newton import GaussNewton
+from exafsd_training.model.losses import BY_MISFIT, Weights, loss_terms
 from exafsd_training.model.network import Pinn, Sizes, input_scale, interpolation_weights
-from exafsd_training.simulation.corruption import corrupt
+from exafsd_training.model.path_misfit import PathMisfit
+from exafsd_training.simulation.corruption import corrupt, corrupted
+from exafsd_training.simulation.refinement import significant_paths
 from exafsd_training.simulation.simulate import K_MIN, Pool
 from exafsd_training.simulation.theory_bias import DATA_ENDS
 from exafsd_training.theory.parametrisation import Parametrisation
 
 #: Batches that the head of the field is set with, and a ridge beside the encoding's mean square.
 START_BATCHES, START_RIDGE = 12, 1e-4
+#: Spectra that the covariance of the misfit is taken from, and where they end, 1/angstrom.
+MISFIT_SPECTRA, MISFIT_END = 6_000, 17.0
 
 CHECKPOINT = "weights.npz"
 HISTORY = "history.csv"
@@ -106,7 +111,30 @@ def build(parametrisation: Parametrisation, direct: Pool, settings: Settings) ->
     unit = parametrisation.prior_std
     model = Pinn(parametrisation, scale, unit, settings.sizes, settings.seed)
     model.field.initialise(few[:3000], 1 / scale)
+    attach_physics(model, parametrisation, settings)
+    if model.misfit is not None:
+        start_misfit(model, model.misfit, direct.take(slice(0, MISFIT_SPECTRA)))
     return model
+
+
+def attach_physics(model: Pinn, parametrisation: Parametrisation, settings: Settings) -> None:
+    """Give a network what the terms of its loss need of the EXAFS equation."""
+    weights = settings.weights
+    if any(getattr(weights, term) for term in BY_MISFIT):
+        model.misfit = PathMisfit(parametrisation, significant_paths(parametrisation))
+    if weights.gauss_newton:
+        rng = np.random.default_rng((settings.seed, 2))
+        model.last_layer = GaussNewton(rng, settings.sizes.encoder[-1], model.unit)
+
+
+def start_misfit(model: Pinn, misfit: PathMisfit, direct: Pool) -> None:
+    """Take the covariance of the misfit from path sums with all that a measurement does, no noise.
+
+    The data end at `MISFIT_END`, beyond what the misfit compares.
+    """
+    chi_k2, mask = corrupted(direct.noisy, direct.k_end, 1.0, (5, 5), 0.0, MISFIT_END, 0.0)
+    truth, bias = (tf.constant(x, tf.float32) for x in (direct.theta, direct.theory_bias))
+    misfit.initialise(chi_k2, _labels(model)(truth, bias, tf.constant(mask)).numpy())
 
 
 def start_field(model: Pinn, data: Data, settings: Settings) -> None:
@@ -140,6 +168,7 @@ def load(file: Path, parametrisation: Parametrisation, settings: Settings) -> Pi
     with np.load(file) as data:
         scale, unit = data["scale"], data["unit"]
         model = Pinn(parametrisation, scale, unit, settings.sizes, settings.seed)
+        attach_physics(model, parametrisation, settings)
         for i, variable in enumerate(model.variables):
             variable.assign(data[f"v{i}"])
     return model
@@ -307,9 +336,9 @@ def _functions(
 
     @tf.function(autograph=False)
     def step(number: tf.Tensor, rate: tf.Tensor, *batch: tf.Tensor) -> dict[str, tf.Tensor]:
-        k = collocation(tf.stack([settings.seed, number]))
+        seed = tf.stack([settings.seed, number])
         with tf.GradientTape() as tape:
-            terms = loss_terms(model, *batch, k, settings.weights, real)
+            terms = loss_terms(model, *batch, seed, settings.weights, real)
         optimiser.learning_rate.assign(rate)
         optimiser.apply(tape.gradient(terms["total"], model.reading), model.reading)
         return terms
@@ -323,8 +352,7 @@ def _functions(
 
     @tf.function(autograph=False)
     def compiled_validation() -> dict[str, tf.Tensor]:
-        k = collocation(fixed)
-        return loss_terms(model, chi_k2, mask, clean, theta, k, settings.weights, real)
+        return loss_terms(model, chi_k2, mask, clean, theta, fixed, settings.weights, real)
 
     def validate() -> dict[str, float]:
         return {name: float(value) for name, value in compiled_validation().items()}

@@ -5,9 +5,13 @@ L = lambda_data L_data + lambda_pi (weights of the modes) L_PI + lambda_theta L_
 
 from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
 
+from exafsd.contract import K_GRID
 from exafsd_training.model.network import Pinn
+from exafsd_training.model.path_misfit import POINTS
+from exafsd_training.simulation.corruption import corrupt
 from exafsd_training.simulation.simulate import K_MIN
 
 #: Collocation points in k per step, drawn anew for every step.
@@ -15,6 +19,10 @@ COLLOCATION = 32
 #: One spectrum of so many answers for the physics at the collocation points: of all of them, the
 #: second derivative of the path sum would take ten times as long as everything else in a step.
 PHYSICS_STRIDE = 8
+#: One spectrum of so many is compared with its path sum by `BY_MISFIT`.
+MISFIT_STRIDE = 4
+#: Copies of unlabelled spectra in a step, and what is added to them: noise of chi(k), log-uniform.
+COPIES, COPY_NOISE = 16, (1e-4, 3e-3)
 #: End of the collocation range, 1/angstrom.
 COLLOCATION_END = 17.0
 
@@ -36,10 +44,20 @@ class Weights:
     exafs_equation: float = 0.0
     #: EXAFS(theta) against unlabelled measured spectra
     measured: float = 0.0
+    #: likelihood of theta after a Gauss-Newton step, which is then the network's answer
+    gauss_newton: float = 0.0
+    #: EXAFS(theta) against spectra with noise, unlabelled measured ones among them, whitened by the
+    #: covariance of what may lie between them
+    decoder: float = 0.0
 
 
 #: Weights of the terms of physics where they are on.
-PHYSICS = {"curvature": 1e-5, "exafs_equation": 0.05, "measured": 0.05}
+PHYSICS = {
+    "curvature": 1e-5, "exafs_equation": 0.05, "measured": 0.05, "gauss_newton": 0.1,
+    "decoder": 0.03,
+}  # fmt: skip
+#: Terms that take `exafsd_training.model.path_misfit.PathMisfit`.
+BY_MISFIT = ("gauss_newton", "decoder")
 
 
 def negative_log_likelihood(
@@ -67,7 +85,7 @@ def loss_terms(
     mask: tf.Tensor,
     clean: tf.Tensor,
     truth: tf.Tensor,
-    k: tf.Tensor,
+    seed: tf.Tensor,
     weights: Weights,
     measured: tuple[tf.Tensor, tf.Tensor] | None = None,
     fit_r: tuple[float, float] = (1.4, 3.0),
@@ -82,8 +100,8 @@ def loss_terms(
         (b, 401) input, its mask and the uncorrupted spectrum.
     truth
         (b, p) parameters.
-    k
-        (m,) collocation points, 1/angstrom.
+    seed
+        (2,) int32 of collocation points and of noise.
     weights
         Weights of the terms.
     measured
@@ -93,6 +111,7 @@ def loss_terms(
     """
     z = model.encode(chi_k2, mask)
     theta, cholesky = model.structure(z)
+    k = collocation(seed)
     predicted = model.spectrum(z, model.field.basis(model.k))
     error = mask * (predicted - clean) / model.scale
     terms = {
@@ -117,8 +136,46 @@ def loss_terms(
         window = model.taper(real_mask)
         misfit = model.power(model.equation.chi_k2(answer) - real, window, fit_r)
         terms["measured"] = tf.reduce_mean(misfit / model.power(real, window, fit_r))
+    if model.misfit is not None and (weights.gauss_newton or weights.decoder):
+        inputs = [x[::MISFIT_STRIDE] for x in (chi_k2, mask, theta)]
+        square, pull, curvature = _misfit(model, *inputs)
+    if model.last_layer is not None and weights.gauss_newton:
+        own, cholesky, true = (x[::MISFIT_STRIDE] for x in (theta, cholesky, truth))
+        stepped = model.last_layer(z[::MISFIT_STRIDE], own, cholesky, pull, curvature)
+        likelihood = negative_log_likelihood(*stepped, true, model.unit)
+        terms["gauss_newton"] = tf.reduce_mean(likelihood)
+    if weights.decoder:
+        terms["decoder"] = _limited(square)
+        if measured is not None:
+            copies = _copies(*measured, seed)
+            answer, _ = model.structure(model.encode(*copies))
+            terms["decoder"] += _limited(_misfit(model, *copies, answer)[0])
     terms["total"] = tf.add_n([getattr(weights, name) * value for name, value in terms.items()])
     return terms
+
+
+def _misfit(
+    model: Pinn, chi_k2: tf.Tensor, mask: tf.Tensor, theta: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    assert model.misfit is not None  # `exafsd_training.fitting.fit.build` sets it for these terms
+    return model.misfit.linear(chi_k2 * mask, mask, model.noise(chi_k2, mask), theta)
+
+
+def _limited(square: tf.Tensor) -> tf.Tensor:
+    """Mean of squared misfits (b,), as a likelihood whose scale is free: outliers count little."""
+    points = len(POINTS)
+    return 0.5 * points * tf.reduce_mean(tf.math.log1p(square / points))
+
+
+def _copies(real: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """`COPIES` of unlabelled spectra and masks (n, 401) with more noise, to other ends."""
+    seeds = tf.unstack(tf.random.split(seed, 3))
+    row = tf.random.stateless_uniform((COPIES,), seeds[0], 0, tf.shape(real)[0], tf.int32)
+    low, high = np.log(COPY_NOISE)
+    level = tf.exp(tf.random.stateless_uniform((COPIES,), seeds[1], low, high))
+    end = tf.reduce_max(mask * tf.constant(K_GRID, tf.float32), axis=1)
+    unspoilt = tf.zeros(COPIES)
+    return corrupt(tf.gather(real, row), tf.gather(end, row), unspoilt, seeds[2], level)
 
 
 def collocation(seed: tf.Tensor) -> tf.Tensor:

@@ -7,6 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from exafsd.contract import K_GRID, K_SIZE
+from exafsd_training.model.dense import Dense
+from exafsd_training.model.gauss_newton import GaussNewton
+from exafsd_training.model.path_misfit import PathMisfit
 from exafsd_training.simulation.simulate import K_MIN
 from exafsd_training.theory.equation import Equation
 from exafsd_training.theory.parametrisation import Parametrisation
@@ -45,20 +48,6 @@ class Sizes:
 
     encoder: tuple[int, ...] = (384, 384, 256)
     basis: int = 40
-
-
-class Dense(tf.Module):
-    """x @ w + b, with Glorot's normal initialisation."""
-
-    def __init__(self, rng: np.random.Generator, inputs: int, outputs: int, gain: float = 1.0):
-        super().__init__()
-        std = gain * np.sqrt(2 / (inputs + outputs))
-        self.w = tf.Variable(rng.normal(0, std, (inputs, outputs)), dtype=tf.float32)
-        self.b = tf.Variable(tf.zeros(outputs))
-
-    def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        """(b, outputs) from (b, inputs)."""
-        return x @ self.w + self.b
 
 
 class Field(tf.Module):
@@ -138,6 +127,9 @@ class Pinn(tf.Module):
         self.detector_limit = tf.Variable(tf.fill((nodes,), NO_LIMIT), trainable=False)
         self.k = tf.constant(K_GRID, tf.float32)
         self.place, self.diagonal = triangle_places(self.p)
+        #: of studies that put the EXAFS equation into the loss or into the last layer
+        self.misfit: PathMisfit | None = None
+        self.last_layer: GaussNewton | None = None
 
     @property
     def reading(self) -> tuple[tf.Variable, ...]:
@@ -157,6 +149,18 @@ class Pinn(tf.Module):
         """Theta (b, p) inside its bounds, and Cholesky factor (b, p, p) in `unit`."""
         theta = self.low + self.span * tf.sigmoid(self.to_theta(z))
         return theta, triangle(self.to_cholesky(z), self.diagonal, self.place, self.p)
+
+    def answer(
+        self, z: tf.Tensor, chi_k2: tf.Tensor, mask: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Theta and Cholesky factor of `structure`, after the last layer where there is one."""
+        theta, cholesky = self.structure(z)
+        if self.misfit is None or self.last_layer is None:
+            return theta, cholesky
+        noise = self.noise(chi_k2, mask)
+        _, pull, curvature = self.misfit.linear(chi_k2 * mask, mask, noise, theta)
+        stepped, cholesky = self.last_layer(z, theta, cholesky, pull, curvature)
+        return tf.clip_by_value(stepped, self.low, self.low + self.span), cholesky
 
     def spectrum(self, z: tf.Tensor, basis: tf.Tensor) -> tf.Tensor:
         """Field (b, m) for a basis (m, n) of `Field.basis` or `Field.curvature`."""
@@ -296,7 +300,7 @@ class Pinn(tf.Module):
             (b, 401) float32 of `exafsd.contract.to_grid`.
         """
         z = self.encode(chi_k2, mask)
-        theta, cholesky = self.structure(z)
+        theta, cholesky = self.answer(z, chi_k2, mask)
         exafs = self.equation.chi_k2(theta)
         field = self.spectrum(z, self.field.basis(self.k))
         nodes = self.calibration_nodes(chi_k2, mask)

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from exafsd_training.fitting.fit import adam
 from exafsd_training.fitting.plots import save_figure
-from exafsd_training.model.network import Dense
+from exafsd_training.model.dense import Dense
 from exafsd_training.theory.paths import Floats
 
 Mode = Literal["hybrid", "theory", "blind"]

@@ -31,7 +31,7 @@ from exafsd.reduction.e0 import find_e0
 from exafsd.reduction.edges import edge_energy
 from exafsd.reduction.engine import by_larch
 from exafsd.settings.analysis import Reduction
-from exafsd.spectra import SpectrumError
+from exafsd.spectra import ReducedSpectrum, SpectrumError
 from exafsd_training.fitting.calibrate import Z90
 from exafsd_training.reference.feffit import read_mu
 from exafsd_training.simulation.independent import THEORIES, MeasuredEdge, Simulator
@@ -116,6 +116,31 @@ def _measured_position(name: str) -> EdgePosition | None:
     """Where the material of a model that ships has E0; a bundle read by fitting does not know."""
     folder = shipped_folder() / name
     return read_card(folder).edge_position if folder.is_dir() else None
+
+
+def reduced_singles(
+    bundle: Bundle,
+    config: ModelConfig,
+    measured: Sequence[Path],
+    work: Path,
+    spectra: int,
+    seed: int,
+) -> tuple[list[ReducedSpectrum], Floats]:
+    """Spectra of as many samples as a model is given them, and the truth (n, 3) for `JUDGED`.
+
+    Arguments are those of `simulator`; what cannot be reduced is left out.
+    """
+    model, judge = _model(bundle), simulator(bundle, config, measured, work)
+    (reader,) = readers([model], Reduction())
+    placed = Placement([bundle.card])
+    rng = np.random.default_rng(seed)
+    rows: list[tuple[ReducedSpectrum, list[float]]] = []
+    for _ in range(spectra):
+        energy, mus, true = judge.measure(rng, judge.draw(rng))
+        unread = _reduced(reader, placed, energy, mus[0])
+        if unread is not None:
+            rows.append((unread.read, [getattr(true, name)[0] for name in JUDGED]))
+    return [spectrum for spectrum, _ in rows], np.array([truth for _, truth in rows])
 
 
 def read_single(model: Model, simulator: Simulator, spectra: int, seed: int) -> Readings:
