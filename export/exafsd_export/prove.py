@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
-import onnxruntime
 import tensorflow as tf
+
+from exafsd.inference.predictor import session
 
 #: Largest difference allowed, relative to the scale of the output.
 TOLERANCE = 1e-4
@@ -13,16 +14,6 @@ TOLERANCE = 1e-4
 
 class NotEqualError(AssertionError):
     """TensorFlow and onnxruntime disagree."""
-
-
-def session(graph: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """A session as the daemon opens it: one thread, because spinning threads slow neighbours."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(
-        graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
 
 
 def differences(
@@ -45,7 +36,7 @@ def differences(
     inputs
         Batches, name to array.
     """
-    run = session(graph)
+    run = session(graph.SerializeToString())
     names = [output.name for output in run.get_outputs()]
     pairs_of: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in names}
     for batch in inputs:

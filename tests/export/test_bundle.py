@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from exafsd.contract import Card, file_sha256
+from exafsd.inference.predictor import session
 from exafsd_export import bundle, prove
 from exafsd_export.cli import app
 from exafsd_export.convert import pinn_function
@@ -59,8 +60,8 @@ def test_card_and_graphs_belong_together(exported: tuple[Path, dict]) -> None:
 def test_shapes_at_any_batch(exported: tuple[Path, dict]) -> None:
     out, _ = exported
     p = len(Card.model_validate_json((out / "card.json").read_text()).parameters)
-    pinn = prove.session(onnx.load(out / "pinn.onnx"))
-    equation = prove.session(onnx.load(out / "equation.onnx"))
+    pinn = session((out / "pinn.onnx").read_bytes())
+    equation = session((out / "equation.onnx").read_bytes())
     assert {i.name: i.type for i in pinn.get_inputs()} == dict.fromkeys(
         ("chi_k2", "mask"), "tensor(float)"
     )

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 
 from exafsd.contract import K_SIZE, Card, Recipe, file_sha256, to_grid
-from exafsd_export.prove import session
+from exafsd.inference.predictor import session
 from exafsd_training.reference.feffit import feffit_reference, reduce_file
 from exafsd_training.theory.parametrisation import parametrise
 from exafsd_training.theory.paths import read_paths
@@ -26,7 +25,7 @@ def read(folder: Path, file: Path) -> tuple[dict[str, np.ndarray], Card]:
     card = card_of(folder)
     reduced = reduce_file(file, card.recipe)
     chi_k2, mask = to_grid(reduced.k, reduced.chi, card.k_grid.k_min, reduced.k_data[1])
-    run = session(onnx.load(folder / "pinn.onnx"))
+    run = session((folder / "pinn.onnx").read_bytes())
     names = [output.name for output in run.get_outputs()]
     out = run.run(names, {"chi_k2": chi_k2[None], "mask": mask[None]})
     return {name: value[0] for name, value in zip(names, out, strict=True)}, card
@@ -37,7 +36,7 @@ def test_hashes_size_and_shapes(shipped: Path) -> None:
     for name, digest in card.sha256.items():
         assert file_sha256(shipped / name) == digest
     assert sum(file.stat().st_size for file in shipped.iterdir()) <= 3_000_000
-    run = session(onnx.load(shipped / "pinn.onnx"))
+    run = session((shipped / "pinn.onnx").read_bytes())
     zeros = np.zeros((2, K_SIZE), np.float32)
     theta = run.run(["theta"], {"chi_k2": zeros, "mask": zeros})[0]
     assert theta.shape == (2, len(card.parameters))

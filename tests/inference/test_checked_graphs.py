@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from bundles import OPSET
 from exafsd.contract import file_sha256
 from exafsd.inference import registry
-from exafsd.inference.predictor import Predictor
+from exafsd.inference.predictor import Predictor, session
 from exafsd.inference.registry import BundleError, load_bundle, read_card, shipped_folder
 
 SHIPPED = shipped_folder() / "cu-k-fcc"
@@ -175,3 +175,23 @@ def test_a_card_names_no_other_files(copy, name):
     (copy / "card.json").write_text(json.dumps(card))
     with pytest.raises(BundleError, match="not a valid card"):
         load_bundle(copy)
+
+
+def test_transpositions_stay_where_the_graph_has_them(tmp_path, monkeypatch):
+    # else a refinement takes twice as long: onnxruntime moves them behind the products
+    kept = tmp_path / "kept.onnx"
+    options = onnxruntime.SessionOptions
+
+    def keeping():
+        own = options()
+        own.optimized_model_filepath = str(kept)
+        return own
+
+    monkeypatch.setattr(onnxruntime, "SessionOptions", keeping)
+    graph = SHIPPED / "refinement.onnx"
+    session(graph.read_bytes())
+    before, after = (
+        [node.op_type for node in onnx.load(file).graph.node].count("Transpose")
+        for file in (graph, kept)
+    )
+    assert after <= before <= 5

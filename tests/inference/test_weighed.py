@@ -55,4 +55,6 @@ def test_what_is_fitted_does_not_depend_on_the_step(step, k_end):
             matrix @ wave(about.k_min + about.k_step * np.arange(about.size), half_length)
             for matrix, about in (coarse, fine)
         ]
-        assert np.linalg.norm(shown[0] - shown[1]) < 1e-3 * np.linalg.norm(shown[1])
+        # beyond the last point of the finer graph the coarser one goes on for a part of its step
+        close = 1e-5 if k_end < 14 else 1e-3
+        assert np.linalg.norm(shown[0] - shown[1]) < close * np.linalg.norm(shown[1])

@@ -131,8 +131,12 @@ def test_what_is_measured_enters_without_its_parameters(
 ) -> None:
     chi_k2, mask, _, theta = spectra
     seed, weights = tf.constant([1, 2]), Weights(decoder=1.0)
-    alone, beside = (
-        loss_terms(model, chi_k2, mask, chi_k2, theta, seed, weights, real)["decoder"]
-        for real in (None, (chi_k2, mask))
-    )
-    assert float(beside) > float(alone) > 0
+
+    def decoder(truth: tf.Tensor, real: tuple[tf.Tensor, tf.Tensor] | None) -> float:
+        terms = loss_terms(model, chi_k2, mask, chi_k2, truth, seed, weights, real)
+        return float(terms["decoder"])
+
+    alone, beside = decoder(theta, None), decoder(theta, (chi_k2, mask))
+    assert beside > alone > 0
+    assert decoder(theta + 0.1 * model.unit, (chi_k2, mask)) == beside
+    assert decoder(theta, (2 * chi_k2, mask)) != beside

@@ -235,13 +235,16 @@ def ablate(
         Path | None,
         typer.Option(
             help="Folder with the measured spectra that --config names. The terms `measured` and"
-            " `decoder` use the first of them. The networks are tested with the others, and with an"
-            " independent simulator."
+            " `decoder` use the first of them. The networks are tested with the others and, if a"
+            " model of that name ships, with an independent simulator."
         ),
     ] = None,
     variant: Annotated[
         list[str] | None,
-        typer.Option(help="Term of the physics loss, or `data only`; by default all in turn."),
+        typer.Option(
+            help="`data only`, or a term of the physics loss: curvature, exafs_equation, measured,"
+            " gauss_newton or decoder. Give it several times for several; by default all."
+        ),
     ] = None,
     minutes: Annotated[float, typer.Option(help="Minutes for each network.")] = 5.0,
     seed: Seed = 1,
@@ -269,6 +272,8 @@ def ablate(
 
     if unknown := set(variant or []) - VARIANTS.keys():
         raise typer.BadParameter(f"--variant is one of {', '.join(VARIANTS)}, not {unknown.pop()}")
+    if "measured" in (variant or []) and data is None:
+        raise typer.BadParameter("--variant measured needs --data")
     settings = Settings(
         seed=seed, minutes=minutes, direct_spectra=direct, instrument_spectra=instrument
     )

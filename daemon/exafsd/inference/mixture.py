@@ -300,7 +300,10 @@ def _job(question: Question) -> Job | str:
         zeros.append(middle + (shift.value or 0.0 if shift else 0.0) + card.edge_position.zero)
     abouts = [model.bundle.card.refinement for model in models]
     if len({(a.k_min, a.k_step, a.size, a.theory) for a in abouts if a is not None}) != 1:
-        return "the graphs of its phases' models were made by different versions of exafsd"
+        return (
+            "the models of its phases differ in the points of k of their graphs or in their errors"
+            " of theory: make them again with this exafsd"
+        )
     largest = max(range(len(fractions)), key=lambda i: fractions[i].value or 0.0)
     recipe = readings[largest].read.recipe
     return Job(spectrum, fractions, tuple(models), tuple(zeros), recipe)

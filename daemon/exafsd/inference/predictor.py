@@ -13,9 +13,9 @@ from exafsd.spectra import Prediction
 Rows = NDArray[np.float32]
 #: spectra that are read at once: what the equation makes of more leaves the cache
 TOGETHER = 16
-#: What onnxruntime would do about the order of axes: it moves them behind the products that are
-#: fast for having k last.
-ITS_LAYOUT = ["TransposeOptimizer", "TransposeOptimizer_CPUExecutionProvider"]
+#: Passes of onnxruntime that are switched off: they move transpositions behind the products that
+#: are fast because k is their last axis.
+DISABLED_OPTIMIZERS = ["TransposeOptimizer", "TransposeOptimizer_CPUExecutionProvider"]
 
 
 def session(graph: bytes) -> onnxruntime.InferenceSession:
@@ -29,7 +29,7 @@ def session(graph: bytes) -> onnxruntime.InferenceSession:
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(
-        graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=ITS_LAYOUT
+        graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=DISABLED_OPTIMIZERS
     )
 
 

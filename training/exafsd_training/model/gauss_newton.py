@@ -14,7 +14,7 @@ from exafsd_training.model.dense import Dense
 #: Factor by which the network's covariance is wider at first: it has read the same spectrum.
 WIDER = 2.0
 #: Logarithm of what a spectrum counts at first.
-WEIGHT = -1.0
+LOG_WEIGHT = -1.0
 
 
 class GaussNewton(tf.Module):
@@ -36,7 +36,7 @@ class GaussNewton(tf.Module):
         self.to_weight = Dense(rng, width, 1, gain=0.1)
         p = int(unit.shape[0])
         self.log_wider = tf.Variable(tf.fill((p,), float(np.log(WIDER))), name="log_wider")
-        self.log_scale = tf.Variable(tf.zeros(p), name="log_std")
+        self.log_scale = tf.Variable(tf.zeros(p), name="log_scale")
 
     def __call__(
         self,
@@ -57,7 +57,7 @@ class GaussNewton(tf.Module):
         pull, curvature
             (b, p) and (b, p, p) of `exafsd_training.model.path_misfit.PathMisfit` at theta.
         """
-        weight = tf.exp(self.to_weight(z) + WEIGHT)
+        weight = tf.exp(self.to_weight(z) + LOG_WEIGHT)
         wide = cholesky * tf.exp(self.log_wider)[:, tf.newaxis]
         eye = tf.eye(theta.shape[1], batch_shape=[tf.shape(theta)[0]])
         inverse = tf.linalg.triangular_solve(wide, eye)

@@ -22,9 +22,9 @@ from exafsd_training.theory.parametrisation import (
 from exafsd_training.theory.priors import bond, vibrations
 from exafsd_training.theory.thermal import DRAWS, draw_temperature, einstein_sigma2
 
-#: Step of k, 1/angstrom: enough for half path lengths to 10 angstrom. The daemon draws waves
-#: between the points (`exafsd.inference.refinement.weighed.onto_grid`).
-K_STEP = 0.15
+#: Step of k, 1/angstrom. The daemon draws waves between the points, of half path lengths to 7.5
+#: angstrom (`exafsd.inference.refinement.weighed.onto_grid`); `REACH` leaves room for expansion.
+K_STEP, REACH = 0.15, 7.2
 #: FEFF's errors. Set so that 90 % intervals hold on spectra of the independent simulator
 #: (`exafsd_training.simulation.independent`) for Fe, Pt and CdS; Cu and ZnS judge it.
 THEORY = TheoryErrors(constant=(0.027, 0.045), smooth=(0.008, 0.045), low=(0.2, 0.8), floor=0.001)
@@ -83,6 +83,12 @@ class RefinementGraph(tf.Module):
     def __init__(self, par: Parametrisation) -> None:
         super().__init__()
         significant = significant_paths(par)
+        longest = max(par.table.paths[i].reff for i in significant)
+        if longest > REACH:
+            raise ValueError(
+                f"a path of {longest:.2f} angstrom counts in the fit window, and the points of k"
+                f" are only good for {REACH}: choose a window that ends at a smaller R"
+            )
         self.equation = Equation(par.with_paths(significant), k=refinement_k(par.window))
         self.groups = tf.constant(error_groups(par.table, par.shells)[significant], tf.float32)
         self.size = self.equation.size

@@ -19,7 +19,7 @@ from exafsd_training.fitting.calibrate import Z90, Held, calibrate, predict
 from exafsd_training.fitting.fit import Data, Settings, build, start_field, train
 from exafsd_training.fitting.model_folder import write_rows
 from exafsd_training.fitting.plots import save_figure
-from exafsd_training.fitting.stages import on_terminal
+from exafsd_training.fitting.stages import Stages, on_terminal
 from exafsd_training.fitting.workflow import (
     EXPECTED,
     as_inputs,
@@ -84,7 +84,7 @@ class IndependentOutcome:
 
     By `JUDGED`: `rms` errors, `coverage_90`, and `likelihood`, the mean negative logarithm in units
     of the prior. `r_factor` is the median over measured spectra of the share of the data, where the
-    fit window is, that EXAFS(theta) leaves over.
+    fit window is, that EXAFS(theta) leaves over; None where there is none.
     """
 
     variant: str
@@ -93,14 +93,14 @@ class IndependentOutcome:
     rms: dict[str, float]
     coverage_90: dict[str, float]
     likelihood: dict[str, float]
-    r_factor: float
+    r_factor: float | None
 
 
 @dataclass(frozen=True)
-class Judge:
+class UnseenSpectra:
     """Inputs (n, 401) and masks of independent spectra with their truth (n, 3), and measured ones.
 
-    `measured` are those of other samples than training was shown.
+    `measured` are other measurements than the one that training was shown; there may be none.
     """
 
     independent: tuple[Floats, Floats]
@@ -148,36 +148,54 @@ def ablate_model(
     crystal = config.crystal()
     job = prepare_job(crystal, config.absorber, config.edge, config.name, out, settings, config)
     variants = {name: VARIANTS[name] for name in names or VARIANTS}
-    measured = data and as_inputs([read_spectrum(m, data)[0] for m in config.measured])
+    spectra = [read_spectrum(m, data)[0] for m in config.measured] if data else []
+    measured = as_inputs(spectra) if spectra else None
     expected = {name: EXPECTED[name] for name in ("simulation", "held-out spectra")}
-    if not measured:
+    if measured is None:
         variants.pop("measured", None)
-    expected |= dict.fromkeys(variants, 60 * settings.minutes * seeds)
+    numbers = range(settings.seed, settings.seed + seeds)
+    networks = [label(name, number) for number in numbers for name in variants]
+    expected |= dict.fromkeys(networks, 60 * settings.minutes)
     with on_terminal(expected, console) as stages:
         stages.begin("simulation")
         pools = simulated_data(job, settings, out, workers, stages.report)
         stages.begin("held-out spectra")
         held = held_out(job, crystal, out, settings.seed + 2, settings.held_out, workers)
-        judge = judge_of(config, data, measured, out) if data and measured else None
-
-        def report(name: str, share: float, losses: dict[str, float]) -> None:
-            stages.begin(name)
-            stages.report(share)
-
+        test = None if data is None or measured is None else spectra_of(config, data, measured, out)
         outcomes, independent = ablate(
-            job.parametrisation, pools, held, settings, out, measured or None, report,
-            variants, seeds, encoder, judge,
+            job.parametrisation, pools, held, settings, out, measured, _reporter(stages), variants,
+            seeds, encoder, test,
         )  # fmt: skip
     plot_ablation(outcomes, out / "ablation.png")
     Console(width=200).print(as_table(outcomes))
     if independent:
         Console(width=200).print(as_independent_table(independent))
+    else:
+        console.print("no independent simulation: it needs a model that ships, and measured mu(E)")
 
 
-def judge_of(
+def _reporter(stages: Stages) -> Callable[[str, float, dict[str, float]], None]:
+    """What is called after every epoch: it begins the stage of a network that is new."""
+    begun: set[str] = set()
+
+    def report(network: str, share: float, losses: dict[str, float]) -> None:
+        if network not in begun:
+            begun.add(network)
+            stages.begin(network)
+        stages.report(share)
+
+    return report
+
+
+def label(variant: str, seed: int) -> str:
+    """What a network is called on the terminal."""
+    return f"{variant}, seed {seed}"
+
+
+def spectra_of(
     config: ModelConfig, data: Path, measured: tuple[Floats, Floats], work: Path
-) -> Judge | None:
-    """What networks are judged by beside held-out simulations; None where no such model ships."""
+) -> UnseenSpectra | None:
+    """What networks are tested with beside held-out simulations; None where no such model ships."""
     folder = shipped_folder() / config.name
     files = [data / one.file for one in config.measured if one.kind == "mu"]
     if not folder.is_dir() or not files:
@@ -185,7 +203,7 @@ def judge_of(
     spectra, truth = reduced_singles(
         load_bundle(folder), config, files, work, INDEPENDENT_SPECTRA, INDEPENDENT_SEED
     )
-    return Judge(as_inputs(spectra), truth, (measured[0][1:], measured[1][1:]))
+    return UnseenSpectra(as_inputs(spectra), truth, (measured[0][1:], measured[1][1:]))
 
 
 def ablate(
@@ -199,7 +217,7 @@ def ablate(
     variants: Mapping[str, Sequence[str]] = VARIANTS,
     seeds: int = 1,
     encoder: Path | None = None,
-    judge: Judge | None = None,
+    test: UnseenSpectra | None = None,
 ) -> tuple[list[Outcome], list[IndependentOutcome]]:
     """Train every variant with the same data, seeds and time, and judge it.
 
@@ -215,10 +233,10 @@ def ablate(
         Measured spectra and masks (n, 401), of which the first is shown without its parameters;
         without them the variant that needs them is left out.
     report
-        Called after every epoch with the variant, the share done and the losses.
+        Called after every epoch with the network's `label`, the share done and the losses.
     variants, seeds, encoder
         As for `ablate_model`, the variants with their terms.
-    judge
+    test
         None: held-out simulations alone.
     """
     outcomes: list[Outcome] = []
@@ -233,14 +251,15 @@ def ablate(
             if encoder is not None:
                 Encoder.load(encoder).start(model, parametrisation)
                 start_field(model, data, own)
-            place = folder / f"{name.replace(' ', '-')}-{seed}"
+            start = "scratch" if encoder is None else "encoder"
+            place = folder / f"{name.replace(' ', '-')}-{seed}-{start}"
             place.mkdir(parents=True, exist_ok=True)
-            summary = train(model, data, own, place, first, partial(report, name))
+            summary = train(model, data, own, place, first, partial(report, label(name, seed)))
             about = {"variant": name, "seed": seed, "steps": int(summary["steps"])}
             outcomes += judge_held_out(model, parametrisation, held, about, summary["minutes"])
-            if judge is not None:
+            if test is not None:
                 calibrate(model, parametrisation, held)
-                independent.append(judge_independent(model, parametrisation, judge, about))
+                independent.append(judge_independent(model, parametrisation, test, about))
     write_rows(outcomes, folder / ABLATION)
     write_rows(independent, folder / INDEPENDENT)
     return outcomes, independent
@@ -275,26 +294,35 @@ def judge_held_out(
 
 
 def judge_independent(
-    model: Pinn, parametrisation: Parametrisation, judge: Judge, about: dict
+    model: Pinn, parametrisation: Parametrisation, test: UnseenSpectra, about: dict
 ) -> IndependentOutcome:
     """Errors, coverage and likelihood of a calibrated network on spectra that it does not know."""
     places = [parametrisation.index(f"1/{name}") for name in JUDGED]
-    out = predict(model, *judge.independent)
-    error = np.float64(out["theta"][:, places]) - judge.truth
+    out = predict(model, *test.independent)
+    error = np.float64(out["theta"][:, places]) - test.truth
     std = np.sqrt(np.diagonal(out["theta_cov"], axis1=1, axis2=2)[:, places])
     pull = np.minimum(np.abs(error) / std, FARTHEST)
     likelihood = 0.5 * pull**2 + np.log(std / parametrisation.prior_std[places])
     means = (np.sqrt(np.mean(error**2, 0)), np.mean(pull < Z90, 0), np.mean(likelihood, 0))
     rms, held, likely = (dict(zip(JUDGED, map(float, x), strict=True)) for x in means)
-    chi_k2, mask = judge.measured
+    r_factor = _r_factor(model, parametrisation, *test.measured)
+    return IndependentOutcome(
+        **about, rms=rms, coverage_90=held, likelihood=likely, r_factor=r_factor
+    )
+
+
+def _r_factor(
+    model: Pinn, parametrisation: Parametrisation, chi_k2: Floats, mask: Floats
+) -> float | None:
+    """Median share of spectra (n, 401), in the fit window, that EXAFS(theta) leaves over."""
+    if not len(chi_k2):
+        return None
     exafs = predict(model, chi_k2, mask)["chi_k2_exafs"]
     window = model.taper(mask)
     left, whole = (
         model.power(x, window, parametrisation.window.r).numpy() for x in (chi_k2 - exafs, chi_k2)
     )
-    r_factor = float(np.median(left / whole)) if len(chi_k2) else float("nan")
-    return IndependentOutcome(**about, rms=rms, coverage_90=held, likelihood=likely,
-                              r_factor=r_factor)  # fmt: skip
+    return float(np.median(left / whole))
 
 
 def _relative(off: Floats, clean: Floats, mask: Floats) -> float:
@@ -329,7 +357,7 @@ def as_independent_table(outcomes: Sequence[IndependentOutcome]) -> Table:
             *(f"{x:.3g}" for x in o.rms.values()),
             *(f"{100 * x:.0f}" for x in o.coverage_90.values()),
             *(f"{x:.2f}" for x in o.likelihood.values()),
-            f"{o.r_factor:.4f}",
+            "" if o.r_factor is None else f"{o.r_factor:.4f}",
         ]
         shown.add_row(o.variant, str(o.seed), str(o.steps), *cells)
     return shown

@@ -130,13 +130,13 @@ def reduced_singles(
 
     Arguments are those of `simulator`; what cannot be reduced is left out.
     """
-    model, judge = _model(bundle), simulator(bundle, config, measured, work)
-    (reader,) = readers([model], Reduction())
+    own = simulator(bundle, config, measured, work)
+    (reader,) = readers([_model(bundle)], Reduction())
     placed = Placement([bundle.card])
     rng = np.random.default_rng(seed)
     rows: list[tuple[ReducedSpectrum, list[float]]] = []
     for _ in range(spectra):
-        energy, mus, true = judge.measure(rng, judge.draw(rng))
+        energy, mus, true = own.measure(rng, own.draw(rng))
         unread = _reduced(reader, placed, energy, mus[0])
         if unread is not None:
             rows.append((unread.read, [getattr(true, name)[0] for name in JUDGED]))

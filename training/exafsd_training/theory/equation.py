@@ -117,13 +117,13 @@ class PathSum(tf.Module):
         deltar, sigma2, c3
             (b, n) angstrom, angstrom^2, angstrom^3.
         """
-        powers, way = table.powers(), self.way(deltar, sigma2, c3)
-        damping = way @ damping_of(powers) - 2 * self.reff * powers[0][1]
+        powers, factors = table.powers(), self.momentum_factors(deltar, sigma2, c3)
+        damping = factors @ damping_of(powers) - 2 * self.reff * powers[0][1]
         radius = self.reff + tf.expand_dims(deltar, -1)
         size = self.degeneracy / (radius * radius) * tf.exp(damping) * tf.expand_dims(1 / q, 1)
-        return size, table.phase + way @ turn_of(powers)
+        return size, table.phase + factors @ turn_of(powers)
 
-    def way(self, deltar: tf.Tensor, sigma2: tf.Tensor, c3: tf.Tensor) -> tf.Tensor:
+    def momentum_factors(self, deltar: tf.Tensor, sigma2: tf.Tensor, c3: tf.Tensor) -> tf.Tensor:
         """What parameters of paths (b, n) multiply powers of the momentum with: (b, n, 3)."""
         return tf.stack([deltar - 2 * sigma2 / self.reff[:, 0], sigma2, c3], -1)
 
@@ -182,8 +182,9 @@ class Equation(tf.Module):
         self.is_e0, self.is_n = (
             tf.constant(unit_vector[i][:, None], dtype) for i in (self.e0_index, self.n_index)
         )
-        # every parameter of theta is one of three kinds
+        # a parameter is tied to one of R, sigma2 and C3 of paths, or to none: E0 and N S0^2
         by_kind = [ties.deltar, ties.sigma2, ties.c3]
+        assert np.sum([x.any(axis=1) for x in by_kind], axis=0).max() <= 1
         #: (p, n) and (p, 3)
         self.ties = tf.constant(sum(by_kind), dtype)
         self.kinds = tf.constant(np.array([x.any(axis=1) for x in by_kind], float).T, dtype)
@@ -250,8 +251,8 @@ class Equation(tf.Module):
         # e0 acts through q alone: d q / d e0 = -ETOK / 2 q, and nothing where q is held
         dp = (slope.rep, -slope.lam * p[1] * p[1])
         d_powers = dp, _times((2 * p[0], 2 * p[1]), dp), _times((3 * p2[0], 3 * p2[1]), dp)
-        way = tf.transpose(paths.way(deltar, sigma2, c3), (0, 2, 1))
-        by_q = (way @ imag) * damping_of(d_powers) + (way @ real) * turn_of(d_powers)
+        factors = tf.transpose(paths.momentum_factors(deltar, sigma2, c3), (0, 2, 1))
+        by_q = (factors @ imag) * damping_of(d_powers) + (factors @ real) * turn_of(d_powers)
         by_q = tf.reduce_sum(by_q, 1, keepdims=True)
         by_q -= 2 * dp[1] * tf.reduce_sum(imag * paths.reff, 1, keepdims=True)
         by_q += tf.reduce_sum(real * slope.phase + sine * slope.amplitude, 1, keepdims=True)

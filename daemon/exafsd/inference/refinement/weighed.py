@@ -40,8 +40,8 @@ WORTH = 0.1
 #: looked for in it, angstrom. Measured near edges have 0.1 to 0.3. Independent simulations of Cu,
 #: ZnO, CuO and Cu2O were looked at.
 NEAR_EDGE, NEAR_EDGE_R = 0.2, 4.0
-#: Half path lengths of the waves that are drawn between the points of a graph, angstrom, and what
-#: of their variance they may be off at its points.
+#: Half path lengths of the waves that are drawn between the points of a graph, angstrom, and the
+#: share of their variance by which they may miss its points.
 WAVES_R, NUGGET = (0.5, 7.5), 1e-8
 
 
@@ -109,14 +109,15 @@ def onto_grid(k_min: float, k_step: float, size: int) -> Floats:
     Gaussian process regression; before the first and after the last it is zero.
     """
     k = k_min + k_step * np.arange(size, dtype=np.float64)
-    own, across = (_likeness(x[:, None] - k) for x in (k, K_GRID))
+    own, across = (_covariance(x[:, None] - k) for x in (k, K_GRID))
     solved = np.linalg.solve(own + NUGGET * np.eye(size), across.T)
     weights = np.array(solved.T, dtype=np.float64)
     weights[(k[0] - 1e-6 > K_GRID) | (k[-1] + 1e-6 < K_GRID)] = 0.0
+    weights.setflags(write=False)
     return weights
 
 
-def _likeness(apart: Floats) -> Floats:
+def _covariance(apart: Floats) -> Floats:
     """Covariance of waves at points of k that are `apart`, 1/angstrom."""
     (low, high), turn = WAVES_R, 2 * apart / np.pi
     return (high * np.sinc(high * turn) - low * np.sinc(low * turn)) / (high - low)
