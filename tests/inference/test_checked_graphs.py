@@ -179,19 +179,19 @@ def test_a_card_names_no_other_files(copy, name):
 
 def test_transpositions_stay_where_the_graph_has_them(tmp_path, monkeypatch):
     # else a refinement takes twice as long: onnxruntime moves them behind the products
-    kept = tmp_path / "kept.onnx"
+    optimized = tmp_path / "optimized.onnx"
     options = onnxruntime.SessionOptions
 
-    def keeping():
+    def writing():
         own = options()
-        own.optimized_model_filepath = str(kept)
+        own.optimized_model_filepath = str(optimized)
         return own
 
-    monkeypatch.setattr(onnxruntime, "SessionOptions", keeping)
+    monkeypatch.setattr(onnxruntime, "SessionOptions", writing)
     graph = SHIPPED / "refinement.onnx"
     session(graph.read_bytes())
     before, after = (
         [node.op_type for node in onnx.load(file).graph.node].count("Transpose")
-        for file in (graph, kept)
+        for file in (graph, optimized)
     )
     assert after <= before <= 5

@@ -103,7 +103,7 @@ class PathSum(tf.Module):
     def _named(self, rows: tf.Tensor) -> Table:
         return Table(*tf.split(rows, (self.n, self.n, 1, 1), axis=1))
 
-    def unit(
+    def size_and_phase(
         self, q: tf.Tensor, table: Table, deltar: tf.Tensor, sigma2: tf.Tensor, c3: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Size and phase (b, n, m) of chi of every path, but for the scattering amplitude.
@@ -143,7 +143,7 @@ class PathSum(tf.Module):
         """
         q = self.q(k, e0)
         table, _ = self.tables(q)
-        size, phase = self.unit(q, table, deltar, sigma2, c3)
+        size, phase = self.size_and_phase(q, table, deltar, sigma2, c3)
         size *= table.amplitude
         return size * tf.cos(phase), size * tf.sin(phase)
 
@@ -232,7 +232,7 @@ class Equation(tf.Module):
         paths = self.paths
         q = paths.q(self.k_grid, e0)
         table, slope = paths.tables(q)
-        size, phase = paths.unit(q, table, deltar, sigma2, c3)
+        size, phase = paths.size_and_phase(q, table, deltar, sigma2, c3)
         sine = size * tf.sin(phase)
         real, imag = size * tf.cos(phase) * table.amplitude, sine * table.amplitude
 
