@@ -2,8 +2,8 @@
 
 Bars are those of the fit times a factor for each parameter, after what the fit misreads on average
 has been taken off R and N S0^2. Half of the spectra are made with the model's own theory, half with
-another. All went through a simulated beamline and the reduction. Samples are bulk crystals, and
-only fits count that would be published without a doubt.
+another; errors that both theories share are added. All went through a simulated beamline and the
+reduction. Samples are bulk crystals, and only fits count that would be published without a doubt.
 """
 
 from collections.abc import Iterator
@@ -28,14 +28,17 @@ from exafsd_training.theory.parametrisation import Parametrisation
 from exafsd_training.theory.paths import PathTable
 
 #: Simulated spectra of each theory, and the ends of data, 1/angstrom.
-SPECTRA, K_END = 200, (10.0, 16.0)
+SPECTRA, K_END = 300, (10.0, 16.0)
 #: Noise of mu per point over the edge step.
 NOISE = (5e-5, 1e-3)
 #: Samples: N S0^2 over the crystal's N, temperature in K, and strain of the nearest bond, angstrom.
 N_S02, TEMPERATURE, STRETCH = (0.7, 1.05), (10.0, 700.0), (-0.03, 0.03)
-#: Share of training's errors of FEFF that come on top of a theory. Set on independent simulations
-#: of Fe, Pt and CdS; other crystals judge it.
-ROUGH = (0.18, 0.36)
+#: Share of training's errors of FEFF that come on top of a theory, and standard deviation of an
+#: error of its amplitude, relative. Set on independent simulations of the crystals whose tables
+#: are in the documentation.
+ROUGH, AMPLITUDE = (0.15, 0.3), 0.015
+#: Features of the near edge end here, eV: what comes later is fine structure, which paths have.
+NEAR_EDGE = 20.0
 #: FEFF's zero from the tabulated edge, mean and standard deviation, eV. Of what Larch then finds
 #: for E0, spectra are fitted that are within so much of what the card holds to be likely.
 ORIGIN, E0_NEAR = (10.0, 4.5), 9.0
@@ -136,11 +139,12 @@ def simulated(par: Parametrisation, table: PathTable, atom: Atom) -> Simulated:
     place, number = par.index("e0_shift"), par.index("1/n_s02")
     likely = par.parameters[place].prior.mean
     chi, _ = path_sums(draw, table, np.zeros(SPECTRA))
+    chi *= 1 + rng.normal(0, AMPLITUDE, (SPECTRA, 1))
     rows: list[tuple[NDArray[np.float64], float, float, NDArray[np.float64]]] = []
     for one, theta in zip(chi, draw.theta.copy(), strict=True):
         origin = atom.energy() + rng.normal(*ORIGIN)
         energy = energy_grid(rng, atom.energy(), min(rng.uniform(*K_END) + 0.5, atom.reach()))
-        mu = absorption(rng, atom, energy, one, origin, NOISE)
+        mu = absorption(rng, atom, energy, one, origin, NOISE, NEAR_EDGE)
         try:
             reduced = reduce_mu(energy, mu, Recipe())
         except (SpectrumError, IndexError, ValueError, TypeError):

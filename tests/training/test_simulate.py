@@ -3,10 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
-from exafsd.contract import K_GRID, K_SIZE
+from exafsd.contract import ETOK, K_GRID, K_SIZE
 from exafsd_training.fitting.fit import Data
 from exafsd_training.simulation.corruption import corrupt
-from exafsd_training.simulation.instrument import Atom, instrument_pool
+from exafsd_training.simulation.instrument import Atom, absorption, instrument_pool
 from exafsd_training.simulation.simulate import K_END, K_MIN, direct_pool
 from exafsd_training.theory.parametrisation import Parametrisation
 from exafsd_training.theory.paths import PathTable
@@ -67,3 +67,23 @@ def test_scans_end_before_the_next_edge() -> None:
     # L3 and L2 of platinum are 1709 eV apart, of cerium 441 eV
     assert 20.5 < Atom("Pt", "L3").reach() < 21.2
     assert 10.0 < Atom("Ce", "L3").reach() < 10.7
+
+
+def test_a_near_edge_that_ends_at_20_ev_is_not_in_the_fit_window() -> None:
+    """Fits take what is beyond 3 1/angstrom for fine structure, where bonds give 0.5 or so."""
+    atom, origin = Atom("Cd", "K"), 5.0
+    energy = atom.energy() + np.arange(-150.0, 900.0)
+    k = np.sqrt(np.maximum(energy - atom.energy() - origin, 0.0) * ETOK)
+    inside, low = k > 3.0, k[k > 3.0] < 5.0
+
+    def remains(seed: int, near_edge: float) -> float:
+        """Rms of k^2 times what no smooth background has, with no fine structure at all."""
+        rng = np.random.default_rng(seed)
+        nothing, quiet = np.zeros(K_SIZE), (1e-6, 1e-6)
+        mu = absorption(rng, atom, energy, nothing, atom.energy() + origin, quiet, near_edge)
+        smooth = np.polynomial.Polynomial.fit(energy[inside], mu[inside], 4)(energy[inside])
+        return float(np.sqrt(np.mean(((mu[inside] - smooth) * k[inside] ** 2)[low] ** 2)))
+
+    ended, wide = ([remains(seed, end) for seed in range(40)] for end in (20.0, 40.0))
+    assert max(ended) < 0.05
+    assert max(wide) > 0.3

@@ -21,6 +21,8 @@ from exafsd_training.theory.paths import Floats, PathTable
 EDGE_WIDTH = (0.6, 2.2)
 #: Where data end before the atom's next edge, eV: the edge may be found 20 eV higher.
 NEXT_EDGE = 40.0
+#: Features of the near edge are up to so far above it, eV, which is where networks begin to look.
+NEAR_EDGE = 40.0
 #: Noise of mu per point relative to the edge step, log-uniform.
 MU_NOISE = (1e-5, 3e-3)
 #: The same, and data ends in 1/angstrom, of spectra that get their noise and end afterwards.
@@ -101,6 +103,7 @@ def absorption(
     chi: Floats,
     origin: float,
     noise: tuple[float, float] = MU_NOISE,
+    near_edge: float = NEAR_EDGE,
 ) -> Floats:
     """mu(E) with edge, near-edge features, background and noise; the edge step is 1.
 
@@ -121,6 +124,8 @@ def absorption(
         Energy in eV where k = 0 in FEFF's scale.
     noise
         Range of the noise per point relative to the edge step.
+    near_edge
+        Features of the near edge are below this, eV from the edge.
     """
     edge = atom.energy()
     base, step = atom.absorption(energy)
@@ -136,7 +141,7 @@ def absorption(
     shape = share * rise(rng.uniform(-1, 1), width)
     shape = shape + (1 - share) * rise(rng.uniform(0, 11), width * rng.uniform(1, 2))
     for _ in range(rng.integers(1, 5)):
-        at, wide = rng.uniform(3, 40), rng.uniform(1.5, 6)
+        at, wide = rng.uniform(3, near_edge), rng.uniform(1.5, 6)
         shape = shape + rng.normal(0, 0.12) / (1 + ((relative - at) / wide) ** 2)
 
     k = np.sqrt(np.maximum(energy - origin, 0) * ETOK)
