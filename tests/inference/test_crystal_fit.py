@@ -182,6 +182,19 @@ def test_bounds_and_unusual_values_are_told(nickel):
     assert judge._crystal.flags(replace(one, ood=0.07)) == [Flag.POOR_FIT]
 
 
+@pytest.mark.parametrize("change", [0.02, -0.02])
+def test_atoms_elsewhere_in_the_cell_are_told(nickel, change):
+    """As of Ni(OH)2 with oxygen where an old structure file has it: R was 0.04 angstrom off."""
+    bundle, fit = nickel
+    at, crystal = places(bundle.card), truth(bundle.card)
+    (one,) = fit(spectrum(bundle, crystal)[None], K_END, [NOISE], [None])
+    judge, theta = Judge(bundle.card), one.theta.copy()
+    theta[at["expansion"]] += change  # of the farther shells alone
+    assert judge._crystal.flags(replace(one, theta=theta)) == [Flag.OFF_CRYSTAL]
+    theta[at["r"]] *= 1 + change / 2  # 0.025 angstrom
+    assert judge._crystal.flags(replace(one, theta=theta)) == []
+
+
 def test_noise_alone_and_another_metal_are_not_believed(nickel):
     bundle, fit = nickel
     judge = Judge(bundle.card)

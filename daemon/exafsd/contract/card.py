@@ -293,6 +293,11 @@ class FitReading(_Frozen):
     )
     n_withheld: tuple[float, float]
     e0_flagged: float = Field(description="E0 off its prior's mean, eV")
+    strain_flagged: float = Field(
+        default=0.012,
+        description="difference between the relative changes of the nearest distance and of farther"
+        " ones from the crystal's, above which it is flagged",
+    )
 
 
 class Thresholds(_Frozen):

@@ -48,7 +48,7 @@ class CrystalLimits:
         self._card, self._limits = card, limits
         places = {(p.shell, p.name): i for i, p in enumerate(card.parameters)}
         self._r, self._n = places[1, "r"], places[1, "n_s02"]
-        self._e0 = places[None, "e0_shift"]
+        self._e0, self._expansion = places[None, "e0_shift"], places.get((None, "expansion"))
         self._judged = {(None, "e0_shift"), *((1, name) for name in ("r", "n_s02", "sigma2"))}
 
     def distrust(self, prediction: Prediction) -> str | None:
@@ -78,6 +78,7 @@ class CrystalLimits:
         e0 = abs(float(prediction.theta[self._e0]) - limits.e0_prior[0])
         if (
             self._off(prediction) > limits.r_flagged
+            or self._strained(prediction) > limits.strain_flagged
             or not usual[0] <= ratio <= usual[1]
             or (self._card.edge_position is None and e0 > limits.e0_flagged)
         ):
@@ -90,6 +91,14 @@ class CrystalLimits:
         """R of the nearest shell less the crystal's, angstrom."""
         crystal = self._card.parameters[self._r].r_eff or 0.0
         return abs(float(prediction.theta[self._r]) - crystal)
+
+    def _strained(self, prediction: Prediction) -> float:
+        """Relative change of the nearest distance from the crystal's, less that of farther ones."""
+        crystal = self._card.parameters[self._r].r_eff
+        if self._expansion is None or not crystal:
+            return 0.0
+        nearest = float(prediction.theta[self._r]) / crystal - 1
+        return abs(nearest - float(prediction.theta[self._expansion]))
 
     def _ratio(self, prediction: Prediction) -> float:
         """N S0^2 over the crystal's N."""
