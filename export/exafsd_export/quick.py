@@ -79,10 +79,6 @@ MISFIT, MISFIT_FLAGGED = 0.1, 0.05
 #: R off the crystal's, angstrom, and N S0^2 over N: flagged, and withheld.
 R_OFF, N_RATIO = (0.03, 0.1), ((0.65, 1.2), (0.6, 1.4))
 E0_FLAGGED = 8.5
-#: By how much nearest and farther distances may differ in their change from the crystal's,
-#: relative: more, and its atoms are elsewhere than the structure file says. Of 95 fits of measured
-#: spectra, those about the right crystal are below 0.010, but for FeO, which lacks iron (0.014).
-STRAIN_FLAGGED = 0.012
 #: Shortest data, 1/angstrom.
 K_MAX_MIN = 6.0
 #: The theory that error bars are set by beside the model's own: an atom in its ground state is as
@@ -285,7 +281,6 @@ def _card(
             n_flagged=N_RATIO[0],
             n_withheld=N_RATIO[1],
             e0_flagged=E0_FLAGGED,
-            strain_flagged=STRAIN_FLAGGED,
         ),
         software={"exafsd": __version__, "python": platform.python_version()} | versions(),
         sha256={name: file_sha256(folder / name) for name in (EQUATION_FILE, REFINEMENT_FILE)},

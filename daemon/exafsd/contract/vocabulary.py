@@ -207,10 +207,10 @@ class Flag(Code):
         "off_crystal",
         "a fit has R, N or E0 unusual for its crystal: is it this material?",
         "the model has no network, and what a fit about its crystal has come to is believed but"
-        " unusual: R of the nearest shell more than 0.03 Å from the crystal's, its relative"
-        " change from there more than 1.2 % from that of farther shells, N·S0² over the crystal's N"
-        " outside 0.65 to 1.2, or E0 more than 8.5 eV from where it usually is. A wrong structure"
-        " fits often just so",
+        " unusual: R of the nearest shell more than 0.03 Å from the crystal's, or changed by 1.2 %"
+        " more or less than the distances of farther shells, N·S0² over the crystal's N outside"
+        " 0.65 to 1.2, or E0 more than 8.5 eV from where it usually is. A wrong structure fits"
+        " often just so",
     )
     NOISY_END = (
         "noisy_end",

@@ -93,7 +93,10 @@ class CrystalLimits:
         return abs(float(prediction.theta[self._r]) - crystal)
 
     def _strained(self, prediction: Prediction) -> float:
-        """Relative change of the nearest distance from the crystal's, less that of farther ones."""
+        """How far apart the nearest distance and farther ones have changed from the crystal's.
+
+        Relative changes. Where they differ, atoms are elsewhere than the structure file says.
+        """
         crystal = self._card.parameters[self._r].r_eff
         if self._expansion is None or not crystal:
             return 0.0

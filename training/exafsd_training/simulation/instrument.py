@@ -21,7 +21,8 @@ from exafsd_training.theory.paths import Floats, PathTable
 EDGE_WIDTH = (0.6, 2.2)
 #: Where data end before the atom's next edge, eV: the edge may be found 20 eV higher.
 NEXT_EDGE = 40.0
-#: Features of the near edge are up to so far above it, eV, which is where networks begin to look.
+#: Features of the near edge are up to so far above it, eV. That is inside the fit window: networks
+#: have to bear it.
 NEAR_EDGE = 40.0
 #: Noise of mu per point relative to the edge step, log-uniform.
 MU_NOISE = (1e-5, 3e-3)
