@@ -237,6 +237,8 @@ def test_a_phase_that_comes_while_a_page_is_open_joins_the_others(tmp_path, open
         publisher.send(run_start("two"))
         publisher.send(read_by_two(BEGAN), arrays(BEGAN))
         page = opened(url, 1600, 1000, sweeps=1)
+        # before its server, or it writes to a socket that connects again
+        stack.callback(page.close)
         legend = "exafsd.model('r').center.filter(o => o.items).flatMap(o => o.items)"
         assert page.evaluate(f"{legend}.length") == 0
         publisher.send(read_by_two(BEGAN + 1), arrays(BEGAN + 1))
