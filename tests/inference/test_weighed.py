@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from exafsd.contract import K_GRID
 from exafsd.contract.recipe import FitWindow, Recipe
+from exafsd.inference.refinement.polish import chi_rows
 from exafsd.inference.refinement.weighed import onto_grid, prepare
 from exafsd.inference.registry import read_card, shipped_folder
+from exafsd.reduction.background import remainder
 from exafsd.reduction.transform import fit_weight
 
 THEORY = read_card(shipped_folder() / "cu-k-fcc").refinement.theory
@@ -58,3 +60,17 @@ def test_what_is_fitted_does_not_depend_on_the_step(step, k_end):
         # beyond the last point of the finer graph the coarser one goes on for a part of its step
         close = 1e-5 if k_end < 14 else 1e-3
         assert np.linalg.norm(shown[0] - shown[1]) < close * np.linalg.norm(shown[1])
+
+
+@pytest.mark.parametrize("k_end", [8.3, 12.0, 17.0])
+def test_what_is_fitted_is_all_of_chi_r_in_the_window(k_end):
+    # directions that the window hardly sees must not come in by rounding: fits would then differ
+    # by a third of an error bar from one make of processor to another
+    about, window, autobk = graph(0.1), FitWindow(k=(3.0, 14.0), r=(1.4, 4.5)), Recipe().autobk
+    matrix = prepare(fit_weight, window, about, k_end, autobk).matrix
+    rows = chi_rows(fit_weight, window, k_end) * K_GRID**2
+    left = remainder(autobk, min(k_end, float(K_GRID[-1])))
+    rows[:, : len(left)] = rows[:, : len(left)] @ left
+    rows = rows @ onto_grid(about.k_min, about.k_step, about.size)
+    whole = rows.T @ rows
+    assert np.abs(matrix.T @ matrix - whole).max() < 1e-9 * np.abs(whole).max()

@@ -15,7 +15,7 @@ from exafsd.contract.card import Refinement
 from exafsd.contract.grid import K_GRID, K_STEP
 from exafsd.contract.recipe import Autobk, FitWindow
 from exafsd.inference.refinement.least_squares import Minimum, minimize
-from exafsd.inference.refinement.polish import Objective, Weigh, chi_rows, objective
+from exafsd.inference.refinement.polish import Objective, Weigh, objective
 from exafsd.inference.refinement.theory import TAILS, TheoryModes
 from exafsd.inference.refinement.trend import Expected
 from exafsd.reduction.background import remainder
@@ -89,9 +89,8 @@ def prepare(
     """
     k: Floats = about.k_min + about.k_step * np.arange(about.size, dtype=np.float64)
     goal = objective(weigh, window, k_end)
-    rows = chi_rows(weigh, window, k_end)
-    # what is fitted are combinations of points of chi(R): those that `objective` chose
-    from_chi = goal.matrix @ np.linalg.pinv(rows[:, goal.inside]) @ (rows * K_GRID**2)
+    from_chi = np.zeros((len(goal.chi_matrix), K_GRID.size))
+    from_chi[:, goal.inside] = goal.chi_matrix
     left = remainder(autobk, min(k_end, float(K_GRID[-1])))
     from_data = from_chi[:, : len(left)]
     tails = from_data @ near_edge_tails(left, about.k_min)
