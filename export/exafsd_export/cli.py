@@ -44,7 +44,10 @@ def quick(
     absorber: Annotated[str, typer.Option(help="Absorbing element, for example Ni.")],
     edge: Annotated[str, typer.Option(help="Absorption edge, for example K or L3.")],
     out: Annotated[Path, typer.Option(help="Folder of the bundle.")],
-    cif: Annotated[list[Path] | None, typer.Option("--cif", help="Crystal structure file.")] = None,
+    cif: Annotated[
+        list[Path] | None,
+        typer.Option("--cif", help="Crystal structure file; give either one --cif or one --amcsd."),
+    ] = None,
     amcsd: Annotated[
         list[int] | None,
         typer.Option(
@@ -67,7 +70,10 @@ def quick(
         typer.Option(help="Folder in which to store the FEFF run, so that it can be used again."),
     ] = None,
 ) -> None:
-    """Make a bundle from a crystal structure in about a minute, for fits without a network."""
+    """Make a model (bundle) without a network from a crystal structure, in about a minute.
+
+    The daemon analyses spectra with it by fitting.
+    """
     from exafsd_export.progress import quick_with_progress
 
     quick_with_progress(cif or [], amcsd or [], site, absorber, edge, name, out, work)
@@ -83,7 +89,7 @@ def zoo(
     ] = None,
     work: Annotated[Path, typer.Option(help="Folder for the FEFF runs.")] = Path("feff"),
 ) -> None:
-    """Make the bundles without a network that come with exafsd, from a table of structures."""
+    """Make again those bundles of exafsd that have no network, from a table of structures."""
     from exafsd_export.progress import zoo_with_progress
 
     zoo_with_progress(names or [], out, work)
@@ -101,7 +107,7 @@ def equality(
     ] = None,
     work: Annotated[Path, typer.Option(help="Folder for the FEFF run.")] = Path("feff"),
 ) -> None:
-    """Compare the fits of a bundle with Larch's feffit, with flat priors and as published."""
+    """Fit spectra with flat priors and as the daemon does, and compare both with feffit."""
     from exafsd.inference.registry import read_card
     from exafsd_export.equality import as_lines, compare
     from exafsd_training.theory.structures import from_cif
@@ -129,7 +135,7 @@ def judge(
         Path | None, typer.Option(help="Markdown page whose generated part is updated.")
     ] = None,
 ) -> None:
-    """Test fits without a network: error bars on independent simulations, values against feffit."""
+    """Test fits without a network: error bars on simulations, and values against feffit."""
     from exafsd_export import judged
 
     for line in judged.judge(names or [], data, work, page):

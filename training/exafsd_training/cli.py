@@ -14,7 +14,10 @@ app = typer.Typer(
     help="Train the networks that exafsd uses to analyse spectra.",
 )  # fmt: skip
 
-Cif = Annotated[list[Path] | None, typer.Option("--cif", help="Crystal structure file.")]
+Cif = Annotated[
+    list[Path] | None,
+    typer.Option("--cif", help="Crystal structure file; give either one --cif or one --amcsd."),
+]
 Amcsd = Annotated[
     list[int] | None,
     typer.Option(
@@ -40,7 +43,7 @@ Steps = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the random numbers.")]
 Workers = Annotated[
-    int, typer.Option(help="Number of processes for the simulations of the instrument.")
+    int, typer.Option(help="Number of processes that simulate spectra as mu(E) and reduce them.")
 ]
 
 
@@ -67,8 +70,8 @@ def fit(
     config: Annotated[
         str | None,
         typer.Option(
-            help="TOML file that replaces the options from --absorber to --site, or the name of"
-            " a model that comes with exafsd."
+            help="TOML file with the structure, instead of --absorber, --edge, --name, --cif,"
+            " --amcsd and --site; or the name of a model that comes with exafsd."
         ),
     ] = None,
     absorber: Annotated[str | None, typer.Option(help="Absorbing element, for example Cu.")] = None,
@@ -87,8 +90,8 @@ def fit(
     minutes: Annotated[
         float | None,
         typer.Option(
-            help="Minutes of training, not counting the simulations; 1.6 by default, and 25 from"
-            " scratch, unless the file of --config sets steps."
+            help="Minutes of training, not counting the simulations; by default 1.6. With"
+            " --from-scratch it is 25, or the number of steps in the file of --config."
         ),
     ] = None,
     steps: Steps = None,
@@ -119,19 +122,23 @@ def fit(
         bool,
         typer.Option(
             "--from-scratch",
-            help="Train without an encoder, as long as the models that come with exafsd.",
+            help="Train without an encoder, for as long as the models that come with exafsd were"
+            " trained.",
         ),
     ] = False,
     unlabelled: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Measured spectra (XDI) for the loss term `measured`, which needs no known"
-            " parameters."
+            help="Measured spectra (XDI) to train with as well, by the loss term `measured`; their"
+            " parameters need not be known."
         ),
     ] = None,
     physics: Annotated[
         list[str] | None,
-        typer.Option(help="Term of the physics loss to switch on: curvature or exafs_equation."),
+        typer.Option(
+            help="Additional term of the loss, which compares the network with physics: curvature"
+            " or exafs_equation."
+        ),
     ] = None,
 ) -> None:
     """Train a network for a structure, or continue a training that was interrupted."""
@@ -210,7 +217,7 @@ def encoder(
     ] = 250,
     work: Annotated[Path, typer.Option(help="Folder for the FEFF runs.")] = Path("feff"),
 ) -> None:
-    """Train the encoder that trainings of single crystals start from."""
+    """Train the encoder on many crystals; `exafsd-train fit` starts its network from it."""
     from exafsd_training.fitting import stages
 
     stages.load_tensorflow()
@@ -235,15 +242,15 @@ def ablate(
         Path | None,
         typer.Option(
             help="Folder with the measured spectra that --config names. The terms `measured` and"
-            " `decoder` use the first of them. The networks are tested with the others and, if a"
-            " model of that name ships, with an independent simulator."
+            " `decoder` use the first of them. The networks are tested with the remaining spectra"
+            " and, if the model comes with exafsd, with the simulator of `independent`."
         ),
     ] = None,
     variant: Annotated[
         list[str] | None,
         typer.Option(
-            help="`data only`, or a term of the physics loss: curvature, exafs_equation, measured,"
-            " gauss_newton or decoder. Give it several times for several; by default all."
+            help="`data only`, or a term of the loss that compares with physics: curvature,"
+            " exafs_equation, measured, gauss_newton or decoder. May be repeated; by default all."
         ),
     ] = None,
     minutes: Annotated[float, typer.Option(help="Minutes for each network.")] = 5.0,
@@ -341,7 +348,7 @@ def independent(
     ] = 32,
     work: Annotated[Path, typer.Option(help="Folder for the FEFF runs.")] = Path("feff"),
 ) -> None:
-    """Test network and refinement with an independent simulator.
+    """Test network and refinement with a simulator that was not used for training.
 
     The result is written into the card of the model.
     """
@@ -453,7 +460,7 @@ def denoise(
     ] = None,
     workers: Workers = 1,
 ) -> None:
-    """Remove noise by network, filter and fit, and compare with the spectrum without noise."""
+    """Remove noise by network, by Fourier filter and by fit, and compare each with no noise."""
     from exafsd_training.studies import denoise as module
 
     module.denoising(model, data, workers)

@@ -264,7 +264,8 @@ def _what_is_left(viewer: _Seen, journal: Path, profiles: Path) -> str:
     in_catalog = f"All but {lost}" if lost else "They"
     with_profile = f"TILED_PROFILES={profiles} exafsd"
     return (
-        f"{counts} {in_catalog} are in the catalog, found by the uid of their run:\n"
+        f"{counts} {in_catalog} are stored in a catalog (tiled)."
+        " To read those of a run, give its uid:\n"
         f"  {with_profile} export {PROFILE} --uid {viewer.uids[-1]} --to results.h5\n"
         "Analyse the run again, from the journal or from the catalog:\n"
         f"  exafsd replay {journal} --last 1\n"

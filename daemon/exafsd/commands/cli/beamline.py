@@ -54,7 +54,8 @@ def watch(
     topic: Annotated[
         str,
         typer.Option(
-            help="Show only messages whose topic starts with this text, for example result.Cu.K."
+            help="Show only messages whose topic starts with this text, for example"
+            " 'result.Cu.K.' with the last dot."
         ),
     ] = "",
     json: JsonOption = False,
@@ -97,8 +98,8 @@ def dashboard(
     answers: Annotated[
         str | None,
         typer.Option(
-            help="Address for requests to the daemon; by default ADDRESS with its port number plus"
-            " 1."
+            help="Address where the daemon answers requests; by default ADDRESS with the next port"
+            " number."
         ),
     ] = None,
     host: Annotated[
@@ -187,7 +188,10 @@ def demo(
     ] = None,
     shape: Annotated[
         str,
-        typer.Option(help="Kind of documents: array, event, page, monitor, resource or stream."),
+        typer.Option(
+            help="How the simulated beamline sends a sweep: array (one event with arrays), event"
+            " (one per point), page, monitor, resource or stream (files)."
+        ),
     ] = "array",
     folder: Annotated[
         Path | None, typer.Option(help="Folder for catalog and journal; by default a new one.")

@@ -80,7 +80,10 @@ def models_reload(
         float, typer.Option(min=0, help="Seconds to wait for models that are not loaded yet.")
     ] = 10.0,
 ) -> None:
-    """Wait until a running daemon has loaded all models in its folders, and report this."""
+    """Wait until a running daemon has loaded all models in the folders of the settings.
+
+    Prints which are loaded, missing or refused. The daemon looks at the folders by itself.
+    """
     from exafsd.commands.model_add import taken_up
 
     with failing(ValueError):  # the keys, or something else talks there
@@ -102,7 +105,8 @@ def models_page() -> None:
 @app.command("verify")
 def models_verify(
     bundles: Annotated[
-        list[Path] | None, typer.Argument(help="Folders of models; by default all that are in use.")
+        list[Path] | None,
+        typer.Argument(help="Folders of models (bundles); by default all that are in use."),
     ] = None,
     config: ConfigOption = None,
 ) -> None:

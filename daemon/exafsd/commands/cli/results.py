@@ -38,7 +38,10 @@ def _end_damaged(damage: list[str]) -> None:
 
 @app.command("list")
 def results_list(journal: JournalOption = None, config: ConfigOption = None) -> None:
-    """List runs that have results. The exit code is 1 if a log is damaged."""
+    """List the runs of which results are stored beside the journal.
+
+    The exit code is 1 if a file of results is damaged.
+    """
     from rich.console import Console
 
     from exafsd.commands.results import runs_table
@@ -55,7 +58,7 @@ def results_show(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show the results and rejections of a run. The exit code is 1 if its log is damaged."""
+    """Show the results and rejections of a run. The exit code is 1 if their file is damaged."""
     from rich.console import Console
 
     from exafsd.commands.results import outcomes_lines, outcomes_table
@@ -77,12 +80,15 @@ def results_export(
     uid: Annotated[str, typer.Argument(help="Uid of the run, or its first characters.")],
     to: Annotated[
         Path,
-        typer.Option(help="FILE.h5 or FILE.nxs (NeXus), FILE.prj (Athena) or FOLDER.xdi to write."),
+        typer.Option(
+            help="NAME.h5 or NAME.nxs (NeXus file), NAME.prj (Athena project), or NAME.xdi (folder"
+            " with an XDI file for each spectrum)."
+        ),
     ],
     journal: JournalOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Write the results and rejections of a run into a file."""
+    """Write the results of a run that are stored beside the journal into a file."""
     from exafsd.exports.export import export as export_run
 
     folder = _journal(journal, config)

@@ -22,8 +22,8 @@ ComponentsOption = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Instead of printing results, resolve the near edges of each run into the spectra"
-        " and shares of N components.",
+        help="Print no results; at the end, decompose the near edges into the spectra and shares of"
+        " N components (MCR-ALS): those of each run, or of all files of an edge and channel.",
     ),
 ]
 AnchorOption = Annotated[
@@ -123,7 +123,8 @@ def replay(
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Address of a Dask scheduler whose workers analyse the runs, tcp://HOST:8786.",
+            help="Address of a Dask scheduler, for example tcp://HOST:8786; its workers analyse the"
+            " runs.",
         ),
     ] = None,
     components: ComponentsOption = None,
@@ -157,7 +158,10 @@ def export(
     uid: Annotated[str, typer.Option(help="Uid of the measured run.")],
     to: Annotated[
         Path,
-        typer.Option(help="FILE.h5 or FILE.nxs (NeXus), FILE.prj (Athena) or FOLDER.xdi to write."),
+        typer.Option(
+            help="NAME.h5 or NAME.nxs (NeXus file), NAME.prj (Athena project), or NAME.xdi (folder"
+            " with an XDI file for each spectrum)."
+        ),
     ],
 ) -> None:
     """Write the results of a run to a NeXus, Athena or XDI file."""
