@@ -1,7 +1,11 @@
 """Spectra read by fitting a crystal, where no network has been trained."""
 
 import json
+import os
+import platform
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,6 +95,38 @@ def test_the_minimum_is_met_from_anywhere(nickel, r, n, sigma2, e0):
     assert abs(off[at["r"]]) < 0.012
     assert abs(off[at["n_s02"]]) < 0.08 * n
     assert abs(off[at["e0_shift"]]) < 2.0
+
+
+#: fits a spectrum of nickel by another kernel of BLAS, which adds in another order
+ELSEWHERE = """
+import sys
+import numpy as np
+from exafsd.inference.crystal_fit import CrystalFit
+from exafsd.inference.registry import load_bundle, shipped_folder
+from exafsd.reduction.transform import fit_weight
+bundle = load_bundle(shipped_folder() / "ni-k-fcc")
+fit = CrystalFit(bundle.card, bundle.waves, bundle.equation, fit_weight)
+(one,) = fit(np.load(sys.argv[1]), float(sys.argv[2]), [float(sys.argv[3])], [None])
+np.savez(sys.argv[4], theta=one.theta, cov=one.theta_cov)
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="kernels of other names")
+def test_numbers_do_not_depend_on_the_processor(nickel, tmp_path):
+    bundle, fit = nickel
+    rows = spectrum(bundle, truth(bundle.card), 3)[None]
+    (here,) = fit(rows, K_END, [NOISE], [None])
+    np.save(tmp_path / "rows.npy", rows)
+    words = [tmp_path / "rows.npy", K_END, NOISE, tmp_path / "there.npz"]
+    subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, *map(str, words)],
+        env={**os.environ, "OPENBLAS_CORETYPE": "Nehalem"}, check=True,
+    )  # fmt: skip
+    there = np.load(tmp_path / "there.npz")
+    std = np.sqrt(np.diag(here.theta_cov))
+    assert np.abs(there["theta"] - here.theta).max() > 0  # it was another kernel
+    assert (np.abs(there["theta"] - here.theta) < 1e-3 * std).all()
+    np.testing.assert_allclose(np.sqrt(np.diag(there["cov"])), std, rtol=1e-3)
 
 
 def test_numbers_do_not_depend_on_the_batch(nickel):

@@ -31,6 +31,8 @@ MEAN = 5
 AREA = (-10.0, 20.0)
 #: The white line's height is looked for up to so far above the edge's energy, eV.
 PEAK = 25.0
+#: Bins that differ by less, of the edge step, are equal.
+EQUAL = 1e-9
 #: Step of mu that is none, of mu itself.
 SMALLEST = 1e-6
 #: Grids that are remembered.
@@ -148,8 +150,8 @@ def _of(
     begin = round((at - start) / BIN)
     end = min(begin + round(PEAK / BIN), len(binned))
     height = area = none
-    place = begin + int(binned[begin:end].argmax()) if end > begin else 0
-    if 0 < place < len(binned) - 1 and binned[place - 1] < binned[place] > binned[place + 1]:
+    place = _highest(binned, begin, end)
+    if place is not None:
         top = _peak(*binned[place - 1 : place + 2].tolist())
         height = top, math.hypot(noise, top * high, (top - 1) * low)
     if start <= at + AREA[0] and layout.bounds[-1] >= at + AREA[1]:
@@ -171,6 +173,22 @@ def _sum(sums: Floats, at: float) -> float:
     place = min(int(at / BIN), len(sums) - 2)
     part = at / BIN - place
     return float(sums[place]) * (1 - part) + float(sums[place + 1]) * part
+
+
+def _highest(binned: Floats, begin: int, end: int) -> int | None:
+    """Place of the highest bin, the first of several; None where it is no maximum.
+
+    Bins between two points of a coarse scan are equal: which is higher must not be for rounding to
+    say, and differs from one make of processor to another.
+    """
+    if end <= begin:
+        return None
+    least = float(binned[begin:end].max()) - EQUAL
+    place = begin + int((binned[begin:end] >= least).argmax())
+    if not 0 < place < len(binned) - 1:
+        return None
+    rises, goes_on = binned[place - 1] < least, binned[place + 1] > binned[place] + EQUAL
+    return place if rises and not goes_on else None
 
 
 def _peak(left: float, top: float, right: float) -> float:
