@@ -60,7 +60,7 @@ def test_word_for_word(newcomer):
     name, text, ports = next(todo)  # make demo
     first = terminal(name)
     first.type(text)
-    shown = re.search(r"(\d+) results, 0 rejected\. They are in", first.prompt(SET_UP + 120))
+    shown = re.search(r"(\d+) results, 0 rejected\. They are stored in", first.prompt(SET_UP + 120))
     assert int(shown[1]) > 10
     assert first.status() == 0
 
@@ -74,7 +74,7 @@ def test_word_for_word(newcomer):
         follow(folder, terminal, todo, ports)
 
     first.shell.sendintr()
-    assert "They are in the catalog" in first.prompt(PATIENCE)
+    assert "They are stored in a catalog" in first.prompt(PATIENCE)
     assert first.status() == 0
     assert next(todo, None) is None, "the tutorial has a block that is not tried"
 
