@@ -174,8 +174,8 @@ def _copies(real: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tenso
     low, high = np.log(COPY_NOISE)
     level = tf.exp(tf.random.stateless_uniform((COPIES,), seeds[1], low, high))
     end = tf.reduce_max(mask * tf.constant(K_GRID, tf.float32), axis=1)
-    unspoilt = tf.zeros(COPIES)
-    return corrupt(tf.gather(real, row), tf.gather(end, row), unspoilt, seeds[2], level)
+    uncorrupted = tf.zeros(COPIES)
+    return corrupt(tf.gather(real, row), tf.gather(end, row), uncorrupted, seeds[2], level)
 
 
 def collocation(seed: tf.Tensor) -> tf.Tensor:

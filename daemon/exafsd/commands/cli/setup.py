@@ -8,7 +8,6 @@ import typer
 from exafsd.commands.cli.options import (
     UNREADABLE,
     ConfigOption,
-    ModelOption,
     begin_log,
     failing,
     settings_from,
@@ -54,7 +53,10 @@ def calibrate_s02(
     ] = None,
     uid: Annotated[str | None, typer.Option(help="Uid of the foil's run in the archive.")] = None,
     config: ConfigOption = None,
-    model: ModelOption = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Name or folder of the model to use; by default the one that fits best."),
+    ] = None,
     element: Annotated[str | None, typer.Option(help="Absorbing element, for example Cu.")] = None,
     edge: Annotated[str | None, typer.Option(help="Edge, for example K.")] = None,
     channel: Annotated[
