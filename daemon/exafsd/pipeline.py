@@ -485,7 +485,7 @@ def _middles(cases: Sequence[_Case]) -> list[float | None]:
         else:
             grids.append((placement, energy, [i]))
     for placement, energy, members in grids:
-        mus = np.stack([cases[i].spectrum.mu for i in members])
+        mus = np.array([cases[i].spectrum.mu for i in members])
         for i, middle in zip(members, placement.middles(energy, mus), strict=True):
             middles[i] = middle
     return middles

@@ -42,7 +42,7 @@ class NearEdges:
             else:
                 grids.append((energy, edge, [i]))
         for energy, edge, members in grids:
-            mus = np.stack([spectra[i][0].mu for i in members])
+            mus = np.array([spectra[i][0].mu for i in members])
             for i, one in zip(members, near_edges(energy, mus, edge), strict=True):
                 numbers[i] = one
         return numbers

@@ -251,7 +251,7 @@ class Judge:
             grids.setdefault((id(one.energy), one.e0), []).append(i)
         for members in grids.values():
             first = spectra[members[0]]
-            norms = np.stack([spectra[i].norm for i in members])
+            norms = np.array([spectra[i].norm for i in members])
             differ = self._near_edge.differ(first.energy, norms, first.e0)
             for i, one in zip(members, differ, strict=True):
                 another[i] = one

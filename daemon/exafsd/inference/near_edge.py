@@ -171,7 +171,7 @@ class Comparison:
     def _differences(self, measured: Sequence[tuple[Floats, float]]) -> list[float]:
         if not measured:
             return []
-        shapes = np.stack([shape for shape, _ in measured])
+        shapes = np.array([shape for shape, _ in measured])
         left = (shapes @ self._left.T).reshape(len(shapes), WIDTHS, -1)
         best = np.argmin(np.einsum("ijk,ijk->ij", left, left), axis=1)
         largest = np.abs(left[np.arange(len(shapes)), best]).max(axis=1).tolist()

@@ -273,7 +273,7 @@ def _unfit(unread: Reading) -> str | None:
 
 def _read(model: Model, group: Sequence[Reading]) -> Iterable[Reading]:
     bundle, k_end = model.bundle, group[0].read.k_data[1]
-    chi = np.stack([one.read.chi for one in group])
+    chi = np.array([one.read.chi for one in group])
     data, _ = rows_to_grid(chi, 0.0, k_end)
     noisy_ends: dict[int, float] = {}
     if bundle.predictor is not None:
@@ -286,7 +286,7 @@ def _read(model: Model, group: Sequence[Reading]) -> Iterable[Reading]:
         predictions = model.fitter(data, k_end, noise, zeros)
     else:
         return
-    exafs = np.stack([p.chi_k2_exafs for p in predictions])
+    exafs = np.array([p.chi_k2_exafs for p in predictions])
     own = misfit(data, exafs, fit_window(model.fit, k_end), k_end)
     r_factors = common = own.r_factor()
     window = group[0].reader.compared_in
@@ -332,13 +332,13 @@ def _read_before_noise(
     strange = [i for i, p in enumerate(predictions) if p.ood > limit]
     if not strange:
         return {}
-    fields = np.stack([predictions[i].chi_k2_pred for i in strange])
+    fields = np.array([predictions[i].chi_k2_pred for i in strange])
     ends = noise_begins(rows[strange], fields, mask)
     last_end = float(K_GRID[mask > 0].max()) - NOT_CUT
     again = [(i, end) for i, end in zip(strange, ends, strict=True) if CLEAN_END <= end <= last_end]
     if not again:
         return {}
-    cut = np.stack([mask * (end + K_STEP / 2 >= K_GRID) for _, end in again]).astype(np.float32)
+    cut = np.array([mask * (end + K_STEP / 2 >= K_GRID) for _, end in again]).astype(np.float32)
     shorter = predictor.predict(rows[[i for i, _ in again]] * cut, cut)
     noisy_ends: dict[int, float] = {}
     for (i, end), prediction in zip(again, shorter, strict=True):
@@ -434,12 +434,12 @@ def _judged(best: Reading, shape: bool | None = None) -> Judgement:
 def _shown(group: Sequence[Reading]) -> Iterable[tuple[NDArray[np.float32], Floats | None]]:
     """k^2 chi as shown, and |chi(R)| of the prediction where there is one."""
     reader, k_end = group[0].reader, group[0].shown.k_data[1]
-    chi_k2, _ = rows_to_grid(np.stack([one.shown.chi for one in group]), 0.0, k_end)
+    chi_k2, _ = rows_to_grid(np.array([one.shown.chi for one in group]), 0.0, k_end)
     predicted = [one.prediction.chi_k2_pred for one in group if one.prediction is not None]
     chir_mag = iter(())
     if predicted:
         transform = grid_transform(reader.shown_by.xftf, k_end)
-        chir_mag = iter(np.abs(transform(np.stack(predicted))))
+        chir_mag = iter(np.abs(transform(np.array(predicted))))
     for one, row in zip(group, chi_k2, strict=True):
         yield row, None if one.prediction is None else next(chir_mag)
 
@@ -511,7 +511,7 @@ def _polish(group: Sequence[Reading], trend: Trend | None, learns: bool) -> list
     if model is None:
         return []
     predictions = [one.prediction for one in group if one.prediction is not None]
-    data, _ = rows_to_grid(np.stack([one.read.chi for one in group]), 0.0, k_end)
+    data, _ = rows_to_grid(np.array([one.read.chi for one in group]), 0.0, k_end)
     noise = [one.read.epsilon_k for one in group]
     try:
         if model.refiner is None:

@@ -77,8 +77,8 @@ class Readout:
     def many(self, predictions: Sequence[Prediction]) -> list[tuple[list[Phase], list[Shell]]]:
         """The same of several predictions."""
         weights = self._weights
-        theta = np.stack([one.theta for one in predictions])
-        cov = np.stack([one.theta_cov for one in predictions])
+        theta = np.array([one.theta for one in predictions])
+        cov = np.array([one.theta_cov for one in predictions])
         values = (self._offsets + theta @ weights.T).tolist()
         variance = np.einsum("bij,ij->bi", weights @ cov, weights)
         stds = [[one**0.5 if one >= 0 else None for one in row] for row in variance.tolist()]

@@ -64,7 +64,7 @@ def check_e0(energy: Floats, e0: float) -> None:
 
 def by_plan(plan: Plan, mus: Sequence[Floats]) -> list[ReducedSpectrum | SpectrumError]:
     """Reduce spectra (n,) on the plan's grid."""
-    batch = plan.reduce(mus[0][None] if len(mus) == 1 else np.stack(mus))
+    batch = plan.reduce(np.array(mus))
     return _unpacked(batch, plan.energy, plan.e0, plan.k, plan.r, plan.recipe, "plan")
 
 
