@@ -18,7 +18,7 @@ from exafsd_training.zoo.crystals import judged
 #: Crystals whose tables are in the documentation, of metals, semiconductors and oxides.
 NAMES = (
     "cu-k-fcc", "ni-k-fcc", "fe-k-bcc", "v-k-bcc", "co-k-hcp", "pt-l3-fcc", "zn-k-zns", "cd-k-cds",
-    "se-k-znse", "fe-k-fes2", "cu-k-cuo", "ni-k-nio", "zn-k-zno",
+    "se-k-znse", "fe-k-fes2", "cu-k-cuo", "ni-k-nio", "zn-k-zno", "au-l3-fcc", "cr-k-cr2o3",
 )  # fmt: skip
 #: Simulated spectra of each, and temperature series, of which this table shows nothing.
 SPECTRA, SERIES = 200, 2
