@@ -90,7 +90,9 @@ def calibrate(bundle: Path, par: Parametrisation, own: PathTable, other: PathTab
     loaded = load_bundle(bundle)
     atom = Atom(loaded.card.absorber, loaded.card.edge)
     pairs = [
-        pair for table in (own, other) for pair in fit_errors(loaded, simulated(par, table, atom))
+        pair
+        for table in (own, other)
+        for pair in deviations_and_bars(loaded, simulated(par, table, atom))
     ]
     off, bars = np.reshape(pairs, (-1, 2, len(par.parameters))).transpose(1, 0, 2)
     scale: dict[str, float] = {}
@@ -166,7 +168,7 @@ def simulated(par: Parametrisation, table: PathTable, atom: Atom) -> Simulated:
     )  # fmt: skip
 
 
-def fit_errors(
+def deviations_and_bars(
     bundle: Bundle, spectra: Simulated
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """How far fits are off, and their bars, (p,) each; of N S0^2 relative to the answer."""

@@ -10,7 +10,7 @@ from exafsd.contract import ETOK, K_GRID
 from exafsd.contract.card import NearEdge, PoorFit
 from exafsd.contract.recipe import Recipe
 from exafsd.inference import near_edge
-from exafsd.inference.judgement import noise_begins
+from exafsd.inference.judgement import signal_end
 from exafsd.inference.registry import load_bundle, shipped_folder
 from exafsd.reduction.engine import reduce_mu
 from exafsd.spectra import Edge, Run, Sweep
@@ -164,6 +164,6 @@ def test_noise_begins_where_the_prediction_no_longer_explains():
     signal = np.sin(4 * K_GRID) * np.exp(-K_GRID / 10)
     mask = np.float32((K_GRID >= 2.5) & (K_GRID <= 14))
     noise = np.random.default_rng(1).normal(0, 1, K_GRID.size) * (K_GRID > 10)
-    ends = noise_begins(np.float32([signal, signal + noise]), np.array([signal, signal]), mask)
+    ends = signal_end(np.float32([signal, signal + noise]), np.array([signal, signal]), mask)
     assert ends[0] == K_GRID[mask > 0].max()
     assert ends[1] == pytest.approx(10, abs=0.3)

@@ -275,7 +275,7 @@ AMBIGUOUS = (
 )
 
 
-def noise_begins(chi_k2: Rows, predicted: Floats, mask: Rows) -> Floats:
+def signal_end(chi_k2: Rows, predicted: Floats, mask: Rows) -> Floats:
     """From where on the prediction is less than what it leaves over, 1/angstrom.
 
     Parameters

@@ -15,7 +15,7 @@ from exafsd.contract.recipe import FitWindow, Recipe
 from exafsd.contract.vocabulary import DOUBTS, Flag
 from exafsd.inference import candidates
 from exafsd.inference.crystal_fit import CrystalFit
-from exafsd.inference.judgement import AMBIGUOUS, Judge, Judgement, noise_begins, usual_signal
+from exafsd.inference.judgement import AMBIGUOUS, Judge, Judgement, signal_end, usual_signal
 from exafsd.inference.predictor import Predictor, Rows
 from exafsd.inference.readout import Readout
 from exafsd.inference.refinement.polish import Polished, Polisher
@@ -333,7 +333,7 @@ def _read_before_noise(
     if not strange:
         return {}
     fields = np.array([predictions[i].chi_k2_pred for i in strange])
-    ends = noise_begins(rows[strange], fields, mask)
+    ends = signal_end(rows[strange], fields, mask)
     last_end = float(K_GRID[mask > 0].max()) - NOT_CUT
     again = [(i, end) for i, end in zip(strange, ends, strict=True) if CLEAN_END <= end <= last_end]
     if not again:

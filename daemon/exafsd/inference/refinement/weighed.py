@@ -93,7 +93,7 @@ def prepare(
     from_chi[:, goal.inside] = goal.chi_matrix
     left = remainder(autobk, min(k_end, float(K_GRID[-1])))
     from_data = from_chi[:, : len(left)]
-    tails = from_data @ near_edge_tails(left, about.k_min)
+    tails = from_data @ near_edge_leakage(left, about.k_min)
     from_chi[:, : len(left)] = from_data @ left
     matrix = from_chi @ onto_grid(about.k_min, about.k_step, about.size)
     noise = goal.chi_matrix @ goal.chi_matrix.T
@@ -122,7 +122,7 @@ def _covariance(apart: Floats) -> Floats:
     return (high * np.sinc(high * turn) - low * np.sinc(low * turn)) / (high - low)
 
 
-def near_edge_tails(left: Floats, start: float) -> Floats:
+def near_edge_leakage(left: Floats, start: float) -> Floats:
     """What the near edge may do to chi(k) by way of the background, (m, q), each of one sigma.
 
     `left` (m, m) is what the background leaves of chi. A model begins at `start`, 1/angstrom; the
