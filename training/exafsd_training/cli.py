@@ -37,8 +37,8 @@ EdgeName = Annotated[str, typer.Option("--edge", help="Absorption edge, for exam
 Steps = Annotated[
     int | None,
     typer.Option(
-        help="Number of training steps instead of minutes; unlike minutes, independent of the"
-        " machine's speed."
+        help="Number of training steps, instead of minutes. The amount of training then does not"
+        " depend on the machine's speed."
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the random numbers.")]
@@ -90,8 +90,9 @@ def fit(
     minutes: Annotated[
         float | None,
         typer.Option(
-            help="Minutes of training, not counting the simulations; by default 1.6. With"
-            " --from-scratch it is 25, or the number of steps in the file of --config."
+            help="Minutes of training, not counting the simulations; by default 1.6, or 25"
+            " with --from-scratch. If the file of --config sets steps, --from-scratch trains for"
+            " these instead."
         ),
     ] = None,
     steps: Steps = None,
@@ -129,8 +130,8 @@ def fit(
     unlabelled: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Measured spectra (XDI) to train with as well, by the loss term `measured`; their"
-            " parameters need not be known."
+            help="Additional measured spectra (XDI) for the training; they enter through the loss"
+            " term `measured`, and their parameters need not be known."
         ),
     ] = None,
     physics: Annotated[
@@ -217,7 +218,10 @@ def encoder(
     ] = 250,
     work: Annotated[Path, typer.Option(help="Folder for the FEFF runs.")] = Path("feff"),
 ) -> None:
-    """Train the encoder on many crystals; `exafsd-train fit` starts its network from it."""
+    """Train the encoder: network layers that are common to all crystals.
+
+    `exafsd-train fit` starts its network from it.
+    """
     from exafsd_training.fitting import stages
 
     stages.load_tensorflow()
@@ -296,7 +300,9 @@ def evaluate(
     files: Annotated[list[Path] | None, typer.Argument(help="Measured spectra, XDI.")] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder with the measured spectra of the models that come with exafsd."),
+        typer.Option(
+            help="Folder with measured spectra of the materials that exafsd has models of."
+        ),
     ] = None,
 ) -> None:
     """Compare network and refinement with Larch's feffit on measured spectra.
@@ -335,7 +341,13 @@ def independent(
         str,
         typer.Option(help="TOML file that the model was trained with, or the name of the model."),
     ],
-    files: Annotated[list[Path] | None, typer.Argument(help="Measured mu(E), XDI.")] = None,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Measured mu(E) of the material (XDI), from which the simulator takes near edges"
+            " and backgrounds; needed unless --data is given."
+        ),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder with the measured spectra that --config names.")
     ] = None,
@@ -442,7 +454,9 @@ def negatives(
     workers: Workers = 1,
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder with the measured spectra of the models that come with exafsd."),
+        typer.Option(
+            help="Folder with measured spectra of the materials that exafsd has models of."
+        ),
     ] = None,
 ) -> None:
     """Count how often parameters are withheld if spectra are of other phases, mixtures or noise."""
@@ -456,11 +470,13 @@ def denoise(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder with the measured spectra of the models that come with exafsd."),
+        typer.Option(
+            help="Folder with measured spectra of the materials that exafsd has models of."
+        ),
     ] = None,
     workers: Workers = 1,
 ) -> None:
-    """Remove noise by network, by Fourier filter and by fit, and compare each with no noise."""
+    """Remove noise by network, Fourier filter and fit; compare each with less noisy spectra."""
     from exafsd_training.studies import denoise as module
 
     module.denoising(model, data, workers)
@@ -522,7 +538,7 @@ def oracle(
         ),
     ] = False,
 ) -> None:
-    """Use Larch's feffit to fit every measured spectrum of the models that come with exafsd."""
+    """Fit measured spectra of the materials that exafsd has models of with Larch's feffit."""
     from exafsd_training.reference import table
 
     if not table.make(data, feff, out or table.TABLE, page, check):

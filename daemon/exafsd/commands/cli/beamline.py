@@ -190,7 +190,8 @@ def demo(
         str,
         typer.Option(
             help="How the simulated beamline sends a sweep: array (one event with arrays), event"
-            " (one per point), page, monitor, resource or stream (files)."
+            " (one event per point), page (event pages), monitor (monitor streams), resource or"
+            " stream (both: external files)."
         ),
     ] = "array",
     folder: Annotated[

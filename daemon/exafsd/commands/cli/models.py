@@ -80,9 +80,10 @@ def models_reload(
         float, typer.Option(min=0, help="Seconds to wait for models that are not loaded yet.")
     ] = 10.0,
 ) -> None:
-    """Wait until a running daemon has loaded all models in the folders of the settings.
+    """Wait until a running daemon has loaded all models in the folders that the settings name.
 
-    Prints which are loaded, missing or refused. The daemon looks at the folders by itself.
+    Prints which models are loaded, not loaded yet (missing) or refused. The daemon finds new models
+    by itself; this command only waits for it.
     """
     from exafsd.commands.model_add import taken_up
 

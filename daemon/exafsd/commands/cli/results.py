@@ -38,7 +38,7 @@ def _end_damaged(damage: list[str]) -> None:
 
 @app.command("list")
 def results_list(journal: JournalOption = None, config: ConfigOption = None) -> None:
-    """List the runs of which results are stored beside the journal.
+    """List the runs whose results are stored beside the journal.
 
     The exit code is 1 if a file of results is damaged.
     """
@@ -88,7 +88,10 @@ def results_export(
     journal: JournalOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Write the results of a run that are stored beside the journal into a file."""
+    """Write to a file the results of a run, which are stored beside the journal.
+
+    `exafsd export` does the same for results in a catalog, and accepts a journal as well.
+    """
     from exafsd.exports.export import export as export_run
 
     folder = _journal(journal, config)

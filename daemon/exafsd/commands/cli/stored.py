@@ -22,8 +22,8 @@ ComponentsOption = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Print no results; at the end, decompose the near edges into the spectra and shares of"
-        " N components (MCR-ALS): those of each run, or of all files of an edge and channel.",
+        help="Instead of the results, print the shares of N components into which the near edges of"
+        " a run, or of all files of an edge and channel, are decomposed together (MCR-ALS).",
     ),
 ]
 AnchorOption = Annotated[
