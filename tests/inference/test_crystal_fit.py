@@ -111,7 +111,9 @@ np.savez(sys.argv[4], theta=one.theta, cov=one.theta_cov)
 """
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="kernels of other names")
+@pytest.mark.skipif(
+    platform.machine() != "x86_64", reason="OpenBLAS has no second kernel to ask for"
+)
 def test_numbers_do_not_depend_on_the_processor(nickel, tmp_path):
     bundle, fit = nickel
     rows = spectrum(bundle, truth(bundle.card), 3)[None]

@@ -41,6 +41,12 @@ Steps = Annotated[
         " depend on the machine's speed."
     ),
 ]
+ModelData = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", help="Folder with measured spectra of the materials that exafsd has models of."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Seed of the random numbers.")]
 Workers = Annotated[
     int, typer.Option(help="Number of processes that simulate spectra as mu(E) and reduce them.")
@@ -298,12 +304,7 @@ def ablate(
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
     files: Annotated[list[Path] | None, typer.Argument(help="Measured spectra, XDI.")] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder with measured spectra of the materials that exafsd has models of."
-        ),
-    ] = None,
+    data: ModelData = None,
 ) -> None:
     """Compare network and refinement with Larch's feffit on measured spectra.
 
@@ -452,12 +453,7 @@ def trend(
 def negatives(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
     workers: Workers = 1,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder with measured spectra of the materials that exafsd has models of."
-        ),
-    ] = None,
+    data: ModelData = None,
 ) -> None:
     """Count how often parameters are withheld if spectra are of other phases, mixtures or noise."""
     from exafsd_training.studies import negatives as module
@@ -468,12 +464,7 @@ def negatives(
 @app.command()
 def denoise(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder with measured spectra of the materials that exafsd has models of."
-        ),
-    ] = None,
+    data: ModelData = None,
     workers: Workers = 1,
 ) -> None:
     """Remove noise by network, Fourier filter and fit; compare each with less noisy spectra."""

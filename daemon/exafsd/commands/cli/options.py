@@ -12,6 +12,14 @@ ModelOption = Annotated[
     str | None,
     typer.Option("--model", help="Name or folder of the only model to use; 'none' uses no model."),
 ]
+ToOption = Annotated[
+    Path,
+    typer.Option(
+        "--to",
+        help="NAME.h5 or NAME.nxs (NeXus file), NAME.prj (Athena project), or NAME.xdi (folder"
+        " with an XDI file for each spectrum).",
+    ),
+]
 #: where a daemon with default settings publishes
 DEFAULT_ADDRESS = "tcp://127.0.0.1:5580"
 AddressArgument = Annotated[str, typer.Argument(help="Address where the daemon publishes.")]

@@ -9,6 +9,7 @@ from exafsd.commands.cli.options import (
     UNREADABLE,
     ConfigOption,
     JsonOption,
+    ToOption,
     fail,
     failing,
     settings_from,
@@ -78,13 +79,7 @@ def results_show(
 @app.command("export")
 def results_export(
     uid: Annotated[str, typer.Argument(help="Uid of the run, or its first characters.")],
-    to: Annotated[
-        Path,
-        typer.Option(
-            help="NAME.h5 or NAME.nxs (NeXus file), NAME.prj (Athena project), or NAME.xdi (folder"
-            " with an XDI file for each spectrum)."
-        ),
-    ],
+    to: ToOption,
     journal: JournalOption = None,
     config: ConfigOption = None,
 ) -> None:

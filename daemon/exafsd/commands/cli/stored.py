@@ -10,6 +10,7 @@ from exafsd.commands.cli.options import (
     ConfigOption,
     JsonOption,
     ModelOption,
+    ToOption,
     begin_log,
     fail,
     failing,
@@ -156,13 +157,7 @@ def export(
         str, typer.Argument(help="tiled profile or URI, or the folder of a journal.")
     ],
     uid: Annotated[str, typer.Option(help="Uid of the measured run.")],
-    to: Annotated[
-        Path,
-        typer.Option(
-            help="NAME.h5 or NAME.nxs (NeXus file), NAME.prj (Athena project), or NAME.xdi (folder"
-            " with an XDI file for each spectrum)."
-        ),
-    ],
+    to: ToOption,
 ) -> None:
     """Write the results of a run to a NeXus, Athena or XDI file."""
     from exafsd.exports.export import export as export_run
