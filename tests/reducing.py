@@ -7,7 +7,7 @@ from exafsd.contract import Recipe
 from exafsd.documents.files.reading import read_file
 from exafsd.reduction import preparation
 from exafsd.reduction.memory import RunMemory
-from exafsd.reduction.reducer import Job, Reducer
+from exafsd.reduction.reducer import Reducer, ReductionJob
 from exafsd.settings.analysis import Analysis
 
 
@@ -40,5 +40,8 @@ class Reducing:
 
     def reduce(self, spectra, recipe=None):
         return self.reducer.reduce(
-            [Job(one, recipe or Recipe(), self.memories[one.id.sweep.run.uid]) for one in spectra]
+            [
+                ReductionJob(one, recipe or Recipe(), self.memories[one.id.sweep.run.uid])
+                for one in spectra
+            ]
         )

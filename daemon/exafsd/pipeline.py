@@ -27,8 +27,8 @@ from exafsd.contract.messages import (
 )
 from exafsd.contract.vocabulary import Reason
 from exafsd.inference.candidates import MOST
-from exafsd.inference.mixture import Mixtures
-from exafsd.inference.mixture import Question as OfMixture
+from exafsd.inference.mixture_fit import Mixtures
+from exafsd.inference.mixture_fit import Question as OfMixture
 from exafsd.inference.placement import Placement
 from exafsd.inference.reading import (
     Answer,
@@ -48,7 +48,7 @@ from exafsd.logs import get_logger
 from exafsd.outcome import Outcome, rejection, result
 from exafsd.reduction import preparation
 from exafsd.reduction.memory import RunMemory
-from exafsd.reduction.reducer import Job, Reducer
+from exafsd.reduction.reducer import Reducer, ReductionJob
 from exafsd.settings.analysis import Analysis
 from exafsd.spectra import Edge, Floats, ReducedSpectrum, Spectrum, SpectrumError, Sweep, same
 from exafsd.spectra import Rejected as RejectedSpectrum
@@ -367,7 +367,7 @@ class Pipeline:
 
         A reader for whose recipe that fails is out; if it fails for all there is no result.
         """
-        jobs: list[Job] = []
+        jobs: list[ReductionJob] = []
         places: dict[tuple[int, int], int] = {}  # case and recipe to place among the jobs
         middles = _middles(cases)
         for i, case in enumerate(cases):
@@ -377,7 +377,7 @@ class Pipeline:
                 for recipe in (reader.shown_by, reader.read_by):
                     if (i, id(recipe)) not in places:
                         places[i, id(recipe)] = len(jobs)
-                        jobs.append(Job(spectrum, recipe, case.memory, e0))
+                        jobs.append(ReductionJob(spectrum, recipe, case.memory, e0))
         reduced = self._reducer.reduce(jobs)
         for i, case in enumerate(cases):
             unread: list[Reading] = []
@@ -399,11 +399,11 @@ class Pipeline:
         Where models of other materials place E0, it is that of metallic iron for an oxide: 10 eV
         off, so that the background takes the edge for signal.
         """
-        jobs: dict[tuple[int, int], Job] = {}
+        jobs: dict[tuple[int, int], ReductionJob] = {}
         for case, one in fits:
             if _placed_for_others(case, one):
                 for recipe in (one.reader.shown_by, one.reader.read_by):
-                    job = Job(case.spectrum, recipe, case.memory, unplaced=True)
+                    job = ReductionJob(case.spectrum, recipe, case.memory, unplaced=True)
                     jobs.setdefault((id(case), id(recipe)), job)
         reduced = dict(zip(jobs, self._reducer.reduce(list(jobs.values())), strict=True))
         again: list[Reading] = []

@@ -30,7 +30,7 @@ from exafsd_export.prove import NotEqualError, prove
 from exafsd_training.fitting.card import make_card
 from exafsd_training.fitting.model_folder import Model, load_model
 from exafsd_training.reference.feffit import reduce_file
-from exafsd_training.simulation.corruption import corrupted
+from exafsd_training.simulation.corruption import corrupt_arrays
 from exafsd_training.simulation.refinement import RefinementGraph, refinement_k, refinement_of
 from exafsd_training.simulation.simulate import K_MIN, direct_pool
 from exafsd_training.theory.equation import Equation
@@ -101,7 +101,7 @@ def _spectra(model: Model) -> list[dict[str, np.ndarray]]:
     batches = []
     for n in BATCHES:
         pool = direct_pool(n, n, model.parametrisation, model.parametrisation.table)
-        chi_k2, mask = corrupted(pool.noisy, pool.k_end, 1.0, (n, 1))
+        chi_k2, mask = corrupt_arrays(pool.noisy, pool.k_end, 1.0, (n, 1))
         batches.append({"chi_k2": chi_k2, "mask": mask})
         noise = rng.normal(0, 1, chi_k2.shape).astype(np.float32) * mask
         batches.append({"chi_k2": noise, "mask": mask})

@@ -89,7 +89,7 @@ def zoo(
     ] = None,
     work: Annotated[Path, typer.Option(help="Folder for the FEFF runs.")] = Path("feff"),
 ) -> None:
-    """Rebuild the bundles without a network that come with exafsd, from a table of structures."""
+    """Rebuild those bundles of exafsd that have no network, from a table of crystal structures."""
     from exafsd_export.progress import zoo_with_progress
 
     zoo_with_progress(names or [], out, work)
@@ -107,7 +107,7 @@ def equality(
     ] = None,
     work: Annotated[Path, typer.Option(help="Folder for the FEFF run.")] = Path("feff"),
 ) -> None:
-    """Fit spectra twice, with flat priors and as the daemon does; compare both with feffit."""
+    """Fit spectra once with flat priors and once as the daemon does; compare both with feffit."""
     from exafsd.inference.registry import read_card
     from exafsd_export.equality import as_lines, compare
     from exafsd_training.theory.structures import from_cif
@@ -135,7 +135,7 @@ def judge(
         Path | None, typer.Option(help="Markdown page whose generated part is updated.")
     ] = None,
 ) -> None:
-    """Test the fits of models without a network on simulated spectra, and against feffit."""
+    """Test models without a network: fit simulated spectra, and compare with feffit."""
     from exafsd_export import judged
 
     for line in judged.judge(names or [], data, work, page):

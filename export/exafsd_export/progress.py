@@ -29,10 +29,10 @@ def quick_with_progress(
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("loading TensorFlow", total=1.0)
         from exafsd_export.quick import Material, make_quick
-        from exafsd_training.fitting.workflow import crystals
+        from exafsd_training.fitting.workflow import chosen_crystal
         from exafsd_training.theory.structures import StructureError, StructureWarning, model_name
 
-        crystal = crystals(cif, amcsd, site)
+        crystal = chosen_crystal(cif, amcsd, site)
         name = name or model_name(crystal, absorber, edge)
 
         def report(stage: str, share: float) -> None:

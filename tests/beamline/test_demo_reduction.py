@@ -10,8 +10,8 @@ from exafsd.inference.registry import Registry, load_bundle, shipped_folder
 from exafsd.pipeline import Pipeline
 from exafsd.settings.analysis import Analysis, Composition
 from exafsd.spectra import Edge, Run, Sweep
-from exafsd.testing.reduction import PHASES as TRUTH
-from exafsd.testing.reduction import ReducedOxide, shares
+from exafsd.testing.oxide_heating import PHASES as TRUTH
+from exafsd.testing.oxide_heating import HeatedOxide, shares
 
 PHASES = ("Cu", "Cu2O", "CuO")
 
@@ -19,7 +19,7 @@ PHASES = ("Cu", "Cu2O", "CuO")
 @pytest.fixture(scope="module")
 def outcomes():
     """Temperatures, and the sample's results, of 51 sweeps."""
-    sample = ReducedOxide(temperatures=(300.0, 800.0))
+    sample = HeatedOxide(temperatures=(300.0, 800.0))
     names = ("cu-k-cuo", "cu-k-cu2o", "cu-k-fcc")
     registry = Registry({name: load_bundle(shipped_folder() / name) for name in names}, {})
     pipe = Pipeline(registry, (), composer=Composer(load([references_folder()])[0]))
@@ -98,4 +98,4 @@ def test_both_changes_are_told(outcomes):
 
 def test_too_few_points_are_refused():
     with pytest.raises(ValueError, match="200 points"):
-        ReducedOxide(points=50)
+        HeatedOxide(points=50)

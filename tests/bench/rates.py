@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 
 from documents import Load
-from exafsd.testing.parts import Part, part
+from exafsd.testing.parts import ModuleProcess, module_process
 from exafsd.testing.processes import proxy
 
 HERE = Path(__file__).parent
@@ -34,7 +34,7 @@ class Site:
     folder: Path
     into: str
     address: str
-    listener: Part
+    listener: ModuleProcess
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Measured:
         return self.per_second * self.sent["points"] / self.sent["sweeps"]
 
 
-def _wait(condition: Any, running: Part) -> None:
+def _wait(condition: Any, running: ModuleProcess) -> None:
     end = time.monotonic() + START
     while not condition():
         running.check()
@@ -109,7 +109,9 @@ def daemon_site(
             + more
         )
         command = ("-m", "exafsd.cli", "run", "--config", str(config))
-        running = stack.enter_context(part("daemon", folder, *command, environment=environment))
+        running = stack.enter_context(
+            module_process("daemon", folder, *command, environment=environment)
+        )
         _wait(address_file.exists, running)
         site = Site(folder, into, address_file.read_text().strip(), running)
         measure(site, Load(), sweeps=100, window=8)  # everything is loaded then
@@ -125,7 +127,9 @@ def control_site(folder: Path, sizes: Sequence[int]) -> Iterator[Site]:
         address_file = folder / "address"
         script = str(HERE / "forwarder.py")
         running = stack.enter_context(
-            part("forwarder", folder, script, out, str(address_file), json.dumps(list(sizes)))
+            module_process(
+                "forwarder", folder, script, out, str(address_file), json.dumps(list(sizes))
+            )
         )
         _wait(address_file.exists, running)
         site = Site(folder, into, address_file.read_text().strip(), running)

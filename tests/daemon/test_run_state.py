@@ -11,8 +11,8 @@ import pytest
 
 from exafsd.archive.journal import Journal
 from exafsd.documents.assembler import describe
+from exafsd.helper_process import HelperProcess
 from exafsd.service.run_state import HEAD, RunState, StateError, _OwnClasses
-from exafsd.worker_process import Worker
 from resuming import outcomes_of, resumed, session
 from simulated.shapes import SHAPES
 from synthetic import METADATA, sweep_columns
@@ -113,7 +113,7 @@ class Harm:
         (print, r"builtins\.print"),
         (pickle.loads, r"_pickle\.loads"),
         # classes of our own that do something: start a process, make a folder
-        (Worker, r"exafsd\.worker_process\.Worker"),
+        (HelperProcess, r"exafsd\.helper_process\.HelperProcess"),
         (Journal, r"exafsd\.archive\.journal\.Journal"),
         # a function of a module whose classes are allowed
         (describe, r"exafsd\.documents\.assembler\.describe"),

@@ -21,7 +21,7 @@ from feed import Feed
 from playwright.sync_api import sync_playwright
 
 from exafsd.client import Follower
-from exafsd.testing.parts import part
+from exafsd.testing.parts import module_process
 from exafsd.testing.processes import daemon, proxy
 from messages import adjacent_ports, until
 
@@ -74,8 +74,10 @@ class Site:
         self.listener.start()
         stack.callback(self.listener.close)
         page = stack.enter_context(
-            part("dashboard", folder, "-m", "exafsd.cli", "dashboard", self._address, "--port", "0")
-        )  # fmt: skip
+            module_process(
+                "dashboard", folder, "-m", "exafsd.cli", "dashboard", self._address, "--port", "0"
+            )
+        )
         self.dashboard = page
         address = until(lambda: re.search(r"dashboard at (\S+),", page.tail()), 60)
         self.url = address[1]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import least_squares, lsq_linear, nnls
 
-from exafsd.inference.refinement.least_squares import MAX_EVALUATIONS, minimize
+from exafsd.inference.refinement.least_squares import MAX_EVALUATIONS, minimize_batch
 
 FITS, ROWS = 40, 30
 
@@ -21,7 +21,7 @@ def test_shares_that_are_not_negative_are_those_of_nnls(count: int) -> None:
     start = np.full((FITS, count), 0.5)
     bounds = np.zeros(count), np.full(count, 5.0)
     begin = evaluate(start, np.arange(FITS))
-    end = minimize(evaluate, start, begin, bounds, np.sum(data**2, axis=1), ROWS - count)
+    end = minimize_batch(evaluate, start, begin, bounds, np.sum(data**2, axis=1), ROWS - count)
     expected = np.array([nnls(columns, one)[0] for one in data])
     assert (expected == 0).any()
     np.testing.assert_allclose(end.x, expected, atol=1e-6)
@@ -46,7 +46,9 @@ def test_a_step_goes_to_the_least_misfit_inside_bounds(width: float) -> None:
     begin = evaluate(start, np.arange(FITS))
     for high in (50.0, 0.6):
         bounds = np.zeros(6), np.full(6, high)
-        end = minimize(evaluate, start, begin, bounds, np.sum(data**2, axis=1), ROWS, tolerance=1e9)
+        end = minimize_batch(
+            evaluate, start, begin, bounds, np.sum(data**2, axis=1), ROWS, tolerance=1e9
+        )
         assert end.evaluations == 1  # one step, however large, is the last
         best = [lsq_linear(a, b, bounds).cost * 2 for a, b in zip(columns, data, strict=True)]
         np.testing.assert_array_less(end.cost, np.array(best) * (1 + 1e-6))
@@ -67,7 +69,7 @@ def test_a_curved_problem_ends_on_its_bounds_where_scipy_ends() -> None:
 
     start = np.full((FITS, 2), 1.0)
     begin = evaluate(start, np.arange(FITS))
-    end = minimize(evaluate, start, begin, bounds, np.sum(data**2, axis=1), ROWS - 2)
+    end = minimize_batch(evaluate, start, begin, bounds, np.sum(data**2, axis=1), ROWS - 2)
     assert end.converged.all()
     assert end.bound.any(axis=0).all()
     for one, row in zip(end.x, data, strict=True):
@@ -85,7 +87,7 @@ def test_variables_are_held_as_asked() -> None:
 
     start = np.full((1, 2), 0.5)
     bounds = np.zeros(2), np.full(2, 5.0)
-    end = minimize(evaluate, start, evaluate(start, np.arange(1)), bounds, np.full(1, 2.0), 1)
+    end = minimize_batch(evaluate, start, evaluate(start, np.arange(1)), bounds, np.full(1, 2.0), 1)
     assert end.bound.tolist() == [[False, True]]
     assert not end.inverse()[0, 1].any()
     free = end.inverse(np.zeros((1, 2), dtype=bool))

@@ -16,16 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exafsd.contract import Autobk, Recipe
+from exafsd.helper_process import RESTARTS
 from exafsd.reduction.audit import Auditor
 from exafsd.reduction.e0 import find_e0
 from exafsd.reduction.engine import reduce_mu
 from exafsd.reduction.judge import judge
 from exafsd.reduction.memory import Settled
 from exafsd.reduction.plan import Plan
-from exafsd.reduction.verdict import DIFFERENCE, Job, Verdict
+from exafsd.reduction.verdict import DIFFERENCE, AuditJob, Verdict
 from exafsd.settings.analysis import Analysis
 from exafsd.spectra import Edge, Run, Spectrum, SpectrumError, SpectrumId, Sweep
-from exafsd.worker_process import RESTARTS
 from reducing import Preparation, Reducing, sweeps_of_file
 from synthetic import ROOT, foil
 
@@ -40,7 +40,7 @@ def job(points=500, scale=1.0, recipe=None, number=0, **changes):
     energy, mu = foil(points, noise=1e-4, seed=number)
     mu = mu * scale
     batch = Plan.compile(energy, E0, recipe).reduce(mu[None])
-    default = Job(
+    default = AuditJob(
         key="run/transmission/Cu/K", id=f"run/{number}", energy=energy, mu=mu, e0=E0,
         recipe=recipe, chi=batch.chi[0], edge_step=float(batch.edge_step[0]),
         objective=float(batch.objective[0]),
@@ -153,7 +153,7 @@ def test_no_measured_spectrum_is_an_alarm(data):
                     r = reduce_mu(one.energy, one.mu, Recipe())
                 except SpectrumError:
                     continue
-                judged.append(judge(Job(
+                judged.append(judge(AuditJob(
                     "k", path.name, one.energy, one.mu, r.e0, Recipe(), r.chi, r.edge_step,
                     r.objective, e0_found=True,
                 )))  # fmt: skip
@@ -167,7 +167,7 @@ def test_what_rebinning_changes_is_told_apart_and_no_alarm():
     raw = foil(4000, noise=1e-3, seed=3)
     energy, mu = (column.reshape(-1, 8).mean(axis=1) for column in raw)
     batch = Plan.compile(energy, E0, Recipe()).reduce(mu[None])
-    one = Job(
+    one = AuditJob(
         "k", "i", energy, mu, E0, Recipe(), batch.chi[0], float(batch.edge_step[0]),
         float(batch.objective[0]), raw=raw,
     )  # fmt: skip

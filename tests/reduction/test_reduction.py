@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from exafsd.contract import Autobk, FitWindow, Recipe, Xftf, rows_to_grid, to_grid
 from exafsd.reduction.engine import reduce_mu
-from exafsd.reduction.reducer import Job
+from exafsd.reduction.reducer import ReductionJob
 from exafsd.reduction.transform import grid_transform, misfit
 from exafsd.settings.analysis import Analysis, Reduction, adapter
 from exafsd.spectra import Edge, Rejected, Run, Spectrum, SpectrumError, SpectrumId, Sweep
@@ -417,8 +417,8 @@ def test_an_e0_that_is_placed_is_not_that_of_jobs_without():
     usual = reducing.reduce(spectra[:1])[0].e0
     memory.settled.clear()
     jobs = [
-        Job(spectra[0], Recipe(), memory, usual - 6.0),
-        Job(spectra[0], Recipe(), memory, unplaced=True),
+        ReductionJob(spectra[0], Recipe(), memory, usual - 6.0),
+        ReductionJob(spectra[0], Recipe(), memory, unplaced=True),
     ]
     for _ in range(2):
         placed, unplaced = reducing.reducer.reduce(jobs)

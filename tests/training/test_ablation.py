@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exafsd_training.fitting.calibrate import Held
+from exafsd_training.fitting.calibrate import HeldOutSpectra
 from exafsd_training.fitting.fit import Data, Settings, build
 from exafsd_training.fitting.stages import Stages
 from exafsd_training.model.losses import PHYSICS
@@ -28,8 +28,8 @@ from exafsd_training.theory.parametrisation import Parametrisation
 
 
 @pytest.fixture
-def held(data: Data) -> Held:
-    return Held.of(data.validation_direct.take(slice(0, 20)), data.validation_instrument)
+def held(data: Data) -> HeldOutSpectra:
+    return HeldOutSpectra.of(data.validation_direct.take(slice(0, 20)), data.validation_instrument)
 
 
 def test_variants_have_their_own_terms() -> None:
@@ -43,7 +43,7 @@ def test_variants_are_trained_and_judged_side_by_side(
     copper: Parametrisation,
     data: Data,
     settings: Settings,
-    held: Held,
+    held: HeldOutSpectra,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -78,7 +78,7 @@ def test_variants_are_trained_and_judged_side_by_side(
 
 
 def test_every_network_is_a_stage(
-    copper: Parametrisation, data: Data, settings: Settings, held: Held, tmp_path: Path
+    copper: Parametrisation, data: Data, settings: Settings, held: HeldOutSpectra, tmp_path: Path
 ) -> None:
     variants = {"data only": (), "gauss_newton": ("gauss_newton",)}
     names = [label(name, seed) for seed in (1, 2) for name in variants]
@@ -108,7 +108,7 @@ def test_without_measured_spectra_their_variant_is_left_out(
     copper: Parametrisation,
     data: Data,
     settings: Settings,
-    held: Held,
+    held: HeldOutSpectra,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -9,7 +9,13 @@ import pytest
 import tensorflow as tf
 
 from exafsd_training.studies import baseline as module
-from exafsd_training.studies.baseline import Points, Pointwise, baseline, read_pairs, split_groups
+from exafsd_training.studies.baseline import (
+    Points,
+    Pointwise,
+    baseline,
+    read_khan_pairs,
+    split_groups,
+)
 
 SEED = Path(__file__).resolve().parents[3] / "shared" / "data" / "seed"
 K = np.arange(0, 12, 0.05)
@@ -38,13 +44,13 @@ def data(tmp_path: Path) -> Path:
 
 
 def test_pairs_say_when_input_is_label(data: Path) -> None:
-    pairs = read_pairs(data)
+    pairs = read_khan_pairs(data)
     assert [p.material for p in pairs if p.identical] == ["A_exp"]
     assert {p.group for p in pairs} == {"A", "B", "C", "CdS", "LiCoO2"}
 
 
 def test_split_by_material_shares_none(data: Path) -> None:
-    training_pairs = [p for p in read_pairs(data) if p.material not in module.UNSEEN]
+    training_pairs = [p for p in read_khan_pairs(data) if p.material not in module.UNSEEN]
     held = split_groups(training_pairs, 1)
     assert held and held < {p.group for p in training_pairs}
     assert {p.material for p in training_pairs if p.group in held}.isdisjoint(
@@ -54,7 +60,7 @@ def test_split_by_material_shares_none(data: Path) -> None:
 
 
 def test_second_derivative_against_finite_differences(data: Path) -> None:
-    points = Points.of(read_pairs(data), "hybrid")
+    points = Points.of(read_khan_pairs(data), "hybrid")
     model = Pointwise(points, 3)
     x = model.scaled(points.take(np.arange(0, 200, 20)))[0]
     u, second = model.curvature(x)
@@ -83,7 +89,7 @@ def test_report_and_history(data: Path, tmp_path: Path) -> None:
 
 
 def test_blind_is_given_k_alone(data: Path) -> None:
-    points = Points.of(read_pairs(data), "blind")
+    points = Points.of(read_khan_pairs(data), "blind")
     assert not points.x[:, 1].any()
     assert points.x[:, 0].max() > 11
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from exafsd.contract import K_GRID
-from exafsd_training.fitting.calibrate import Held, calibrate
+from exafsd_training.fitting.calibrate import HeldOutSpectra, calibrate
 from exafsd_training.fitting.fit import Data, Settings, build
 from exafsd_training.model.network import END_NODES, NOISE_NODES, Pinn, interpolation_weights
 from exafsd_training.simulation.corruption import corrupt
@@ -96,9 +96,9 @@ def test_calibration_makes_bars_cover_at_every_noise_and_end(
     # untrained: errors are the prior's; the bars are made half as wide, calibration must mend them
     model = build(copper, data.direct, settings)
     model.to_cholesky.b.assign_sub(tf.where(model.diagonal, 0.7, 0.0))
-    held_out = Held.of(held, through)
+    held_out = HeldOutSpectra.of(held, through)
     before = coverage(model, copper, held_out, levels=(5e-4, 8e-3), ends=(10.0, 14.0))
-    calibrate(model, copper, Held.of(direct_pool(78, 600, copper, truth), through))
+    calibrate(model, copper, HeldOutSpectra.of(direct_pool(78, 600, copper, truth), through))
     after = coverage(model, copper, held_out, levels=(5e-4, 8e-3), ends=(10.0, 14.0))
     assert len(after) == 4 * model.p
     worst = [max(abs(row.coverage_90 - 0.9) for row in rows) for rows in (before, after)]
@@ -123,12 +123,12 @@ def test_share_within_three_bars_is_of_what_is_read(
     monkeypatch.setattr("exafsd_training.studies.coverage.OOD_LIMIT", limit)
     model = build(copper, data.direct, settings)
     model.log_scale.assign_add(tf.fill(model.log_scale.shape, 3.0))  # bars beyond any error
-    rows = coverage(model, copper, Held.of(held, through), levels=(5e-4,), ends=(12.0,))
+    rows = coverage(model, copper, HeldOutSpectra.of(held, through), levels=(5e-4,), ends=(12.0,))
     assert {row.within_3 for row in rows} == {1.0 if limit > 0 else None}
     caption = str(as_table(rows).caption)
     assert ("100.0%" in caption) == (limit > 0)
 
 
-def _prior(held: Held, copper: Parametrisation, id_: str) -> float:
+def _prior(held: HeldOutSpectra, copper: Parametrisation, id_: str) -> float:
     place = [parameter.id for parameter in copper.parameters].index(id_)
     return float(held.pool.theta[:, place].std())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from exafsd.contract import K_GRID
-from exafsd_training.fitting.calibrate import Held, calibrate, predict, simulated_scores
+from exafsd_training.fitting.calibrate import HeldOutSpectra, calibrate, predict, simulated_scores
 from exafsd_training.fitting.detector import Examples, learn
 from exafsd_training.fitting.fit import Data, Settings, build, train
 from exafsd_training.simulation import other_phases
@@ -77,12 +77,12 @@ def test_the_detector_learns_and_the_reading_stays(
         n = len(chi_k2)
         empty = np.zeros((n, 0), np.float32), np.zeros((n, 0, 0))
         pool = Pool(empty[0], chi_k2, chi_k2, np.full(n, 20, np.float32), empty[1])
-        return Held(pool, np.ones(n, np.float32)).corrupted(3, 5e-4, 12.0)
+        return HeldOutSpectra(pool, np.ones(n, np.float32)).corrupted(3, 5e-4, 12.0)
 
     pure, mixed = corrupted(own[400:]), corrupted(np.float32(0.5 * own[400:] + 0.5 * other[400:]))
     # uncalibrated, only EXAFS(theta) counts: the detector has no limit yet
     free = predict(model, *pure)["ood"]
-    calibrate(model, copper, Held.of(data.validation_direct, data.validation_instrument))
+    calibrate(model, copper, HeldOutSpectra.of(data.validation_direct, data.validation_instrument))
     ours, theirs = (predict(model, *x)["ood"] for x in (pure, mixed))
     assert (ours >= free).all()
     likely = simulated_scores().limit[0][0]

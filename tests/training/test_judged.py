@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from exafsd.contract import K_GRID
-from exafsd_training.fitting.calibrate import Held, simulated_scores
+from exafsd_training.fitting.calibrate import HeldOutSpectra, simulated_scores
 from exafsd_training.fitting.card import NOT_HASHED, make_card
 from exafsd_training.fitting.model_folder import load_model
 from exafsd_training.reference.feffit import GivenChi
@@ -77,7 +77,7 @@ def test_usual_misfits_of_measured_spectra(
     pool = direct_pool(3, 60, model.parametrisation, model.parametrisation.table)
     noisy = pool.clean + 3e-4 * K_GRID**2 * np.random.default_rng(1).normal(size=pool.clean.shape)
     spectra = [GivenChi(K_GRID, x / K_GRID.clip(0.05) ** 2, (0.0, 13.5)) for x in noisy[:2]]
-    held = Held(pool, np.ones(60, np.float32))
+    held = HeldOutSpectra(pool, np.ones(60, np.float32))
     model.summary["calibration"]["ood_limit"] = 0.0
     assert usual_misfits(model, spectra, held) is None  # it believes nothing
     model.summary["calibration"]["ood_limit"] = 1e6

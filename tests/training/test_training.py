@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from exafsd.contract import K_GRID
-from exafsd_training.fitting.calibrate import Held, calibrate, predict
+from exafsd_training.fitting.calibrate import HeldOutSpectra, calibrate, predict
 from exafsd_training.fitting.fit import Data, Settings, batches, build, train
 from exafsd_training.model.losses import PHYSICS, Weights, loss_terms, negative_log_likelihood
 from exafsd_training.model.network import Pinn
@@ -135,7 +135,7 @@ def test_training_learns_tracks_and_resumes(
     assert float(rows[-1]["validation/total"]) < float(rows[0]["validation/total"])
     assert float(rows[-1]["validation/data"]) < float(rows[0]["validation/data"])
 
-    held = Held.of(data.validation_direct, data.validation_instrument)
+    held = HeldOutSpectra.of(data.validation_direct, data.validation_instrument)
     calibrated = calibrate(again, copper, held)
     assert set(calibrated.std_scale) == {p.id for p in copper.parameters}
     assert np.mean(list(calibrated.coverage_90.values())) == pytest.approx(0.9, abs=0.12)

@@ -44,7 +44,7 @@ Steps = Annotated[
 ModelData = Annotated[
     Path | None,
     typer.Option(
-        "--data", help="Folder with measured spectra of the materials that exafsd has models of."
+        "--data", help="Folder with measured spectra of materials for which exafsd has models."
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the random numbers.")]
@@ -65,7 +65,7 @@ def paths(
     """Run FEFF8L on a structure and list its shells and paths."""
     from exafsd_training.fitting import workflow
 
-    workflow.list_paths(workflow.crystals(cif, amcsd, site), absorber, edge, out)
+    workflow.list_paths(workflow.chosen_crystal(cif, amcsd, site), absorber, edge, out)
 
 
 @app.command()
@@ -97,8 +97,7 @@ def fit(
         float | None,
         typer.Option(
             help="Minutes of training, not counting the simulations; by default 1.6, or 25"
-            " with --from-scratch. If the file of --config sets steps, --from-scratch trains for"
-            " these instead."
+            " with --from-scratch, unless the file of --config sets a number of steps."
         ),
     ] = None,
     steps: Steps = None,
@@ -129,8 +128,7 @@ def fit(
         bool,
         typer.Option(
             "--from-scratch",
-            help="Train without an encoder, for as long as the models that come with exafsd were"
-            " trained.",
+            help="Start the training from random weights, not from an encoder.",
         ),
     ] = False,
     unlabelled: Annotated[
@@ -172,7 +170,7 @@ def fit(
         crystal = chosen.crystal()
         absorber, edge, name = chosen.absorber, chosen.edge, chosen.name
     else:
-        crystal = workflow.crystals(cif, amcsd, site)
+        crystal = workflow.chosen_crystal(cif, amcsd, site)
         name = name or structures.model_name(crystal, str(absorber), str(edge))
     out = out or Path("runs") / str(name)
     terms = [*(physics or []), *(["measured"] if unlabelled else [])]
@@ -252,15 +250,17 @@ def ablate(
         Path | None,
         typer.Option(
             help="Folder with the measured spectra that --config names. The terms `measured` and"
-            " `decoder` use the first of them. The networks are tested with the remaining spectra"
-            " and, if the model comes with exafsd, with the simulator of `independent`."
+            " `decoder` (see --variant) train with the first of these spectra. The networks are"
+            " tested with the other spectra and, if the model comes with exafsd, also with the"
+            " simulator of `exafsd-train independent`."
         ),
     ] = None,
     variant: Annotated[
         list[str] | None,
         typer.Option(
-            help="`data only`, or a term of the loss that compares with physics: curvature,"
-            " exafs_equation, measured, gauss_newton or decoder. May be repeated; by default all."
+            help="Train with `data only`, or with an additional term of the loss that compares the"
+            " network with physics: curvature, exafs_equation, measured, gauss_newton or decoder."
+            " May be repeated; by default all."
         ),
     ] = None,
     minutes: Annotated[float, typer.Option(help="Minutes for each network.")] = 5.0,
@@ -394,7 +394,7 @@ def library(
 
     rows = module.judge_library(folder, Settings(models=tuple(models or ())))
     if page:
-        module.write_page(rows, page)
+        module.renew_table(rows, page)
     for line in module.as_lines(rows):
         typer.echo(line)
 
@@ -482,8 +482,9 @@ def baseline(
     mode: Annotated[
         Literal["hybrid", "theory", "blind"],
         typer.Option(
-            help="hybrid: predict the measurement from theory and k; theory: predict the theory"
-            " from itself; blind: predict the measurement from k alone."
+            help="hybrid: predict the measured spectrum from the calculated one and k; theory:"
+            " predict the calculated spectrum from itself and k, as a check; blind: predict the"
+            " measured spectrum from k alone."
         ),
     ] = "hybrid",
     split: Annotated[
@@ -529,7 +530,7 @@ def oracle(
         ),
     ] = False,
 ) -> None:
-    """Fit measured spectra of the materials that exafsd has models of with Larch's feffit."""
+    """Use Larch's feffit to fit measured spectra of materials for which exafsd has models."""
     from exafsd_training.reference import table
 
     if not table.make(data, feff, out or table.TABLE, page, check):

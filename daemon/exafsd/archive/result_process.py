@@ -20,8 +20,8 @@ from exafsd.contract.card import Card
 from exafsd.contract.frames import encode
 from exafsd.contract.messages import Rejected, Result, RunStart, RunStop
 from exafsd.contract.vocabulary import Problem
+from exafsd.helper_process import GONE, RESTARTS, HelperProcess, serving
 from exafsd.settings.analysis import Analysis
-from exafsd.worker_process import GONE, RESTARTS, Worker, serving
 
 
 def serve() -> None:
@@ -68,7 +68,7 @@ class ResultProcess:
         self._full = self._closing = False
         self._size = size
         self._queue: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
-        self._process: Worker | None = None
+        self._process: HelperProcess | None = None
         self._deaths = 0
         self._lock = threading.Lock()  # of the next
         self._unfinished: Counter[str] = Counter()  # outcomes given to the process, by run
@@ -161,7 +161,7 @@ class ResultProcess:
 
     def _send(self, item: tuple[Any, ...]) -> None:
         if self._process is None:
-            self._process = Worker(__name__)
+            self._process = HelperProcess(__name__)
             self._listener = threading.Thread(
                 target=self._listen, args=(self._process,), name="exafsd-results-trouble",
                 daemon=True,
@@ -198,7 +198,7 @@ class ResultProcess:
             why = Problem.RESULTS_SHUTDOWN if self._closing else Problem.RESULTS_PROCESS
             self.lost[why] += outcomes
 
-    def _listen(self, process: Worker) -> None:
+    def _listen(self, process: HelperProcess) -> None:
         """Pass on what the process tells, until it ends."""
         with suppress(*GONE):
             while True:

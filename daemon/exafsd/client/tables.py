@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exafsd.contract.columns import PLAIN, SHELL, Row, fields, part, parts, shell_rows
+from exafsd.contract.columns import PLAIN, SHELL, Row, fields, header_object, parts, shell_rows
 from exafsd.contract.frames import ARRAY_UNITS, Message, latest, stacked
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _shells(results: list[Message]) -> dict[str, Any]:
     for parameter in SHELL:
         for which, ending in (("value", ""), ("std", "_std")):
             values: list[list[Any]] = [
-                [part(part(shells, name), parameter).get(which) for name in names]
+                [header_object(header_object(shells, name), parameter).get(which) for name in names]
                 for shells in every
             ]
             key = f"shell_{parameter}{ending}"

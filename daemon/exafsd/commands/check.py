@@ -89,12 +89,14 @@ def check_settings(settings: Settings, thorough: bool = False) -> tuple[list[str
         server_keys(settings)
     except (KeyFileError, OSError) as error:
         problems.append(f"publish.curve: {error}")
-    if settings.journal.folder is not None and not os.access(nearest(folder), os.W_OK):
+    if settings.journal.folder is not None and not os.access(
+        nearest_existing_folder(folder), os.W_OK
+    ):
         problems.append(f"journal.folder {folder} cannot be written")
     return report, problems
 
 
-def nearest(folder: Path | None) -> Path:
+def nearest_existing_folder(folder: Path | None) -> Path:
     """Folder itself, or the nearest above it that there is."""
     folder = (folder or Path()).absolute()
     return next(one for one in (folder, *folder.parents) if one.exists())
@@ -102,7 +104,7 @@ def nearest(folder: Path | None) -> Path:
 
 def check_journal(folder: Path, max_bytes: int, thorough: bool) -> tuple[list[str], list[str]]:
     """What a journal holds and may hold, and which of its files are damaged."""
-    free = shutil.disk_usage(nearest(folder)).free
+    free = shutil.disk_usage(nearest_existing_folder(folder)).free
     limit = f"at most {max_bytes / 1e9:g} GB" if max_bytes else "all"
     if not folder.is_dir():
         return [f"journal   {folder}, to be made; keeps {limit}, {free / 1e9:.1f} GB are free"], []

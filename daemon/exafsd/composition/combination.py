@@ -21,7 +21,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from exafsd.composition.window import BIN, Integral, NearEdge
 from exafsd.contract.grid import ETOK
-from exafsd.inference.refinement.least_squares import Minimum, conditional, minimize
+from exafsd.inference.refinement.least_squares import Minimum, conditional, minimize_batch
 from exafsd.spectra import Floats
 
 #: Standard deviations of what is allowed for: energy scale with a foil and without, eV; offset and
@@ -231,7 +231,7 @@ class Combination:
         start[:, : len(places)] = np.clip(flat @ model.shares, 0.0, 1.5)
         total = np.vecdot(flat, flat) * weight**2
         begin = evaluate(start, np.arange(len(flat)))
-        end = minimize(
+        end = minimize_batch(
             evaluate, start, begin, prior.bounds, total, bins - len(places),
             tolerance=TOLERANCE, small=prior.small,
         )  # fmt: skip

@@ -58,7 +58,7 @@ def fields(header: Header) -> Row:
     Numbers with a standard deviation have it in a field of their name and ``_std``; context and
     truth have ``context_`` and ``truth_`` before their names, as the wire has these.
     """
-    acquired, trust = part(header, "acquired"), part(header, "trust")
+    acquired, trust = header_object(header, "acquired"), header_object(header, "trust")
     first, last = header.get("k_data") or (None, None)
     row: Row = {name: header.get(name) for name in PLAIN}
     row |= {f"acquired_{name}": at for name, at in acquired.items()}
@@ -68,26 +68,26 @@ def fields(header: Header) -> Row:
         "averaged": header["averaged"]["n"],
         "quality": ", ".join(header["quality"]),
         "guessed": ", ".join(header["guessed"]),
-        "model": part(header, "model").get("name"),
+        "model": header_object(header, "model").get("name"),
         "trust": trust.get("score"),
         "in_domain": trust.get("in_domain", False),
         "trust_state": trust.get("state"),
         "doubts": "; ".join(trust.get("doubts") or []),
         "reason": header.get("reason") or trust.get("reason"),
         "detail": header.get("detail"),
-        "polish": part(header, "polish").get("status"),
+        "polish": header_object(header, "polish").get("status"),
         "k_first": first,
         "k_last": last,
     }
     for name in VALUES:
-        row |= pair(name, part(header, name))
-    xanes = part(header, "xanes")
+        row |= pair(name, header_object(header, name))
+    xanes = header_object(header, "xanes")
     for name in XANES:
-        row |= pair(name, part(xanes, name))
+        row |= pair(name, header_object(xanes, name))
     for name in ("distance_first", "distance_previous", "change_point"):
         row[name] = xanes.get(name)
     row["change"] = xanes.get("state")
-    composition = part(header, "composition")
+    composition = header_object(header, "composition")
     for item in parts(composition, "fractions"):
         row |= pair(f"share_{item['phase']}", item)
     if composition:
@@ -95,20 +95,20 @@ def fields(header: Header) -> Row:
             "shares_in_domain": composition.get("in_domain"),
             "shares_reason": composition.get("reason"),
         }  # fmt: skip
-    mixture = part(header, "mixture")
+    mixture = header_object(header, "mixture")
     for item in parts(mixture, "phases"):
         for shell in parts(item, "shells")[:1]:
             for name in ("r", "sigma2"):
-                row |= pair(f"mixture_{name}_{item['phase']}", part(shell, name))
+                row |= pair(f"mixture_{name}_{item['phase']}", header_object(shell, name))
     if mixture:
         row["mixture_reason"] = mixture.get("reason")
-    components = part(composition, "components")
+    components = header_object(composition, "components")
     if components:
         row |= {f"components{ending}": components.get(name) for ending, name in COMPONENTS.items()}
         for i, score in enumerate(parts(components, "scores"), 2):
             row |= pair(f"component_{i}", score)
     row |= {f"context_{name}": item["value"] for name, item in header["context"].items()}
-    row |= {f"truth_{name}": value for name, value in part(header, "truth").items()}
+    row |= {f"truth_{name}": value for name, value in header_object(header, "truth").items()}
     return row
 
 
@@ -118,13 +118,19 @@ def parameters(header: Header) -> Iterator[Fitted]:
     Shares of the references (``Cu2O/share``) come first, then scores (``component/2``); those of
     the phases of a mixture (``Cu/1/r/mixture``) come last.
     """
-    for item in parts(part(header, "composition"), "fractions"):
+    for item in parts(header_object(header, "composition"), "fractions"):
         yield Fitted(f"{item['phase']}/share", number(item["value"]), number(item["std"]), "")
-    for i, item in enumerate(parts(part(part(header, "composition"), "components"), "scores"), 2):
+    for i, item in enumerate(
+        parts(header_object(header_object(header, "composition"), "components"), "scores"), 2
+    ):
         yield Fitted(f"component/{i}", number(item["value"]), number(item["std"]), "")
     kinds = (("phase", PHASE, "phases"), ("id", SHELL, "shells"))
-    mixed = {"shells": [s for p in parts(part(header, "mixture"), "phases") for s in p["shells"]]}
-    owners = ((header, ""), (part(header, "polish"), "/polish"), (mixed, "/mixture"))
+    mixed = {
+        "shells": [
+            s for p in parts(header_object(header, "mixture"), "phases") for s in p["shells"]
+        ]
+    }
+    owners = ((header, ""), (header_object(header, "polish"), "/polish"), (mixed, "/mixture"))
     for owner, ending in owners:
         for key, names, field in kinds:
             for item in parts(owner, field):
@@ -136,7 +142,7 @@ def parameters(header: Header) -> Iterator[Fitted]:
 
 def shell_rows(header: Header) -> Iterator[Row]:
     """Fields of each shell, of the polish beside them; one empty row where there are none."""
-    polish = part(header, "polish")
+    polish = header_object(header, "polish")
     polished = {shell["id"]: shell for shell in parts(polish, "shells")}
     phases = {phase["phase"]: phase for phase in parts(header, "phases")}
     refined = {phase["phase"]: phase for phase in parts(polish, "phases")}
@@ -144,12 +150,12 @@ def shell_rows(header: Header) -> Iterator[Row]:
         name, phase = shell.get("id"), shell.get("phase")
         row: Row = {"shell": name, "phase": phase, "scatterer": shell.get("scatterer")}
         for parameter in SHELL:
-            row |= pair(parameter, part(shell, parameter))
+            row |= pair(parameter, header_object(shell, parameter))
             if name in polished:
-                row |= pair(f"polish_{parameter}", part(polished[name], parameter))
-        row |= pair("e0_shift", part(phases.get(phase, Row()), "e0_shift"))
+                row |= pair(f"polish_{parameter}", header_object(polished[name], parameter))
+        row |= pair("e0_shift", header_object(phases.get(phase, Row()), "e0_shift"))
         if phase in refined:
-            row |= pair("polish_e0_shift", part(refined[phase], "e0_shift"))
+            row |= pair("polish_e0_shift", header_object(refined[phase], "e0_shift"))
         yield row
 
 
@@ -168,7 +174,7 @@ def scalars(header: Header) -> dict[str, Scalar]:
         value = item["value"]
         plain = isinstance(value, (int, float)) and not isinstance(value, bool)
         columns[column("context", name)] = float(value) if plain else _text(value)
-    for name, value in part(header, "truth").items():
+    for name, value in header_object(header, "truth").items():
         columns[column("truth", name)] = number(value)
     for name, value, std, _ in parameters(header):
         safe = column(*name.split("/"))
@@ -223,7 +229,7 @@ def number(value: Any) -> float:
     return math.nan if value is None else float(value)
 
 
-def part(owner: Header, name: str) -> Row:
+def header_object(owner: Header, name: str) -> Row:
     """Object in a header, or an empty one where it is null."""
     return owner.get(name) or {}
 
@@ -239,7 +245,7 @@ def best_answer(header: Header) -> tuple[list[Row], dict[str, Row]]:
     The network reads more shells, and gives N where S0^2 is known; what the polish has of a shell
     takes the place of the network's.
     """
-    best = part(header, "polish") if header.get("best") == "polish" else {}
+    best = header_object(header, "polish") if header.get("best") == "polish" else {}
     refined = {shell["id"]: shell for shell in parts(best, "shells")}
     shells = [{**shell, **refined.get(shell["id"], {})} for shell in parts(header, "shells")]
     phases = {phase["phase"]: phase for phase in [*parts(header, "phases"), *parts(best, "phases")]}

@@ -35,7 +35,7 @@ def described(text: str, **how: Any) -> Any:
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(field, described))
-def part(cls: type[T]) -> type[T]:
+def message_part(cls: type[T]) -> type[T]:
     """Make a part of a message of a class.
 
     A result has forty parts, of our own numbers: they are made without validation, which is for
@@ -55,7 +55,7 @@ class Value:
     std: float | None
 
 
-@part
+@message_part
 class FitValue(Value):
     """A refined number; `std` is all that it may be off by, noise and theory together."""
 
@@ -68,14 +68,14 @@ class FitValue(Value):
     )
 
 
-@part
+@message_part
 class Calibrated(Value):
     """A number that was measured elsewhere and carried over."""
 
     source: str
 
 
-@part
+@message_part
 class ContextValue:
     """One chosen item of metadata, for example a temperature."""
 
@@ -84,7 +84,7 @@ class ContextValue:
     time: float | None = None
 
 
-@part
+@message_part
 class Acquired:
     """When the sweep was measured, seconds since 1970."""
 
@@ -93,7 +93,7 @@ class Acquired:
     end: float | None
 
 
-@part
+@message_part
 class Averaged:
     """Which sweeps are in this spectrum."""
 
@@ -102,7 +102,7 @@ class Averaged:
     last: int
 
 
-@part
+@message_part
 class ModelRef:
     """The bundle that read the spectrum."""
 
@@ -110,7 +110,7 @@ class ModelRef:
     sha256: str = described("of pinn.onnx; without a network, of card and graph")
 
 
-@part
+@message_part
 class Candidate:
     """A bundle that may read the spectrum; the one that did is among them."""
 
@@ -120,7 +120,7 @@ class Candidate:
     )
 
 
-@part
+@message_part
 class Phase:
     """One crystal phase."""
 
@@ -133,7 +133,7 @@ class Phase:
     )
 
 
-@part
+@message_part
 class Shell:
     """One shell of neighbours."""
 
@@ -155,7 +155,7 @@ class Shell:
     )
 
 
-@part
+@message_part
 class Correlation:
     """Correlations of the polished parameters."""
 
@@ -163,7 +163,7 @@ class Correlation:
     matrix: list[list[float]]
 
 
-@part
+@message_part
 class PolishPhase:
     """One phase after the polish."""
 
@@ -172,7 +172,7 @@ class PolishPhase:
     e0_shift: FitValue
 
 
-@part
+@message_part
 class PolishShell:
     """One shell after the polish."""
 
@@ -183,7 +183,7 @@ class PolishShell:
     c3: FitValue | None = None
 
 
-@part
+@message_part
 class Polish:
     """The least-squares fit that starts from the network's answer."""
 
@@ -196,7 +196,7 @@ class Polish:
     correlation: Correlation | None
 
 
-@part
+@message_part
 class Trust:
     """Whether the structural parameters may be believed."""
 
@@ -212,14 +212,14 @@ class Trust:
     reason: str | None = described("why the parameters are withheld, in words")
 
 
-@part
+@message_part
 class Fraction(Value):
     """Share of a phase in a sample, by the edge step, and what it may be off by."""
 
     phase: str = described("name of the reference")
 
 
-@part
+@message_part
 class Components:
     """How many components the near edges of a run have, without a model or references."""
 
@@ -240,7 +240,7 @@ class Components:
     reason: str | None = described("why the criteria disagree, in words", default=None)
 
 
-@part
+@message_part
 class Composition:
     """What a sample is made of, by its near edge and those of measured references."""
 
@@ -269,7 +269,7 @@ class Composition:
     )
 
 
-@part
+@message_part
 class MixturePhase:
     """One phase of a mixture, by a fit of the EXAFS of all of them together."""
 
@@ -285,7 +285,7 @@ class MixturePhase:
     reason: str | None = described("why it has no shells, in words", default=None)
 
 
-@part
+@message_part
 class Mixture:
     """EXAFS of a sample that is made of several phases."""
 
@@ -296,7 +296,7 @@ class Mixture:
     reason: str | None = described("why there is no fit, in words", default=None)
 
 
-@part
+@message_part
 class Xanes:
     """Numbers of the near edge, and whether it changes; without any model."""
 
@@ -321,7 +321,7 @@ class Xanes:
     change_point: int | None = described("sweep with which the latest change began", default=None)
 
 
-@part
+@message_part
 class Convergence:
     """How well the mean of a run's sweeps is known: whether enough has been measured."""
 
@@ -346,7 +346,7 @@ class Convergence:
     )
 
 
-@part
+@message_part
 class Timing:
     """Milliseconds since the document that completed the sweep was received."""
 
@@ -356,7 +356,7 @@ class Timing:
     published: float | None = None
 
 
-@part
+@message_part
 class ArraySpec:
     """One raw little-endian buffer, in the order of the frames."""
 
@@ -540,7 +540,7 @@ class RunStop(BaseMessage):
     detail: str | None = None
 
 
-@part
+@message_part
 class Loss:
     """How much was lost or not kept for one reason."""
 
@@ -548,7 +548,7 @@ class Loss:
     sweeps: int = described("as far as it is known", default=0)
 
 
-@part
+@message_part
 class SourceState:
     """Whether documents can come."""
 
@@ -560,7 +560,7 @@ class SourceState:
     )
 
 
-@part
+@message_part
 class Former:
     """A publisher before this one, whose messages are kept."""
 

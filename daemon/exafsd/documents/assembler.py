@@ -19,7 +19,7 @@ from exafsd.documents.external import Fetch
 from exafsd.documents.items import Trouble
 from exafsd.documents.joiner import Joiner
 from exafsd.documents.numbering import LARGEST_GAP
-from exafsd.documents.stream import Setting, Stream
+from exafsd.documents.stream import Stream, StreamOptions
 from exafsd.settings.analysis import Adapter, Analysis
 from exafsd.spectra import Edge, Run, SpectrumError, Sweep
 
@@ -62,7 +62,7 @@ class RunAssembler:
         except SpectrumError as error:
             self.refused = self.refused or error
         self.run = describe(start, analysis)
-        self._setting = Setting(
+        self._setting = StreamOptions(
             run=self.run,
             context=Context(adapter, start),
             corrections=counts,

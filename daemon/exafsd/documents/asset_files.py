@@ -15,8 +15,8 @@ from typing import Any, Literal, NamedTuple
 import h5py
 import numpy as np
 
+from exafsd.helper_process import serving
 from exafsd.spectra import Floats
-from exafsd.worker_process import serving
 
 #: bytes of a row, or of a chunk that has to be unpacked for it, and of rows that are read at once
 LARGEST, AT_ONCE = 1 << 28, 1 << 26

@@ -6,7 +6,7 @@ import time
 from collections import deque
 
 from exafsd.documents.asset_files import Answer, Request
-from exafsd.worker_process import GONE, Worker
+from exafsd.helper_process import GONE, HelperProcess
 
 #: s that the process may take to start, and to answer; the status is due every second
 START, PATIENCE = 20.0, 2.0
@@ -27,7 +27,7 @@ class AssetReader:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._worker: Worker | None = None
+        self._worker: HelperProcess | None = None
         self._ready = False
         self._began = 0.0
         self._left_alone: dict[str, float] = {}  # path to time.monotonic() until when
@@ -87,7 +87,7 @@ class AssetReader:
                 self.troubles.append(f"the process that reads external files has died: {error}")
         raise AssertionError  # the second turn returns or raises
 
-    def _has_started(self, worker: Worker) -> bool:
+    def _has_started(self, worker: HelperProcess) -> bool:
         """Whether the process is ready; raises TimeoutError if it is not for too long."""
         try:
             self._ready = worker.receive(PATIENCE) == "ready"
@@ -101,9 +101,9 @@ class AssetReader:
         with self._lock:
             self._bury()
 
-    def _started(self) -> Worker:
+    def _started(self) -> HelperProcess:
         if self._worker is None:
-            self._worker, self._ready = Worker("exafsd.documents.asset_files"), False
+            self._worker, self._ready = HelperProcess("exafsd.documents.asset_files"), False
             self._began = time.monotonic()
         return self._worker
 

@@ -39,7 +39,7 @@ class Block:
         """Block of one event."""
         data = event["data"]
         columns = {key: [data[key]] for key in binding.keys if key in data and key not in without}
-        return cls(binding, columns, numbers([event["seq_num"]]), np.array([_time(event)]))
+        return cls(binding, columns, seq_nums([event["seq_num"]]), np.array([_time(event)]))
 
     @classmethod
     def of_events(
@@ -54,7 +54,7 @@ class Block:
         return cls(
             binding,
             columns,
-            numbers([e["seq_num"] for e in events]),
+            seq_nums([e["seq_num"] for e in events]),
             np.array([_time(e) for e in events]),
             stamps,
             received,
@@ -78,7 +78,7 @@ class Block:
         if len(set(lengths.values())) > 1:
             raise ValueError(f"the columns of a page differ in length: {lengths}")
         times = np.asarray(page["time"], dtype=float)
-        return cls(binding, columns, numbers(page["seq_num"]), times, stamps, received)
+        return cls(binding, columns, seq_nums(page["seq_num"]), times, stamps, received)
 
     def only(self, rows: NDArray[Any]) -> "Block":
         """Block of some of the rows, by their places or a mask."""
@@ -92,7 +92,7 @@ class Block:
         )
 
 
-def numbers(values: ArrayLike) -> NDArray[np.int64]:
+def seq_nums(values: ArrayLike) -> NDArray[np.int64]:
     """Sequence numbers as integers, (n,).
 
     Raises

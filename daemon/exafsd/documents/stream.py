@@ -43,7 +43,7 @@ REVISED_SWEEPS, REVISED_ROWS = 2, 10_000
 
 
 @dataclass(frozen=True)
-class Setting:
+class StreamOptions:
     """What the streams of a run have in common."""
 
     run: Run
@@ -79,7 +79,7 @@ class Stream:
     def __init__(
         self,
         binding: Binding,
-        setting: Setting,
+        setting: StreamOptions,
         joined: bool = False,
     ) -> None:
         self.binding = binding

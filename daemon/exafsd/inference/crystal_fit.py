@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from exafsd.contract.card import Card
 from exafsd.contract.grid import K_GRID
 from exafsd.contract.recipe import FitWindow
-from exafsd.inference.refinement.least_squares import Minimum, minimize
+from exafsd.inference.refinement.least_squares import Minimum, minimize_batch
 from exafsd.inference.refinement.polish import OBJECTIVES, EquationLike, Objective, Weigh
 from exafsd.inference.refinement.variables import Variables
 from exafsd.inference.refinement.weighed import (
@@ -160,7 +160,7 @@ class CrystalFit:
             begin = evaluate(start, np.arange(len(start)))
             total = np.full(len(start), CHI2_SCALE)
             bounds = variables.low, variables.high
-            return minimize(evaluate, start, begin, bounds, total, WORTH, evaluations)
+            return minimize_batch(evaluate, start, begin, bounds, total, WORTH, evaluations)
 
         of = np.repeat(np.arange(spectra), count)
         start = mean[of]

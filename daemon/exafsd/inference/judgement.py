@@ -311,7 +311,7 @@ def fits_poorly(card: Card, ood: float, r_factor: float | None, noise: float, k_
     ood
         Out-of-domain score.
     r_factor
-        In the model's fit window, relative to at least `usual_signal`; None where it is not known.
+        In the model's fit window, relative to at least `signal_floor`; None where it is not known.
     noise
         Of chi(k).
     k_end
@@ -327,7 +327,7 @@ def fits_poorly(card: Card, ood: float, r_factor: float | None, noise: float, k_
     )
 
 
-def usual_signal(card: Card, k_end: float) -> float:
+def signal_floor(card: Card, k_end: float) -> float:
     """Half the signal that measured spectra of the material have, sum |chi(R)|^2 in the fit window.
 
     0 where it is not known.

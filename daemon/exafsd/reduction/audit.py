@@ -11,8 +11,8 @@ from contextlib import suppress
 
 import numpy as np
 
-from exafsd.reduction.verdict import Job, Verdict
-from exafsd.worker_process import GONE, RESTARTS, Worker, serving
+from exafsd.helper_process import GONE, RESTARTS, HelperProcess, serving
+from exafsd.reduction.verdict import AuditJob, Verdict
 
 #: spectra that may wait for the process; more are not audited
 WAITING = 8
@@ -42,14 +42,14 @@ class Auditor:
     """
 
     def __init__(self, waiting: int = WAITING) -> None:
-        self._jobs: queue.Queue[Job | None] = queue.Queue(waiting)
+        self._jobs: queue.Queue[AuditJob | None] = queue.Queue(waiting)
         self._verdicts: deque[Verdict] = deque()
         self._recent: deque[Verdict] = deque(maxlen=RECENT)
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()  # whether to start a process, or to end
         self._closing = False
         self._thread: threading.Thread | None = None
-        self._worker: Worker | None = None
+        self._worker: HelperProcess | None = None
 
     @property
     def pid(self) -> int | None:
@@ -61,7 +61,7 @@ class Auditor:
         """Whether the process died so often that it is not started any more."""
         return self._counts["deaths"] > RESTARTS
 
-    def submit(self, job: Job) -> bool:
+    def submit(self, job: AuditJob) -> bool:
         """Have a job audited; False where it is not, because others wait or the audit is off."""
         if self.off or self._closing:
             self._counts["shed"] += 1
@@ -132,11 +132,11 @@ class Auditor:
                     self._verdicts.append(Verdict(job.key, job.id, error=explanation))
         self._bury()
 
-    def _ask(self, job: Job) -> Verdict:
+    def _ask(self, job: AuditJob) -> Verdict:
         with self._lock:
             if self._closing:
                 raise EOFError
-            worker = self._worker = self._worker or Worker(__name__)
+            worker = self._worker = self._worker or HelperProcess(__name__)
         worker.send(job)
         return worker.receive(PATIENCE)
 

@@ -10,7 +10,7 @@ import numpy as np
 from exafsd.contract.recipe import Recipe
 from exafsd.contract.vocabulary import Reason
 from exafsd.reduction.e0 import find_e0
-from exafsd.reduction.memory import glance
+from exafsd.reduction.memory import grid_fingerprint
 from exafsd.reduction.plan import Batch, Plan
 from exafsd.spectra import Floats, ReducedSpectrum, SpectrumError
 
@@ -35,7 +35,7 @@ class Plans:
 
     def get(self, energy: Floats, e0: float, recipe: Recipe) -> Plan:
         """Plan for a grid, compiled if it is new."""
-        key = *glance(energy), e0, recipe
+        key = *grid_fingerprint(energy), e0, recipe
         plan = self._plans.get(key)
         if plan is None or not np.array_equal(plan.energy, energy):
             plan = self._plans[key] = Plan.compile(energy, e0, recipe)

@@ -70,7 +70,7 @@ class Derivative:
 
 
 @dataclass(frozen=True)
-class Reference:
+class FoilReference:
     """The foil as the run saw it first; every later scan is matched to it."""
 
     e0: float
@@ -80,7 +80,7 @@ class Reference:
     @classmethod
     def of(
         cls, energy: Floats, mu: Floats, near: tuple[float, ...], window: tuple[float, float]
-    ) -> "Reference | None":
+    ) -> "FoilReference | None":
         """Foil of a scan, (n,) eV and (n,); None where it shows no edge.
 
         Parameters

@@ -11,14 +11,14 @@ from larch.xafs.xafsft import ftwindow
 from exafsd.contract.recipe import Autobk, Recipe
 from exafsd.reduction.plan import background_unit
 from exafsd.reduction.transform import NFFT
-from exafsd.reduction.verdict import Job, Verdict
+from exafsd.reduction.verdict import AuditJob, Verdict
 from exafsd.spectra import Floats
 
 #: chi is compared above this, 1/angstrom, where it does not depend on the edge's shape
 K_MIN = 2.0
 
 
-def judge(job: Job) -> Verdict:
+def judge(job: AuditJob) -> Verdict:
     """Reduce a job's spectrum with Larch and compare; never raises."""
     try:
         return _judged(job)
@@ -26,7 +26,7 @@ def judge(job: Job) -> Verdict:
         return Verdict(job.key, job.id, error=f"{type(error).__name__}: {error}")
 
 
-def _judged(job: Job) -> Verdict:
+def _judged(job: AuditJob) -> Verdict:
     group, step = _larch(job.energy, job.mu, job.e0, job.recipe)
     differences: dict[str, Any] = {
         "edge_step_difference": abs(job.edge_step / group.edge_step - 1),

@@ -27,7 +27,7 @@ MET = 16
 Glance = tuple[int, float, float, float]
 
 
-def glance(energy: Floats) -> Glance:
+def grid_fingerprint(energy: Floats) -> Glance:
     """What tells an energy grid (n,) from most others."""
     n = len(energy)
     return n, float(energy[0]), float(energy[n // 2]), float(energy[-1])
@@ -56,7 +56,7 @@ class Settled:
         What the run has seen decides, and not what the process has: so that a run that goes on in
         another one gives the same numbers, bit for bit.
         """
-        grid = glance(energy)
+        grid = grid_fingerprint(energy)
         if grid in self.met:
             return True
         self.met.append(grid)

@@ -17,7 +17,7 @@ from exafsd.reduction.engine import Plans, by_larch, by_plan, check_e0
 from exafsd.reduction.memory import RunMemory, Settled
 from exafsd.reduction.plan import Plan
 from exafsd.reduction.series import Series
-from exafsd.reduction.verdict import Job as AuditJob
+from exafsd.reduction.verdict import AuditJob as AuditJob
 from exafsd.spectra import Edge, Floats, ReducedSpectrum, Spectrum, SpectrumError, same
 
 #: an edge step below this many of its own standard errors is no edge
@@ -34,7 +34,7 @@ PENDING = SpectrumError(Reason.INTERNAL, "the spectrum was not reduced; please r
 
 
 @dataclass(frozen=True)
-class Job:
+class ReductionJob:
     """A spectrum that is to be reduced by a recipe, and what its run remembers.
 
     `e0` is where the materials it may be of have it, eV, for the policy ``model``; None where that
@@ -65,7 +65,7 @@ class Reducer:
         self._audit_every = audit_every
         self._audited: WeakValueDictionary[str, Settled] = WeakValueDictionary()
 
-    def reduce(self, jobs: Sequence[Job]) -> list[ReducedSpectrum | SpectrumError]:
+    def reduce(self, jobs: Sequence[ReductionJob]) -> list[ReducedSpectrum | SpectrumError]:
         """Reduce spectra by their runs' E0 policies, in order; equal grids in one product."""
         done: list[ReducedSpectrum | SpectrumError] = [PENDING] * len(jobs)
         series: dict[int, tuple[Settled, list[int]]] = {}
@@ -142,7 +142,9 @@ class Reducer:
         if self._auditor is not None:
             self._auditor.close()
 
-    def _next(self, settled: Settled, jobs: Sequence[Job]) -> list[ReducedSpectrum | SpectrumError]:
+    def _next(
+        self, settled: Settled, jobs: Sequence[ReductionJob]
+    ) -> list[ReducedSpectrum | SpectrumError]:
         """Reduce the first job, and those after it that the same plan serves."""
         job = jobs[0]
         spectrum = job.spectrum
@@ -165,7 +167,12 @@ class Reducer:
         return checked
 
     def _by_plan(
-        self, settled: Settled, jobs: Sequence[Job], e0: float, recipe: Recipe, frozen: bool
+        self,
+        settled: Settled,
+        jobs: Sequence[ReductionJob],
+        e0: float,
+        recipe: Recipe,
+        frozen: bool,
     ) -> list[ReducedSpectrum | SpectrumError]:
         """Reduce with a plan the first job and those after it that it serves; audit some."""
         energy = jobs[0].spectrum.energy
@@ -194,7 +201,7 @@ class Reducer:
         return planned
 
     @staticmethod
-    def _e0(settled: Settled, job: Job) -> float:
+    def _e0(settled: Settled, job: ReductionJob) -> float:
         settings = job.spectrum.id.analysis.reduction
         if settings.e0_policy == "fixed":
             if settings.e0 is None:
@@ -209,7 +216,9 @@ class Reducer:
         return find_e0(job.spectrum.energy, job.spectrum.mu)
 
     @staticmethod
-    def _alike(settled: Settled, energy: Floats, e0: float, jobs: Sequence[Job]) -> Iterator[Job]:
+    def _alike(
+        settled: Settled, energy: Floats, e0: float, jobs: Sequence[ReductionJob]
+    ) -> Iterator[ReductionJob]:
         """Jobs that a plan for some energies and E0 serves, up to the first that it does not."""
         for job in jobs:
             if (
@@ -223,7 +232,7 @@ class Reducer:
 
     @staticmethod
     def _checked(
-        settled: Settled, job: Job, reduced: ReducedSpectrum | SpectrumError
+        settled: Settled, job: ReductionJob, reduced: ReducedSpectrum | SpectrumError
     ) -> ReducedSpectrum | SpectrumError:
         """Quality flags of a reduced spectrum, or why it is none."""
         if isinstance(reduced, SpectrumError):
@@ -245,7 +254,7 @@ class Reducer:
         return replace(reduced, quality=flags) if flags else reduced
 
 
-def _audit_job(key: str, job: Job, recipe: Recipe, reduced: ReducedSpectrum) -> AuditJob:
+def _audit_job(key: str, job: ReductionJob, recipe: Recipe, reduced: ReducedSpectrum) -> AuditJob:
     spectrum = job.spectrum
     return AuditJob(
         key=key,

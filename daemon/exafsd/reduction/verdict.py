@@ -17,7 +17,7 @@ OFF_SPLINE = 1e-6
 
 
 @dataclass(frozen=True)
-class Job:
+class AuditJob:
     """A spectrum as a plan reduced it; the arrays must not be written to afterwards."""
 
     key: str  # of the series that one plan serves: run, channel, edge

@@ -20,7 +20,7 @@ from exafsd.outcome import Outcome
 from exafsd.pipeline import Pipeline
 from exafsd.publishing import Publisher
 from exafsd.publishing.outcomes import run_start, run_stop, text
-from exafsd.service.healing import Healing
+from exafsd.service.gap_filler import GapFiller
 from exafsd.service.health import SILENT, Health
 from exafsd.service.intake import Intake
 from exafsd.service.rejection_log import RejectionLog
@@ -43,7 +43,7 @@ PROBLEMS = 20
 LAST_WORDS = 1 / 8
 
 
-def about(analysis: Analysis) -> dict[str, Any]:
+def provenance(analysis: Analysis) -> dict[str, Any]:
     """What made the numbers of a run."""
     return {
         "code": "exafsd",
@@ -65,7 +65,7 @@ class Service:
         settings: ServiceSettings,
         heartbeat: float,
         run_store: RunStore | None = None,
-        healing: Healing | None = None,
+        healing: GapFiller | None = None,
         sharing: Sharing | None = None,
         sinks: Sequence[QueuedSink] = (),
         registry: Registry | None = None,
@@ -79,7 +79,7 @@ class Service:
         self._settings = settings
         self._heartbeat = heartbeat
         self._run_store, self._sharing = run_store, sharing
-        self._healing = healing or Healing(session, keep=run_store)
+        self._healing = healing or GapFiller(session, keep=run_store)
         self._health = Health(intake, run_store)
         self._sinks = sinks
         self._registry = registry or Registry()
@@ -288,7 +288,7 @@ class Service:
             self._count(event)
         logged = self._logged(event)
         if self._run_store is not None and isinstance(event, Began):
-            self._run_store.log.describe(event.run.uid, about(event.run.analysis))
+            self._run_store.log.describe(event.run.uid, provenance(event.run.analysis))
         deliver(event, self._publisher, *self._sinks)
         if logged is not None:  # a catalog has not all of what was sent before
             for sink in self._sinks:

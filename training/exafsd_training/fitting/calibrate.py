@@ -9,7 +9,7 @@ import tensorflow as tf
 from exafsd.contract import K_STEP
 from exafsd.contract.card import PoorFit
 from exafsd_training.model.network import END_NODES, NOISE_NODES, NOISE_R, OOD_R, SOFTNESS, Pinn
-from exafsd_training.simulation.corruption import GLITCHED, corrupted
+from exafsd_training.simulation.corruption import GLITCHED, corrupt_arrays
 from exafsd_training.simulation.simulate import Pool
 from exafsd_training.theory.parametrisation import Parametrisation
 from exafsd_training.theory.paths import Floats
@@ -40,14 +40,14 @@ MANY = 1_000
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldOutSpectra:
     """Spectra that training has not seen; `direct` (n,) is 1 for what is still to be corrupted."""
 
     pool: Pool
     direct: Floats
 
     @classmethod
-    def of(cls, direct: Pool, instrument: Pool) -> "Held":
+    def of(cls, direct: Pool, instrument: Pool) -> "HeldOutSpectra":
         """Both kinds together."""
         both = zip(vars(direct).values(), vars(instrument).values(), strict=True)
         pool = Pool(*(np.concatenate(pair) for pair in both))
@@ -67,7 +67,7 @@ class Held:
         With a level given there are no glitches.
         """
         share = GLITCHED if level is None else 0.0
-        return corrupted(
+        return corrupt_arrays(
             self.pool.noisy, self.pool.k_end, self.direct, (seed, 9), level, end, share
         )
 
@@ -105,7 +105,7 @@ def predict(
 def calibrate(
     model: Pinn,
     parametrisation: Parametrisation,
-    held: Held,
+    held: HeldOutSpectra,
     report: Callable[[float], None] = lambda share: None,
 ) -> Calibrated:
     """Scale every std so that 90 % intervals cover 90 %, and find the score's limit.
@@ -162,7 +162,9 @@ def _is_good(model: Pinn, chi_k2: Floats, mask: Floats) -> Floats:
     return share.numpy() < MOST_NOISE
 
 
-def _fit_nodes(model: Pinn, held: Held, report: Callable[[float], None]) -> tuple[Floats, Floats]:
+def _fit_nodes(
+    model: Pinn, held: HeldOutSpectra, report: Callable[[float], None]
+) -> tuple[Floats, Floats]:
     """Tables for `Pinn.log_scale` (nodes, p) and `Pinn.detector_limit` (nodes,).
 
     At every node the 90 % quantile of the pull is Z90, and of the odds the `SEEN_IN_GOOD` highest

@@ -15,7 +15,7 @@ from exafsd_training.model.gauss_newton import GaussNewton
 from exafsd_training.model.losses import BY_MISFIT, Weights, loss_terms
 from exafsd_training.model.network import Pinn, Sizes, input_scale, interpolation_weights
 from exafsd_training.model.path_misfit import PathMisfit
-from exafsd_training.simulation.corruption import corrupt, corrupted
+from exafsd_training.simulation.corruption import corrupt, corrupt_arrays
 from exafsd_training.simulation.refinement import significant_paths
 from exafsd_training.simulation.simulate import K_MIN, Pool
 from exafsd_training.simulation.theory_bias import DATA_ENDS
@@ -132,7 +132,7 @@ def start_misfit(model: Pinn, misfit: PathMisfit, direct: Pool) -> None:
 
     The data end at `MISFIT_END`, beyond what the misfit compares.
     """
-    chi_k2, mask = corrupted(direct.noisy, direct.k_end, 1.0, (5, 5), 0.0, MISFIT_END, 0.0)
+    chi_k2, mask = corrupt_arrays(direct.noisy, direct.k_end, 1.0, (5, 5), 0.0, MISFIT_END, 0.0)
     truth, bias = (tf.constant(x, tf.float32) for x in (direct.theta, direct.theory_bias))
     misfit.initialise(chi_k2, _labels(model)(truth, bias, tf.constant(mask)).numpy())
 

@@ -46,7 +46,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """What is trained: parameters, all paths of the simulated spectra, and the edge."""
 
     parametrisation: Parametrisation
@@ -54,7 +54,7 @@ class Job:
     atom: Atom
 
     @classmethod
-    def of(cls, model: "Model", folder: Path) -> "Job":
+    def of(cls, model: "Model", folder: Path) -> "TrainingJob":
         """That of a trained model in its folder."""
         atom = Atom(model.absorber, model.edge)
         return cls(model.parametrisation, load_table(folder / TABLE), atom)

@@ -10,7 +10,7 @@ from exafsd.contract import K_GRID
 from exafsd_training.fitting.calibrate import predict
 from exafsd_training.fitting.fit import HISTORY
 from exafsd_training.model.network import Pinn
-from exafsd_training.simulation.corruption import corrupted
+from exafsd_training.simulation.corruption import corrupt_arrays
 from exafsd_training.simulation.simulate import Pool
 from exafsd_training.theory.parametrisation import Parametrisation
 
@@ -41,7 +41,7 @@ def plot_history(folder: Path) -> None:
 
 def plot_spectra(model: Pinn, pool: Pool, folder: Path) -> None:
     """Input, clean spectrum, field and EXAFS(theta) of some held-out spectra."""
-    chi_k2, mask = corrupted(pool.noisy[:6], pool.k_end[:6], 0.0, INPUT_SEED)
+    chi_k2, mask = corrupt_arrays(pool.noisy[:6], pool.k_end[:6], 0.0, INPUT_SEED)
     out = predict(model, chi_k2, mask)
     figure, axes = plt.subplots(3, 2, sharex=True, figsize=(10, 8))
     for i, axis in enumerate(axes.flat[: len(chi_k2)]):
@@ -59,7 +59,7 @@ def plot_spectra(model: Pinn, pool: Pool, folder: Path) -> None:
 
 def plot_parity(model: Pinn, parametrisation: Parametrisation, pool: Pool, folder: Path) -> None:
     """Predicted against true parameters of held-out instrument spectra."""
-    out = predict(model, *corrupted(pool.noisy, pool.k_end, 0.0, INPUT_SEED))
+    out = predict(model, *corrupt_arrays(pool.noisy, pool.k_end, 0.0, INPUT_SEED))
     columns = -(-len(parametrisation.parameters) // 3)
     figure, axes = plt.subplots(3, columns, figsize=(4 * columns, 11))
     for i, parameter in enumerate(parametrisation.parameters):

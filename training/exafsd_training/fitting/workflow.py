@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from exafsd.contract import Recipe, to_grid
-from exafsd_training.fitting.calibrate import Held, calibrate
+from exafsd_training.fitting.calibrate import HeldOutSpectra, calibrate
 from exafsd_training.fitting.detector import ROUGH, Examples, learn
 from exafsd_training.fitting.fit import Data, Settings, build, save, start_field, train
-from exafsd_training.fitting.model_folder import MODEL, SUMMARY, TABLE, WEIGHTS, Job
+from exafsd_training.fitting.model_folder import MODEL, SUMMARY, TABLE, WEIGHTS, TrainingJob
 from exafsd_training.fitting.plots import plot_history, plot_parity, plot_spectra
 from exafsd_training.fitting.stages import on_terminal
 from exafsd_training.model.encoder import Encoder
@@ -58,7 +58,7 @@ EXPECTED = {
 }  # fmt: skip
 
 
-def crystals(cif: list[Path] | None, amcsd: list[int] | None, site: int = 1) -> Crystal:
+def chosen_crystal(cif: list[Path] | None, amcsd: list[int] | None, site: int = 1) -> Crystal:
     """The one structure named on the command line."""
     structures = [from_cif(path, site) for path in cif or []]
     structures += [from_amcsd(id_, site) for id_ in amcsd or []]
@@ -140,7 +140,7 @@ def fit_model(
     )
 
 
-def _later_runs(job: Job, crystal: Crystal) -> list[tuple[Crystal, str, str, FeffSetup]]:
+def _later_runs(job: TrainingJob, crystal: Crystal) -> list[tuple[Crystal, str, str, FeffSetup]]:
     """FEFF runs of the stages after training: other phases, and the second theory."""
     own = (crystal, job.atom.absorber, job.atom.edge, second_theory.SECOND)
     phases = other_phases.others(crystal)
@@ -149,7 +149,7 @@ def _later_runs(job: Job, crystal: Crystal) -> list[tuple[Crystal, str, str, Fef
 
 def learn_detector(
     model: Pinn,
-    job: Job,
+    job: TrainingJob,
     data: Data,
     crystal: Crystal,
     out: Path,
@@ -177,7 +177,7 @@ def prepare_job(
     out: Path,
     settings: Settings,
     config: ModelConfig | None,
-) -> Job:
+) -> TrainingJob:
     """Run FEFF and decide on the parameters; `out` gets the facts that make the model."""
     out.mkdir(parents=True, exist_ok=True)
     feff = run_feff(crystal, absorber, edge, out)
@@ -195,11 +195,11 @@ def prepare_job(
         "command": "exafsd-train " + shlex.join(_portable(sys.argv[1:])),
     }  # fmt: skip
     (out / MODEL).write_text(json.dumps(facts, indent=1))
-    return Job(parametrisation, table, Atom(absorber, edge))
+    return TrainingJob(parametrisation, table, Atom(absorber, edge))
 
 
 def simulated_data(
-    job: Job,
+    job: TrainingJob,
     settings: Settings,
     out: Path,
     workers: int,
@@ -219,7 +219,9 @@ def simulated_data(
     return Data.split(*map(Pool.load, files), settings.validation)
 
 
-def held_out(job: Job, crystal: Crystal, out: Path, seed: int, spectra: int, workers: int) -> Held:
+def held_out(
+    job: TrainingJob, crystal: Crystal, out: Path, seed: int, spectra: int, workers: int
+) -> HeldOutSpectra:
     """Path sums, and a third of the spectra through the whole instrument.
 
     These are made with the second theory of `exafsd_training.simulation.second_theory`, whose FEFF
@@ -227,7 +229,7 @@ def held_out(job: Job, crystal: Crystal, out: Path, seed: int, spectra: int, wor
     """
     through = spectra // 3
     second = second_table(crystal, job.atom.absorber, job.atom.edge, out, job.table)
-    return Held.of(
+    return HeldOutSpectra.of(
         direct_pool(seed, spectra - through, job.parametrisation, job.table),
         instrument_pool(
             seed + 1, through, job.parametrisation, second, job.atom, workers, quiet=True

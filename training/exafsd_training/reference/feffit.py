@@ -49,7 +49,7 @@ class GivenChi:
 
 
 @dataclass(frozen=True)
-class Reference:
+class FeffitResult:
     """feffit's answer by parameter id without the phase, with misfit-scaled error bars.
 
     `paths` are places in the parametrisation's table, by shell number. `k` is the window's range
@@ -107,7 +107,7 @@ def feffit_reference(
     window: FitWindow,
     shells: Sequence[int] | None = None,
     whole: bool = False,
-) -> Reference:
+) -> FeffitResult:
     """Fit one N S0^2 factor, one E0, and dR and sigma2 of every shell in the window.
 
     By default only the single scattering of these shells is in the fit, with crystallographic
@@ -172,7 +172,7 @@ def feffit_reference(
         scale, offset = _from_feffit(name, numbers, parametrisation)
         value[ids[name]] = float(out.params[name].value) * scale + offset
         stderr[ids[name]] = float(out.params[name].stderr or np.nan) * scale
-    return Reference(
+    return FeffitResult(
         value,
         stderr,
         float(out.rfactor),

@@ -15,7 +15,7 @@ from exafsd.contract.recipe import FitWindow, Recipe
 from exafsd.reduction.transform import fit_window
 from exafsd_training.reference.feffit import (
     Chi,
-    Reference,
+    FeffitResult,
     feffit_reference,
     read_chi_k2,
     reduce_file,
@@ -122,14 +122,14 @@ def too_short(spectrum: Chi, parametrisation: Parametrisation, window: FitWindow
     )
 
 
-def _values(fit: Reference) -> dict[str, dict[str, float | None]]:
+def _values(fit: FeffitResult) -> dict[str, dict[str, float | None]]:
     return {
         id_: {"value": _rounded(value), "stderr": _rounded(fit.stderr[id_])}
         for id_, value in fit.value.items()
     }
 
 
-def _fit(fit: Reference, material: Material) -> dict[str, Any]:
+def _fit(fit: FeffitResult, material: Material) -> dict[str, Any]:
     par, window = material.parametrisation, material.config.fit
     return {
         "window": {

@@ -97,7 +97,7 @@ def corrupt(
     return (noisy + noise + leak + glitch) * mask, mask
 
 
-def corrupted(
+def corrupt_arrays(
     noisy: Floats,
     k_end: float | Floats,
     direct: float | Floats,

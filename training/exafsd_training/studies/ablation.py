@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from exafsd.inference.registry import load_bundle, shipped_folder
-from exafsd_training.fitting.calibrate import Z90, Held, calibrate, predict
+from exafsd_training.fitting.calibrate import Z90, HeldOutSpectra, calibrate, predict
 from exafsd_training.fitting.fit import Data, Settings, build, start_field, train
 from exafsd_training.fitting.model_folder import write_rows
 from exafsd_training.fitting.plots import save_figure
@@ -209,7 +209,7 @@ def spectra_of(
 def ablate(
     parametrisation: Parametrisation,
     data: Data,
-    held: Held,
+    held: HeldOutSpectra,
     settings: Settings,
     folder: Path,
     measured: tuple[Floats, Floats] | None,
@@ -266,7 +266,7 @@ def ablate(
 
 
 def judge_held_out(
-    model: Pinn, parametrisation: Parametrisation, held: Held, about: dict, minutes: float
+    model: Pinn, parametrisation: Parametrisation, held: HeldOutSpectra, about: dict, minutes: float
 ) -> list[Outcome]:
     """Errors of a trained network under every condition."""
     outcomes = []

@@ -63,7 +63,7 @@ class Pair:
         return bool(off < IDENTICAL * np.linalg.norm(self.label))
 
 
-def read_pairs(data: Path) -> list[Pair]:
+def read_khan_pairs(data: Path) -> list[Pair]:
     """All pairs below ``modelTraining_Datasets``, the unseen materials included."""
     pairs = []
     for folder in sorted((data / "modelTraining_Datasets" / "Labels").iterdir()):
@@ -242,7 +242,7 @@ def baseline(
 ) -> dict:  # fmt: skip
     """Train one mode with one split, judge it on the unseen materials, and write the report."""
     out.mkdir(parents=True, exist_ok=True)
-    pairs = read_pairs(data)
+    pairs = read_khan_pairs(data)
     training_pairs = [pair for pair in pairs if pair.material not in UNSEEN]
     if split == "material":
         held_groups = split_groups(training_pairs, seed)

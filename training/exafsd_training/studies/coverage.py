@@ -16,8 +16,8 @@ import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
-from exafsd_training.fitting.calibrate import OOD_LIMIT, Z90, Held, predict
-from exafsd_training.fitting.model_folder import Job, load_model, write_rows
+from exafsd_training.fitting.calibrate import OOD_LIMIT, Z90, HeldOutSpectra, predict
+from exafsd_training.fitting.model_folder import TrainingJob, load_model, write_rows
 from exafsd_training.fitting.workflow import held_out
 from exafsd_training.model.network import Pinn
 from exafsd_training.simulation.theory_bias import at_end
@@ -65,7 +65,12 @@ def measure_coverage(folder: Path, spectra: int = COVERAGE_SPECTRA, workers: int
     """
     model = load_model(folder)
     held = held_out(
-        Job.of(model, folder), model.crystal, folder, model.settings.seed + 4, spectra, workers
+        TrainingJob.of(model, folder),
+        model.crystal,
+        folder,
+        model.settings.seed + 4,
+        spectra,
+        workers,
     )
     rows = coverage(model.network, model.parametrisation, held)
     write_rows(rows, folder / COVERAGE)
@@ -76,7 +81,7 @@ def measure_coverage(folder: Path, spectra: int = COVERAGE_SPECTRA, workers: int
 def coverage(
     model: Pinn,
     parametrisation: Parametrisation,
-    held: Held,
+    held: HeldOutSpectra,
     levels: Sequence[float] = LEVELS,
     ends: Sequence[float] = ENDS,
 ) -> list[Row]:
@@ -154,7 +159,7 @@ def _share(inside: Floats) -> float | None:
     return round(float(inside.mean()), 4) if len(inside) else None
 
 
-def _misfit(model: Pinn, held: Held, theta: Floats, end: float) -> Floats:
+def _misfit(model: Pinn, held: HeldOutSpectra, theta: Floats, end: float) -> Floats:
     """Covariance (m, m) over k inside the mask of what EXAFS(theta) leaves of noiseless spectra."""
     chi_k2, mask = held.corrupted(30, 0.0, end)
     inside = mask[0] > 0

@@ -127,7 +127,7 @@ def as_lines(rows: list[Row]) -> Iterator[str]:
         )
 
 
-def write_page(rows: list[Row], page: Path) -> None:
+def renew_table(rows: list[Row], page: Path) -> None:
     """Renew the generated part of a page."""
     head, rest = page.read_text().split(BEGIN)
     _, tail = rest.split(END)

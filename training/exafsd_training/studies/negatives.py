@@ -10,13 +10,13 @@ from rich.table import Table
 from xraydb import atomic_number
 
 from exafsd.contract import K_GRID, K_SIZE, Card, to_grid
-from exafsd.inference.judgement import fits_poorly, usual_signal
+from exafsd.inference.judgement import fits_poorly, signal_floor
 from exafsd_training.fitting.card import NOT_HASHED, make_card
-from exafsd_training.fitting.model_folder import Job, Model, load_model, write_rows
+from exafsd_training.fitting.model_folder import Model, TrainingJob, load_model, write_rows
 from exafsd_training.fitting.workflow import held_out
 from exafsd_training.reference.feffit import Chi
 from exafsd_training.reference.table import read_spectrum
-from exafsd_training.simulation.corruption import corrupted
+from exafsd_training.simulation.corruption import corrupt_arrays
 from exafsd_training.simulation.other_phases import Phase
 from exafsd_training.simulation.simulate import K_END, K_MIN, clean_spectra, path_sums, sample
 from exafsd_training.studies.poor_fit import misfits, noise_of
@@ -87,7 +87,7 @@ def _judged(model: Model, card: Card, chi_k2: Floats, mask: Floats) -> tuple[Flo
     for end in np.unique(ends):
         rows = ends == end
         signals = (
-            *misfits(model, chi_k2[rows], mask[rows][0], end, usual_signal(card, end)),
+            *misfits(model, chi_k2[rows], mask[rows][0], end, signal_floor(card, end)),
             noise_of(chi_k2[rows], end),
         )
         score[rows] = signals[0]
@@ -98,7 +98,7 @@ def _judged(model: Model, card: Card, chi_k2: Floats, mask: Floats) -> tuple[Flo
 def kinds(model: Model, folder: Path, workers: int) -> Iterator[tuple[str, bool, Floats, Floats]]:
     """Name, whether it is to be believed, inputs and masks (n, 401) of every kind."""
     par, seed = model.parametrisation, model.settings.seed + 6
-    job = Job.of(model, folder)
+    job = TrainingJob.of(model, folder)
     held = held_out(job, model.crystal, folder, seed, SPECTRA, workers)
     yield "good", True, *held.corrupted(1, NOISE, END)
     rng = np.random.default_rng(seed)
@@ -107,7 +107,7 @@ def kinds(model: Model, folder: Path, workers: int) -> Iterator[tuple[str, bool,
     own = clean_spectra(sample(rng, SPECTRA, par, job.table, kelvin), par, job.table)
 
     def scan(chi_k2: Floats) -> tuple[Floats, Floats]:
-        return corrupted(chi_k2, K_GRID[-1], 1.0, (2, 9), NOISE, END, glitched=0.0)
+        return corrupt_arrays(chi_k2, K_GRID[-1], 1.0, (2, 9), NOISE, END, glitched=0.0)
 
     for config in other_phases(model):
         other = Phase.of(config, folder).spectra(rng, SPECTRA, kelvin)

@@ -14,7 +14,7 @@ import numpy as np
 from exafsd.contract import K_GRID, K_SIZE, to_grid
 from exafsd.contract.card import LimitTable, PoorFit
 from exafsd.reduction.transform import Noise, fit_window, misfit
-from exafsd_training.fitting.calibrate import MISFIT_ENDS, MISFIT_NOISE, Held, predict
+from exafsd_training.fitting.calibrate import MISFIT_ENDS, MISFIT_NOISE, HeldOutSpectra, predict
 from exafsd_training.fitting.model_folder import Model
 from exafsd_training.reference.feffit import Chi
 from exafsd_training.simulation.simulate import K_MIN
@@ -40,7 +40,7 @@ SIMULATED_UP_TO = 0.2
 
 
 def usual_misfits(
-    model: Model, spectra: Sequence[Chi], held: Held, seed: int = 0
+    model: Model, spectra: Sequence[Chi], held: HeldOutSpectra, seed: int = 0
 ) -> PoorFit | None:
     """Score and R-factor that measured spectra stay below when noise is added.
 
@@ -63,7 +63,7 @@ def usual_misfits(
     rng = np.random.default_rng(seed)
     # score, then R-factor
     worst = np.full((2, len(MISFIT_NOISE), len(MISFIT_ENDS)), np.nan)
-    signal = usual_signals(model, spectra)
+    signal = signal_floors(model, spectra)
     limit = float(model.summary["calibration"]["ood_limit"])
     for spectrum in spectra:
         # limits are interpolated: one that ends between two data ends has a say in both
@@ -114,7 +114,7 @@ def misfits(
     return np.stack([out["ood"], missed.r_factor(signal)])
 
 
-def usual_signals(model: Model, spectra: Sequence[Chi]) -> Floats:
+def signal_floors(model: Model, spectra: Sequence[Chi]) -> Floats:
     """For every data end, `SIGNAL_LEFT` of the largest sum |chi(R)|^2 over the fit window.
 
     0 without spectra.
@@ -145,7 +145,7 @@ def _table(limits: Floats) -> LimitTable:
     return tuple(map(tuple, limits.round(4).tolist()))
 
 
-def _median(model: Model, held: Held, level: float, end: float) -> float:
+def _median(model: Model, held: HeldOutSpectra, level: float, end: float) -> float:
     return float(np.median(predict(model.network, *held.corrupted(1, level, end))["ood"]))
 
 

@@ -17,7 +17,7 @@ from rich.table import Table
 from exafsd.contract import K_GRID
 from exafsd_training.fitting.calibrate import predict
 from exafsd_training.fitting.model_folder import Model, load_model, write_rows
-from exafsd_training.simulation.corruption import corrupted
+from exafsd_training.simulation.corruption import corrupt_arrays
 from exafsd_training.simulation.instrument import QUIET_END, QUIET_NOISE, Atom, reduce_one
 from exafsd_training.simulation.simulate import (
     K_END,
@@ -183,7 +183,7 @@ def make_series(
         pairs.append((draw.theta, chi_k2))
     theta, chi_k2 = (np.array(part) for part in zip(*pairs, strict=True))
     # no leakage: of one sample it would not change from scan to scan
-    flat = corrupted(
+    flat = corrupt_arrays(
         chi_k2.reshape(-1, len(K_GRID)), K_END[1], 0.0, (seed, 17), noise, end, glitched=0.0
     )
     noisy, mask = (x.reshape(chi_k2.shape) for x in flat)

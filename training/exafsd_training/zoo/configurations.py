@@ -58,7 +58,7 @@ class PriorChoice(_Strict):
     source: str = Field(default="", description="where the Einstein temperatures come from")
 
 
-class Judge(_Strict):
+class IndependentSimulation(_Strict):
     """What the independent simulator needs to know of the material."""
 
     amcsd: int | None = Field(
@@ -102,7 +102,7 @@ class ModelConfig(_Strict):
         description="of a training from scratch, unless the command says otherwise",
     )
     prior: PriorChoice = PriorChoice()
-    judge: Judge = Judge()
+    judge: IndependentSimulation = IndependentSimulation()
     measured: tuple[Measured, ...] = ()
 
     _folder: Path = PrivateAttr(default=FOLDER)

@@ -1,7 +1,7 @@
 """Commands for files and archives."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,14 +19,17 @@ from exafsd.commands.cli.options import (
 
 app = typer.Typer()
 PANEL = "Files and archives"
-ComponentsOption = Annotated[
-    int | None,
-    typer.Option(
+
+
+def components_option(of: str) -> Any:
+    """Option `--components` that decomposes the near edges `of` a run, or of files."""
+    return typer.Option(
         metavar="N",
-        help="Instead of the results, print the shares of N components into which the near edges of"
-        " a run, or of all files of an edge and channel, are decomposed together (MCR-ALS).",
-    ),
-]
+        help=f"Decompose the near edges of {of} together into N components (MCR-ALS), and print the"
+        " shares of these instead of the results.",
+    )
+
+
 AnchorOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -50,13 +53,15 @@ def analyze(
             metavar="DIR", help="Folder with additional reference spectra; may be repeated."
         ),
     ] = None,
-    components: ComponentsOption = None,
+    components: Annotated[
+        int | None, components_option("all files with the same edge and channel")
+    ] = None,
     anchor: AnchorOption = None,
     json: JsonOption = False,
 ) -> None:
     """Analyse spectra in files in the same way as the daemon analyses scans."""
     from exafsd.commands.analyze import analyze_files
-    from exafsd.commands.resolved import resolved
+    from exafsd.commands.component_shares import component_shares
 
     settings = settings_with_model(config, model)
     if references:
@@ -68,7 +73,11 @@ def analyze(
     if anchor and components is None:
         fail("--anchor needs --components", 2)
     with failing(ValueError):
-        asked = None if components is None else resolved(settings, components, anchor or [], json)
+        asked = (
+            None
+            if components is None
+            else component_shares(settings, components, anchor or [], json)
+        )
     if not analyze_files(files, settings, element, edge, json, asked):
         raise typer.Exit(1)
 
@@ -128,7 +137,7 @@ def replay(
             " runs.",
         ),
     ] = None,
-    components: ComponentsOption = None,
+    components: Annotated[int | None, components_option("each run")] = None,
     anchor: AnchorOption = None,
     config: ConfigOption = None,
     model: ModelOption = None,

@@ -10,9 +10,9 @@ from rich.console import Console
 
 from exafsd._version import __version__
 from exafsd.archive.result_writer import Arrays, Report, ResultWriter
+from exafsd.commands.component_shares import ComponentShares, component_shares
 from exafsd.commands.replay.analysis import Failed
 from exafsd.commands.replay.compare import Comparison
-from exafsd.commands.resolved import Resolved, resolved
 from exafsd.commands.terminal import ResultTable, outcome_as_json, tell
 from exafsd.contract.card import Card
 from exafsd.contract.messages import Rejected, Result, RunStart, RunStop
@@ -145,7 +145,7 @@ class Outputs:
         cards: Mapping[str, Card],
     ) -> None:
         self._trouble = False
-        self._resolved: Resolved | None = None
+        self._resolved: ComponentShares | None = None
         self._publisher = wiring.make_publisher(settings) if options.publish else None
         self._sinks: list[Sink] = [] if self._publisher is None else [self._publisher]
         if options.write is not None:
@@ -154,7 +154,9 @@ class Outputs:
             compared = Compared(catalogs[options.compare], options.lines, self._report)
             self._sinks.append(compared)
         elif options.components is not None:
-            self._resolved = resolved(settings, options.components, options.anchors, options.lines)
+            self._resolved = component_shares(
+                settings, options.components, options.anchors, options.lines
+            )
             self._sinks.append(self._resolved)
         elif options.lines:
             self._sinks.append(Lines())

@@ -74,7 +74,7 @@ def conditional(inverse: Floats, held: NDArray[np.bool_]) -> Floats:
     return inverse - across @ inner @ across.mT
 
 
-def minimize(
+def minimize_batch(
     evaluate: Evaluate,
     start: Floats,
     begin: tuple[Floats, Floats],

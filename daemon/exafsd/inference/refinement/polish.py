@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from exafsd.contract.card import Card
 from exafsd.contract.grid import K_GRID, K_STEP
 from exafsd.contract.recipe import FitWindow
-from exafsd.inference.refinement.least_squares import minimize
+from exafsd.inference.refinement.least_squares import minimize_batch
 from exafsd.inference.refinement.reference_fit import ReferenceFit
 from exafsd.spectra import Floats, Prediction
 
@@ -199,7 +199,9 @@ class Polisher:
         total = np.sum(data**2, axis=-1)
         n_var = len(reference.ids)
         freedom = goal.n_idp - n_var
-        end = minimize(evaluate, start, begin, (reference.low, reference.high), total, freedom)
+        end = minimize_batch(
+            evaluate, start, begin, (reference.low, reference.high), total, freedom
+        )
         # how the variables answer to a change of chi(R), and thus to noise
         unscaled = end.inverse()
         to_noise = unscaled @ np.swapaxes(end.jacobian, -1, -2) @ chi_matrix

@@ -30,7 +30,14 @@ from exafsd.inference.refinement.reference_fit import ReferenceFit
 from exafsd.inference.refinement.theory import error_count
 from exafsd.inference.refinement.trend import OWN_E0, Expected, Linear, Trend
 from exafsd.inference.refinement.variables import VAGUE_E0, Variables
-from exafsd.inference.refinement.weighed import About, Goal, Prepared, Signal, WavesLike, prepare
+from exafsd.inference.refinement.weighed import (
+    Goal,
+    Prepared,
+    Signal,
+    WavesLike,
+    WhitenedResiduals,
+    prepare,
+)
 from exafsd.spectra import Floats, Prediction
 
 #: Evaluations after which a refinement has failed. From the network's answer 44 measured spectra
@@ -201,13 +208,13 @@ class Refiner:
             self._expected[key] = trend.cov, expected
         return expected
 
-    def _about(self, goal: Goal, start: Floats) -> About:
+    def _about(self, goal: Goal, start: Floats) -> WhitenedResiduals:
         """Fits about a start."""
 
         def modelled(x: Floats, rows: NDArray[np.intp]) -> Signal:
             return goal.prepared.signal(self.variables, self._waves, x)
 
-        return About(modelled, goal, start)
+        return WhitenedResiduals(modelled, goal, start)
 
     def _stepped(self, goal: Goal, start: Floats) -> Floats:
         """Variables (b, n) after one step from `start`, inside their bounds."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from exafsd.contract.card import Refinement
 from exafsd.contract.grid import K_GRID, K_STEP
 from exafsd.contract.recipe import Autobk, FitWindow
-from exafsd.inference.refinement.least_squares import Minimum, minimize
+from exafsd.inference.refinement.least_squares import Minimum, minimize_batch
 from exafsd.inference.refinement.polish import Objective, Weigh, objective
 from exafsd.inference.refinement.theory import TAILS, TheoryModes
 from exafsd.inference.refinement.trend import Expected
@@ -189,7 +189,7 @@ class Goal:
         )
 
 
-class About:
+class WhitenedResiduals:
     """Residuals of fits, with what FEFF's errors do at a start (b, n).
 
     `errors` (b, l, e) are that, `follow` (b, l, n) what they do as they follow the variables,
@@ -214,9 +214,11 @@ class About:
         self.begin = self._weighed(start, every, model, slopes)
 
     def minimum(self, bounds: tuple[Floats, Floats], evaluations: int) -> Minimum:
-        """Where fits from the start end; of `bounds` and `evaluations` see `minimize`."""
+        """Where fits from the start end; of `bounds` and `evaluations` see `minimize_batch`."""
         total = np.full(len(self._start), CHI2_SCALE)
-        return minimize(self._evaluate, self._start, self.begin, bounds, total, WORTH, evaluations)
+        return minimize_batch(
+            self._evaluate, self._start, self.begin, bounds, total, WORTH, evaluations
+        )
 
     def _evaluate(self, x: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
         """Residuals and derivatives at variables (a, n) of some fits."""

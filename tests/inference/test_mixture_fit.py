@@ -13,13 +13,13 @@ from exafsd.composition.references import shipped_folder as references_folder
 from exafsd.contract.columns import fields, mixture_columns, parameters, scalars
 from exafsd.contract.messages import Composition as Said
 from exafsd.dashboard.state import point_of
-from exafsd.inference.mixture import Mixtures, Question
+from exafsd.inference.mixture_fit import Mixtures, Question
 from exafsd.inference.registry import Registry, load_bundle, shipped_folder
 from exafsd.pipeline import Pipeline
 from exafsd.reduction.reducer import Reducer
 from exafsd.settings.analysis import Analysis, Composition
 from exafsd.spectra import Edge, Run, Sweep
-from exafsd.testing.reduction import ReducedOxide
+from exafsd.testing.oxide_heating import HeatedOxide
 
 COPPER = ("cu-k-cuo", "cu-k-cu2o", "cu-k-fcc")
 #: K: CuO alone, CuO with Cu2O, little and much Cu with Cu2O
@@ -42,7 +42,7 @@ def sweeps(counted, **settings):
 
 @pytest.fixture(scope="module")
 def counted():
-    sample, rng = ReducedOxide(temperatures=(300.0, 800.0)), np.random.default_rng(0)
+    sample, rng = HeatedOxide(temperatures=(300.0, 800.0)), np.random.default_rng(0)
     return {name: sample.sweep(kelvin, "up", rng) for name, kelvin in KELVIN.items()}
 
 

@@ -27,7 +27,7 @@ from exafsd.inference.refinement.reference_fit import shells_in_window
 from exafsd.inference.refinement.theory import error_count
 from exafsd.inference.refinement.trend import Expected
 from exafsd.inference.refinement.variables import Variables
-from exafsd.inference.refinement.weighed import About, Goal, Prepared, Signal, prepare
+from exafsd.inference.refinement.weighed import Goal, Prepared, Signal, WhitenedResiduals, prepare
 from exafsd.reduction.reducer import Reducer
 from exafsd.reduction.transform import fit_weight, fit_window
 from exafsd.spectra import Floats, Prediction, ReducedSpectrum, Spectrum, SpectrumError
@@ -66,7 +66,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Job:
+class MixtureFitJob:
     """A spectrum and the phases that are fitted to it, each with its share and its model.
 
     `zeros` has each phase's zero of energy, eV. `recipe` is that of the spectrum's reduction, with
@@ -118,7 +118,7 @@ class Mixtures:
     def __call__(self, questions: Sequence[Question]) -> list[Mixture]:
         """Mixture of each; those of the same models and data ends are fitted together."""
         mixtures: dict[int, Mixture] = {}
-        jobs: dict[int, Job] = {}
+        jobs: dict[int, MixtureFitJob] = {}
         for i, question in enumerate(questions):
             job = _job(question)
             if isinstance(job, str):
@@ -126,9 +126,9 @@ class Mixtures:
             else:
                 jobs[i] = job
         reduced = self._reducer.elsewhere([(j.spectrum, j.recipe, j.e0) for j in jobs.values()])
-        groups: defaultdict[tuple[MixtureFit, float], list[tuple[int, Job, ReducedSpectrum]]] = (
-            defaultdict(list)
-        )
+        groups: defaultdict[
+            tuple[MixtureFit, float], list[tuple[int, MixtureFitJob, ReducedSpectrum]]
+        ] = defaultdict(list)
         for (i, job), one in zip(jobs.items(), reduced, strict=True):
             if isinstance(one, SpectrumError):
                 mixtures[i] = Mixture(phases=[], reason=one.detail)
@@ -191,7 +191,9 @@ class MixtureFit:
 
         self._prepared = lru_cache(maxsize=OBJECTIVES)(prepared)
 
-    def __call__(self, jobs: Sequence[tuple[Job, ReducedSpectrum]], k_end: float) -> list[Fit]:
+    def __call__(
+        self, jobs: Sequence[tuple[MixtureFitJob, ReducedSpectrum]], k_end: float
+    ) -> list[Fit]:
         """Fit spectra with one data end, 1/angstrom."""
         data, _ = rows_to_grid(np.stack([spectrum.chi for _, spectrum in jobs]), 0.0, k_end)
         prepared, k = self._prepared(k_end), fit_window(self._window, k_end).k
@@ -205,7 +207,7 @@ class MixtureFit:
     def _fits(
         self,
         prepared: Prepared,
-        jobs: Sequence[tuple[Job, ReducedSpectrum]],
+        jobs: Sequence[tuple[MixtureFitJob, ReducedSpectrum]],
         chi_k2: NDArray[np.floating],
         resolution: float,
     ) -> list[Fit]:
@@ -223,8 +225,8 @@ class MixtureFit:
         start = np.clip(mean, *bounds)
         groups = modelled(start[:1], np.arange(1))[2][0].shape[2]
         goal = Goal.of(prepared, self._expected(groups), chi_k2, epsilon, mean, FLOOR)
-        about = About(modelled, goal, start)
-        about = About(modelled, goal, about.minimum(bounds, FIRST).x)
+        about = WhitenedResiduals(modelled, goal, start)
+        about = WhitenedResiduals(modelled, goal, about.minimum(bounds, FIRST).x)
         end = about.minimum(bounds, EVALUATIONS)
         weighed = end.residual[:, : goal.data.shape[1]]
         misfit = (about.colour @ weighed[..., None])[..., 0]
@@ -272,7 +274,7 @@ def is_placed(model: Model) -> bool:
     return graph and card.edge_position is not None
 
 
-def _job(question: Question) -> Job | str:
+def _job(question: Question) -> MixtureFitJob | str:
     """What is to be fitted to a spectrum, or why nothing is."""
     composition, spectrum = question.composition, question.spectrum
     if not composition.in_domain:
@@ -306,7 +308,7 @@ def _job(question: Question) -> Job | str:
         )
     largest = max(range(len(fractions)), key=lambda i: fractions[i].value or 0.0)
     recipe = readings[largest].read.recipe
-    return Job(spectrum, fractions, tuple(models), tuple(zeros), recipe)
+    return MixtureFitJob(spectrum, fractions, tuple(models), tuple(zeros), recipe)
 
 
 def _is_of(reading: Reading, phase: str) -> bool:
@@ -318,7 +320,7 @@ def _is_of(reading: Reading, phase: str) -> bool:
     return phase in (structure.phase, structure.formula.replace(" ", ""))
 
 
-def _said(question: Question, job: Job, fit: Fit) -> Mixture:
+def _said(question: Question, job: MixtureFitJob, fit: Fit) -> Mixture:
     """What a fit says of each phase."""
     if not fit.phases:
         return Mixture(phases=[], reason="the fit did not end")
@@ -352,7 +354,7 @@ def _moved(shift: Value | None, by: float) -> Value | None:
     return shift and Value(None if shift.value is None else shift.value + by, shift.std)
 
 
-def _doubt(job: Job, fit: Fit, i: int) -> str | None:
+def _doubt(job: MixtureFitJob, fit: Fit, i: int) -> str | None:
     """Why numbers of a phase are not published; None if they are."""
     card, prediction = job.models[i].bundle.card, fit.phases[i]
     if (job.fractions[i].value or 0.0) < SEEN:

@@ -16,15 +16,15 @@ from rich.table import Table
 from exafsd.commands.terminal import tell
 from exafsd.composition.components import count_all
 from exafsd.composition.decomposition import Decomposition
+from exafsd.composition.mcr_als import (
+    MOST,
+    McrError,
+    McrResult,
+    mcr_als,
+    meeting_points,
+)
 from exafsd.composition.near_edges import edge_about
 from exafsd.composition.references import Reference, load, shipped_folder
-from exafsd.composition.resolution import (
-    MOST,
-    Resolution,
-    ResolutionError,
-    meeting_points,
-    resolve,
-)
 from exafsd.composition.xanes import BIN, NearEdgeNumbers, near_edge_numbers
 from exafsd.contract.messages import Rejected, Result, RunStart, RunStop
 from exafsd.settings.analysis import Analysis
@@ -58,7 +58,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class _About:
+class _SeriesNumbers:
     """Of a series: noise of a bin, energies at which all spectra meet, and components counted."""
 
     noise: float
@@ -66,7 +66,7 @@ class _About:
     counted: Decomposition | None
 
 
-class Resolved:
+class ComponentShares:
     """A sink that resolves the near edges of each run when it ends.
 
     Parameters
@@ -122,13 +122,13 @@ class Resolved:
             series = self._series.pop(key)
             try:
                 self._resolve(key, series)
-            except ResolutionError as error:
+            except McrError as error:
                 self.trouble = True
                 tell(f"{_named(key)}: no components: {error}")
 
     def _resolve(self, key: Key, series: Series) -> None:
         if not series.rows:
-            raise ResolutionError("no scan reaches from 35 eV below to 60 eV above the edge")
+            raise McrError("no scan reaches from 35 eV below to 60 eV above the edge")
         places, numbers = series.alike()
         left_out = len(series.rows) - len(places)
         if left_out:
@@ -136,11 +136,11 @@ class Resolved:
         flat = np.array([one.flat for one in numbers])
         noise = float(np.median([one.noise for one in numbers]))
         names, held = self._held(key, series.edge, numbers[0])
-        resolution = resolve(flat, self._count, noise, held)
+        resolution = mcr_als(flat, self._count, noise, held)
         first = numbers[0].ranges[2] + BIN / 2
         energy = series.edge + first + BIN * np.arange(flat.shape[1])
         names += [str(i) for i in range(len(names) + 1, self._count + 1)]
-        about = _About(noise, meeting_points(energy, flat, noise), count_all(numbers))
+        about = _SeriesNumbers(noise, meeting_points(energy, flat, noise), count_all(numbers))
         if self._lines:
             line = _as_json(key, places, names, energy, resolution, about)
             sys.stdout.write(json.dumps(line) + "\n")
@@ -162,13 +162,15 @@ class Resolved:
             inside = (one.energy >= low - BIN) & (one.energy <= high + BIN)
             own = near_edge_numbers(one.energy[inside], one.mu[inside], edge)
             if own is None or len(own.flat) != len(like.flat):
-                raise ResolutionError(f"{one.name} does not span the energies of the spectra")
+                raise McrError(f"{one.name} does not span the energies of the spectra")
             names.append(one.name)
             rows.append(own.flat)
         return names, np.array(rows) if rows else None
 
 
-def resolved(settings: Settings, count: int, anchors: Sequence[str], lines: bool) -> Resolved:
+def component_shares(
+    settings: Settings, count: int, anchors: Sequence[str], lines: bool
+) -> ComponentShares:
     """Sink for `count` components, of which some are references of the settings.
 
     Raises
@@ -190,7 +192,7 @@ def resolved(settings: Settings, count: int, anchors: Sequence[str], lines: bool
         raise ValueError(
             f"there is no reference {', '.join(sorted(unknown))}; exafsd references list shows them"
         )
-    return Resolved(count, held, lines)
+    return ComponentShares(count, held, lines)
 
 
 def _named(key: Key) -> str:
@@ -203,8 +205,8 @@ def _as_json(
     places: Sequence[Any],
     names: Sequence[str],
     energy: Floats,
-    resolution: Resolution,
-    about: _About,
+    resolution: McrResult,
+    about: _SeriesNumbers,
 ) -> dict[str, Any]:
     run, stream, channel, edge = key
     components = [
@@ -230,7 +232,7 @@ def _as_json(
 
 
 def _as_table(
-    key: Key, places: Sequence[Any], names: Sequence[str], resolution: Resolution
+    key: Key, places: Sequence[Any], names: Sequence[str], resolution: McrResult
 ) -> Table:
     """Shares of some of the sweeps, and between what they may be."""
     table = Table("spectrum", *map(escape, names), title=escape(_named(key)))
@@ -244,7 +246,7 @@ def _as_table(
     return table
 
 
-def _said(resolution: Resolution, about: _About) -> Iterator[str]:
+def _said(resolution: McrResult, about: _SeriesNumbers) -> Iterator[str]:
     """What to know about the numbers, in words."""
     yield f"residual: {resolution.rest:.2g} of the edge step in 1 eV; noise {about.noise:.2g}"
     yield "after each share: the range of shares that fit the spectra equally well"

@@ -17,7 +17,7 @@ from exafsd.documents.inbox import Arrival
 from exafsd.documents.items import Ended, Trouble
 from exafsd.outcome import Outcome
 from exafsd.service import wiring
-from exafsd.service.healing import Healing
+from exafsd.service.gap_filler import GapFiller
 from exafsd.settings.settings import load
 from exafsd.testing.catalog_server import CatalogServer
 from messages import collect_headers
@@ -84,10 +84,10 @@ def settings(**more):
 
 
 def healed(server, documents, patience=10.0, until=Ended):
-    """Events of a session behind a `Healing`, until the run has ended."""
+    """Events of a session behind a `GapFiller`, until the run has ended."""
     backfill = Backfill(server.uri)
     session = wiring.make_session(settings(), wiring.make_pipeline(settings()))
-    healing = Healing(session, backfill, patience)
+    healing = GapFiller(session, backfill, patience)
     healing.start(None)
     events = []
     for name, document in documents:
@@ -237,7 +237,7 @@ def test_time_down_is_made_up_for(tmp_path, port, server, archive):  # noqa: F81
 def test_what_is_held_at_the_end_is_fed_where_nothing_keeps_it(server):
     documents = run("points", "held-at-the-end")
     session = wiring.make_session(settings(), wiring.make_pipeline(settings()))
-    healing = Healing(session, Backfill(server.uri), 60.0)
+    healing = GapFiller(session, Backfill(server.uri), 60.0)
     events = []
     for name, document in without(documents, set(range(400, 430))):
         events += healing.feed(Arrival(name, document, None))
@@ -251,12 +251,12 @@ def test_what_is_held_at_the_end_is_fed_where_nothing_keeps_it(server):
 
 def test_a_stop_that_comes_after_the_archives_is_no_trouble(server, archive, monkeypatch):
     """The archive may hear of the end first."""
-    monkeypatch.setattr("exafsd.service.healing.SILENT", 0.5)
+    monkeypatch.setattr("exafsd.service.gap_filler.SILENT", 0.5)
     documents = run("array", "late-stop")
     archive(documents)
     backfill = Backfill(server.uri)
     session = wiring.make_session(settings(), wiring.make_pipeline(settings()))
-    healing = Healing(session, backfill, 10.0)
+    healing = GapFiller(session, backfill, 10.0)
     healing.start(None)
     events = [e for doc in documents[:-1] for e in healing.feed(Arrival(*doc, None))]
     end = time.monotonic() + 30
@@ -273,14 +273,14 @@ def test_a_stop_that_comes_after_the_archives_is_no_trouble(server, archive, mon
 
 
 def test_a_slow_scan_asks_the_archive_seldom(server, monkeypatch):
-    monkeypatch.setattr("exafsd.service.healing.SILENT", 0.2)
-    monkeypatch.setattr("exafsd.service.healing.AGAIN", 1.0)
+    monkeypatch.setattr("exafsd.service.gap_filler.SILENT", 0.2)
+    monkeypatch.setattr("exafsd.service.gap_filler.AGAIN", 1.0)
     backfill = Backfill(server.uri)
     questions = []
     ask = backfill.ask
     monkeypatch.setattr(backfill, "ask", lambda request: (questions.append(request), ask(request)))
     session = wiring.make_session(settings(), wiring.make_pipeline(settings()))
-    healing = Healing(session, backfill, 10.0)
+    healing = GapFiller(session, backfill, 10.0)
     healing.start(None)
     for name, document in run("array", "slow-scan")[:-1]:
         list(healing.feed(Arrival(name, document, None)))
@@ -293,9 +293,9 @@ def test_a_slow_scan_asks_the_archive_seldom(server, monkeypatch):
 
 
 def test_no_more_is_held_than_memory_allows(server, monkeypatch):
-    monkeypatch.setattr("exafsd.service.healing.HELD", 50)
+    monkeypatch.setattr("exafsd.service.gap_filler.HELD", 50)
     session = wiring.make_session(settings(), wiring.make_pipeline(settings()))
-    healing = Healing(session, Backfill(server.uri), 60.0)
+    healing = GapFiller(session, Backfill(server.uri), 60.0)
     events = []
     for name, document in without(run("points", "long-hold"), {400}):
         events += healing.feed(Arrival(name, document, None))

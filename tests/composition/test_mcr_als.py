@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from exafsd.commands.cli import app
-from exafsd.composition.resolution import ResolutionError, meeting_points, resolve
+from exafsd.composition.mcr_als import McrError, mcr_als, meeting_points
 from exafsd.composition.xanes import BELOW, BIN, near_edges
 from near_edge_runs import measured, ramp, smooth_references
 
@@ -32,7 +32,7 @@ def series(shapes, names, sweeps=60):
 @pytest.mark.parametrize("names", [["CuO", "Cu"], ["CuO", "Cu2O", "Cu"], ["ZnS", "ZnO"]])
 def test_shares_and_spectra_come_back_and_lie_in_their_band(shapes, names):
     flat, pure, shares = series(shapes, names)
-    resolution = resolve(flat, len(names), NOISE)
+    resolution = mcr_als(flat, len(names), NOISE)
     assert resolution.converged
     assert resolution.rest < NOISE
     np.testing.assert_allclose(resolution.shares.sum(axis=1), 1.0)
@@ -50,12 +50,12 @@ def test_shares_and_spectra_come_back_and_lie_in_their_band(shapes, names):
 def test_without_pure_spectra_the_band_is_wide_and_an_anchor_narrows_it(shapes):
     flat, pure, shares = series(shapes, ["CuO", "Cu"])
     middle = slice(15, 45)
-    free = resolve(flat[middle], 2, NOISE)
+    free = mcr_als(flat[middle], 2, NOISE)
     assert np.mean(free.high - free.low) > 0.3
     order = [int(np.argmin(np.sum((free.spectra - one) ** 2, axis=1))) for one in pure]
     assert np.all(free.low[:, order] <= shares[middle] + 0.02)
     assert np.all(free.high[:, order] >= shares[middle] - 0.02)
-    held = resolve(flat[middle], 2, NOISE, pure)
+    held = mcr_als(flat[middle], 2, NOISE, pure)
     np.testing.assert_allclose(held.spectra, pure)
     np.testing.assert_allclose(held.shares, shares[middle], atol=0.01)
     np.testing.assert_allclose(held.low, held.high)
@@ -78,8 +78,8 @@ def test_two_phases_meet_where_their_spectra_cross_and_three_do_not(shapes):
     [(1, 9, 0, "2 to 5"), (6, 9, 0, "2 to 5"), (3, 3, 0, "too few"), (2, 9, 3, "3 spectra")],
 )
 def test_what_cannot_be_resolved_is_refused(count, rows, anchors, why):
-    with pytest.raises(ResolutionError, match=why):
-        resolve(np.ones((rows, 20)), count, NOISE, np.ones((anchors, 20)) if anchors else None)
+    with pytest.raises(McrError, match=why):
+        mcr_als(np.ones((rows, 20)), count, NOISE, np.ones((anchors, 20)) if anchors else None)
 
 
 @pytest.fixture(scope="module")

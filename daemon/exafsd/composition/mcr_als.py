@@ -29,12 +29,12 @@ NOISES, BELOW = 3.0, 0.01
 MEETING, SMALL = 3.0, 0.1
 
 
-class ResolutionError(ValueError):
+class McrError(ValueError):
     """A series that cannot be resolved; the text says why."""
 
 
 @dataclass(frozen=True)
-class Resolution:
+class McrResult:
     """Shares (n, c) and spectra (c, m) of c components in n near edges of m bins.
 
     `low` and `high` (n, c) are the shares where the component has as little, and as much, as any
@@ -50,7 +50,7 @@ class Resolution:
     converged: bool
 
 
-def resolve(flat: Floats, count: int, noise: float, anchors: Floats | None = None) -> Resolution:
+def mcr_als(flat: Floats, count: int, noise: float, anchors: Floats | None = None) -> McrResult:
     """Resolve near edges into components.
 
     Parameters
@@ -66,16 +66,16 @@ def resolve(flat: Floats, count: int, noise: float, anchors: Floats | None = Non
 
     Raises
     ------
-    ResolutionError
+    McrError
         If there are too few spectra, or too many components or anchors.
     """
     anchors = np.zeros((0, flat.shape[1])) if anchors is None else anchors
     if not 2 <= count <= MOST:
-        raise ResolutionError(f"2 to {MOST} components can be resolved, not {count}")
+        raise McrError(f"2 to {MOST} components can be resolved, not {count}")
     if len(flat) <= count:
-        raise ResolutionError(f"{len(flat)} spectra are too few for {count} components")
+        raise McrError(f"{len(flat)} spectra are too few for {count} components")
     if len(anchors) > count:
-        raise ResolutionError(f"{len(anchors)} spectra are given for {count} components")
+        raise McrError(f"{len(anchors)} spectra are given for {count} components")
     rows = flat[np.unique(np.linspace(0, len(flat) - 1, FITTED).astype(int))]
     spectra = _purest(rows, count, anchors)
     floor, before, converged = -NOISES * noise, np.inf, False
@@ -90,7 +90,7 @@ def resolve(flat: Floats, count: int, noise: float, anchors: Floats | None = Non
     shares = _shares(flat, spectra)
     low, high = _band(shares, spectra, len(anchors), floor)
     rest = float(np.sqrt(np.mean((flat - shares @ spectra) ** 2)))
-    return Resolution(shares, spectra, low, high, rest, converged)
+    return McrResult(shares, spectra, low, high, rest, converged)
 
 
 def meeting_points(energy: Floats, flat: Floats, noise: float) -> list[float]:

@@ -27,7 +27,7 @@ ENDED = 1.0
 GONE = (OSError, EOFError, pickle.UnpicklingError)
 
 
-class Worker:
+class HelperProcess:
     """One start of a process, at once; `serve` is a function without arguments in a module of ours.
 
     Parameters
