@@ -155,7 +155,8 @@ class Calibration(_Frozen):
     """What the uncertainty and the out-of-domain score were checked against."""
 
     std_scale: dict[str, float] = Field(
-        description="factor per parameter id by which pinn.onnx already multiplied its raw std"
+        description="by parameter id, the factor of its std; pinn.onnx includes it, and the daemon"
+        " multiplies the std of fits by it"
     )
     bias: dict[str, float] = Field(
         default_factory=dict[str, float],
@@ -308,7 +309,8 @@ class Thresholds(_Frozen):
     ood: float = Field(description="largest out-of-domain score at which parameters are published")
     ood_false_alarms: float = Field(description="share of good held-out spectra above it")
     k_max_min: float = Field(
-        description="shortest data end the network was trained for, 1/angstrom"
+        description="shortest data end, 1/angstrom, for which the network was trained, or that is"
+        " fitted"
     )
     prior_limited: float = Field(
         default=0.7, description="posterior over prior std that earns the flag"

@@ -47,7 +47,10 @@ def message_part(cls: type[T]) -> type[T]:
 
 @dataclass
 class Value:
-    """A number with one standard deviation of what the measured noise does to it."""
+    """A number with its standard deviation.
+
+    In `shells`, `phases` and `mixture` it includes errors of the theory.
+    """
 
     __pydantic_config__ = STRICT
 
@@ -57,7 +60,7 @@ class Value:
 
 @message_part
 class FitValue(Value):
-    """A refined number; `std` is all that it may be off by, noise and theory together."""
+    """A refined number; `std` includes noise and errors of the theory."""
 
     std_noise: float | None = described("what the measured noise does to it", default=None)
     std_feffit: float | None = described(
@@ -128,7 +131,7 @@ class Phase:
     fraction: Value | None
     e0_shift: Value = described("eV")
     prior_limited: list[str] = described(
-        "which of these the spectrum says little more about than was known before",
+        "parameters that the spectrum hardly determines",
         default_factory=list[str],
     )
 
@@ -150,7 +153,7 @@ class Shell:
     sigma2: Value = described("angstrom^2")
     c3: Value | None = described("angstrom^3", default=None)
     prior_limited: list[str] = described(
-        "which of these the spectrum says little more about than was known before",
+        "parameters that the spectrum hardly determines",
         default_factory=list[str],
     )
 
@@ -185,7 +188,7 @@ class PolishShell:
 
 @message_part
 class Polish:
-    """The least-squares fit that starts from the network's answer."""
+    """The least-squares fit that starts from `shells`."""
 
     status: Literal["converged", "at_bound", "failed", "shed", "off"]
     r_factor: float | None
@@ -496,7 +499,9 @@ class Result(Identity):
         description="null where composition has no fractions, no model may read the spectrum, or"
         " there was no time",
     )
-    convergence: Convergence | None = Field(default=None, description="null where no target is set")
+    convergence: Convergence | None = Field(
+        default=None, description="null if no target is set, for averages and for reference foils"
+    )
     xanes: Xanes | None = Field(
         default=None, description="null where the scan is too short to be normalised"
     )

@@ -27,7 +27,7 @@ class Foil(_Read):
 
     phase: str = Field(description="of the foil")
     model: str = Field(description="name of the bundle")
-    model_sha256: str = Field(description="of pinn.onnx")
+    model_sha256: str = Field(description="of pinn.onnx; without a network, of card and graph")
     channel: Channel = Field(description="how it was measured")
     recipe_sha256: str = Field(description="of the model's recipe and the rebinning")
 

@@ -66,14 +66,14 @@ class Flag(Code):
     PADDED = (
         "padded",
         "the empty end of its arrays was cut off",
-        "the arrays end with points that are NaN or zero in every column: they are longer than the"
-        " sweep, and were cut",
+        "the arrays were longer than the sweep: their last points, NaN or zero in every column,"
+        " were cut off",
     )
     ENERGY_UNSORTED = (
         "energy_unsorted",
         "the points came out of order",
-        "the points came in another order than by energy, by more than 1 eV in the mean; an"
-        " encoder's jitter is less",
+        "the points were not in the order of their energies, by more than 1 eV on average; the"
+        " jitter of an encoder is less",
     )
     ENERGIES_MERGED = "energies_merged", "readings at one energy were averaged"
     SATURATED = (
@@ -89,24 +89,26 @@ class Flag(Code):
     FOIL_MISSING = (
         "foil_missing",
         "the reference foil could not be seen",
-        "the foil's edge could not be seen in this sweep; the last shift of its direction holds,"
-        " if there is one",
+        "this sweep does not show the edge of the foil; the last shift of a sweep in the same"
+        " direction is applied, if there is one",
     )
     FOIL_OUTLIER = (
         "foil_outlier",
         "the foil is off its drift, not followed yet",
-        "the foil is more than `calibration.jump` (and 5 standard errors) off its drift, for the"
-        " first time: not followed",
+        "the edge of the foil is more than `calibration.jump` (and 5 standard errors) from where"
+        " its drift puts it. One such sweep is not followed",
     )
     ENERGY_JUMP = (
         "energy_jump",
         "the energy scale has jumped",
-        "two sweeps agree that the energy scale has jumped; it is followed from here on",
+        "two sweeps agree that the energy scale has jumped; from this sweep on, the new scale is"
+        " used",
     )
     FOIL_LOST = (
         "foil_lost",
         "the foil is too far off to be believed",
-        "the shift is more than `calibration.max_shift`; not applied, the last one holds",
+        "the shift is more than `calibration.max_shift`; it is not applied, and the last shift"
+        " remains",
     )
     REBIN_FILLED = (
         "rebin_filled",
@@ -116,25 +118,25 @@ class Flag(Code):
     REBIN_SPARSE = (
         "rebin_sparse",
         "too few points to rebin",
-        "more bins had none, or there are fewer bins than `reduction.min_points`: the points are"
-        " as measured",
+        "more than 10 % of the bins had no point, or there are fewer bins than"
+        " `reduction.min_points`: the spectrum was not rebinned",
     )
     DEGLITCHED = (
         "deglitched",
         "glitches were replaced",
-        "single points were replaced as `quality.deglitch` asks",
+        "single points were replaced, as `reduction.quality.deglitch` allows",
     )
     GLITCHY = (
         "glitchy",
         "too many glitches to replace",
-        "more than 3 % of the points would have had to be replaced; none was",
+        "more than 3 % of the points look like glitches; none was replaced",
     )
     OUTLIER = (
         "outlier",
         "unlike the sweeps before it",
-        "the normalised spectrum is farther from the running mean of its run than `quality.outlier`"
-        " times the usual distance: a disturbed sweep, or the first of a change. Three alike are a"
-        " change, and the series goes on from them",
+        "the normalised spectrum differs from the running mean of its run by more than"
+        " `reduction.quality.outlier` times the usual difference: a disturbed sweep, or the first"
+        " of a change. Three similar ones count as a change, and become the new mean",
     )
     REMEASURED = (
         "remeasured",
@@ -152,7 +154,7 @@ class Flag(Code):
     GAP = (
         "gap",
         "points of the sweep are missing",
-        "points of the sweep are missing, by their sequence numbers",
+        "the sequence numbers show that points of the sweep are missing",
     )
     BACKFILLED = (
         "backfilled",
@@ -163,14 +165,14 @@ class Flag(Code):
     AFTER_GAP = (
         "after_gap",
         "earlier sweeps of the run are missing",
-        "sweeps before it were lost, so what depends on earlier sweeps (averages, calibration, what"
-        " the sweeps of a run share) is not as it would have been; a replay from the archive is",
+        "earlier sweeps were lost. Averages, calibration and whatever else depends on earlier"
+        " sweeps is therefore different; a replay from the archive gives the right values",
     )
     RENUMBERED = (
         "renumbered",
         "points of the run are missing: its number may be too low",
-        "sweeps are cut from a stream in which points are missing, so its number may not be that of"
-        " an undisturbed analysis; a replay from the archive has the right one",
+        "the sweep was cut from a stream in which points are missing, so its number may be too"
+        " low; a replay from the archive gives the right one",
     )
     DELAY_IGNORED = (
         "delay_ignored",
@@ -185,58 +187,59 @@ class Flag(Code):
     EDGE_MOVED = (
         "edge_moved",
         "the edge is not where this material has it: check the energy scale",
-        "E0 is more than 8 eV from where the model's material has it: the monochromator is not"
-        " calibrated, or the absorber has another oxidation state. R and σ² do not depend on it",
+        "E0 is more than 8 eV from that of the model's material: the monochromator is not"
+        " calibrated, or the absorber has another oxidation state. R and σ² do not depend on this",
     )
     EDGE_SHAPE = (
         "edge_shape",
         "another near edge than this material alone: another phase beside it?",
-        "the near edge is not that of [measured spectra](../explanation/trust.md#the-near-edge) of"
+        "the near edge differs from [measured spectra](../explanation/trust.md#the-near-edge) of"
         " the model's material: a second phase, another structure, over-absorption, or"
-        " nanoparticles. Edge step, pre-edge line, energy scale, resolution and heat are allowed"
-        " for",
+        " nanoparticles. Differences of edge step, pre-edge line, energy scale, resolution and"
+        " temperature do not count",
     )
     E0_OFF = (
         "e0_off",
         "E0 is not where this material has it: another phase beside it?",
-        "what is read as E0 is more than 2 eV (or its own error bar) from where measured spectra of"
-        " the model's material have it, counted from the middle of the edge: R may be off by"
-        " 0.01 Å and more. Beyond 4 eV parameters are withheld",
+        "the fitted E0, relative to half the height of the edge, differs by more than 2 eV (or"
+        " its error bar) from its value in reference spectra of the model's material: R may be"
+        " wrong by 0.01 Å or more. Above 4 eV the parameters are withheld",
     )
     OFF_CRYSTAL = (
         "off_crystal",
         "a fit has R, N or E0 unusual for its crystal: is it this material?",
-        "the model has no network, and what a fit about its crystal has come to is believed but"
-        " unusual: R of the nearest shell more than 0.03 Å from the crystal's, or changed by 1.2 %"
-        " more or less than the distances of farther shells, N·S0² over the crystal's N outside"
-        " 0.65 to 1.2, or E0 more than 8.5 eV from where it usually is. A wrong structure fits"
-        " often just so",
+        "the model has no network, and its fit gives unusual values: R of the nearest shell"
+        " differs by more than 0.03 Å from the crystal; or its change from the crystal differs by"
+        " more than 1.2 % from that of farther shells; or N·S0² divided by N of the crystal is"
+        " outside 0.65 to 1.2; or E0 differs by more than 8.5 eV from its usual value. Fits with a"
+        " wrong structure often look like this",
     )
     NOISY_END = (
         "noisy_end",
         "mostly noise at high k; read without it",
-        "from some k on, 10 Å⁻¹ or more, there is more noise than signal, and only the part before"
-        " it fits the model. The network was given that part; the polish uses all data",
+        "beyond some k (10 Å⁻¹ or more) there is more noise than signal, and only the part below"
+        " fits the model. The network used only this part; the polish uses all data",
     )
     POOR_FIT = (
         "poor_fit",
         "fits worse than reference spectra: another phase beside it?",
-        "the parameters are believed, but its score or R-factor is above those of the measured"
-        " spectra that the model was [judged by](../explanation/trust.md#the-trust-score), or,"
-        " where there are none, its score above that of all but a few simulated ones: a second"
-        " phase of a third does that, and so may disorder",
+        "the spectrum fits worse than the [measured"
+        " spectra](../explanation/trust.md#the-trust-score) of the model's material, or, if there"
+        " are none, worse than nearly all simulated spectra. The cause may be a second phase (a"
+        " third of the sample is enough), or disorder",
     )
     OTHER_PHASES = (
         "other_phases",
         "a part of the sample is another phase",
-        "the linear combination finds more than 3 %, beyond 3 standard deviations, of other phases"
-        " than the model's, while the parameters are those of one material",
+        "the linear combination finds more than 3 % of other phases (and more than 3 standard"
+        " deviations), but the parameters are those of a single phase",
     )
     FLUORESCENCE_AMPLITUDE = (
         "fluorescence_amplitude",
         "the amplitude is a lower limit (self-absorption)",
-        "measured in fluorescence, and the sample is not [declared](../howto/coordination.md)"
-        " dilute or corrected: N·S0² is a lower limit, N is withheld",
+        "the spectrum was measured in fluorescence, and nobody has"
+        " [declared](../howto/coordination.md) that the sample is dilute or the data are"
+        " corrected: N·S0² is a lower limit, and N is withheld",
     )
     SHORT_K_RANGE = (
         "short_k_range",
@@ -246,9 +249,9 @@ class Flag(Code):
     REFERENCE_TEMPERATURE = (
         "reference_temperature",
         "a reference in it was measured at another temperature",
-        "a [reference](../howto/composition.md) with a share of 0.05 or more was measured more than"
-        " 100 K hotter or colder than the sample is, by the reference's file and the sweep's"
-        " context. Heat is allowed for in the fit, but shares may be off",
+        "the temperature of a [reference](../howto/composition.md) with a share of 0.05 or more"
+        " differs by more than 100 K from that of the sample (by the file of the reference and"
+        " `context` of the sweep). The fit allows for temperature, but the shares may be wrong",
     )
 
 
@@ -266,8 +269,8 @@ class Reason(Code):
         "missing_column",
         "energy or a detector is not in the documents under the names of `[adapter]`",
     )
-    NOT_NUMBERS = "not_numbers", "a column is no array of numbers"
-    SHAPE_MISMATCH = "shape_mismatch", "a column is not as long as the energy"
+    NOT_NUMBERS = "not_numbers", "a column is not an array of numbers"
+    SHAPE_MISMATCH = "shape_mismatch", "a column has another length than the energy"
     TOO_FEW_POINTS = (
         "too_few_points",
         "fewer points (or distinct energies) than `reduction.min_points`",
@@ -293,9 +296,9 @@ class Reason(Code):
     )
     NO_FOIL = (
         "no_foil",
-        "the reference channel shows no edge: no foil in the beam? Said once per run",
+        "the reference channel shows no edge: is there a foil in the beam? Reported once per run",
     )
-    LARCH_FAILED = "larch_failed", "Larch gave up; the detail has its own words"
+    LARCH_FAILED = "larch_failed", "Larch could not reduce the spectrum; `detail` has its message"
     ASSET_MISSING = (
         "asset_missing",
         "an external file was refused (`source.asset_roots`) or did not arrive in time",
@@ -311,23 +314,23 @@ class Reason(Code):
     )
     UNREADABLE = (
         "unreadable",
-        "(`exafsd analyze`) the file is missing, or no table of numbers",
+        "(`exafsd analyze`) the file is missing, or is not a table of numbers",
     )
     AMBIGUOUS_COLUMNS = (
         "ambiguous_columns",
-        "(`exafsd analyze`) names and columns of a file do not match, or come twice: it is not"
-        " clear which belong together",
+        "(`exafsd analyze`) the names and the columns of a file do not match, or a name comes"
+        " twice: it is not clear which name belongs to which column",
     )
     INTERNAL = (
         "internal",
-        "an error in exafsd; the next spectrum is analysed; please report it",
+        "an error in exafsd; please report it. The next spectrum is analysed",
     )
 
 
 class Problem(Code):
     """Trouble with documents, files or peers (`status.problems`, `status.drops`)."""
 
-    BAD_FRAME = "bad_frame", "a ZeroMQ frame that is no document"
+    BAD_FRAME = "bad_frame", "a ZeroMQ frame is not a document"
     PICKLE = "pickle", "a document came as pickle while `source.pickle` is off"
     BAD_DOCUMENT = "bad_document", "a document that cannot be read"
     UNKNOWN_NAME = "unknown_name", "a document of an unknown kind"
@@ -340,17 +343,17 @@ class Problem(Code):
         "unknown_resource",
         "a datum of a resource that was never seen: its run started before exafsd",
     )
-    REPEATED_START = "repeated_start", "a run was started twice; the second start is ignored"
+    REPEATED_START = "repeated_start", "a run has two start documents; the second one is ignored"
     REPEATED = "repeated", "events came twice; the second ones are skipped"
     GAP = "gap", "events are missing; replay the run from the archive"
-    BACKFILLED = "backfilled", "what was missed has been fetched from `backfill.catalog`"
-    UNFILLED = "unfilled", "what was missed could not be fetched from `backfill.catalog` in time"
+    BACKFILLED = "backfilled", "missed documents were fetched from `backfill.catalog`"
+    UNFILLED = "unfilled", "missed documents could not be fetched from `backfill.catalog` in time"
     LOST_STOP = "lost_stop", "a run never ended; it was closed"
-    NO_SPECTRUM = "no_spectrum", "a run held no XAFS scan by the adapter's names"
+    NO_SPECTRUM = "no_spectrum", "a run has no XAFS scan under the names of `[adapter]`"
     BAD_SETTINGS = (
         "bad_settings",
-        '`start["exafsd"]`, `adapter.dark` or `adapter.gain` ask for what is not there: every sweep'
-        " of the run is rejected",
+        '`start["exafsd"]`, `adapter.dark` or `adapter.gain` ask for something that does not'
+        " exist: every sweep of the run is rejected",
     )
     ENERGY_UNIT = (
         "energy_unit",
@@ -359,62 +362,69 @@ class Problem(Code):
     ASSET_REFUSED = "asset_refused", "an external file is outside `source.asset_roots`"
     ASSET_READER = (
         "asset_reader",
-        "the process that reads external files did not answer, and was started anew; its file is"
-        " left alone for a while",
+        "the process that reads external files did not answer and was restarted; the file that it"
+        " was reading is not tried again for a while",
     )
     AUDIT = (
         "audit",
-        "the compiled reduction and Larch disagree on a spectrum, or agree again, or Larch could"
-        " not be asked",
+        "exafsd's reduction of a spectrum differs from Larch's, or agrees with it again, or Larch"
+        " could not be asked",
     )
-    INTERNAL = "internal", "an error in exafsd; it goes on; please report it"
+    INTERNAL = "internal", "an error in exafsd; please report it. The daemon continues"
     INBOX_FULL = "inbox_full", "documents were lost because the queue was full"
     SHUTDOWN = "shutdown", "documents were not processed before the daemon ended"
     SOURCE = (
         "source",
-        "the host in `source.address` is not known here; no documents come until it is",
+        "the host name in `source.address` cannot be resolved; no documents arrive until it can",
     )
-    KAFKA = "kafka", "Kafka reports an error; exafsd goes on trying"
+    KAFKA = "kafka", "Kafka reports an error; exafsd keeps trying"
     KAFKA_KEY = (
         "kafka_key",
-        "a document came through Kafka without a key and was refused: without one the documents of"
-        " a run would be spread over daemons; key them by the uid of their run",
+        "a document came through Kafka without a key and was refused, because documents of one"
+        " run could then go to several daemons. Use the uid of the run as the key",
     )
     KAFKA_ONE_KEY = (
         "kafka_one_key",
-        "several runs have one key in Kafka, so one daemon gets all of them; use their uids",
+        "several runs have the same key in Kafka, so one daemon gets all of them. Use the uid of"
+        " the run as the key",
     )
     KAFKA_DELETED = (
         "kafka_deleted",
-        "Kafka has deleted documents before they were read; replay their runs from the archive",
+        "Kafka deleted documents before they were read; replay their runs from the archive",
     )
     TILED_UNREAD = (
         "tiled_unread",
-        "a run of `source.tiled` ended, and a part of it could not be read; replay it when it can",
+        "a run of `source.tiled` ended, and a part of it could not be read; replay the run when"
+        " the server works again",
     )
-    RESULTS = "results", "result runs could not be written, or not all"
+    RESULTS = "results", "some result runs could not be written"
     RESULTS_QUEUE_FULL = "results_queue_full", "outcomes not stored: the catalog is too slow"
     RESULTS_FAILED = "results_failed", "outcomes not stored: the catalog refuses them"
-    RESULTS_PROCESS = "results_process", "outcomes not stored: the process that writes died"
-    RESULTS_KAFKA = "results_kafka", "outcomes not stored: Kafka did not take them"
+    RESULTS_PROCESS = "results_process", "outcomes not stored: the process that writes them died"
+    RESULTS_KAFKA = "results_kafka", "outcomes not stored: Kafka did not accept them"
     RESULTS_SHUTDOWN = "results_shutdown", "outcomes not stored: the daemon ended"
     COMPARE = "compare", "a replayed run has no stored results to compare with"
-    DISK = "disk", "the journal cannot be written; analysis goes on"
+    DISK = "disk", "the journal cannot be written; the analysis continues"
     OUTCOME_LOG = (
         "outcome_log",
-        "outcomes cannot be logged; they are sent, but would be lost if the daemon were killed",
+        "outcomes cannot be logged: they are published, but a subscriber that misses one cannot"
+        " request it after a restart",
     )
     JOURNAL_DAMAGED = (
         "journal_damaged",
-        "a file of the journal is not as it was written; what comes before the damage is used",
+        "a file of the journal is damaged; what was written before the damage is used",
     )
     RESUMED = (
         "resumed",
-        "a run was open while the daemon was down; what was sent meanwhile may be missing",
+        "a run was open while the daemon was down; documents that were sent in the meantime may"
+        " be missing",
     )
-    ORPHANS_FULL = "orphans_full", "the journal's file of stray documents is full"
-    UNSERIALISABLE = "unserialisable", "the journal cannot keep a document of this content"
-    MALFORMED = "malformed", "the journal cannot keep a document without its run"
+    ORPHANS_FULL = "orphans_full", "the journal's file for documents of unknown runs is full"
+    UNSERIALISABLE = "unserialisable", "a document has content that the journal cannot store"
+    MALFORMED = (
+        "malformed",
+        "a document does not say to which run it belongs, so the journal cannot store it",
+    )
     REQUEST = "request", "a request of a subscriber failed"
-    REFUSED_PEER = "refused_peer", "a peer without a known key was refused"
-    REPLY = "reply", "a reply was not taken by the subscriber that asked"
+    REFUSED_PEER = "refused_peer", "a client without an accepted key was refused"
+    REPLY = "reply", "a subscriber did not take the reply to its request"

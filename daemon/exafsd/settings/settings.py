@@ -259,7 +259,7 @@ class Service(_Frozen):
     audit_every: int = Field(
         default=200,
         ge=0,
-        description="N: every Nth spectrum, and the first of each plan (energy grid and E0), is"
+        description="N: the first spectrum of a run, channel and edge, and then every Nth one, is"
         " also reduced with Larch itself, in another process; 0: none",
     )
     models_every: float = Field(

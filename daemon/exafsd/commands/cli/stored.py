@@ -85,7 +85,8 @@ def analyze(
 @app.command(rich_help_panel=PANEL)
 def replay(
     catalog: Annotated[
-        str, typer.Argument(help="tiled profile or URI, or the folder of a journal.")
+        str,
+        typer.Argument(metavar="ARCHIVE", help="tiled profile or URI, or the folder of a journal."),
     ],
     uid: Annotated[
         str | None,
@@ -163,9 +164,10 @@ def replay(
 @app.command(rich_help_panel=PANEL)
 def export(
     catalog: Annotated[
-        str, typer.Argument(help="tiled profile or URI, or the folder of a journal.")
+        str,
+        typer.Argument(metavar="ARCHIVE", help="tiled profile or URI, or the folder of a journal."),
     ],
-    uid: Annotated[str, typer.Option(help="Uid of the measured run.")],
+    uid: Annotated[str, typer.Option(help="Uid of the run as measured, not of its results.")],
     to: ToOption,
 ) -> None:
     """Write the results of a run to a NeXus, Athena or XDI file."""
