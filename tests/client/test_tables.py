@@ -55,6 +55,26 @@ def test_rows_one_per_shell(messages):
     assert first["acquired"] == 1.7e9 + 1
 
 
+def test_tables_have_near_edge_and_composition():
+    composition = {
+        "references": ["Cu", "CuO"], "in_domain": True, "reason": None,
+        "fractions": [{"phase": "CuO", "value": 0.7, "std": 0.01}],
+        "components": {
+            "count": 2, "by_noise": 2, "by_structure": 2, "sweeps": 9, "left": 1e-3, "noise": 1e-3,
+            "scores": [value(0.1)], "reason": None,
+        },
+    }  # fmt: skip
+    phase = {"phase": "CuO", "share": value(0.7), "shells": [{**SHELL, "r": value(1.95)}]}
+    mixed = result(1, composition=composition, mixture={"phases": [phase]})
+    mixed, bad = (decode(encode(one, {})) for one in (mixed, rejected(2)))
+    table = to_pandas([mixed, bad])
+    columns = ["edge_energy", "change", "share_CuO", "share_CuO_std", "mixture_r_CuO"]
+    assert table[columns].iloc[0].tolist() == [8985.8, "steady", 0.7, 0.01, 1.95]
+    assert table[["components", "component_2"]].iloc[0].tolist() == [2, 0.1]
+    assert table[["share_CuO", "mixture_r_CuO", "components"]].iloc[1].isna().all()
+    assert to_xarray([mixed])["share_CuO"].values.tolist() == [0.7]
+
+
 def test_pandas(messages):
     table = to_pandas(messages)
     assert len(table) == 5

@@ -60,6 +60,16 @@ def test_the_polish_is_shown_where_the_daemon_calls_it_the_best():
     assert [shell["e0"][0] for shell in both] == [8984.0, 8985.0]
 
 
+def test_the_remarks_say_where_the_values_come_from():
+    for changes, said in (
+        ({"read_by": "network"}, "network"),
+        ({"read_by": "fit"}, "fitted about the crystal"),
+        ({"read_by": "network", "best": "polish"}, "fitted (polish)"),
+    ):
+        header = sent(result(1, **changes)).header
+        assert f" · {said}<span" in words.remarks(point_of(header), header)
+
+
 def test_e0_of_a_phase_stays_where_shifts_count_from_elsewhere():
     truth = {"r": 2.55, "e0": 8984.0, "c3": None}
     for e0, shift in ((8979.0, 5.0), (8990.0, -6.0)):

@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     import pandas  # pyright: ignore[reportMissingTypeStubs]
     import xarray
 
-#: fields of a header that a table has as columns, beside context and truth
+#: fields of a header that a table has as columns, beside those with these beginnings
 COLUMNS = (
     *PLAIN, "acquired", "averaged", "edge_step", "edge_step_std", "energy_shift",
     "energy_shift_std", "quality", "model", "trust", "in_domain", "trust_state", "doubts", "reason",
-    "polish",
+    "polish", "edge_energy", "edge_energy_std", "white_line", "white_line_std", "white_line_area",
+    "white_line_area_std", "distance_first", "distance_previous", "change", "change_point",
 )  # fmt: skip
+BEGINNINGS = ("context_", "truth_", "share", "mixture_", "component")
 #: arrays on the grid in k, on that in R, and on the energies of the sweep
 ON_K, ON_R = ("chi_k2", "chi_k2_pred"), ("chir_mag", "chir_mag_pred")
 ON_ENERGY = ("energy", "norm", "flat")
@@ -35,7 +37,7 @@ def _common(header: dict[str, Any]) -> Row:
     """Columns that all rows of a message share."""
     row = fields(header)
     chosen = {name: row[name] for name in COLUMNS}
-    return chosen | {n: v for n, v in row.items() if n.startswith(("context_", "truth_"))}
+    return chosen | {n: v for n, v in row.items() if n.startswith(BEGINNINGS)}
 
 
 def rows(messages: Iterable[Message]) -> list[Row]:

@@ -253,8 +253,7 @@ def remarks(point: Point | None, header: dict[str, Any] | None) -> str:
     if point.kind != "rejected":
         model = (header["model"] or {}).get("name")
         parts.append(f"model {text(model, 40)}" if model else "no model")
-        answer = {"polish": "fitted (polish)", "network": "network"}.get(header["best"] or "")
-        parts += [answer] if answer else []
+        parts += [answer] if (answer := _answer(header)) else []
     count = _count(header)
     parts += [f"{count} component{'s' * (count != '1')} so far"] if count else []
     why = (header.get("convergence") or {}).get("reason")
@@ -268,6 +267,13 @@ def remarks(point: Point | None, header: dict[str, Any] | None) -> str:
     said = " · ".join(escape(part) for part in parts)
     warned = "".join(f'<span class="flag">⚑ {escape(one)}</span>' for one in flags)
     return f'<div class="remarks">{said}{warned or " · no quality flags"}</div>'
+
+
+def _answer(header: dict[str, Any]) -> str:
+    """Where the values that are shown come from."""
+    if header["best"] == "network" and header.get("read_by") == "fit":
+        return "fitted about the crystal"
+    return {"polish": "fitted (polish)", "network": "network"}.get(header["best"] or "", "")
 
 
 def _short(value: float) -> str:

@@ -330,7 +330,8 @@ class Calibration(_Frozen):
     jump: float = Field(
         default=0.5,
         gt=0,
-        description="eV; a sudden change that is larger is followed at once and flagged",
+        description="eV; a sudden change that is larger is followed, and flagged, as soon as two"
+        " sweeps agree on it",
     )
     max_shift: float = Field(
         default=15.0,

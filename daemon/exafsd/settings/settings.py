@@ -199,8 +199,8 @@ class JournalSettings(_Frozen):
         default=50_000_000_000,
         ge=0,
         description="largest size in bytes of all documents, results and rejections; beyond it the"
-        " oldest runs are deleted; 0: no limit. In the data folder the limit is never more"
-        " than a tenth of the disk",
+        " oldest runs are deleted; 0: no limit. If journal.folder is null, the limit is never"
+        " more than a tenth of the disk",
     )
 
 
