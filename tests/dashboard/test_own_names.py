@@ -38,7 +38,7 @@ class Answer:
     def __init__(self, port, path="/", method="GET", address="127.0.0.1", version="1.1", **headers):
         sent = {"Host": f"{address}:{port}", "Connection": "close", **headers}
         lines = [f"{name.replace('_', '-')}: {v}" for name, v in sent.items() if v is not None]
-        with socket.create_connection((address, port), 10) as raw:
+        with socket.create_connection((address, port), 60) as raw:
             raw.sendall("\r\n".join([f"{method} {path} HTTP/{version}", *lines, "", ""]).encode())
             answer = http.client.HTTPResponse(raw, method=method)
             answer.begin()

@@ -198,8 +198,8 @@ def encoder(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Names of crystals in the table of exafsd-export zoo; by default those of the"
-            " encoder that comes with exafsd-training."
+            help="Names of the crystals to train on, from the table of `exafsd-export zoo`; by"
+            " default those on which the encoder of exafsd-training was trained."
         ),
     ] = None,
     minutes: Annotated[
@@ -242,7 +242,9 @@ def encoder(
 
 @app.command()
 def ablate(
-    config: Annotated[str, typer.Option(help="Model to train, as for fit.")],
+    config: Annotated[
+        str, typer.Option(help="Model to train: name or file, as in `exafsd-train fit`.")
+    ],
     out: Annotated[
         Path, typer.Option(help="Folder for the trained networks and the table that compares them.")
     ],
@@ -467,7 +469,7 @@ def denoise(
     data: ModelData = None,
     workers: Workers = 1,
 ) -> None:
-    """Remove noise by network, Fourier filter and fit; compare each with less noisy spectra."""
+    """Remove noise in three ways (network, Fourier filter, fit); compare with less noisy ones."""
     from exafsd_training.studies import denoise as module
 
     module.denoising(model, data, workers)

@@ -21,12 +21,12 @@ app = typer.Typer()
 PANEL = "Files and archives"
 
 
-def components_option(of: str) -> Any:
-    """Option `--components` that decomposes the near edges `of` a run, or of files."""
+def components_option(spectra: str) -> Any:
+    """Option `--components` for what is decomposed together."""
     return typer.Option(
         metavar="N",
-        help=f"Decompose the near edges of {of} together into N components (MCR-ALS), and print the"
-        " shares of these instead of the results.",
+        help=f"Decompose the near edges into N components (MCR-ALS), {spectra}, and print the"
+        " shares of the components instead of the results.",
     )
 
 
@@ -54,7 +54,7 @@ def analyze(
         ),
     ] = None,
     components: Annotated[
-        int | None, components_option("all files with the same edge and channel")
+        int | None, components_option("those of one edge and channel together")
     ] = None,
     anchor: AnchorOption = None,
     json: JsonOption = False,
@@ -138,7 +138,7 @@ def replay(
             " runs.",
         ),
     ] = None,
-    components: Annotated[int | None, components_option("each run")] = None,
+    components: Annotated[int | None, components_option("each run by itself")] = None,
     anchor: AnchorOption = None,
     config: ConfigOption = None,
     model: ModelOption = None,
@@ -167,10 +167,12 @@ def export(
         str,
         typer.Argument(metavar="ARCHIVE", help="tiled profile or URI, or the folder of a journal."),
     ],
-    uid: Annotated[str, typer.Option(help="Uid of the run as measured, not of its results.")],
+    uid: Annotated[
+        str, typer.Option(help="Uid of the measured run (not the uid of its stored results).")
+    ],
     to: ToOption,
 ) -> None:
-    """Write the results of a run to a NeXus, Athena or XDI file."""
+    """Write the results of a run to a NeXus or Athena file, or to a folder of XDI files."""
     from exafsd.exports.export import export as export_run
 
     with failing(*UNREADABLE):
