@@ -425,7 +425,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="short, and nothing is written")
     parser.add_argument("--spectra", type=int, default=360_000, help="for memory")
     asked = parser.parse_args()
-    sections = {}
+    where = machine()  # a package that is missing is not noticed after an hour
     for part in asked.parts or PARTS:
         with tempfile.TemporaryDirectory(prefix="exafsd-bench-") as name:
             if part == "memory":
@@ -435,10 +435,10 @@ def main() -> None:
                 title, make = PARTS[part]
                 command = f"tests/bench/bench.py {part}"
                 text = make(Path(name), asked.quick)
-        sections[title] = f"`{command}` on {machine()}\n\n{text}"
-        print(f"\n## {title}\n\n{sections[title]}\n", flush=True)
-    if not asked.quick:
-        write(sections)
+        section = f"`{command}` on {where}\n\n{text}"
+        print(f"\n## {title}\n\n{section}\n", flush=True)
+        if not asked.quick:
+            write({title: section})
 
 
 if __name__ == "__main__":

@@ -251,10 +251,10 @@ def ablate(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Folder with the measured spectra that --config names. The terms `measured` and"
-            " `decoder` (see --variant) train with the first of these spectra. The networks are"
-            " tested with the other spectra and, if the model comes with exafsd, also with the"
-            " simulator of `exafsd-train independent`."
+            help="Folder with the measured spectra that --config names. The variants `measured` and"
+            " `decoder` use the first spectrum for training. The networks are tested with the other"
+            " spectra and, if the model comes with exafsd, also with the simulator of"
+            " `exafsd-train independent`."
         ),
     ] = None,
     variant: Annotated[
@@ -469,7 +469,7 @@ def denoise(
     data: ModelData = None,
     workers: Workers = 1,
 ) -> None:
-    """Remove noise in three ways (network, Fourier filter, fit); compare with less noisy ones."""
+    """Remove noise by network, Fourier filter and fit; compare with less noisy spectra."""
     from exafsd_training.studies import denoise as module
 
     module.denoising(model, data, workers)

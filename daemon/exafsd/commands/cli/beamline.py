@@ -147,7 +147,7 @@ def status(
     """Show the state of the daemon.
 
     The exit code is 0 if the daemon is ready, 1 if no daemon answers, 3 if the daemon is
-    starting, overloaded, stopping or stopped, and 4 if it works but loses documents or results
+    starting, overloaded or stopping, and 4 if it works but loses documents or results
     or cannot store them.
     """
     from exafsd.commands.terminal import hear_status, status_lines

@@ -83,7 +83,7 @@ def results_export(
     journal: JournalOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Write the results of a run, taken from the log beside the journal, to a file.
+    """Write the results of a run, as stored beside the journal, to a file.
 
     `exafsd export` does the same for results in a catalog, and accepts a journal as well.
     """

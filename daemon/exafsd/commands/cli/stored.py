@@ -25,8 +25,8 @@ def components_option(spectra: str) -> Any:
     """Option `--components` for what is decomposed together."""
     return typer.Option(
         metavar="N",
-        help=f"Decompose the near edges into N components (MCR-ALS), {spectra}, and print the"
-        " shares of the components instead of the results.",
+        help="Decompose the near edges into N components (MCR-ALS), and print the shares of the"
+        f" components instead of the results. {spectra} is decomposed by itself.",
     )
 
 
@@ -54,7 +54,7 @@ def analyze(
         ),
     ] = None,
     components: Annotated[
-        int | None, components_option("those of one edge and channel together")
+        int | None, components_option("Each group of files with the same edge and channel")
     ] = None,
     anchor: AnchorOption = None,
     json: JsonOption = False,
@@ -138,7 +138,7 @@ def replay(
             " runs.",
         ),
     ] = None,
-    components: Annotated[int | None, components_option("each run by itself")] = None,
+    components: Annotated[int | None, components_option("Each run")] = None,
     anchor: AnchorOption = None,
     config: ConfigOption = None,
     model: ModelOption = None,
