@@ -135,7 +135,7 @@ def judge(
         Path | None, typer.Option(help="Markdown page whose generated part is updated.")
     ] = None,
 ) -> None:
-    """Test models without a network: on simulated spectra, and, beside feffit, on measured ones."""
+    """Test models without a network on simulated spectra, and against feffit on measured ones."""
     from exafsd_export import judged
 
     for line in judged.judge(names or [], data, work, page):

@@ -4,7 +4,7 @@ import pytest
 
 from bundles import copper
 from exafsd.contract.card import PoorFit
-from exafsd.inference.judgement import fits_poorly, signal_floor
+from exafsd.inference.judgement import fits_poorly, r_factor_denominator_floor
 
 
 def test_limits_lie_between_their_nodes():
@@ -20,10 +20,10 @@ def test_limits_lie_between_their_nodes():
     assert fits_poorly(card, 1.1, None, 1e-3, 12.0)
     assert not fits_poorly(card, 0.9, None, 1e-3, 12.0)
     assert not fits_poorly(card, 9.0, 9.0, float("nan"), 12.0)
-    assert signal_floor(card, 12.0) == 4
+    assert r_factor_denominator_floor(card, 12.0) == 4
     unknown = usual.model_copy(update={"signal": None})
     card = copper(thresholds=copper().thresholds.model_copy(update={"poor_fit": unknown}))
-    assert signal_floor(card, 12.0) == 0
+    assert r_factor_denominator_floor(card, 12.0) == 0
 
 
 @pytest.mark.parametrize("table", [((1, 1),), ((1, 1), (1,)), ((1, 1), (1, 0))])

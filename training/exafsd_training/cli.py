@@ -469,7 +469,7 @@ def denoise(
     data: ModelData = None,
     workers: Workers = 1,
 ) -> None:
-    """Remove noise by network, Fourier filter and fit; compare with less noisy spectra."""
+    """Remove noise in three ways (network, filter, fit); compare with less noisy spectra."""
     from exafsd_training.studies import denoise as module
 
     module.denoising(model, data, workers)

@@ -327,13 +327,12 @@ def fits_poorly(card: Card, ood: float, r_factor: float | None, noise: float, k_
     )
 
 
-def signal_floor(card: Card, k_end: float) -> float:
-    """Half the signal that measured spectra of the material have, sum |chi(R)|^2 in the fit window.
+def r_factor_denominator_floor(card: Card, k_end: float) -> float:
+    """Least signal that an R-factor is divided by: half the largest of measured spectra.
 
-    0 where it is not known.
-
-    Heat takes signal from a spectrum, but not what the background adds, so an R-factor grows with
-    temperature without anything being wrong.
+    Heat takes signal from a spectrum, but not what the background adds, so that an R-factor would
+    grow with temperature without anything being wrong. Sum |chi(R)|^2 in the fit window; 0 where
+    it is not known.
     """
     usual = card.thresholds.poor_fit
     if usual is None or usual.signal is None:

@@ -15,7 +15,13 @@ from exafsd.contract.recipe import FitWindow, Recipe
 from exafsd.contract.vocabulary import DOUBTS, Flag
 from exafsd.inference import candidates
 from exafsd.inference.crystal_fit import CrystalFit
-from exafsd.inference.judgement import AMBIGUOUS, Judge, Judgement, signal_end, signal_floor
+from exafsd.inference.judgement import (
+    AMBIGUOUS,
+    Judge,
+    Judgement,
+    r_factor_denominator_floor,
+    signal_end,
+)
 from exafsd.inference.predictor import Predictor, Rows
 from exafsd.inference.readout import Readout
 from exafsd.inference.refinement.polish import Polished, Polisher
@@ -292,7 +298,7 @@ def _read(model: Model, group: Sequence[Reading]) -> Iterable[Reading]:
     window = group[0].reader.compared_in
     if window is not None:
         common = misfit(data, exafs, fit_window(window, k_end), k_end).r_factor()
-    usual_r_factors = own.r_factor(signal_floor(bundle.card, k_end))
+    usual_r_factors = own.r_factor(r_factor_denominator_floor(bundle.card, k_end))
     factors = zip(r_factors.tolist(), usual_r_factors.tolist(), common.tolist(), strict=True)
     for i, (one, prediction, three) in enumerate(zip(group, predictions, factors, strict=True)):
         r_factor, usual, shared = three

@@ -70,8 +70,8 @@ class Derivative:
 
 
 @dataclass(frozen=True)
-class FoilReference:
-    """The foil as the run saw it first; every later scan is matched to it."""
+class FoilEdge:
+    """The edge of a foil in one scan; later scans of a run are matched to that of the first."""
 
     e0: float
     grid: Floats  # (m,) eV, uniform
@@ -80,7 +80,7 @@ class FoilReference:
     @classmethod
     def of(
         cls, energy: Floats, mu: Floats, near: tuple[float, ...], window: tuple[float, float]
-    ) -> "FoilReference | None":
+    ) -> "FoilEdge | None":
         """Foil of a scan, (n,) eV and (n,); None where it shows no edge.
 
         Parameters

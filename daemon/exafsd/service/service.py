@@ -20,7 +20,7 @@ from exafsd.outcome import Outcome
 from exafsd.pipeline import Pipeline
 from exafsd.publishing import Publisher
 from exafsd.publishing.outcomes import run_start, run_stop, text
-from exafsd.service.gap_filler import GapFiller
+from exafsd.service.backfill_gate import BackfillGate
 from exafsd.service.health import SILENT, Health
 from exafsd.service.intake import Intake
 from exafsd.service.rejection_log import RejectionLog
@@ -65,7 +65,7 @@ class Service:
         settings: ServiceSettings,
         heartbeat: float,
         run_store: RunStore | None = None,
-        healing: GapFiller | None = None,
+        backfill_gate: BackfillGate | None = None,
         sharing: Sharing | None = None,
         sinks: Sequence[QueuedSink] = (),
         registry: Registry | None = None,
@@ -79,7 +79,7 @@ class Service:
         self._settings = settings
         self._heartbeat = heartbeat
         self._run_store, self._sharing = run_store, sharing
-        self._healing = healing or GapFiller(session, keep=run_store)
+        self._backfill_gate = backfill_gate or BackfillGate(session, keep=run_store)
         self._health = Health(intake, run_store)
         self._sinks = sinks
         self._registry = registry or Registry()
@@ -114,9 +114,11 @@ class Service:
             self._publisher.close()
             raise
         if self._run_store is not None:
-            resumed = self._run_store.resume(self._healing.feed, lambda: self._beat("starting"))
+            resumed = self._run_store.resume(
+                self._backfill_gate.feed, lambda: self._beat("starting")
+            )
             self._handle_all(resumed)
-        self._healing.start(self._intake.latest)
+        self._backfill_gate.start(self._intake.latest)
         if self._watch is not None:
             self._watch.start()
         self._status()
@@ -139,7 +141,7 @@ class Service:
         last_words = LAST_WORDS * self._settings.shutdown if self._sinks else 0.0
         self._status("stopping")
         self._intake.stop()
-        self._healing.stop()
+        self._backfill_gate.stop()
         if self._watch is not None:
             self._watch.stop()
         while len(self._inbox) and time.monotonic() < end - last_words:
@@ -196,7 +198,7 @@ class Service:
         """Give up the open runs, but those that the next daemon can go on with."""
         keeper = self._run_store or self._sharing
         if self._run_store is None:
-            self._handle_all(self._healing.close())
+            self._handle_all(self._backfill_gate.close())
         if keeper is None:
             self._handle_all(self._session.close())
             return
@@ -249,7 +251,7 @@ class Service:
                     break
             arrival = self._inbox.get(max(wait, 0.0))
         self._handle_all(self._session.poll())
-        self._handle_all(self._healing.poll(idle=not len(self._inbox)))
+        self._handle_all(self._backfill_gate.poll(idle=not len(self._inbox)))
         self._handle_all(self._session.flush())
         self._pending_since = None
         if self._run_store is not None:
@@ -261,7 +263,7 @@ class Service:
             return
         if self._sharing is not None and not self._sharing.take(arrival):
             return
-        self._handle_all(self._healing.feed(arrival))
+        self._handle_all(self._backfill_gate.feed(arrival))
         if self._sharing is not None:
             self._sharing.processed(arrival)
 

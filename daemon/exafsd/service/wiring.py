@@ -38,7 +38,7 @@ from exafsd.publishing.kafka import KafkaSink
 from exafsd.publishing.ring import Kept, kept_of
 from exafsd.reduction.audit import Auditor
 from exafsd.reduction.reducer import Reducer
-from exafsd.service.gap_filler import GapFiller
+from exafsd.service.backfill_gate import BackfillGate
 from exafsd.service.intake import Intake
 from exafsd.service.pace import Pace
 from exafsd.service.run_store import RunStore
@@ -242,7 +242,9 @@ def make_service(
         heartbeat=settings.publish.heartbeat,
         run_store=run_store,
         # a source that follows the archive sees the ends of runs itself
-        healing=GapFiller(session, backfill, settings.backfill.wait, run_store, ends=tiled is None),
+        backfill_gate=BackfillGate(
+            session, backfill, settings.backfill.wait, run_store, ends=tiled is None
+        ),
         sharing=Sharing(session, intake.source) if isinstance(intake.source, KafkaSource) else None,
         sinks=make_sinks(settings, registry, inbox.report),
         registry=registry,

@@ -10,7 +10,7 @@ from rich.table import Table
 from xraydb import atomic_number
 
 from exafsd.contract import K_GRID, K_SIZE, Card, to_grid
-from exafsd.inference.judgement import fits_poorly, signal_floor
+from exafsd.inference.judgement import fits_poorly, r_factor_denominator_floor
 from exafsd_training.fitting.card import NOT_HASHED, make_card
 from exafsd_training.fitting.model_folder import Model, TrainingJob, load_model, write_rows
 from exafsd_training.fitting.workflow import held_out
@@ -87,7 +87,9 @@ def _judged(model: Model, card: Card, chi_k2: Floats, mask: Floats) -> tuple[Flo
     for end in np.unique(ends):
         rows = ends == end
         signals = (
-            *misfits(model, chi_k2[rows], mask[rows][0], end, signal_floor(card, end)),
+            *misfits(
+                model, chi_k2[rows], mask[rows][0], end, r_factor_denominator_floor(card, end)
+            ),
             noise_of(chi_k2[rows], end),
         )
         score[rows] = signals[0]

@@ -63,7 +63,7 @@ def usual_misfits(
     rng = np.random.default_rng(seed)
     # score, then R-factor
     worst = np.full((2, len(MISFIT_NOISE), len(MISFIT_ENDS)), np.nan)
-    signal = signal_floors(model, spectra)
+    signal = r_factor_denominator_floors(model, spectra)
     limit = float(model.summary["calibration"]["ood_limit"])
     for spectrum in spectra:
         # limits are interpolated: one that ends between two data ends has a say in both
@@ -114,10 +114,10 @@ def misfits(
     return np.stack([out["ood"], missed.r_factor(signal)])
 
 
-def signal_floors(model: Model, spectra: Sequence[Chi]) -> Floats:
-    """For every data end, `SIGNAL_LEFT` of the largest sum |chi(R)|^2 over the fit window.
+def r_factor_denominator_floors(model: Model, spectra: Sequence[Chi]) -> Floats:
+    """Least signal that an R-factor is divided by, for every data end; 0 without spectra.
 
-    0 without spectra.
+    `SIGNAL_LEFT` of the largest sum |chi(R)|^2 over the fit window.
     """
     signals = np.zeros(len(MISFIT_ENDS))
     for spectrum in spectra:

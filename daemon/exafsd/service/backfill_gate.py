@@ -49,7 +49,7 @@ class _Hold:
     rows: dict[str, set[int]] = field(default_factory=dict[str, set[int]])
 
 
-class GapFiller:
+class BackfillGate:
     """Stands before a session, and feeds it the documents of each run without gaps if it can.
 
     Rows that are sweeps go on while earlier ones are missing; these are fetched when the run stops.
@@ -186,9 +186,9 @@ class GapFiller:
                 for name, document in reply.documents:
                     yield from self.feed(self._inserted(uid, name, document))
         elif uid in self._held:
-            yield from self._heal(uid, self._held[uid], reply)
+            yield from self._fill_gaps(uid, self._held[uid], reply)
 
-    def _heal(self, uid: str, hold: _Hold, reply: Reply) -> Iterator[Event]:
+    def _fill_gaps(self, uid: str, hold: _Hold, reply: Reply) -> Iterator[Event]:
         """Feed what was missed, then what was held."""
         rows = 0
         whole = reply.request.kind == "whole"
