@@ -122,7 +122,7 @@ class Daemon:
         self.service.stop()
         self.thread.join(30)
         assert not self.thread.is_alive()
-        if (backfill := self.service._backfill_gate._backfill) is not None:
+        if (backfill := self.service._gap_filling_feed._backfill) is not None:
             backfill.stop(10.0)
 
 

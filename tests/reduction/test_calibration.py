@@ -13,7 +13,7 @@ import synthetic
 from exafsd.contract.recipe import Recipe
 from exafsd.reduction.calibration import STEP, Tracker
 from exafsd.reduction.engine import by_plan
-from exafsd.reduction.foil import FoilEdge
+from exafsd.reduction.foil import FoilTemplate
 from exafsd.reduction.plan import Plan
 from exafsd.settings.analysis import Analysis, Calibration, Rebin, Reduction
 from exafsd.spectra import Edge, Run, Spectrum, Sweep
@@ -31,7 +31,7 @@ def foil(step=0.5, shift=0.0, noise=0.0, seed=0, phase=0.0, low=8850.0, high=925
 
 
 def reference(**kws):
-    built = FoilEdge.of(*foil(**kws), (EDGE,), WINDOW)
+    built = FoilTemplate.of(*foil(**kws), (EDGE,), WINDOW)
     assert built is not None
     return built
 
@@ -74,23 +74,23 @@ def test_what_is_no_foil_has_no_shift():
     energy, mu = foil()
     for _ in range(50):
         assert against.match(energy, rng.normal(size=len(energy)), MAX_SHIFT) is None
-        assert FoilEdge.of(energy, rng.normal(size=len(energy)), (), WINDOW) is None
+        assert FoilTemplate.of(energy, rng.normal(size=len(energy)), (), WINDOW) is None
     assert against.match(energy, -mu, MAX_SHIFT) is None
     assert against.match(energy, np.ones(len(energy)), MAX_SHIFT) is None
     assert against.match(energy[:60], mu[:60], MAX_SHIFT) is None  # ends below the edge
-    assert FoilEdge.of(energy[:60], mu[:60], (EDGE,), WINDOW) is None
+    assert FoilTemplate.of(energy[:60], mu[:60], (EDGE,), WINDOW) is None
 
 
 def test_a_glitch_is_not_taken_for_the_edge():
     energy, mu = foil()
     mu[100:103] += 2.0
-    built = FoilEdge.of(energy, mu, (), WINDOW)
+    built = FoilTemplate.of(energy, mu, (), WINDOW)
     assert built.e0 == pytest.approx(reference().e0, abs=0.01)
 
 
 def test_the_foil_of_another_element_is_found():
     """With the edge of the sample, 330 eV away, named but not in the reference channel."""
-    assert FoilEdge.of(*foil(high=9400.0), (EDGE + 330.0,), WINDOW).e0 == pytest.approx(
+    assert FoilTemplate.of(*foil(high=9400.0), (EDGE + 330.0,), WINDOW).e0 == pytest.approx(
         reference().e0, abs=0.01
     )
 
@@ -103,7 +103,7 @@ def test_shifts_of_measured_foils(data):
         (sweep,) = sweeps_of_file(data / "xas" / path, Analysis().adapter)
         foil_spectrum = Preparation().spectra(sweep, Analysis())[0]
         energy, mu = foil_spectrum.energy, foil_spectrum.mu
-        against = FoilEdge.of(energy, mu, (EDGE,), WINDOW)
+        against = FoilTemplate.of(energy, mu, (EDGE,), WINDOW)
         other = np.arange(energy[0] + 1, energy[-1] - 1, 0.37)
         for shift in np.linspace(-7, 7, 15):
             matched = against.match(other - shift, 2 + 3 * np.interp(other, energy, mu), MAX_SHIFT)
@@ -274,7 +274,7 @@ def test_up_and_down_agree_after_correction_and_rebinning(source):
         assert one.energy_shift.value == pytest.approx(shift - 1.73, abs=0.05)
         np.testing.assert_array_equal(one.energy, spectra[1].energy)
         if against is None:
-            grid, against = one.energy, FoilEdge.of(one.energy, one.mu, (EDGE,), WINDOW)
+            grid, against = one.energy, FoilTemplate.of(one.energy, one.mu, (EDGE,), WINDOW)
         np.testing.assert_array_equal(one.energy, grid)  # the compiled plan holds for all
         shifts.append(against.match(one.energy, one.mu, MAX_SHIFT).shift)
     assert np.ptp(shifts) < 0.05

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from exafsd.contract import Recipe
 from exafsd.contract.grid import ETOK
 from exafsd.reduction.engine import reduce_mu
-from exafsd.reduction.foil import FoilEdge
+from exafsd.reduction.foil import FoilTemplate
 from exafsd.reduction.rebin import (
     BLOCK,
     LONGER,
@@ -113,7 +113,7 @@ def test_noise_falls_as_the_root_of_the_points(method):
 def test_the_edge_stays_where_it_is(method):
     """Within 0.01 eV; with the nominal centres of the bins it moves from sweep to sweep."""
     fine = np.arange(8800, 9900, 0.1)
-    truth = FoilEdge.of(fine, curve(fine), (EDGE,), (-30.0, 40.0))
+    truth = FoilTemplate.of(fine, curve(fine), (EDGE,), (-30.0, 40.0))
     moved, nominal = [], []
     for seed in range(8):
         energy, mu = swung(4000, seed)

@@ -134,8 +134,8 @@ def fit(
     unlabelled: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Additional measured spectra (XDI) for the training; they enter through the loss"
-            " term `measured`, and their parameters need not be known."
+            help="Additional measured spectra (XDI) for the training, whose parameters need not be"
+            " known: a term of the loss compares the network with these spectra."
         ),
     ] = None,
     physics: Annotated[
@@ -251,10 +251,10 @@ def ablate(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Folder with the measured spectra that --config names. The variants `measured` and"
-            " `decoder` use the first spectrum for training. The networks are tested with the other"
-            " spectra and, if the model comes with exafsd, also with the simulator of"
-            " `exafsd-train independent`."
+            help="Folder with the measured spectra that are listed in the file of --config. Two of"
+            " the variants, `measured` and `decoder`, use the first in this list for training. The"
+            " networks are tested with the others and, if the model comes with exafsd, also with"
+            " the simulator of `exafsd-train independent`."
         ),
     ] = None,
     variant: Annotated[
@@ -492,7 +492,8 @@ def baseline(
     split: Annotated[
         Literal["points", "material"],
         typer.Option(
-            help="points: test on random points, as published; material: test on whole materials."
+            help="What is kept out of the training: points: random points of all spectra, as"
+            " published; material: all spectra of some materials."
         ),
     ] = "points",
     epochs: Annotated[
@@ -500,7 +501,7 @@ def baseline(
     ] = 1500,
     seed: Seed = 1,
 ) -> None:
-    """Train the network of Khan (2025), and test it on random points or on whole materials."""
+    """Train the network of Khan (2025), and test it on data that were kept out of the training."""
     from rich.console import Console
     from rich.progress import Progress
 

@@ -66,7 +66,7 @@ class _SeriesNumbers:
     counted: Decomposition | None
 
 
-class ComponentShares:
+class ComponentsSink:
     """A sink that resolves the near edges of each run when it ends.
 
     Parameters
@@ -168,9 +168,9 @@ class ComponentShares:
         return names, np.array(rows) if rows else None
 
 
-def component_shares(
+def components_sink(
     settings: Settings, count: int, anchors: Sequence[str], lines: bool
-) -> ComponentShares:
+) -> ComponentsSink:
     """Sink for `count` components, of which some are references of the settings.
 
     Raises
@@ -192,7 +192,7 @@ def component_shares(
         raise ValueError(
             f"there is no reference {', '.join(sorted(unknown))}; exafsd references list shows them"
         )
-    return ComponentShares(count, held, lines)
+    return ComponentsSink(count, held, lines)
 
 
 def _named(key: Key) -> str:

@@ -19,7 +19,7 @@ from exafsd.documents.external import Fetch
 from exafsd.documents.items import Trouble
 from exafsd.documents.joiner import Joiner
 from exafsd.documents.numbering import LARGEST_GAP
-from exafsd.documents.stream import Stream, StreamOptions
+from exafsd.documents.stream import SharedByStreams, Stream
 from exafsd.settings.analysis import Adapter, Analysis
 from exafsd.spectra import Edge, Run, SpectrumError, Sweep
 
@@ -62,7 +62,7 @@ class RunAssembler:
         except SpectrumError as error:
             self.refused = self.refused or error
         self.run = describe(start, analysis)
-        self._setting = StreamOptions(
+        self._shared = SharedByStreams(
             run=self.run,
             context=Context(adapter, start),
             corrections=counts,
@@ -147,7 +147,7 @@ class RunAssembler:
             yield Trouble(Problem.BAD_DOCUMENT, f"run {self.run.uid}: {binding.problem}")
         stream = self._streams.get(binding.stream)
         if stream is None:
-            stream = self._streams[binding.stream] = Stream(binding, self._setting)
+            stream = self._streams[binding.stream] = Stream(binding, self._shared)
             self._joined(stream)
             if binding.problem is not None and self._join is not None:
                 self._join[1].refuse(binding)
@@ -172,7 +172,7 @@ class RunAssembler:
             return
         if self._join is None:
             joined = Binding("", {}, (), {}, {})
-            self._join = (Joiner(), Stream(joined, self._setting, joined=True))
+            self._join = (Joiner(), Stream(joined, self._shared, joined=True))
         delays = stream.delays()
         # where rows are missing is told at the time of the readings beside it
         delays[stream.gap_role] = next(iter(delays.values()), 0.0)
@@ -357,14 +357,14 @@ class RunAssembler:
         if rows.trouble is not None:
             yield rows.trouble
         if rows.again is not None:
-            self._setting.context.remember(arrived.binding, rows.again)
+            self._shared.context.remember(arrived.binding, rows.again)
             yield from self._again(stream, rows.again, where)
         else:
             yield from self._out(stream.revised())
         if rows.new is None:
             return
         block, binding = rows.new, arrived.binding
-        self._setting.context.remember(binding, block)
+        self._shared.context.remember(binding, block)
         if binding.has_energy and binding.has_signals:
             yield from self._out(stream.accept(block))
         elif self._join is not None and (binding.has_energy or binding.has_signals):

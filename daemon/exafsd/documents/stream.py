@@ -43,7 +43,7 @@ REVISED_SWEEPS, REVISED_ROWS = 2, 10_000
 
 
 @dataclass(frozen=True)
-class StreamOptions:
+class SharedByStreams:
     """What the streams of a run have in common."""
 
     run: Run
@@ -79,15 +79,15 @@ class Stream:
     def __init__(
         self,
         binding: Binding,
-        setting: StreamOptions,
+        shared: SharedByStreams,
         joined: bool = False,
     ) -> None:
         self.binding = binding
-        self.external = External(setting.roots)
+        self.external = External(shared.roots)
         self.numbering = Numbering()
-        self._setting = setting
-        self._broken = setting.refused or _unusable(binding)
-        self._splitter = TurningSplitter(setting.turn)
+        self._shared = shared
+        self._broken = shared.refused or _unusable(binding)
+        self._splitter = TurningSplitter(shared.turn)
         self._aligner: Joiner | None = None
         self._late = False  # whether some signal lags behind, and nothing can be done
         self._held: list[Mapping[str, Any]] = []
@@ -138,7 +138,7 @@ class Stream:
 
         Where a row is a sweep that holds for its rows alone, else for what is cut from here on.
         """
-        unusable = self._setting.refused or _unusable(binding)
+        unusable = self._shared.refused or _unusable(binding)
         self._broken = unusable if binding.rowwise else self._broken or unusable
 
     def _check(self, event: Mapping[str, Any]) -> None:
@@ -248,7 +248,7 @@ class Stream:
     def delays(self) -> dict[str, float]:
         """Seconds by which columns of this stream lag behind the energy, without zeros."""
         delays = {
-            role: self._setting.delays.get(_signal(role), 0.0) for role in self.binding.columns
+            role: self._shared.delays.get(_signal(role), 0.0) for role in self.binding.columns
         }
         return {role: delay for role, delay in delays.items() if delay and role != "energy"}
 
@@ -257,7 +257,7 @@ class Stream:
         readings = np.asarray(values, dtype=float)
         if role == "energy":
             return binding.scale(readings)
-        return self._setting.corrections.counts(_signal(role), readings)
+        return self._shared.corrections.counts(_signal(role), readings)
 
     def _aligned(self, points: dict[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]] | None:
         """Points with each signal as it was when the energy was read, as far as known."""
@@ -410,9 +410,9 @@ class Stream:
         binding: Binding | None = None,
     ) -> Sweep:
         energy = columns.pop("energy", np.empty(0))
-        context = self._setting.context
+        context = self._shared.context
         return Sweep(
-            run=self._setting.run,
+            run=self._shared.run,
             stream=self._name,
             number=number,
             energy=energy,

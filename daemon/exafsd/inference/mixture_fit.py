@@ -66,7 +66,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class MixtureFitJob:
+class MultiPhaseFitJob:
     """A spectrum and the phases that are fitted to it, each with its share and its model.
 
     `zeros` has each phase's zero of energy, eV. `recipe` is that of the spectrum's reduction, with
@@ -118,7 +118,7 @@ class Mixtures:
     def __call__(self, questions: Sequence[Question]) -> list[Mixture]:
         """Mixture of each; those of the same models and data ends are fitted together."""
         mixtures: dict[int, Mixture] = {}
-        jobs: dict[int, MixtureFitJob] = {}
+        jobs: dict[int, MultiPhaseFitJob] = {}
         for i, question in enumerate(questions):
             job = _job(question)
             if isinstance(job, str):
@@ -127,7 +127,7 @@ class Mixtures:
                 jobs[i] = job
         reduced = self._reducer.elsewhere([(j.spectrum, j.recipe, j.e0) for j in jobs.values()])
         groups: defaultdict[
-            tuple[MixtureFit, float], list[tuple[int, MixtureFitJob, ReducedSpectrum]]
+            tuple[MixtureFit, float], list[tuple[int, MultiPhaseFitJob, ReducedSpectrum]]
         ] = defaultdict(list)
         for (i, job), one in zip(jobs.items(), reduced, strict=True):
             if isinstance(one, SpectrumError):
@@ -192,7 +192,7 @@ class MixtureFit:
         self._prepared = lru_cache(maxsize=OBJECTIVES)(prepared)
 
     def __call__(
-        self, jobs: Sequence[tuple[MixtureFitJob, ReducedSpectrum]], k_end: float
+        self, jobs: Sequence[tuple[MultiPhaseFitJob, ReducedSpectrum]], k_end: float
     ) -> list[Fit]:
         """Fit spectra with one data end, 1/angstrom."""
         data, _ = rows_to_grid(np.stack([spectrum.chi for _, spectrum in jobs]), 0.0, k_end)
@@ -207,7 +207,7 @@ class MixtureFit:
     def _fits(
         self,
         prepared: Prepared,
-        jobs: Sequence[tuple[MixtureFitJob, ReducedSpectrum]],
+        jobs: Sequence[tuple[MultiPhaseFitJob, ReducedSpectrum]],
         chi_k2: NDArray[np.floating],
         resolution: float,
     ) -> list[Fit]:
@@ -274,7 +274,7 @@ def is_placed(model: Model) -> bool:
     return graph and card.edge_position is not None
 
 
-def _job(question: Question) -> MixtureFitJob | str:
+def _job(question: Question) -> MultiPhaseFitJob | str:
     """What is to be fitted to a spectrum, or why nothing is."""
     composition, spectrum = question.composition, question.spectrum
     if not composition.in_domain:
@@ -308,7 +308,7 @@ def _job(question: Question) -> MixtureFitJob | str:
         )
     largest = max(range(len(fractions)), key=lambda i: fractions[i].value or 0.0)
     recipe = readings[largest].read.recipe
-    return MixtureFitJob(spectrum, fractions, tuple(models), tuple(zeros), recipe)
+    return MultiPhaseFitJob(spectrum, fractions, tuple(models), tuple(zeros), recipe)
 
 
 def _is_of(reading: Reading, phase: str) -> bool:
@@ -320,7 +320,7 @@ def _is_of(reading: Reading, phase: str) -> bool:
     return phase in (structure.phase, structure.formula.replace(" ", ""))
 
 
-def _said(question: Question, job: MixtureFitJob, fit: Fit) -> Mixture:
+def _said(question: Question, job: MultiPhaseFitJob, fit: Fit) -> Mixture:
     """What a fit says of each phase."""
     if not fit.phases:
         return Mixture(phases=[], reason="the fit did not end")
@@ -354,7 +354,7 @@ def _moved(shift: Value | None, by: float) -> Value | None:
     return shift and Value(None if shift.value is None else shift.value + by, shift.std)
 
 
-def _doubt(job: MixtureFitJob, fit: Fit, i: int) -> str | None:
+def _doubt(job: MultiPhaseFitJob, fit: Fit, i: int) -> str | None:
     """Why numbers of a phase are not published; None if they are."""
     card, prediction = job.models[i].bundle.card, fit.phases[i]
     if (job.fractions[i].value or 0.0) < SEEN:

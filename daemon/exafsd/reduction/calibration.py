@@ -7,7 +7,7 @@ import numpy as np
 
 from exafsd.contract.messages import Direction
 from exafsd.contract.vocabulary import Flag
-from exafsd.reduction.foil import FoilEdge, Match
+from exafsd.reduction.foil import FoilTemplate, Match
 from exafsd.settings.analysis import Calibration
 from exafsd.spectra import Floats, Shift
 
@@ -80,7 +80,7 @@ class Tracker:
     def __init__(self, settings: Calibration, near: tuple[float, ...]) -> None:
         self._settings = settings
         self._near = near if settings.foil_e0 is None else (settings.foil_e0,)
-        self._reference: FoilEdge | None = None
+        self._reference: FoilTemplate | None = None
         self._drifts: dict[Direction | None, _Drift] = {}
 
     def follow(
@@ -137,7 +137,7 @@ class Tracker:
             return None
         settings = self._settings
         if self._reference is None and whole:
-            self._reference = FoilEdge.of(*foil, self._near, settings.window)
+            self._reference = FoilTemplate.of(*foil, self._near, settings.window)
         if self._reference is None:
             return None
         return self._reference.match(*foil, settings.max_shift + abs(self._offset))

@@ -70,7 +70,7 @@ class Derivative:
 
 
 @dataclass(frozen=True)
-class FoilEdge:
+class FoilTemplate:
     """The edge of a foil in one scan; later scans of a run are matched to that of the first."""
 
     e0: float
@@ -80,7 +80,7 @@ class FoilEdge:
     @classmethod
     def of(
         cls, energy: Floats, mu: Floats, near: tuple[float, ...], window: tuple[float, float]
-    ) -> "FoilEdge | None":
+    ) -> "FoilTemplate | None":
         """Foil of a scan, (n,) eV and (n,); None where it shows no edge.
 
         Parameters

@@ -16,7 +16,7 @@ from exafsd.reduction.calibration import Tracked, Tracker
 from exafsd.reduction.columns import INCOMPLETE, Columns, absorption, absorptions, channels_of
 from exafsd.reduction.deglitch import deglitch
 from exafsd.reduction.e0 import find_e0
-from exafsd.reduction.foil import FoilEdge
+from exafsd.reduction.foil import FoilTemplate
 from exafsd.reduction.memory import RunMemory
 from exafsd.reduction.rebin import (
     POINTS_PER_BIN,
@@ -178,7 +178,9 @@ def _foil_edge(memory: RunMemory, sweep: Sweep, edge: Edge, energy: Floats, mu: 
     own = edge if edge.element else memory.guessed.get(sweep.stream, edge)
     position = edges.energy_or_zero(own.element, own.edge)
     if sweep.stream not in memory.foils and position:
-        foil = FoilEdge.of(energy, mu, (position,), sweep.run.analysis.reduction.calibration.window)
+        foil = FoilTemplate.of(
+            energy, mu, (position,), sweep.run.analysis.reduction.calibration.window
+        )
         if foil is None:
             return own
         memory.foils[sweep.stream] = own

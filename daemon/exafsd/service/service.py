@@ -20,7 +20,7 @@ from exafsd.outcome import Outcome
 from exafsd.pipeline import Pipeline
 from exafsd.publishing import Publisher
 from exafsd.publishing.outcomes import run_start, run_stop, text
-from exafsd.service.backfill_gate import BackfillGate
+from exafsd.service.gap_filling_feed import GapFillingFeed
 from exafsd.service.health import SILENT, Health
 from exafsd.service.intake import Intake
 from exafsd.service.rejection_log import RejectionLog
@@ -65,7 +65,7 @@ class Service:
         settings: ServiceSettings,
         heartbeat: float,
         run_store: RunStore | None = None,
-        backfill_gate: BackfillGate | None = None,
+        gap_filling_feed: GapFillingFeed | None = None,
         sharing: Sharing | None = None,
         sinks: Sequence[QueuedSink] = (),
         registry: Registry | None = None,
@@ -79,7 +79,7 @@ class Service:
         self._settings = settings
         self._heartbeat = heartbeat
         self._run_store, self._sharing = run_store, sharing
-        self._backfill_gate = backfill_gate or BackfillGate(session, keep=run_store)
+        self._gap_filling_feed = gap_filling_feed or GapFillingFeed(session, keep=run_store)
         self._health = Health(intake, run_store)
         self._sinks = sinks
         self._registry = registry or Registry()
@@ -115,10 +115,10 @@ class Service:
             raise
         if self._run_store is not None:
             resumed = self._run_store.resume(
-                self._backfill_gate.feed, lambda: self._beat("starting")
+                self._gap_filling_feed.feed, lambda: self._beat("starting")
             )
             self._handle_all(resumed)
-        self._backfill_gate.start(self._intake.latest)
+        self._gap_filling_feed.start(self._intake.latest)
         if self._watch is not None:
             self._watch.start()
         self._status()
@@ -141,7 +141,7 @@ class Service:
         last_words = LAST_WORDS * self._settings.shutdown if self._sinks else 0.0
         self._status("stopping")
         self._intake.stop()
-        self._backfill_gate.stop()
+        self._gap_filling_feed.stop()
         if self._watch is not None:
             self._watch.stop()
         while len(self._inbox) and time.monotonic() < end - last_words:
@@ -198,7 +198,7 @@ class Service:
         """Give up the open runs, but those that the next daemon can go on with."""
         keeper = self._run_store or self._sharing
         if self._run_store is None:
-            self._handle_all(self._backfill_gate.close())
+            self._handle_all(self._gap_filling_feed.close())
         if keeper is None:
             self._handle_all(self._session.close())
             return
@@ -251,7 +251,7 @@ class Service:
                     break
             arrival = self._inbox.get(max(wait, 0.0))
         self._handle_all(self._session.poll())
-        self._handle_all(self._backfill_gate.poll(idle=not len(self._inbox)))
+        self._handle_all(self._gap_filling_feed.poll(idle=not len(self._inbox)))
         self._handle_all(self._session.flush())
         self._pending_since = None
         if self._run_store is not None:
@@ -263,7 +263,7 @@ class Service:
             return
         if self._sharing is not None and not self._sharing.take(arrival):
             return
-        self._handle_all(self._backfill_gate.feed(arrival))
+        self._handle_all(self._gap_filling_feed.feed(arrival))
         if self._sharing is not None:
             self._sharing.processed(arrival)
 

@@ -38,7 +38,7 @@ from exafsd.publishing.kafka import KafkaSink
 from exafsd.publishing.ring import Kept, kept_of
 from exafsd.reduction.audit import Auditor
 from exafsd.reduction.reducer import Reducer
-from exafsd.service.backfill_gate import BackfillGate
+from exafsd.service.gap_filling_feed import GapFillingFeed
 from exafsd.service.intake import Intake
 from exafsd.service.pace import Pace
 from exafsd.service.run_store import RunStore
@@ -242,7 +242,7 @@ def make_service(
         heartbeat=settings.publish.heartbeat,
         run_store=run_store,
         # a source that follows the archive sees the ends of runs itself
-        backfill_gate=BackfillGate(
+        gap_filling_feed=GapFillingFeed(
             session, backfill, settings.backfill.wait, run_store, ends=tiled is None
         ),
         sharing=Sharing(session, intake.source) if isinstance(intake.source, KafkaSource) else None,

@@ -26,13 +26,13 @@ def _times(a: Pair, b: Pair) -> Pair:
     return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
 
 
-def log_amplitude_coefficients(powers: Powers) -> tf.Tensor:
+def log_amplitude_per_path_parameter(powers: Powers) -> tf.Tensor:
     """What multiplies R, sigma2 and C3 of any path in the logarithm of its size, (b, 3, m)."""
     p, p2, p3 = powers
     return tf.concat([-2 * p[1], -2 * p2[0], 4 / 3 * p3[1]], 1)
 
 
-def phase_coefficients(powers: Powers) -> tf.Tensor:
+def phase_per_path_parameter(powers: Powers) -> tf.Tensor:
     """What multiplies R, sigma2 and C3 of any path in its phase, (b, 3, m)."""
     p, p2, p3 = powers
     return tf.concat([2 * p[0], -2 * p2[1], -4 / 3 * p3[0]], 1)
@@ -118,10 +118,10 @@ class PathSum(tf.Module):
             (b, n) angstrom, angstrom^2, angstrom^3.
         """
         powers, factors = table.powers(), self.momentum_factors(deltar, sigma2, c3)
-        damping = factors @ log_amplitude_coefficients(powers) - 2 * self.reff * powers[0][1]
+        damping = factors @ log_amplitude_per_path_parameter(powers) - 2 * self.reff * powers[0][1]
         radius = self.reff + tf.expand_dims(deltar, -1)
         size = self.degeneracy / (radius * radius) * tf.exp(damping) * tf.expand_dims(1 / q, 1)
-        return size, table.phase + factors @ phase_coefficients(powers)
+        return size, table.phase + factors @ phase_per_path_parameter(powers)
 
     def momentum_factors(self, deltar: tf.Tensor, sigma2: tf.Tensor, c3: tf.Tensor) -> tf.Tensor:
         """What parameters of paths (b, n) multiply powers of the momentum with: (b, n, 3)."""
@@ -241,8 +241,8 @@ class Equation(tf.Module):
         p, p2, _ = powers
         radius = paths.reff[:, 0] + deltar
         jacobian = (
-            (self.ties @ imag) * (self.kinds @ log_amplitude_coefficients(powers))
-            + (self.ties @ real) * (self.kinds @ phase_coefficients(powers))
+            (self.ties @ imag) * (self.kinds @ log_amplitude_per_path_parameter(powers))
+            + (self.ties @ real) * (self.kinds @ phase_per_path_parameter(powers))
             + (self.sigma2_over_reff @ imag) * (4 * p[1])
             - (self.sigma2_over_reff @ real) * (4 * p[0])
             - (2 * self.deltar / tf.expand_dims(radius, 1)) @ imag
@@ -252,9 +252,9 @@ class Equation(tf.Module):
         dp = (slope.rep, -slope.lam * p[1] * p[1])
         d_powers = dp, _times((2 * p[0], 2 * p[1]), dp), _times((3 * p2[0], 3 * p2[1]), dp)
         factors = tf.transpose(paths.momentum_factors(deltar, sigma2, c3), (0, 2, 1))
-        by_q = (factors @ imag) * log_amplitude_coefficients(d_powers) + (
+        by_q = (factors @ imag) * log_amplitude_per_path_parameter(d_powers) + (
             factors @ real
-        ) * phase_coefficients(d_powers)
+        ) * phase_per_path_parameter(d_powers)
         by_q = tf.reduce_sum(by_q, 1, keepdims=True)
         by_q -= 2 * dp[1] * tf.reduce_sum(imag * paths.reff, 1, keepdims=True)
         by_q += tf.reduce_sum(real * slope.phase + sine * slope.amplitude, 1, keepdims=True)

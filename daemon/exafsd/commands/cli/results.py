@@ -85,7 +85,7 @@ def results_export(
 ) -> None:
     """Write the results of a run, as stored beside the journal, to a file.
 
-    `exafsd export` does the same; it takes the results from a catalog, or from beside a journal.
+    `exafsd export` does the same for results in any archive: in a catalog, or beside a journal.
     """
     from exafsd.exports.export import export as export_run
 

@@ -61,7 +61,7 @@ def analyze(
 ) -> None:
     """Analyse spectra in files in the same way as the daemon analyses scans."""
     from exafsd.commands.analyze import analyze_files
-    from exafsd.commands.component_shares import component_shares
+    from exafsd.commands.component_shares import components_sink
 
     settings = settings_with_model(config, model)
     if references:
@@ -76,7 +76,7 @@ def analyze(
         asked = (
             None
             if components is None
-            else component_shares(settings, components, anchor or [], json)
+            else components_sink(settings, components, anchor or [], json)
         )
     if not analyze_files(files, settings, element, edge, json, asked):
         raise typer.Exit(1)

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from exafsd._version import __version__
 from exafsd.archive.result_writer import Arrays, Report, ResultWriter
-from exafsd.commands.component_shares import ComponentShares, component_shares
+from exafsd.commands.component_shares import ComponentsSink, components_sink
 from exafsd.commands.replay.analysis import Failed
 from exafsd.commands.replay.compare import Comparison
 from exafsd.commands.terminal import ResultTable, outcome_as_json, tell
@@ -145,7 +145,7 @@ class Outputs:
         cards: Mapping[str, Card],
     ) -> None:
         self._trouble = False
-        self._resolved: ComponentShares | None = None
+        self._components: ComponentsSink | None = None
         self._publisher = wiring.make_publisher(settings) if options.publish else None
         self._sinks: list[Sink] = [] if self._publisher is None else [self._publisher]
         if options.write is not None:
@@ -154,10 +154,10 @@ class Outputs:
             compared = Compared(catalogs[options.compare], options.lines, self._report)
             self._sinks.append(compared)
         elif options.components is not None:
-            self._resolved = component_shares(
+            self._components = components_sink(
                 settings, options.components, options.anchors, options.lines
             )
-            self._sinks.append(self._resolved)
+            self._sinks.append(self._components)
         elif options.lines:
             self._sinks.append(Lines())
         elif not options.publish:
@@ -166,7 +166,7 @@ class Outputs:
     @property
     def trouble(self) -> bool:
         """Whether something could not be written, compared or resolved."""
-        return self._trouble or (self._resolved is not None and self._resolved.trouble)
+        return self._trouble or (self._components is not None and self._components.trouble)
 
     def __enter__(self) -> Self:
         """Wait for subscribers, if there may be some."""

@@ -49,7 +49,7 @@ class _Hold:
     rows: dict[str, set[int]] = field(default_factory=dict[str, set[int]])
 
 
-class BackfillGate:
+class GapFillingFeed:
     """Stands before a session, and feeds it the documents of each run without gaps if it can.
 
     Rows that are sweeps go on while earlier ones are missing; these are fetched when the run stops.

@@ -17,7 +17,7 @@ from exafsd.documents.inbox import Arrival
 from exafsd.documents.items import Ended, Trouble
 from exafsd.outcome import Outcome
 from exafsd.service import wiring
-from exafsd.service.backfill_gate import BackfillGate
+from exafsd.service.gap_filling_feed import GapFillingFeed
 from exafsd.settings.settings import load
 from exafsd.testing.catalog_server import CatalogServer
 from messages import collect_headers
@@ -84,18 +84,18 @@ def settings(**more):
 
 
 def healed(server, documents, patience=10.0, until=Ended):
-    """Events of a session behind a `BackfillGate`, until the run has ended."""
+    """Events of a session behind a `GapFillingFeed`, until the run has ended."""
     backfill = Backfill(server.uri)
     session = wiring.make_session(settings(), wiring.make_pipeline(settings()))
-    gate = BackfillGate(session, backfill, patience)
-    gate.start(None)
+    feed = GapFillingFeed(session, backfill, patience)
+    feed.start(None)
     events = []
     for name, document in documents:
-        events += gate.feed(Arrival(name, document, time.perf_counter()))
-        events += gate.poll()
+        events += feed.feed(Arrival(name, document, time.perf_counter()))
+        events += feed.poll()
     end = time.monotonic() + 30
     while not any(isinstance(event, until) for event in events) and time.monotonic() < end:
-        events += gate.poll()
+        events += feed.poll()
         events += session.flush()
         time.sleep(0.05)
     backfill.stop(10.0)
@@ -176,7 +176,7 @@ def test_without_a_catalog_sweeps_after_a_gap_say_so():
 def ended(daemon):
     """Stop a daemon, and wait for its connection to the server to be closed."""
     daemon.stop()
-    daemon.service._backfill_gate._backfill.stop(10.0)
+    daemon.service._gap_filling_feed._backfill.stop(10.0)
 
 
 def backfilling(tmp_path, port, server):  # noqa: F811
@@ -237,12 +237,12 @@ def test_time_down_is_made_up_for(tmp_path, port, server, archive):  # noqa: F81
 def test_what_is_held_at_the_end_is_fed_where_nothing_keeps_it(server):
     documents = run("points", "held-at-the-end")
     session = wiring.make_session(settings(), wiring.make_pipeline(settings()))
-    gate = BackfillGate(session, Backfill(server.uri), 60.0)
+    feed = GapFillingFeed(session, Backfill(server.uri), 60.0)
     events = []
     for name, document in without(documents, set(range(400, 430))):
-        events += gate.feed(Arrival(name, document, None))
+        events += feed.feed(Arrival(name, document, None))
     held = len([e for e in events if isinstance(e, Outcome)])
-    events += gate.close()
+    events += feed.close()
     events += session.flush()
     assert any(isinstance(event, Ended) for event in events)
     assert len([e for e in events if isinstance(e, Outcome)]) == len(SWEEPS) > held
@@ -251,21 +251,21 @@ def test_what_is_held_at_the_end_is_fed_where_nothing_keeps_it(server):
 
 def test_a_stop_that_comes_after_the_archives_is_no_trouble(server, archive, monkeypatch):
     """The archive may hear of the end first."""
-    monkeypatch.setattr("exafsd.service.backfill_gate.SILENT", 0.5)
+    monkeypatch.setattr("exafsd.service.gap_filling_feed.SILENT", 0.5)
     documents = run("array", "late-stop")
     archive(documents)
     backfill = Backfill(server.uri)
     session = wiring.make_session(settings(), wiring.make_pipeline(settings()))
-    gate = BackfillGate(session, backfill, 10.0)
-    gate.start(None)
-    events = [e for doc in documents[:-1] for e in gate.feed(Arrival(*doc, None))]
+    feed = GapFillingFeed(session, backfill, 10.0)
+    feed.start(None)
+    events = [e for doc in documents[:-1] for e in feed.feed(Arrival(*doc, None))]
     end = time.monotonic() + 30
     while not any(isinstance(event, Ended) for event in events) and time.monotonic() < end:
-        events += gate.poll()
+        events += feed.poll()
         time.sleep(0.05)
-    events += gate.feed(Arrival(*documents[-1], None))
+    events += feed.feed(Arrival(*documents[-1], None))
     time.sleep(2.0)
-    events += gate.poll()
+    events += feed.poll()
     backfill.stop(10.0)
     assert sum(isinstance(event, Ended) for event in events) == 1
     assert sum(isinstance(event, Outcome) for event in events) == len(SWEEPS)
@@ -273,32 +273,32 @@ def test_a_stop_that_comes_after_the_archives_is_no_trouble(server, archive, mon
 
 
 def test_a_slow_scan_asks_the_archive_seldom(server, monkeypatch):
-    monkeypatch.setattr("exafsd.service.backfill_gate.SILENT", 0.2)
-    monkeypatch.setattr("exafsd.service.backfill_gate.AGAIN", 1.0)
+    monkeypatch.setattr("exafsd.service.gap_filling_feed.SILENT", 0.2)
+    monkeypatch.setattr("exafsd.service.gap_filling_feed.AGAIN", 1.0)
     backfill = Backfill(server.uri)
     questions = []
     ask = backfill.ask
     monkeypatch.setattr(backfill, "ask", lambda request: (questions.append(request), ask(request)))
     session = wiring.make_session(settings(), wiring.make_pipeline(settings()))
-    gate = BackfillGate(session, backfill, 10.0)
-    gate.start(None)
+    feed = GapFillingFeed(session, backfill, 10.0)
+    feed.start(None)
     for name, document in run("array", "slow-scan")[:-1]:
-        list(gate.feed(Arrival(name, document, None)))
+        list(feed.feed(Arrival(name, document, None)))
     end = time.monotonic() + 2.5
     while time.monotonic() < end:
-        assert not list(gate.poll())  # the archive does not know this run, and nobody is told
+        assert not list(feed.poll())  # the archive does not know this run, and nobody is told
         time.sleep(0.01)
     backfill.stop(10.0)
     assert [request.kind for request in questions] in (["stop"] * 2, ["stop"] * 3)
 
 
 def test_no_more_is_held_than_memory_allows(server, monkeypatch):
-    monkeypatch.setattr("exafsd.service.backfill_gate.HELD", 50)
+    monkeypatch.setattr("exafsd.service.gap_filling_feed.HELD", 50)
     session = wiring.make_session(settings(), wiring.make_pipeline(settings()))
-    gate = BackfillGate(session, Backfill(server.uri), 60.0)
+    feed = GapFillingFeed(session, Backfill(server.uri), 60.0)
     events = []
     for name, document in without(run("points", "long-hold"), {400}):
-        events += gate.feed(Arrival(name, document, None))
+        events += feed.feed(Arrival(name, document, None))
     events += session.flush()
     troubles = [event for event in events if isinstance(event, Trouble)]
     assert [trouble.reason for trouble in troubles] == [Problem.UNFILLED, Problem.GAP, Problem.GAP]
