@@ -199,7 +199,7 @@ def encoder(
         list[str] | None,
         typer.Argument(
             help="Names of the crystals to train on, from the table of `exafsd-export zoo`; by"
-            " default those on which the encoder of exafsd-training was trained."
+            " default the crystals of the encoder that comes with the package exafsd-training."
         ),
     ] = None,
     minutes: Annotated[
@@ -251,17 +251,17 @@ def ablate(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Folder with the measured spectra that are listed in the file of --config. Two of"
-            " the variants, `measured` and `decoder`, use the first in this list for training. The"
-            " networks are tested with the others and, if the model comes with exafsd, also with"
-            " the simulator of `exafsd-train independent`."
+            help="Folder with the measured spectra that are listed in the file of --config. The"
+            " first spectrum in this list is used to train the variants `measured` and `decoder`"
+            " (see --variant). All networks are tested with the other spectra and, if the model"
+            " comes with exafsd, also with the simulator of `exafsd-train independent`."
         ),
     ] = None,
     variant: Annotated[
         list[str] | None,
         typer.Option(
-            help="Train with `data only`, or with an additional term of the loss that compares the"
-            " network with physics: curvature, exafs_equation, measured, gauss_newton or decoder."
+            help="Variant to train: `data only`, or the name of an additional term of the loss:"
+            " curvature, exafs_equation, measured, gauss_newton or decoder."
             " May be repeated; by default all."
         ),
     ] = None,
