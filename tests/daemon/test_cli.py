@@ -35,6 +35,15 @@ def test_example_configurations_load(path):
     assert load(path).analysis.adapter.energy.key
 
 
+def test_the_journal_of_the_deployed_settings_is_in_the_volume_of_the_container(monkeypatch):
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)  # which systemd sets, and podman does not
+    settings = load(ROOT / "deploy" / "exafsd.toml")
+    volume = "/var/lib/exafsd"
+    assert f"exafsd-state:{volume}" in (ROOT / "deploy" / "compose.yaml").read_text()
+    assert str(settings.journal_folder) == f"{volume}/journal"
+    assert settings.journal.folder is None  # so that it takes a tenth of the disk at most
+
+
 def test_every_command_has_help():
     runner = CliRunner()
     for command in (
