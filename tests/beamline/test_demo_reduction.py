@@ -10,8 +10,8 @@ from exafsd.inference.registry import Registry, load_bundle, shipped_folder
 from exafsd.pipeline import Pipeline
 from exafsd.settings.analysis import Analysis, Composition
 from exafsd.spectra import Edge, Run, Sweep
-from exafsd.testing.oxide_heating import PHASES as TRUTH
-from exafsd.testing.oxide_heating import HeatedOxide, shares
+from exafsd.testing.oxide_to_copper import PHASES as TRUTH
+from exafsd.testing.oxide_to_copper import OxideToCopper, shares
 
 PHASES = ("Cu", "Cu2O", "CuO")
 
@@ -19,7 +19,7 @@ PHASES = ("Cu", "Cu2O", "CuO")
 @pytest.fixture(scope="module")
 def outcomes():
     """Temperatures, and the sample's results, of 51 sweeps."""
-    sample = HeatedOxide(temperatures=(300.0, 800.0))
+    sample = OxideToCopper(temperatures=(300.0, 800.0))
     names = ("cu-k-cuo", "cu-k-cu2o", "cu-k-fcc")
     registry = Registry({name: load_bundle(shipped_folder() / name) for name in names}, {})
     pipe = Pipeline(registry, (), composer=Composer(load([references_folder()])[0]))
@@ -98,4 +98,4 @@ def test_both_changes_are_told(outcomes):
 
 def test_too_few_points_are_refused():
     with pytest.raises(ValueError, match="200 points"):
-        HeatedOxide(points=50)
+        OxideToCopper(points=50)

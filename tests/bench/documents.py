@@ -17,7 +17,7 @@ from event_model import compose_run
 from exafsd import codec
 from exafsd.testing.devices import data_key
 from exafsd.testing.heating import HeatedFoil, cache_folder, trajectory
-from exafsd.testing.oxide_heating import HeatedOxide
+from exafsd.testing.oxide_to_copper import OxideToCopper
 
 COLUMNS = ("energy", "I0", "It", "Ir")
 METADATA = {"element": "Cu", "edge": "K", "sample": {"name": "Cu foil"}, "plan_name": "bench"}
@@ -59,7 +59,9 @@ def sweeps(points: int, even: bool, count: int = SPECTRA, oxide: bool = False) -
     between 300 and 800 K.
     """
     foil = (
-        HeatedOxide(FINE, photons=1e14) if oxide else HeatedFoil(cache_folder(), FINE, photons=1e14)
+        OxideToCopper(FINE, photons=1e14)
+        if oxide
+        else HeatedFoil(cache_folder(), FINE, photons=1e14)
     )
     low, high = foil.energy[[0, -1]]
     energy = np.linspace(low, high, points) if even else trajectory(points)

@@ -28,7 +28,7 @@ from exafsd.pipeline import Pipeline
 from exafsd.reduction.reducer import Reducer
 from exafsd.settings.analysis import Analysis, Composition
 from exafsd.spectra import Edge, Run, Sweep
-from exafsd.testing.oxide_heating import HeatedOxide
+from exafsd.testing.oxide_to_copper import OxideToCopper
 from mixing import normalised, on_one_scale, sweeps
 
 SHARES = (0.0, 0.01, 0.05, *np.arange(0.1, 0.91, 0.1).tolist(), 0.95, 0.99, 1.0)
@@ -55,7 +55,7 @@ def pipeline(models, references):
 
 def simulated(kelvins):
     """Sweeps of the demo's reduction, with what was put in."""
-    sample = HeatedOxide(temperatures=(300.0, 800.0))
+    sample = OxideToCopper(temperatures=(300.0, 800.0))
     analysis = Analysis(composition=Composition(phases=("Cu", "Cu2O", "CuO")))
     run = Run(uid="run", edges=(Edge("Cu", "K"),), analysis=analysis)
     rng = np.random.default_rng(0)

@@ -17,7 +17,7 @@ from exafsd.pipeline import Pipeline
 from exafsd.reduction.edges import edge_energy
 from exafsd.settings.analysis import Analysis, Composition, Reduction
 from exafsd.spectra import Edge, Run, Sweep
-from exafsd.testing.oxide_heating import HeatedOxide
+from exafsd.testing.oxide_to_copper import OxideToCopper
 from near_edge_runs import EDGES, measured, ramp, smooth, smooth_references
 
 SWEEPS = 60
@@ -74,7 +74,7 @@ def test_a_new_component_is_told_soon_and_a_disturbed_sweep_is_none(shapes):
 
 
 def test_the_demo_has_one_then_two_then_three_however_hot_it_gets():
-    oxide, rng, counts = HeatedOxide(), np.random.default_rng(0), {}
+    oxide, rng, counts = OxideToCopper(), np.random.default_rng(0), {}
     series = ComponentSeries()
     for kelvin in np.linspace(300, 800, 150):
         counted = oxide.sweep(kelvin, "up", rng)

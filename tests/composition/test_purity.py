@@ -16,7 +16,7 @@ from exafsd.inference.registry import Registry, load_bundle, shipped_folder
 from exafsd.pipeline import Pipeline
 from exafsd.settings.analysis import Analysis, Reduction
 from exafsd.spectra import Edge, Run, Sweep
-from exafsd.testing.oxide_heating import HeatedOxide
+from exafsd.testing.oxide_to_copper import OxideToCopper
 
 
 def composition(in_domain=True, **fractions):
@@ -51,7 +51,7 @@ def test_a_mixture_has_a_second_phase(said, mixed):
 
 
 def test_a_run_learns_nothing_of_copper_from_its_mixture_with_oxide():
-    oxide, rng = HeatedOxide(500, photons=1e9), np.random.default_rng(0)
+    oxide, rng = OxideToCopper(500, photons=1e9), np.random.default_rng(0)
     registry = Registry({"cu-k-fcc": load_bundle(shipped_folder() / "cu-k-fcc")}, {})
     composer = Composer(references.load([references.shipped_folder()])[0])
 

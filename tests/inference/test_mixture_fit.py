@@ -19,7 +19,7 @@ from exafsd.pipeline import Pipeline
 from exafsd.reduction.reducer import Reducer
 from exafsd.settings.analysis import Analysis, Composition
 from exafsd.spectra import Edge, Run, Sweep
-from exafsd.testing.oxide_heating import HeatedOxide
+from exafsd.testing.oxide_to_copper import OxideToCopper
 
 COPPER = ("cu-k-cuo", "cu-k-cu2o", "cu-k-fcc")
 #: K: CuO alone, CuO with Cu2O, little and much Cu with Cu2O
@@ -42,7 +42,7 @@ def sweeps(counted, **settings):
 
 @pytest.fixture(scope="module")
 def counted():
-    sample, rng = HeatedOxide(temperatures=(300.0, 800.0)), np.random.default_rng(0)
+    sample, rng = OxideToCopper(temperatures=(300.0, 800.0)), np.random.default_rng(0)
     return {name: sample.sweep(kelvin, "up", rng) for name, kelvin in KELVIN.items()}
 
 

@@ -165,17 +165,17 @@ def fit(
     from exafsd_training.theory import structures
     from exafsd_training.zoo import configurations
 
-    chosen = configurations.load(config) if config else None
-    if chosen:
-        crystal = chosen.crystal()
-        absorber, edge, name = chosen.absorber, chosen.edge, chosen.name
+    configuration = configurations.load(config) if config else None
+    if configuration:
+        crystal = configuration.crystal()
+        absorber, edge, name = configuration.absorber, configuration.edge, configuration.name
     else:
         crystal = workflow.chosen_crystal(cif, amcsd, site)
         name = name or structures.model_name(crystal, str(absorber), str(edge))
     out = out or Path("runs") / str(name)
     terms = [*(physics or []), *(["measured"] if unlabelled else [])]
-    if from_scratch and steps is None and minutes is None and chosen:
-        steps = chosen.steps
+    if from_scratch and steps is None and minutes is None and configuration:
+        steps = configuration.steps
     usual = Settings() if from_scratch else SHORT
     settings = replace(
         usual, seed=seed, minutes=minutes or usual.minutes, steps=steps,
@@ -187,7 +187,7 @@ def fit(
     with stages.only_warnings(structures.StructureWarning, workflow.console):
         try:
             workflow.fit_model(crystal, str(absorber), str(edge), str(name), out, settings,
-                               workers, unlabelled or [], chosen, start)  # fmt: skip
+                               workers, unlabelled or [], configuration, start)  # fmt: skip
         except (structures.StructureError, EncoderError) as error:
             raise SystemExit(f"no training: {error}") from None
 
@@ -370,13 +370,13 @@ def independent(
     from exafsd_training.studies.independent import judge_bundle
     from exafsd_training.zoo import configurations
 
-    chosen = configurations.load(config)
+    configuration = configurations.load(config)
     measured = [*(files or [])]
     if data:
-        measured += [data / one.file for one in chosen.measured if one.kind == "mu"]
+        measured += [data / one.file for one in configuration.measured if one.kind == "mu"]
     if not measured:
         raise typer.BadParameter("give measured spectra of the material, or --data")
-    judge_bundle(bundle, chosen, measured, work, spectra, series)
+    judge_bundle(bundle, configuration, measured, work, spectra, series)
 
 
 @app.command()

@@ -201,8 +201,8 @@ class Flag(Code):
     E0_OFF = (
         "e0_off",
         "E0 is not where this material has it: another phase beside it?",
-        "the fitted E0, relative to half the height of the edge, differs by more than 2 eV (or"
-        " its error bar) from its value in reference spectra of the model's material: R may be"
+        "E0 of the fit is in the wrong place on the edge, more than 2 eV (and its error bar) above"
+        " or below the place where reference spectra of the model's material have it: R may be"
         " wrong by 0.01 Å or more. Above 4 eV the parameters are withheld",
     )
     OFF_CRYSTAL = (
@@ -397,7 +397,7 @@ class Problem(Code):
         "a run of `source.tiled` ended, and a part of it could not be read; replay the run when"
         " the server works again",
     )
-    RESULTS = "results", "some result runs could not be written"
+    RESULTS = "results", "some result runs could not be written, or are not complete"
     RESULTS_QUEUE_FULL = "results_queue_full", "outcomes not stored: the catalog is too slow"
     RESULTS_FAILED = "results_failed", "outcomes not stored: the catalog refuses them"
     RESULTS_PROCESS = "results_process", "outcomes not stored: the process that writes them died"

@@ -311,7 +311,8 @@ def fits_poorly(card: Card, ood: float, r_factor: float | None, noise: float, k_
     ood
         Out-of-domain score.
     r_factor
-        In the model's fit window, relative to at least `signal_floor`; None where it is not known.
+        In the model's fit window, relative to at least `r_factor_denominator_floor`; None where it
+        is not known.
     noise
         Of chi(k).
     k_end

@@ -24,10 +24,10 @@ LONGER = 1.05
 #: grids that are remembered, so that up and down, and a shorter sweep, are not new ones
 MET = 16
 #: what tells energy grids apart at a glance: points, first, middle and last energy, eV
-Glance = tuple[int, float, float, float]
+GridFingerprint = tuple[int, float, float, float]
 
 
-def grid_fingerprint(energy: Floats) -> Glance:
+def grid_fingerprint(energy: Floats) -> GridFingerprint:
     """What tells an energy grid (n,) from most others."""
     n = len(energy)
     return n, float(energy[0]), float(energy[n // 2]), float(energy[-1])
@@ -48,7 +48,7 @@ class Settled:
     unaudited: int = 0  # of these since one was audited for its new plan
     suspect: bool = False  # whether Larch disagrees, and reduces the next ones itself
     #: grids of the latest spectra, at a glance
-    met: deque[Glance] = field(default_factory=lambda: deque[Glance](maxlen=MET))
+    met: deque[GridFingerprint] = field(default_factory=lambda: deque[GridFingerprint](maxlen=MET))
 
     def meets(self, energy: Floats) -> bool:
         """Whether an energy grid came before: of one that did not a plan is of no further use.

@@ -33,7 +33,7 @@ from exafsd.testing.devices import (
 )
 from exafsd.testing.filedevices import Hdf5Detector, StreamDetector
 from exafsd.testing.heating import HeatedFoil, cache_folder
-from exafsd.testing.oxide_heating import HeatedOxide
+from exafsd.testing.oxide_to_copper import OxideToCopper
 
 SHAPES = ("array", "event", "page", "monitor", "resource", "stream")
 #: What is heated, with the temperatures, K, from which and to which.
@@ -57,7 +57,7 @@ class Heating:
 
     def __init__(
         self,
-        foil: HeatedFoil | HeatedOxide,
+        foil: HeatedFoil | OxideToCopper,
         rate: float,
         temperatures: tuple[float, float],
         seed: int,
@@ -266,9 +266,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     low, high = SCENARIOS[args.scenario]
     temperatures = args.temperature_start or low, args.temperature_end or high
     sample = "Cu foil"
-    foil: HeatedFoil | HeatedOxide
+    foil: HeatedFoil | OxideToCopper
     if args.scenario == "reduction":
-        foil, sample = HeatedOxide(args.points, temperatures), "CuO in hydrogen"
+        foil, sample = OxideToCopper(args.points, temperatures), "CuO in hydrogen"
     else:
         foil = HeatedFoil(cache_folder(), args.points, temperatures)
     numbers = {

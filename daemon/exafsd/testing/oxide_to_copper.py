@@ -54,7 +54,7 @@ BLEND = (55.0, 90.0)
 POST = (45.0, 380.0)
 
 
-class HeatedOxide:
+class OxideToCopper:
     """Copper oxide with a foil of copper at room temperature behind it.
 
     Parameters

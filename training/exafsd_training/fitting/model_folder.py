@@ -46,15 +46,15 @@ class Model:
 
 
 @dataclass(frozen=True)
-class TrainingJob:
-    """What is trained: parameters, all paths of the simulated spectra, and the edge."""
+class SimulationInputs:
+    """What spectra of a material are simulated from: parameters, all paths, and the edge."""
 
     parametrisation: Parametrisation
     table: PathTable
     atom: Atom
 
     @classmethod
-    def of(cls, model: "Model", folder: Path) -> "TrainingJob":
+    def of(cls, model: "Model", folder: Path) -> "SimulationInputs":
         """That of a trained model in its folder."""
         atom = Atom(model.absorber, model.edge)
         return cls(model.parametrisation, load_table(folder / TABLE), atom)

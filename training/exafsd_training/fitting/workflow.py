@@ -16,7 +16,7 @@ from exafsd.contract import Recipe, to_grid
 from exafsd_training.fitting.calibrate import HeldOutSpectra, calibrate
 from exafsd_training.fitting.detector import ROUGH, Examples, learn
 from exafsd_training.fitting.fit import Data, Settings, build, save, start_field, train
-from exafsd_training.fitting.model_folder import MODEL, SUMMARY, TABLE, WEIGHTS, TrainingJob
+from exafsd_training.fitting.model_folder import MODEL, SUMMARY, TABLE, WEIGHTS, SimulationInputs
 from exafsd_training.fitting.plots import plot_history, plot_parity, plot_spectra
 from exafsd_training.fitting.stages import on_terminal
 from exafsd_training.model.encoder import Encoder
@@ -99,14 +99,14 @@ def fit_model(
     expected = EXPECTED | {"training": 60 * settings.minutes}
     with on_terminal(expected, console) as stages, ExitStack() as later:
         stages.begin("FEFF")
-        job = prepare_job(crystal, absorber, edge, name, out, settings, config)
-        feff_done = later.enter_context(running_ahead(_later_runs(job, crystal), out))
+        inputs = prepare_simulation(crystal, absorber, edge, name, out, settings, config)
+        feff_done = later.enter_context(running_ahead(_later_runs(inputs, crystal), out))
         stages.begin("simulation")
-        data = simulated_data(job, settings, out, workers, stages.report)
+        data = simulated_data(inputs, settings, out, workers, stages.report)
         stages.begin("training")
-        model = build(job.parametrisation, data.direct, settings)
+        model = build(inputs.parametrisation, data.direct, settings)
         if encoder:
-            Encoder.load(encoder).start(model, job.parametrisation)
+            Encoder.load(encoder).start(model, inputs.parametrisation)
             start_field(model, data, settings)
         measured = as_inputs([reduce_file(file, Recipe()) for file in unlabelled or []])
 
@@ -118,11 +118,11 @@ def fit_model(
         summary = train(model, data, settings, out, measured if unlabelled else None, report)
         stages.begin("detector of other phases")
         feff_done()
-        learn_detector(model, job, data, crystal, out, settings, stages.report)
+        learn_detector(model, inputs, data, crystal, out, settings, stages.report)
         stages.begin("held-out spectra")
-        held = held_out(job, crystal, out, settings.seed + 2, settings.held_out, workers)
+        held = held_out(inputs, crystal, out, settings.seed + 2, settings.held_out, workers)
         stages.begin("calibration")
-        calibrated = calibrate(model, job.parametrisation, held, stages.report)
+        calibrated = calibrate(model, inputs.parametrisation, held, stages.report)
         save(out / WEIGHTS, model)
         summary |= {
             "spectra": int(summary["steps"]) * settings.batch,
@@ -133,23 +133,25 @@ def fit_model(
         stages.begin("figures")
         plot_history(out)
         plot_spectra(model, data.validation_instrument, out)
-        plot_parity(model, job.parametrisation, data.validation_instrument, out)
+        plot_parity(model, inputs.parametrisation, data.validation_instrument, out)
     console.print(
         f"{out}: {summary['epochs']} epochs, limit of the out-of-domain score"
         f" {calibrated.ood_limit:.3g}"
     )
 
 
-def _later_runs(job: TrainingJob, crystal: Crystal) -> list[tuple[Crystal, str, str, FeffSetup]]:
+def _later_runs(
+    inputs: SimulationInputs, crystal: Crystal
+) -> list[tuple[Crystal, str, str, FeffSetup]]:
     """FEFF runs of the stages after training: other phases, and the second theory."""
-    own = (crystal, job.atom.absorber, job.atom.edge, second_theory.SECOND)
+    own = (crystal, inputs.atom.absorber, inputs.atom.edge, second_theory.SECOND)
     phases = other_phases.others(crystal)
     return [*((c.crystal(), c.absorber, c.edge, STANDARD) for c in phases), own]
 
 
 def learn_detector(
     model: Pinn,
-    job: TrainingJob,
+    inputs: SimulationInputs,
     data: Data,
     crystal: Crystal,
     out: Path,
@@ -158,7 +160,7 @@ def learn_detector(
 ) -> None:
     """Train the detector of other phases of a trained network; their FEFF runs end up in `out`."""
     rng = np.random.default_rng((settings.seed, 4))
-    n, what = settings.detector_examples, (job.parametrisation, job.table)
+    n, what = settings.detector_examples, (inputs.parametrisation, inputs.table)
     own = clean_spectra(sample(rng, n, *what, rough=ROUGH), *what)
     examples = Examples(own, other_phase_spectra(crystal, out, n, settings.seed + 5))
     learn(model, data, examples, settings, lambda share, loss: report(share, f"{loss:.3g}"))
@@ -169,7 +171,7 @@ def _portable(arguments: list[str]) -> list[str]:
     return [Path(argument).name if "/" in argument else argument for argument in arguments]
 
 
-def prepare_job(
+def prepare_simulation(
     crystal: Crystal,
     absorber: str,
     edge: str,
@@ -177,7 +179,7 @@ def prepare_job(
     out: Path,
     settings: Settings,
     config: ModelConfig | None,
-) -> TrainingJob:
+) -> SimulationInputs:
     """Run FEFF and decide on the parameters; `out` gets the facts that make the model."""
     out.mkdir(parents=True, exist_ok=True)
     feff = run_feff(crystal, absorber, edge, out)
@@ -195,11 +197,11 @@ def prepare_job(
         "command": "exafsd-train " + shlex.join(_portable(sys.argv[1:])),
     }  # fmt: skip
     (out / MODEL).write_text(json.dumps(facts, indent=1))
-    return TrainingJob(parametrisation, table, Atom(absorber, edge))
+    return SimulationInputs(parametrisation, table, Atom(absorber, edge))
 
 
 def simulated_data(
-    job: TrainingJob,
+    inputs: SimulationInputs,
     settings: Settings,
     out: Path,
     workers: int,
@@ -208,19 +210,19 @@ def simulated_data(
     """Both pools, from their files where an earlier run left them."""
     key = f"{settings.seed}-{settings.direct_spectra}-{settings.instrument_spectra}"
     files = [out / f"{kind}-{key}.npz" for kind in ("direct", "instrument")]
-    what = job.parametrisation, job.table
+    what = inputs.parametrisation, inputs.table
     if not files[0].exists():
         direct_pool(settings.seed, settings.direct_spectra, *what).save(files[0])
     if not files[1].exists():
         instrument_pool(
-            settings.seed + 1, settings.instrument_spectra, *what, job.atom, workers,
+            settings.seed + 1, settings.instrument_spectra, *what, inputs.atom, workers,
             lambda done: report(done / settings.instrument_spectra),
         ).save(files[1])  # fmt: skip
     return Data.split(*map(Pool.load, files), settings.validation)
 
 
 def held_out(
-    job: TrainingJob, crystal: Crystal, out: Path, seed: int, spectra: int, workers: int
+    inputs: SimulationInputs, crystal: Crystal, out: Path, seed: int, spectra: int, workers: int
 ) -> HeldOutSpectra:
     """Path sums, and a third of the spectra through the whole instrument.
 
@@ -228,11 +230,11 @@ def held_out(
     run is below `out`: spectra of the training's own theory would flatter the network.
     """
     through = spectra // 3
-    second = second_table(crystal, job.atom.absorber, job.atom.edge, out, job.table)
+    second = second_table(crystal, inputs.atom.absorber, inputs.atom.edge, out, inputs.table)
     return HeldOutSpectra.of(
-        direct_pool(seed, spectra - through, job.parametrisation, job.table),
+        direct_pool(seed, spectra - through, inputs.parametrisation, inputs.table),
         instrument_pool(
-            seed + 1, through, job.parametrisation, second, job.atom, workers, quiet=True
+            seed + 1, through, inputs.parametrisation, second, inputs.atom, workers, quiet=True
         ),
     )
 

@@ -25,7 +25,7 @@ from exafsd_training.fitting.workflow import (
     as_inputs,
     console,
     held_out,
-    prepare_job,
+    prepare_simulation,
     simulated_data,
 )
 from exafsd_training.model.encoder import Encoder
@@ -146,7 +146,9 @@ def ablate_model(
         Where they start from; None: from scratch.
     """
     crystal = config.crystal()
-    job = prepare_job(crystal, config.absorber, config.edge, config.name, out, settings, config)
+    inputs = prepare_simulation(
+        crystal, config.absorber, config.edge, config.name, out, settings, config
+    )
     variants = {name: VARIANTS[name] for name in names or VARIANTS}
     spectra = [read_spectrum(m, data)[0] for m in config.measured] if data else []
     measured = as_inputs(spectra) if spectra else None
@@ -158,13 +160,13 @@ def ablate_model(
     expected |= dict.fromkeys(networks, 60 * settings.minutes)
     with on_terminal(expected, console) as stages:
         stages.begin("simulation")
-        pools = simulated_data(job, settings, out, workers, stages.report)
+        pools = simulated_data(inputs, settings, out, workers, stages.report)
         stages.begin("held-out spectra")
-        held = held_out(job, crystal, out, settings.seed + 2, settings.held_out, workers)
+        held = held_out(inputs, crystal, out, settings.seed + 2, settings.held_out, workers)
         test = None if data is None or measured is None else spectra_of(config, data, measured, out)
         outcomes, independent = ablate(
-            job.parametrisation, pools, held, settings, out, measured, _reporter(stages), variants,
-            seeds, encoder, test,
+            inputs.parametrisation, pools, held, settings, out, measured, _reporter(stages),
+            variants, seeds, encoder, test,
         )  # fmt: skip
     plot_ablation(outcomes, out / "ablation.png")
     Console(width=200).print(as_table(outcomes))

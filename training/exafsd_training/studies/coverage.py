@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from exafsd_training.fitting.calibrate import OOD_LIMIT, Z90, HeldOutSpectra, predict
-from exafsd_training.fitting.model_folder import TrainingJob, load_model, write_rows
+from exafsd_training.fitting.model_folder import SimulationInputs, load_model, write_rows
 from exafsd_training.fitting.workflow import held_out
 from exafsd_training.model.network import Pinn
 from exafsd_training.simulation.theory_bias import at_end
@@ -65,7 +65,7 @@ def measure_coverage(folder: Path, spectra: int = COVERAGE_SPECTRA, workers: int
     """
     model = load_model(folder)
     held = held_out(
-        TrainingJob.of(model, folder),
+        SimulationInputs.of(model, folder),
         model.crystal,
         folder,
         model.settings.seed + 4,

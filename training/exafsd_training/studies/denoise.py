@@ -26,7 +26,7 @@ from exafsd.reduction.transform import fit_weight
 from exafsd.spectra import Prediction
 from exafsd_training.fitting.calibrate import predict
 from exafsd_training.fitting.card import NOT_HASHED, make_card
-from exafsd_training.fitting.model_folder import Model, TrainingJob, load_model
+from exafsd_training.fitting.model_folder import Model, SimulationInputs, load_model
 from exafsd_training.fitting.workflow import held_out
 from exafsd_training.reference.feffit import Chi
 from exafsd_training.reference.table import read_spectrum
@@ -160,7 +160,7 @@ def denoising(
     model = load_model(folder)
     judge = Judge(model, make_card(model, folder, NOT_HASHED))
     pool = held_out(
-        TrainingJob.of(model, folder),
+        SimulationInputs.of(model, folder),
         model.crystal,
         folder,
         model.settings.seed + 8,

@@ -15,7 +15,7 @@ from exafsd.reduction.transform import fit_weight
 from exafsd.spectra import Prediction, ReducedSpectrum
 from exafsd_training.fitting.calibrate import HeldOutSpectra, predict
 from exafsd_training.fitting.card import ACCURACY, NEAR_EDGE, NOT_HASHED, POOR_FIT, make_card
-from exafsd_training.fitting.model_folder import Model, TrainingJob, load_model
+from exafsd_training.fitting.model_folder import Model, SimulationInputs, load_model
 from exafsd_training.reference.feffit import Chi, feffit_reference, reduce_file
 from exafsd_training.reference.table import read_spectrum, too_short
 from exafsd_training.simulation.simulate import K_MIN, direct_pool
@@ -123,7 +123,9 @@ def evaluate(folder: Path, files: list[Path], data: Path | None = None) -> list[
                 f"{row.network - (row.whole or 0.0):+.5f}",
             )
     (folder / ACCURACY).write_text(json.dumps([row.model_dump() for row in all_rows], indent=1))
-    pool = direct_pool(SEED, SIMULATED, model.parametrisation, TrainingJob.of(model, folder).table)
+    pool = direct_pool(
+        SEED, SIMULATED, model.parametrisation, SimulationInputs.of(model, folder).table
+    )
     if usual := usual_misfits(model, fitted, HeldOutSpectra(pool, np.ones(SIMULATED, np.float32))):
         (folder / POOR_FIT).write_text(usual.model_dump_json(indent=1))
     earlier = (

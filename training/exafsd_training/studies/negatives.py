@@ -12,7 +12,7 @@ from xraydb import atomic_number
 from exafsd.contract import K_GRID, K_SIZE, Card, to_grid
 from exafsd.inference.judgement import fits_poorly, r_factor_denominator_floor
 from exafsd_training.fitting.card import NOT_HASHED, make_card
-from exafsd_training.fitting.model_folder import Model, TrainingJob, load_model, write_rows
+from exafsd_training.fitting.model_folder import Model, SimulationInputs, load_model, write_rows
 from exafsd_training.fitting.workflow import held_out
 from exafsd_training.reference.feffit import Chi
 from exafsd_training.reference.table import read_spectrum
@@ -100,13 +100,13 @@ def _judged(model: Model, card: Card, chi_k2: Floats, mask: Floats) -> tuple[Flo
 def kinds(model: Model, folder: Path, workers: int) -> Iterator[tuple[str, bool, Floats, Floats]]:
     """Name, whether it is to be believed, inputs and masks (n, 401) of every kind."""
     par, seed = model.parametrisation, model.settings.seed + 6
-    job = TrainingJob.of(model, folder)
-    held = held_out(job, model.crystal, folder, seed, SPECTRA, workers)
+    inputs = SimulationInputs.of(model, folder)
+    held = held_out(inputs, model.crystal, folder, seed, SPECTRA, workers)
     yield "good", True, *held.corrupted(1, NOISE, END)
     rng = np.random.default_rng(seed)
     # two phases of a sample are as hot
     kelvin = draw_temperature(rng, SPECTRA)
-    own = clean_spectra(sample(rng, SPECTRA, par, job.table, kelvin), par, job.table)
+    own = clean_spectra(sample(rng, SPECTRA, par, inputs.table, kelvin), par, inputs.table)
 
     def scan(chi_k2: Floats) -> tuple[Floats, Floats]:
         return corrupt_arrays(chi_k2, K_GRID[-1], 1.0, (2, 9), NOISE, END, glitched=0.0)
@@ -115,7 +115,7 @@ def kinds(model: Model, folder: Path, workers: int) -> Iterator[tuple[str, bool,
         other = Phase.of(config, folder).spectra(rng, SPECTRA, kelvin)
         yield f"{config.name} instead", False, *scan(other)
         yield f"{SHARE:.0%} of {config.name}", False, *scan((1 - SHARE) * own + SHARE * other)
-    yield "E0 beyond the bounds", False, *scan(_moved(model, job.table, seed))
+    yield "E0 beyond the bounds", False, *scan(_moved(model, inputs.table, seed))
     yield "noise only", False, *scan(np.zeros_like(own))
 
 

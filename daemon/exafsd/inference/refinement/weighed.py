@@ -31,7 +31,7 @@ Signal = tuple[Floats, Floats, tuple[Floats, Floats]]
 Modelled = Callable[[Floats, NDArray[np.intp]], Signal]
 #: Noise of chi(k) at least, and where it is not known.
 LEAST_NOISE, UNKNOWN_NOISE = 1e-6, 1e-3
-#: Keeps `minimize` from asking for more than chi^2 = 1 is worth: it scales by share of `total`.
+#: Keeps `minimize_batch` from asking for more than chi^2 = 1 is worth: it scales by `total`.
 CHI2_SCALE = 1e8
 #: The same for its last step: below a seventh of an error bar, and made nevertheless, it leaves
 #: an error of the second order.
