@@ -36,7 +36,11 @@ def test_example_configurations_load(path):
 
 
 def test_the_journal_of_the_deployed_settings_is_in_the_volume_of_the_container(monkeypatch):
-    monkeypatch.delenv("STATE_DIRECTORY", raising=False)  # which systemd sets, and podman does not
+    for name in (
+        "STATE_DIRECTORY",
+        "EXAFSD_DATA",
+    ):  # the first is of systemd, the second of our tests
+        monkeypatch.delenv(name, raising=False)
     settings = load(ROOT / "deploy" / "exafsd.toml")
     volume = "/var/lib/exafsd"
     assert f"exafsd-state:{volume}" in (ROOT / "deploy" / "compose.yaml").read_text()
