@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from exafsd.commands.cli import app
+from exafsd.commands.cli.options import nested
 from exafsd.documents.inbox import Inbox
 from exafsd.documents.proxy import ProxySource
 from exafsd.settings.settings import load
@@ -112,6 +113,43 @@ def test_analyze_without_a_model_and_as_a_table(spectra):
     assert "nobody" in json.loads(done.stdout)["trust"]["reason"]
     empty = exafsd("analyze", spectra / "good0.dat", "--model", spectra, expect=1)
     assert "card.json" in empty.stderr
+
+
+def test_a_column_is_named_on_the_command_line(spectra, tmp_path):
+    """Columns with other names and energies in keV need no settings file."""
+    energy, mu = np.loadtxt(spectra / "good0.dat", unpack=True)
+    file = tmp_path / "escan.dat"
+    columns = energy / 1e3, np.full(len(mu), 1e5), 1e5 * np.exp(-mu)
+    np.savetxt(file, np.column_stack(columns), header="E I0 I1")
+    refused = exafsd("analyze", file, "--model", "none", expect=1)
+    assert "--set adapter.energy=E" in refused.stderr
+    changes = ("adapter.energy.key=E", "adapter.energy.unit=keV", "adapter.it=I1")
+    options = [word for change in changes for word in ("--set", change)]
+    lines = [
+        json.loads(exafsd("analyze", *given, "--model", "none", "--json").stdout)
+        for given in ((spectra / "good0.dat",), (file, *options))
+    ]
+    first, second = (line["edge_step"]["value"] for line in lines)
+    assert second == pytest.approx(first, rel=1e-6)
+    assert lines[1]["e0"] == pytest.approx(lines[0]["e0"], abs=1e-3)
+
+
+def test_changed_settings_that_are_wrong_are_said(spectra):
+    wrong = exafsd("analyze", spectra / "good0.dat", "--set", "adapter.enrgy=E", expect=2)
+    assert "--set) are not valid" in wrong.stderr
+    assert "enrgy" in wrong.stderr
+    wrong = exafsd("analyze", spectra / "good0.dat", "--set", "adapter.it", expect=2)
+    assert "KEY=VALUE" in wrong.stderr
+
+
+def test_values_of_changed_settings_are_read_as_in_a_file():
+    changes = ["adapter.it=I1", "adapter.iff=['a', 'b']", "a.b.c=2.5", "a.d=true", "e='1'"]
+    assert nested(changes) == {
+        "adapter": {"it": "I1", "iff": ["a", "b"]}, "a": {"b": {"c": 2.5}, "d": True}, "e": "1",
+    }  # fmt: skip
+    for wrong in (["a=1", "a.b=2"], ["a.b=2", "a=1"], ["=1"], ["a..b=1"]):
+        with pytest.raises(ValueError, match="--set"):
+            nested(wrong)
 
 
 @pytest.mark.expects_error_log

@@ -230,10 +230,12 @@ def desk(tmp_path, foil):
     """A folder with the files that the pages speak of."""
     shutil.copytree(shipped_folder() / "cu-k-fcc", tmp_path / "models" / "cu-k-fcc")
     counts = foil.sweep(300.0, "up", np.random.default_rng(1))
-    for name, keys in (
-        ("foil.xdi", ("energy", "i0", "itrans")), ("scan.dat", ("mono_energy", "ring_i0", "it_a")),
-    ):  # fmt: skip
-        table = np.column_stack([counts.energy, counts.i0, counts.it])
+    for name, keys, unit in (
+        ("foil.xdi", ("energy", "i0", "itrans"), 1.0),
+        ("scan.dat", ("mono_energy", "ring_i0", "it_a"), 1.0),
+        ("escan.dat", ("E", "I0", "I1"), 1e3),
+    ):
+        table = np.column_stack([counts.energy / unit, counts.i0, counts.it])
         np.savetxt(tmp_path / name, table, header=" ".join(keys))
     return tmp_path
 

@@ -11,13 +11,20 @@ from rich.console import Console
 from exafsd.commands.component_shares import ComponentsSink
 from exafsd.commands.replay.means import Normalised, means_of_ends, normalised, without_answers
 from exafsd.commands.terminal import ResultTable, outcome_as_json, progress, tell
-from exafsd.contract.vocabulary import Problem
+from exafsd.contract.vocabulary import Problem, Reason
 from exafsd.documents.items import Trouble
 from exafsd.inference.registry import Registry
 from exafsd.outcome import Outcome
 from exafsd.service.wiring import make_pipeline, make_session
 from exafsd.settings import Settings
 from exafsd.spectra import Edge, SpectrumError
+
+#: reasons that a name or a unit in the settings may put right, and how to give it
+BY_NAMES = {Reason.MISSING_COLUMN, Reason.ENERGY_UNIT}
+HINT = (
+    "if a column has another name or unit, add it to the command, for example --set"
+    " adapter.energy=E --set adapter.it=I1, or --set adapter.energy.unit=keV"
+)
 
 
 def analyze_files(
@@ -36,7 +43,7 @@ def analyze_files(
     session = make_session(settings, pipeline)
     only = Edge.of(element or "", edge or "") if element or edge else None
     table = ResultTable()
-    good = True
+    good, by_names = True, False
     if settings.composition.ends and settings.composition.enabled != "off":
         pipeline.lend("", means_of_ends(_reduced(files, settings, only), settings.composition.ends))
     with progress() as bar:
@@ -49,15 +56,20 @@ def analyze_files(
                         components.take(event.message, event.arrays, "", path.name)
                     elif isinstance(event, Outcome):
                         good &= _report(event, path, None if as_lines else table)
+                        by_names |= event.message.kind == "rejected" and (
+                            event.message.reason in BY_NAMES
+                        )
                     elif isinstance(event, Trouble):
                         good &= event.reason is not Problem.ASSET_REFUSED
                         tell(event.detail)
             except SpectrumError as error:
-                good = False
+                good, by_names = False, by_names or error.reason in BY_NAMES
                 if as_lines:
                     line = {"kind": "rejected", "file": str(path), "reason": error.reason}
                     sys.stdout.write(json.dumps({**line, "detail": error.detail}) + "\n")
                 tell(error.detail)
+    if by_names:
+        tell(HINT)
     if components is not None:
         components.end()
         return good and not components.trouble

@@ -10,6 +10,7 @@ from exafsd.commands.cli.options import (
     ConfigOption,
     JsonOption,
     ModelOption,
+    SetOption,
     ToOption,
     begin_log,
     fail,
@@ -44,6 +45,7 @@ def analyze(
         list[Path], typer.Argument(help="Files with spectra: XDI, text columns, SPEC or HDF5.")
     ],
     config: ConfigOption = None,
+    changes: SetOption = None,
     model: ModelOption = None,
     element: Annotated[str | None, typer.Option(help="Absorbing element, for example Cu.")] = None,
     edge: Annotated[str | None, typer.Option(help="Edge, for example K.")] = None,
@@ -63,7 +65,7 @@ def analyze(
     from exafsd.commands.analyze import analyze_files
     from exafsd.commands.component_shares import components_sink
 
-    settings = settings_with_model(config, model)
+    settings = settings_with_model(config, model, changes or [])
     if references:
         composition = settings.composition.model_copy(
             update={"references": (*settings.composition.references, *references)}
@@ -141,6 +143,7 @@ def replay(
     components: Annotated[int | None, components_option("Each run")] = None,
     anchor: AnchorOption = None,
     config: ConfigOption = None,
+    changes: SetOption = None,
     model: ModelOption = None,
 ) -> None:
     """Analyse archived runs again, with the current settings and models."""
@@ -148,7 +151,7 @@ def replay(
     from exafsd.commands.replay.runs import Selection
     from exafsd.commands.replay.runs import replay as replay_runs
 
-    settings = settings_with_model(config, model)
+    settings = settings_with_model(config, model, changes or [])
     begin_log("ERROR")
     options = Options(
         realtime, processes, resume, write, compare, publish, json, scheduler, components,
