@@ -103,7 +103,7 @@ def result(
             shown_best = best_of(card, best.polished)
     quality = (*shown.quality, *amplitude.quality, *judgement.flags, *flags)
     if structure is not None and model is not None and composition is not None:
-        formulas = {one.formula.replace(" ", "") for one in model.bundle.card.structures}
+        formulas = [one.formula for one in model.bundle.card.structures]
         if has_other_phases(composition, formulas):
             quality = (*quality, Flag.OTHER_PHASES)
     return Result.of(

@@ -10,6 +10,7 @@ from exafsd.composition.composer import Composer
 from exafsd.composition.purity import has_other_phases, is_mixture
 from exafsd.composition.references import measured
 from exafsd.contract.columns import best_answer
+from exafsd.contract.formula import compound
 from exafsd.contract.frames import ARRAY_UNITS
 from exafsd.contract.messages import Composition, Fraction
 from exafsd.inference.registry import Registry, load_bundle, shipped_folder
@@ -35,6 +36,22 @@ def composition(in_domain=True, **fractions):
 )
 def test_a_share_of_other_phases_counts_where_it_is_sure(fractions, doubtful):
     assert has_other_phases(composition(**fractions), {"Cu"}) is doubtful
+
+
+@pytest.mark.parametrize(
+    ("name", "formula", "same"),
+    [
+        ("NiO2H2", "Ni (O2 H2)", True),  # a reference's name, and as a structure file has it
+        ("Ni(OH)2", "Ni(O2H2)", True),
+        ("NiOOH", "Ni(O2H2)", False),
+        ("my hydroxide", "my hydroxide", True),
+        ("Co", "CO", False),
+    ],
+)
+def test_compounds_are_told_by_their_atoms(name, formula, same):
+    assert (compound(name) == compound(formula)) is same
+    doubtful = has_other_phases(composition(**{name: (0.8, 0.01), "NiS": (0.2, 0.01)}), [formula])
+    assert doubtful is same
 
 
 @pytest.mark.parametrize(

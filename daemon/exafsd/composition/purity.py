@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 
+from exafsd.contract.formula import compound
 from exafsd.contract.messages import Composition
 
 #: Share of a sample that may be other phases: in measured mixtures of copper and zinc compounds a
@@ -19,14 +20,15 @@ def has_other_phases(composition: Composition | None, formulas: Collection[str])
     composition
         Of the sample; where it is not in its domain it says nothing.
     formulas
-        Of the model's phases, which may be names of references. Where none is, nothing is known.
+        Of the model's phases. Where no reference is of one of them, nothing is known.
     """
     if composition is None or not composition.in_domain:
         return False
+    compounds = {compound(formula) for formula in formulas}
     own = [
         (one.value, one.std)
         for one in composition.fractions
-        if one.phase in formulas and one.value is not None and one.std is not None
+        if compound(one.phase) in compounds and one.value is not None and one.std is not None
     ]
     if not own:
         return False

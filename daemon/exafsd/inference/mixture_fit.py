@@ -15,6 +15,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from exafsd.contract.formula import compound
 from exafsd.contract.grid import rows_to_grid
 from exafsd.contract.messages import Composition, Fraction, Mixture, MixturePhase, Value
 from exafsd.contract.recipe import Recipe
@@ -317,7 +318,7 @@ def _is_of(reading: Reading, phase: str) -> bool:
     if model is None or len(model.bundle.card.structures) != 1:
         return False
     (structure,) = model.bundle.card.structures
-    return phase in (structure.phase, structure.formula.replace(" ", ""))
+    return compound(phase) in (compound(structure.phase), compound(structure.formula))
 
 
 def _said(question: Question, job: MultiPhaseFitJob, fit: Fit) -> Mixture:
