@@ -10,9 +10,9 @@ from exafsd.composition.composer import Composer
 from exafsd.composition.purity import has_other_phases, is_mixture
 from exafsd.composition.references import measured
 from exafsd.contract.columns import best_answer
-from exafsd.contract.formula import compound
 from exafsd.contract.frames import ARRAY_UNITS
 from exafsd.contract.messages import Composition, Fraction
+from exafsd.formula import compound
 from exafsd.inference.registry import Registry, load_bundle, shipped_folder
 from exafsd.pipeline import Pipeline
 from exafsd.settings.analysis import Analysis, Reduction

@@ -2,8 +2,8 @@
 
 from collections.abc import Collection
 
-from exafsd.contract.formula import compound
 from exafsd.contract.messages import Composition
+from exafsd.formula import compound
 
 #: Share of a sample that may be other phases: in measured mixtures of copper and zinc compounds a
 #: tenth of another phase moves the first shell's R by up to 0.007 angstrom, this by up to 0.004.

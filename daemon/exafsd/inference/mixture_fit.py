@@ -15,10 +15,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from exafsd.contract.formula import compound
 from exafsd.contract.grid import rows_to_grid
 from exafsd.contract.messages import Composition, Fraction, Mixture, MixturePhase, Value
 from exafsd.contract.recipe import Recipe
+from exafsd.formula import compound
 from exafsd.inference.candidates import common_window
 from exafsd.inference.crystal_fit import EVALUATIONS
 from exafsd.inference.placement import STEP
