@@ -25,10 +25,11 @@ LEVEL = 1e-4
 #: library of 274 spectra none that ended took more than 13, and one that does not end is dear.
 MAX_EVALUATIONS = 15
 #: Damping of the first retry, relative to the diagonal; of every further one it is ten times that
-#: of the one before. Less hardly shortens a step that went too far, and after a retry that helps
-#: the next step is whole again: with 0.01, and a tenth of it after each step, fits of crystals took
-#: twice as many evaluations.
+#: of the one before. Less hardly shortens a step that went too far.
 DAMPING = 0.3
+#: Share of it that is left after a step that is taken, and what is small enough to be dropped: a
+#: second whole step after one that went too far would often do so again.
+LEFT, UNDAMPED = 0.01, 0.01
 #: Keeps the scaled normal equations solvable where two variables do the same.
 RIDGE = 1e-10
 #: Error bars that a step goes at most where there is no bound.
@@ -188,7 +189,8 @@ class _Fits(NamedTuple):
         """At other variables, where the misfit is there not larger by more than `level` (a,)."""
         there = _Fits.at(self.rows, x, residual, jacobian)
         better = there.cost <= self.cost + level
-        damping = np.where(better, 0.0, np.maximum(10 * self.damping, DAMPING))
+        less = np.where(self.damping < UNDAMPED, 0.0, LEFT * self.damping)
+        damping = np.where(better, less, np.maximum(10 * self.damping, DAMPING))
         if not better.all():
             pairs = zip(there, self, strict=True)
             there = _Fits._make(
