@@ -26,7 +26,7 @@ from exafsd.outcome import Outcome
 from exafsd.service import wiring
 from exafsd.settings.settings import load
 from exafsd.testing.catalog_server import CatalogServer
-from exafsd.testing.parts import free_ports, module_process, wait_for
+from exafsd.testing.parts import free_ports, python_process, wait_for
 from exafsd.testing.processes import proxy
 from simulated import shapes
 from synthetic import METADATA, sweep_columns
@@ -221,7 +221,7 @@ class _Daemon:
         self._address.unlink(missing_ok=True)
         self._stack = ExitStack()
         command = ("-m", "exafsd.cli", "run", "--config", str(self._config))
-        self._part = self._stack.enter_context(module_process("daemon", self._folder, *command))
+        self._part = self._stack.enter_context(python_process("daemon", self._folder, *command))
         if wait:
             wait_for(lambda: "ready models" in self._part.log.read_text(), self._part, "word")
 

@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent)]
 
 from exafsd.client import Follower  # noqa: E402
-from exafsd.testing.parts import free_ports, module_process, wait_for  # noqa: E402
+from exafsd.testing.parts import free_ports, python_process, wait_for  # noqa: E402
 from kafka_cluster import PROMPT, Cluster  # noqa: E402
 from simulated import shapes  # noqa: E402
 from synthetic import METADATA, sweep_columns  # noqa: E402
@@ -58,7 +58,7 @@ def measure() -> dict[str, float]:
         )
         command = ("-m", "exafsd.cli", "run", "--config", str(config))
         with (
-            module_process("daemon", folder, *command) as daemon,
+            python_process("daemon", folder, *command) as daemon,
             Follower(address, start="ring") as heard,
         ):
             wait_for(lambda: "partition assigned" in daemon.log.read_text(), daemon, "share")

@@ -32,7 +32,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 from exafsd.client import Follower  # noqa: E402
 from exafsd.codec import dumps  # noqa: E402
 from exafsd.testing.catalog_server import CatalogServer  # noqa: E402
-from exafsd.testing.parts import module_process, wait_for  # noqa: E402
+from exafsd.testing.parts import python_process, wait_for  # noqa: E402
 from exafsd.testing.processes import proxy  # noqa: E402
 from simulated import shapes  # noqa: E402
 from synthetic import METADATA, sweep_columns  # noqa: E402
@@ -87,7 +87,7 @@ def daemon(folder: Path, source: str) -> Iterator[Receiver]:
         f"[source]\n{source}\n{SETTINGS}address_file = '{address}'\n[journal]\n"
         f"folder = '{folder / 'journal'}'\n"
     )
-    with module_process(
+    with python_process(
         "daemon", folder, "-m", "exafsd.cli", "run", "--config", str(config)
     ) as running:
         wait_for(address.exists, running, "address")

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 
 from documents import Load
-from exafsd.testing.parts import ModuleProcess, module_process
+from exafsd.testing.parts import PythonProcess, python_process
 from exafsd.testing.processes import proxy
 
 HERE = Path(__file__).parent
@@ -34,7 +34,7 @@ class Site:
     folder: Path
     into: str
     address: str
-    listener: ModuleProcess
+    listener: PythonProcess
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Measured:
         return self.per_second * self.sent["points"] / self.sent["sweeps"]
 
 
-def _wait(condition: Any, running: ModuleProcess) -> None:
+def _wait(condition: Any, running: PythonProcess) -> None:
     end = time.monotonic() + START
     while not condition():
         running.check()
@@ -110,7 +110,7 @@ def daemon_site(
         )
         command = ("-m", "exafsd.cli", "run", "--config", str(config))
         running = stack.enter_context(
-            module_process("daemon", folder, *command, environment=environment)
+            python_process("daemon", folder, *command, environment=environment)
         )
         _wait(address_file.exists, running)
         site = Site(folder, into, address_file.read_text().strip(), running)
@@ -127,7 +127,7 @@ def control_site(folder: Path, sizes: Sequence[int]) -> Iterator[Site]:
         address_file = folder / "address"
         script = str(HERE / "forwarder.py")
         running = stack.enter_context(
-            module_process(
+            python_process(
                 "forwarder", folder, script, out, str(address_file), json.dumps(list(sizes))
             )
         )

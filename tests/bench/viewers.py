@@ -19,7 +19,7 @@ import psutil
 from rates import START, Measured, Site, daemon_site, measure
 
 from documents import Load
-from exafsd.testing.parts import module_process
+from exafsd.testing.parts import python_process
 
 CASES = ("nobody", "dashboard", "dashboard, 2 browsers")
 BROWSERS = 2
@@ -82,7 +82,7 @@ def viewers(site: Site, case: str) -> Iterator[None]:
         folder.mkdir()
         stack.enter_context(on_core(LOOKING_CORE))
         page = stack.enter_context(
-            module_process("dashboard", folder, "-m", "exafsd.cli", "dashboard", site.address,
+            python_process("dashboard", folder, "-m", "exafsd.cli", "dashboard", site.address,
                  "--port", "0")
         )  # fmt: skip
         end = time.monotonic() + START

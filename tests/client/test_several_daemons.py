@@ -11,7 +11,7 @@ from exafsd.client.owed import Delivered
 from exafsd.dashboard import words
 from exafsd.dashboard.state import State
 from exafsd.publishing import Publisher
-from exafsd.testing.parts import module_process
+from exafsd.testing.parts import python_process
 from messages import result, run_start, status, until
 
 
@@ -111,7 +111,7 @@ def test_the_page_says_how_each_daemon_is():
 def test_the_dashboard_command_follows_several(two, tmp_path):
     with ExitStack() as stack:
         command = ("-m", "exafsd.cli", "dashboard", *addresses(two), "--port", "0")
-        page = stack.enter_context(module_process("dashboard", tmp_path, *command))
+        page = stack.enter_context(python_process("dashboard", tmp_path, *command))
         url = until(lambda: re.search(r"dashboard at (\S+), following (.*)", page.tail()), 60)
         assert url[2].strip() == ", ".join(addresses(two))
         for number, publisher in enumerate(two):

@@ -21,7 +21,7 @@ from feed import Feed
 from playwright.sync_api import sync_playwright
 
 from exafsd.client import Follower
-from exafsd.testing.parts import module_process
+from exafsd.testing.parts import python_process
 from exafsd.testing.processes import daemon, proxy
 from messages import adjacent_ports, until
 
@@ -74,7 +74,7 @@ class Site:
         self.listener.start()
         stack.callback(self.listener.close)
         page = stack.enter_context(
-            module_process(
+            python_process(
                 "dashboard", folder, "-m", "exafsd.cli", "dashboard", self._address, "--port", "0"
             )
         )

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from exafsd.publishing import Publisher
-from exafsd.testing.parts import module_process
+from exafsd.testing.parts import python_process
 from messages import ARRAYS, result, run_start, status, until, value
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
@@ -46,7 +46,7 @@ def url(tmp_path_factory):
     with ExitStack() as stack:
         folder = tmp_path_factory.mktemp("shares")
         page = stack.enter_context(
-            module_process(
+            python_process(
                 "dashboard",
                 folder,
                 "-m",

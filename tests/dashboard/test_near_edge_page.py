@@ -14,7 +14,7 @@ from playwright.sync_api import sync_playwright
 from exafsd.inference.registry import Registry
 from exafsd.publishing import Publisher
 from exafsd.spectra import Edge
-from exafsd.testing.parts import module_process
+from exafsd.testing.parts import python_process
 from messages import ARRAYS, SHELL, result, run_start, status, until, value
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
@@ -81,7 +81,7 @@ def arrays(sweep):
 def dashboard(publisher, folder):
     """URL of a dashboard of a publisher."""
     command = ("-m", "exafsd.cli", "dashboard", publisher.address, "--port", "0")
-    with module_process("dashboard", folder, *command) as page:
+    with python_process("dashboard", folder, *command) as page:
         yield until(lambda: re.search(r"at (\S+),", page.tail()), 60)[1]
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from exafsd.dashboard.export import FORMULA
 from exafsd.publishing import Publisher
-from exafsd.testing.parts import module_process
+from exafsd.testing.parts import python_process
 from messages import ARRAYS, result, run_start, until
 
 NAME = "beamline7.example.org"
@@ -58,7 +58,7 @@ def web_socket(port, **headers):
 def page_of(address, folder, *options):
     """Port of a dashboard."""
     command = ["-m", "exafsd.cli", "dashboard", address, "--port", "0", *options]
-    with module_process("page", folder, *command) as page:
+    with python_process("page", folder, *command) as page:
         url = until(lambda: re.search(r"dashboard at (\S+),", page.tail()) or page.check(), 60)[1]
         yield int(url.strip("/").rsplit(":", 1)[1])
         page.process.send_signal(signal.SIGTERM)

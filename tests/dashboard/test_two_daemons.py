@@ -12,7 +12,7 @@ from bluesky.callbacks.zmq import Publisher
 from playwright.sync_api import sync_playwright
 
 from exafsd.codec import dumps
-from exafsd.testing.parts import module_process
+from exafsd.testing.parts import python_process
 from exafsd.testing.processes import daemon, proxy
 from messages import adjacent_ports, until
 from simulated import shapes
@@ -52,7 +52,7 @@ def two(tmp_path):
     with ExitStack() as stack:
         beamlines = [Beamline(tmp_path / name, stack) for name in ("one", "two")]
         command = ("-m", "exafsd.cli", "dashboard", *(b.address for b in beamlines), "--port", "0")
-        dashboard = stack.enter_context(module_process("dashboard", tmp_path, *command))
+        dashboard = stack.enter_context(python_process("dashboard", tmp_path, *command))
         match = until(lambda: re.search(r"dashboard at (\S+),", dashboard.tail()), 60)
         yield beamlines, match[1]
         assert "Traceback" not in dashboard.tail()

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from exafsd.client import Follower
-from exafsd.testing.parts import free_ports, module_process, wait_for
+from exafsd.testing.parts import free_ports, python_process, wait_for
 from kafka_cluster import PROMPT, Cluster
 from simulated import shapes
 from synthetic import METADATA, sweep_columns
@@ -52,7 +52,7 @@ def test_a_daemon_is_killed_and_every_sweep_comes_once(tmp_path):
             own = {"EXAFSD_PUBLISH__ADDRESS": addresses[-1], "EXAFSD_PUBLISH__ANSWERS": answers}
             command = ("-m", "exafsd.cli", "run", "--config", str(EXAMPLE))
             parts[addresses[-1]] = stack.enter_context(
-                module_process(f"daemon-{port}", tmp_path, *command, environment=environment | own)
+                python_process(f"daemon-{port}", tmp_path, *command, environment=environment | own)
             )
         for one in parts.values():
             wait_for(lambda one=one: "partition assigned" in one.log.read_text(), one, "share")

@@ -122,10 +122,10 @@ def test_documents_without_time_are_counted_and_troubles_among_them_told(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from exafsd.testing.parts import module_process, wait_for
+from exafsd.testing.parts import python_process, wait_for
 
 code = "import time; print('up', flush=True); time.sleep(600)"
-with module_process("child", Path(sys.argv[1]), "-c", code) as child:
+with python_process("child", Path(sys.argv[1]), "-c", code) as child:
     wait_for(lambda: "up" in child.tail(), child, "word")
     print(child.process.pid, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -18,7 +18,7 @@ from plain_subscriber import subscribe
 from exafsd import codec
 from exafsd.contract.schemas import schemas
 from exafsd.testing.catalog_server import CatalogServer, write_profile
-from exafsd.testing.parts import module_process
+from exafsd.testing.parts import python_process
 from exafsd.testing.processes import daemon, proxy
 
 SHAPES = ("array", "event", "page", "monitor", "resource", "stream")
@@ -60,7 +60,7 @@ class Site:
 
     def beamline(self, *arguments):
         """Run the simulated beamline to its end."""
-        with module_process(
+        with python_process(
             "beamline", self.folder, "-m", "exafsd.testing.beamline", "--proxy", self.into,
             "--assets", str(self.assets), "--tiled", self.server.uri, *arguments,
             environment={"TILED_API_KEY": self.server.api_key},

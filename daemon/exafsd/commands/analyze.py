@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from exafsd.commands.component_shares import ComponentsSink
+from exafsd.commands.component_shares import ComponentResolver
 from exafsd.commands.replay.means import Normalised, means_of_ends, normalised, without_answers
 from exafsd.commands.terminal import ResultTable, outcome_as_json, progress, tell
 from exafsd.contract.vocabulary import Problem, Reason
@@ -33,7 +33,7 @@ def analyze_files(
     element: str | None,
     edge: str | None,
     as_lines: bool,
-    components: ComponentsSink | None = None,
+    components: ComponentResolver | None = None,
 ) -> bool:
     """Analyse files; return whether every spectrum of every file gave a result.
 

@@ -66,7 +66,7 @@ class _SeriesNumbers:
     counted: Decomposition | None
 
 
-class ComponentsSink:
+class ComponentResolver:
     """A sink that resolves the near edges of each run when it ends.
 
     Parameters
@@ -168,9 +168,9 @@ class ComponentsSink:
         return names, np.array(rows) if rows else None
 
 
-def components_sink(
+def make_component_resolver(
     settings: Settings, count: int, anchors: Sequence[str], lines: bool
-) -> ComponentsSink:
+) -> ComponentResolver:
     """Sink for `count` components, of which some are references of the settings.
 
     Raises
@@ -192,7 +192,7 @@ def components_sink(
         raise ValueError(
             f"there is no reference {', '.join(sorted(unknown))}; exafsd references list shows them"
         )
-    return ComponentsSink(count, held, lines)
+    return ComponentResolver(count, held, lines)
 
 
 def _named(key: Key) -> str:

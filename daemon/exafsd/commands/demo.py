@@ -19,10 +19,10 @@ from exafsd.commands.terminal import REFRESH, Screen
 from exafsd.testing.catalog_server import CatalogServer, write_profile
 from exafsd.testing.parts import (
     START_DEADLINE,
-    ModuleProcess,
     PartError,
+    PythonProcess,
     free_ports,
-    module_process,
+    python_process,
     wait_for_port,
 )
 from exafsd.testing.processes import NOT_COMPARED, daemon, proxy
@@ -122,7 +122,7 @@ def run_demo(options: Options, rows: int = 18) -> None:
 class _Stopping:
     """Which part ends the demo when it ends, and whether it was asked to."""
 
-    of: ModuleProcess | None = None
+    of: PythonProcess | None = None
     asked: bool = False
 
     def __call__(self, *_: object) -> None:
@@ -158,7 +158,7 @@ def _dashboard(folder: Path, address: str, options: Options) -> Iterator[str | N
     command = ["-m", "exafsd.cli", "dashboard", address, "--port", str(port)]
     if options.answers is not None:
         command += ["--answers", options.answers]
-    with module_process("dashboard", folder, *command) as running:
+    with python_process("dashboard", folder, *command) as running:
         wait_for_port(port, running)
         yield f"http://127.0.0.1:{port}/"
 
@@ -166,7 +166,7 @@ def _dashboard(folder: Path, address: str, options: Options) -> Iterator[str | N
 @contextmanager
 def _beamline(
     folder: Path, into: str, assets: Path, server: CatalogServer, options: Options
-) -> Iterator[ModuleProcess]:
+) -> Iterator[PythonProcess]:
     arguments = [
         "-m", "exafsd.testing.beamline", "--proxy", into, "--assets", str(assets),
         "--tiled", server.uri, "--shape", options.shape, "--rate", str(options.rate),
@@ -175,11 +175,11 @@ def _beamline(
     if not options.seconds:
         arguments += ["--sweeps", str(math.ceil(RUN_SECONDS * options.rate))]
     environment = {"TILED_API_KEY": server.api_key}
-    with module_process("beamline", folder, *arguments, environment=environment) as running:
+    with python_process("beamline", folder, *arguments, environment=environment) as running:
         yield running
 
 
-def _wait_until_ready(subscriber: Subscriber, running: ModuleProcess) -> None:
+def _wait_until_ready(subscriber: Subscriber, running: PythonProcess) -> None:
     """Wait for the daemon's first status that says ready."""
     end = time.monotonic() + START_DEADLINE
     while time.monotonic() < end:
@@ -224,8 +224,8 @@ class _Seen:
 def _follow(
     subscriber: Subscriber,
     viewer: _Seen,
-    beamline: ModuleProcess,
-    running: ModuleProcess,
+    beamline: PythonProcess,
+    running: PythonProcess,
     seconds: float,
 ) -> None:
     """Show messages until the beamline has ended, and the daemon is done with its runs."""

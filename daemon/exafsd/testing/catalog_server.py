@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from exafsd.archive.catalog import CatalogError
-from exafsd.testing.parts import PartError, free_ports, module_process, wait_for
+from exafsd.testing.parts import PartError, free_ports, python_process, wait_for
 
 #: Without this line of a configuration ``run.documents()`` is answered by 406.
 MEDIA_TYPES = {
@@ -136,7 +136,7 @@ class CatalogServer:
         environment = {"TILED_SINGLE_USER_API_KEY": self.api_key}
         with ExitStack() as stack:
             arguments = (*command, "--port", str(self._port))
-            server = module_process("server", self.folder, *arguments, environment=environment)
+            server = python_process("server", self.folder, *arguments, environment=environment)
             self._process = stack.enter_context(server)
             try:
                 wait_for(self._answers, self._process, "answer")

@@ -31,7 +31,7 @@ class PartError(RuntimeError):
 
 
 @dataclass
-class ModuleProcess:
+class PythonProcess:
     """A process and its log."""
 
     name: str
@@ -63,10 +63,10 @@ class ModuleProcess:
 
 
 @contextmanager
-def module_process(
+def python_process(
     name: str, folder: Path, *arguments: str, environment: dict[str, str] | None = None
-) -> Iterator[ModuleProcess]:
-    """Run a Python module as a process for as long as the context lasts."""
+) -> Iterator[PythonProcess]:
+    """Run Python with these arguments for as long as the context lasts."""
     log = folder / f"{name}.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -76,7 +76,7 @@ def module_process(
             env={**os.environ, **(environment or {})},
             start_new_session=True,  # Ctrl-C is for who started it, and who ends it in order
         )
-    running = ModuleProcess(name, process, log)
+    running = PythonProcess(name, process, log)
     try:
         yield running
     finally:
@@ -92,7 +92,7 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-def wait_for(condition: Callable[[], bool], running: ModuleProcess, what: str) -> None:
+def wait_for(condition: Callable[[], bool], running: PythonProcess, what: str) -> None:
     """Wait until a process has done something.
 
     Raises
@@ -110,7 +110,7 @@ def wait_for(condition: Callable[[], bool], running: ModuleProcess, what: str) -
         time.sleep(0.05)
 
 
-def wait_for_port(port: int, running: ModuleProcess) -> None:
+def wait_for_port(port: int, running: PythonProcess) -> None:
     """Wait until a process listens at a loopback port; see `wait_for`."""
     wait_for(lambda: _listens(port), running, f"port {port}")
 

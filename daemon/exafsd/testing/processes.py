@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from exafsd.testing.catalog_server import CatalogServer
-from exafsd.testing.parts import ModuleProcess, free_ports, module_process, wait_for, wait_for_port
+from exafsd.testing.parts import PythonProcess, free_ports, python_process, wait_for, wait_for_port
 
 
 @contextmanager
@@ -15,7 +15,7 @@ def proxy(folder: Path) -> Iterator[tuple[str, str]]:
     into, out = (f"tcp://127.0.0.1:{port}" for port in ports)
     code = "from bluesky.commandline.zmq_proxy import main; main()"
     arguments = ("-c", code, "--in-address", into, "--out-address", out)
-    with module_process("proxy", folder, *arguments) as running:
+    with python_process("proxy", folder, *arguments) as running:
         for port in ports:
             wait_for_port(port, running)
         yield into, out
@@ -36,7 +36,7 @@ def daemon(
     answers: str | None = None,
     results: CatalogServer | None = None,
     settings: str = NOT_COMPARED,
-) -> Iterator[tuple[ModuleProcess, str]]:
+) -> Iterator[tuple[PythonProcess, str]]:
     """``exafsd run`` with settings written into `folder`; its process and bound address.
 
     Parameters
@@ -66,6 +66,6 @@ def daemon(
     )
     command = ("-m", "exafsd.cli", "run", "--config", str(config))
     environment = {"TILED_API_KEY": results.api_key} if results else {}
-    with module_process("daemon", folder, *command, environment=environment) as running:
+    with python_process("daemon", folder, *command, environment=environment) as running:
         wait_for(address_file.exists, running, "address")
         yield running, address_file.read_text().strip()

@@ -63,7 +63,7 @@ def analyze(
 ) -> None:
     """Analyse spectra in files in the same way as the daemon analyses scans."""
     from exafsd.commands.analyze import analyze_files
-    from exafsd.commands.component_shares import components_sink
+    from exafsd.commands.component_shares import make_component_resolver
 
     settings = settings_with_model(config, model, changes or [])
     if references:
@@ -78,7 +78,7 @@ def analyze(
         asked = (
             None
             if components is None
-            else components_sink(settings, components, anchor or [], json)
+            else make_component_resolver(settings, components, anchor or [], json)
         )
     if not analyze_files(files, settings, element, edge, json, asked):
         raise typer.Exit(1)

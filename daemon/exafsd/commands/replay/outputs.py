@@ -10,7 +10,7 @@ from rich.console import Console
 
 from exafsd._version import __version__
 from exafsd.archive.result_writer import Arrays, Report, ResultWriter
-from exafsd.commands.component_shares import ComponentsSink, components_sink
+from exafsd.commands.component_shares import ComponentResolver, make_component_resolver
 from exafsd.commands.replay.analysis import Failed
 from exafsd.commands.replay.compare import Comparison
 from exafsd.commands.terminal import ResultTable, outcome_as_json, tell
@@ -145,7 +145,7 @@ class Outputs:
         cards: Mapping[str, Card],
     ) -> None:
         self._trouble = False
-        self._components: ComponentsSink | None = None
+        self._components: ComponentResolver | None = None
         self._publisher = wiring.make_publisher(settings) if options.publish else None
         self._sinks: list[Sink] = [] if self._publisher is None else [self._publisher]
         if options.write is not None:
@@ -154,7 +154,7 @@ class Outputs:
             compared = Compared(catalogs[options.compare], options.lines, self._report)
             self._sinks.append(compared)
         elif options.components is not None:
-            self._components = components_sink(
+            self._components = make_component_resolver(
                 settings, options.components, options.anchors, options.lines
             )
             self._sinks.append(self._components)
