@@ -18,7 +18,7 @@ def analysed(sweep, analysis):
 
 def sweeps_of_file(path, names=None, edge=None):
     """Sweeps of a file by an adapter."""
-    return read_file(path, Analysis(adapter=names) if names else Analysis(), edge)[1]
+    return read_file(path, Analysis(adapter=names) if names else Analysis(), edge).sweeps
 
 
 class Preparation:

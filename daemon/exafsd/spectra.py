@@ -1,5 +1,6 @@
 """The data that flows, all of it immutable: from a run and its sweeps to what is read of them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -13,6 +14,8 @@ from exafsd.contract.vocabulary import Flag, Reason
 from exafsd.settings.analysis import Analysis
 
 Floats = NDArray[np.float64]
+#: numbers of subshells as they are written too
+ROMAN = {"I": "1", "II": "2", "III": "3", "IV": "4", "V": "5"}
 
 
 def same(one: Floats, other: Floats) -> bool:
@@ -42,8 +45,12 @@ class Edge:
 
     @classmethod
     def of(cls, element: str, edge: str) -> "Edge":
-        """Edge in the field's spelling: ``cu``, ``k`` become Cu, K."""
-        return cls(element.strip().capitalize(), edge.strip().upper())
+        """Edge in the field's spelling: ``cu``, ``k-edge`` become Cu, K, and ``L-III`` L3."""
+        edge = re.sub(r"[\W_]*(?:edge)?[\W_]*$", "", edge.strip().upper(), flags=re.IGNORECASE)
+        roman = re.fullmatch(r"([LMN])[\W_]*(I{1,3}|IV|V|[1-7])", edge)
+        if roman:
+            edge = roman[1] + ROMAN.get(roman[2], roman[2])
+        return cls(element.strip().capitalize(), edge)
 
 
 @dataclass(frozen=True)

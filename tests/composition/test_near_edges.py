@@ -201,7 +201,7 @@ def test_what_repeated_scans_differ_by_is_no_change(data, name):
     scans = []
     for number in (1, 2, 3):
         analysis = Analysis()
-        _, (sweep,), _ = read_file(data / "xas" / f"{name.format(number)}.xdi", analysis, None)
+        (sweep,) = read_file(data / "xas" / f"{name.format(number)}.xdi", analysis).sweeps
         channel = channels_of(sweep, ("transmission", "fluorescence"))[0]
         scans.append(absorption(sweep, channel, analysis.adapter, analysis.reduction)[:2])
     edge = sweep.run.edges[0]

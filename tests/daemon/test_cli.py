@@ -122,7 +122,7 @@ def test_a_column_is_named_on_the_command_line(spectra, tmp_path):
     columns = energy / 1e3, np.full(len(mu), 1e5), 1e5 * np.exp(-mu)
     np.savetxt(file, np.column_stack(columns), header="E I0 I1")
     refused = exafsd("analyze", file, "--model", "none", expect=1)
-    assert "--set adapter.energy=E" in refused.stderr
+    assert "--set adapter.energy.key=E --set" in refused.stderr
     changes = ("adapter.energy.key=E", "adapter.energy.unit=keV", "adapter.it=I1")
     options = [word for change in changes for word in ("--set", change)]
     lines = [

@@ -57,6 +57,8 @@ ALL = (ENERGY, {"i0": I0, "it": IT, "ir": IR})
         ("# energy i0 it ir\n#------------------", "  "),
         ("# sample: foil at 300 K\n# energy i0 it ir\n# ready to go", " "),
         ("!energy i0 it ir", " "),
+        ("# Column 1: Energy (eV)\n# Column 2: I0\n# Column 3: It\n# Column 4: Ir\n# ---", " "),
+        ("# Column.1: energy eV\n# Column.2: i0\n# Column.3: it nA\n# Column.4: ir", " "),
         ("% Energy* I0* It* Ir*", " "),
         ("#F a\n#S 1 ascan energy\n#N 4\n#L energy  I0  It  Ir", " "),
     ],
@@ -97,6 +99,8 @@ def test_encodings_and_ends_of_lines(encoding, newline, tmp_path):
 def test_decimal_commas_where_they_cannot_be_separators(tmp_path):
     german = lines(delimiter=";").replace(".", ",")
     expect(read(tmp_path / "a.csv", f"energy;i0;it;ir\n{german}\n"), ALL)
+    quoted = "\n".join('"' + row.replace(";", '","') + '"' for row in german.splitlines())
+    expect(read(tmp_path / "c.csv", f'"energy","i0","it","ir"\n{quoted}\n'), ALL)
     for delimiter in (" ", "  "):
         with pytest.raises(SpectrumError, match="may separate columns or stand for"):
             unclear = lines(delimiter=delimiter).replace(".", ",")

@@ -23,7 +23,7 @@ from exafsd.spectra import Edge, SpectrumError
 BY_NAMES = {Reason.MISSING_COLUMN, Reason.ENERGY_UNIT}
 HINT = (
     "if a column has another name or unit, add it to the command, for example --set"
-    " adapter.energy=E --set adapter.it=I1, or --set adapter.energy.unit=keV"
+    " adapter.energy.key=E --set adapter.it=I1, or --set adapter.energy.unit=keV"
 )
 
 

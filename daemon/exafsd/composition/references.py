@@ -81,7 +81,7 @@ def measured(file: Path, edge: Edge | None = None) -> Spectrum:
     """
     analysis = Analysis(reduction=Reduction(channels=CHANNELS))
     try:
-        _, sweeps, _ = read_file(file, analysis, edge)
+        sweeps = read_file(file, analysis, edge).sweeps
     except SpectrumError as error:
         raise ReferenceFileError(str(error)) from None
     memory, why = RunMemory(), f"{file} has no spectrum"

@@ -179,6 +179,27 @@ class Flag(Code):
         "a detector delay could not be applied",
         "`adapter.delay` names a signal of the sweep, but its points have no times",
     )
+    COLUMNS_DISAGREE = (
+        "columns_disagree",
+        "mu in the file is not that of its detectors",
+        "(`exafsd analyze`) the file has mu and the detectors' readings, and they disagree: are"
+        " there dark currents (`adapter.dark`), or is one of them another column? The readings are"
+        " used",
+    )
+    I0_LIKE_MU = (
+        "i0_like_mu",
+        "i0 has the structure of mu: is it another column?",
+        "within 150 eV of the edge, i0 of the first sweep correlates with mu by more than 0.5,"
+        " and by more than a tenth of its size. The intensity before the sample does not: a column"
+        " of another detector was taken for i0, or the optics contain the element",
+    )
+    PRE_EDGE_OFF = (
+        "pre_edge_off",
+        "the pre-edge line does not meet the edge: N·S0² may be wrong",
+        "between 60 and 25 eV below E0, mu is on average more than 5 % of the edge step away from"
+        " the pre-edge line: there is an edge of another element in the pre-edge range, or the"
+        " background is curved. Set `reduction.pre_edge.pre1`. R does not depend on this",
+    )
     WRONG_ELEMENT = (
         "wrong_element",
         "the edge is not where this element has it",
@@ -258,7 +279,8 @@ class Flag(Code):
 #: flags that say that the parameters may be wrong, and not only less sure than usual
 DOUBTS = frozenset({
     Flag.POOR_FIT, Flag.EDGE_SHAPE, Flag.EDGE_MOVED, Flag.E0_OFF, Flag.OFF_CRYSTAL, Flag.OUTLIER,
-    Flag.GLITCHY, Flag.REMEASURED, Flag.OTHER_PHASES,
+    Flag.GLITCHY, Flag.REMEASURED, Flag.OTHER_PHASES, Flag.COLUMNS_DISAGREE,
+    Flag.I0_LIKE_MU, Flag.PRE_EDGE_OFF,
 })  # fmt: skip
 
 

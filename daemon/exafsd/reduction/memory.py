@@ -46,6 +46,7 @@ class Settled:
     )
     spectra: int = 0  # that a plan has reduced
     unaudited: int = 0  # of these since one was audited for its new plan
+    i0_like_mu: bool | None = None  # whether its first whole sweep says so; None: none was there
     suspect: bool = False  # whether Larch disagrees, and reduces the next ones itself
     #: grids of the latest spectra, at a glance
     met: deque[GridFingerprint] = field(default_factory=lambda: deque[GridFingerprint](maxlen=MET))

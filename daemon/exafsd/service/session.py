@@ -140,15 +140,17 @@ class Session:
         yield from self.close()
 
     def file(self, path: Path, analysis: Analysis, edge: Edge | None) -> Iterator[Event]:
-        """Take the spectra of a file as a run.
+        """Take the spectra of a file, each table of it as a run.
 
         Raises
         ------
         SpectrumError
             If the file holds no spectrum; the text names it.
         """
-        run, sweeps, troubles = read_file(path, analysis, edge, self._router.roots)
-        yield from self._take([Began(run), *troubles, *sweeps, Ended(run, "success")])
+        runs, troubles = read_file(path, analysis, edge, self._router.roots)
+        yield from troubles
+        for run, sweeps in runs:
+            yield from self._take([Began(run), *sweeps, Ended(run, "success")])
 
     def flush(self) -> Iterator[Event]:
         """Process the sweeps that are there."""

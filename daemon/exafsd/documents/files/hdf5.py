@@ -11,7 +11,8 @@ import numpy as np
 
 from exafsd.contract.vocabulary import Reason
 from exafsd.documents.files.table import Contents, File, Table, columns_by_role
-from exafsd.spectra import SpectrumError
+from exafsd.settings.analysis import Adapter
+from exafsd.spectra import Floats, SpectrumError
 
 #: what HDF5 files begin with
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -19,8 +20,13 @@ MAGIC = b"\x89HDF\r\n\x1a\n"
 DEEPEST, LARGEST = 32, 1 << 28
 #: links that may follow each other
 LINKS = 16
-#: scalars of a file that say what was measured
-NAMES = {"element": "element", "edge": "edge", "sample_name": "sample"}
+#: scalars and attributes that say what was measured, and how
+NAMES = {
+    "element": "element", "edge": "edge", "sample_name": "sample", "mode": "remarks",
+    "scan_mode": "remarks", "measurement_mode": "remarks",
+}  # fmt: skip
+#: groups whose energy is that of the signals in other groups
+MONOCHROMATOR = re.compile(r"mono|dcm|hhm", re.IGNORECASE)
 
 
 def is_hdf5(content: bytes) -> bool:
@@ -29,59 +35,128 @@ def is_hdf5(content: bytes) -> bool:
 
 
 def read_hdf5(file: File) -> Contents:
-    """Tables and header of an HDF5 file.
+    """Tables of an HDF5 file.
 
-    A group with energy and a signal is a table of its own. Where no group is, datasets of the whole
-    file are taken together, as long as no name comes twice. Links are followed, external ones to
+    A group with energy and a signal is a table of its own. Where no group is, datasets of several
+    groups are taken together, as long as it is clear whose energy it is. A name of the adapter with
+    a slash, ``plan/energy``, is the end of a dataset's path. Links are followed, external ones to
     files in the same folder, below it or below `File.roots`.
     """
     path = file.path
     groups: dict[str, _Group] = {}
-    header: dict[str, Any] = {}
+    header = _Header()
+    by_path = [key for keys in _adapter_names(file.adapter) for key in keys if "/" in key]
+    named = _Group("")
     try:
         with ExitStack() as stack:
             walk = _Walk((path.parent, *file.roots), stack)
             opened = stack.enter_context(h5py.File(path, "r"))
             attributes: dict[str, Any] = dict(opened.attrs)
+            for key, value in attributes.items():
+                header.add("", key, value)
             for parent, last, data in walk.datasets(opened, "", path.parent, 0):
-                if last in NAMES and data.shape == ():
-                    header.setdefault(NAMES[last], _string(data[()]))
-                elif data.ndim in (1, 2) and data.dtype.kind in "iuf":
+                if data.shape == () and last in NAMES:
+                    header.add(parent, last, data[()])
+                elif data.ndim in (1, 2) and data.size > 1 and data.dtype.kind in "iuf":
+                    for key in ("element", "edge"):
+                        header.add(parent, key, data.parent.attrs.get(key))
+                    key = next((k for k in by_path if f"{parent}/{last}".endswith(f"/{k}")), None)
+                    if key is not None:
+                        named.add(key, data, True)
+                        continue
                     is_signal = bool(columns_by_role([last], file.adapter))
-                    groups.setdefault(parent, _Group()).add(last, data, is_signal)
+                    groups.setdefault(parent, _Group(parent)).add(last, data, is_signal)
     except Exception as error:  # h5py raises whatever a broken file makes it hit
         raise SpectrumError(
             Reason.UNREADABLE,
             f"{path} is not a readable HDF5 file: {type(error).__name__}: {error}",
         ) from None
-    header |= {k: _string(v) for k, v in attributes.items() if k in ("element", "edge")}
-    header["metadata"] = {k: v for k, v in attributes.items() if np.ndim(v) == 0}
-    whole: dict[frozenset[Any], Table] = {}  # by the datasets that are energy and signals
     for group in groups.values():
-        roles = columns_by_role(group.table.columns, file.adapter)
+        group.take(named)
+    if named.origin and not groups:
+        groups[""] = named
+    whole: dict[frozenset[Any], _Group] = {}  # by the datasets that are energy and signals
+    for group in groups.values():
+        roles = columns_by_role(group.columns, file.adapter)
         if "energy" in roles and len(roles) > 1:
             names = [name for spelt in roles.values() for name in spelt]
-            whole.setdefault(frozenset(group.origin[name] for name in names), group.table)
+            whole.setdefault(frozenset(group.origin[name] for name in names), group)
     if not whole and walk.unread:
         raise SpectrumError(Reason.UNREADABLE, f"{path}: {'; '.join(walk.unread)}")
-    tables = list(whole.values()) or [_together(list(groups.values()), path)]
-    return Contents(tables, unread=walk.unread, **header)
+    spectra = list(whole.values()) or [_together(list(groups.values()), file)]
+    tables = [
+        Table(group.columns, group.units, group.path, **header.of(group, spectra))
+        for group in spectra
+    ]
+    metadata = {key: value for key, value in attributes.items() if np.ndim(value) == 0}
+    return Contents(tables, metadata, unread=walk.unread)
+
+
+def _adapter_names(adapter: Adapter) -> list[tuple[str, ...]]:
+    return [adapter.energy.key, *adapter.signals.values()]
 
 
 class _Group:
     """Datasets of a group, and which objects they are: links may lead to one several times."""
 
-    def __init__(self) -> None:
-        self.table = Table({}, {})
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.columns: dict[str, Floats] = {}
+        self.units: dict[str, str] = {}
         self.origin: dict[str, tuple[str, int]] = {}
 
     def add(self, name: str, data: Any, is_signal: bool) -> None:
         """Read a dataset, if it is wanted; else note its name."""
-        self.table.columns[name] = np.asarray(data[()], float) if is_signal else np.empty(0)
+        self.columns[name] = np.asarray(data[()], float) if is_signal else np.empty(0)
         self.origin[name] = _identity(data)
         for key in data.attrs:
             if key.lower() in ("units", "unit"):
-                self.table.units[name] = _string(data.attrs[key])
+                self.units[name] = _string(data.attrs[key])
+
+    def take(self, other: "_Group") -> None:
+        """Add the datasets of another group."""
+        self.columns.update(other.columns)
+        self.units.update(other.units)
+        self.origin.update(other.origin)
+
+
+class _Header:
+    """What scalars and attributes of groups say of the tables in and beside them."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, dict[str, str]] = {}  # by group and field of a table
+
+    def add(self, path: str, key: str, value: Any) -> None:
+        """Note a scalar or attribute of a group, if it is one of `NAMES`."""
+        if value is None or key not in NAMES:
+            return
+        if np.size(value) == 1 and np.asarray(value).dtype.kind in "SUO":
+            self._texts.setdefault(path, {}).setdefault(NAMES[key], _string(value))
+
+    def of(self, group: _Group, spectra: list[_Group]) -> dict[str, str]:
+        """What holds for one of the groups of spectra, by the nearest group around or beside it.
+
+        Groups beside it have no spectra themselves. Where they do not agree, as those of a sample
+        and of a calibration, nothing holds.
+        """
+        taken = {path for one in spectra for path in _around(one.path)}
+        texts: dict[str, str] = {}
+        for near in _around(group.path):
+            beside = [
+                path
+                for path in self._texts
+                if path and path.rpartition("/")[0] == near and path not in taken
+            ]
+            for field in set(NAMES.values()) - texts.keys():
+                own = self._texts.get(near, {}).get(field)
+                others = {self._texts[path][field] for path in beside if field in self._texts[path]}
+                if own is not None:
+                    texts[field] = own
+                elif len(others) == 1:
+                    texts[field] = others.pop()
+                elif others:
+                    texts[field] = ""
+        return texts
 
 
 class _Walk:
@@ -172,21 +247,45 @@ def _by_number(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
-def _together(groups: list[_Group], path: Path) -> Table:
-    """Columns of the whole file, as long as no name comes twice."""
-    together = _Group()
+def _around(path: str) -> list[str]:
+    """A path and those of the groups around it, the nearest first."""
+    parts = path.split("/")
+    return ["/".join(parts[:n]) for n in range(len(parts), 0, -1)]
+
+
+def _together(groups: list[_Group], file: File) -> _Group:
+    """Columns of several groups, as long as no name comes twice and it is clear whose energy it is.
+
+    The energy is that of a monochromator, or of a group around the signals or inside theirs.
+    """
+    together = _Group("")
+    place: dict[str, str] = {}
     for group in groups:
         names = group.origin.keys() & together.origin.keys()
         if twice := [name for name in names if group.origin[name] != together.origin[name]]:
             raise SpectrumError(
                 Reason.AMBIGUOUS_COLUMNS,
-                f"{path}: {', '.join(sorted(twice))} come in several groups, none of which has both"
-                " energy and a signal; it is not clear which belong together",
+                f"{file.path}: {', '.join(sorted(twice))} come in several groups, none of which has"
+                " both energy and a signal; it is not clear which belong together",
             )
-        together.origin |= group.origin
-        together.table.columns.update(group.table.columns)
-        together.table.units.update(group.table.units)
-    return together.table
+        together.take(group)
+        place |= dict.fromkeys(group.origin, group.path)
+    roles = columns_by_role(together.columns, file.adapter)
+    (energy,) = roles.pop("energy", [""])
+    signals = [name for spelt in roles.values() for name in spelt]
+    own = place.get(energy, "")
+    clear = bool(MONOCHROMATOR.search(own)) or all(
+        f"{place[name]}/".startswith(f"{own}/") or f"{own}/".startswith(f"{place[name]}/")
+        for name in signals
+    )
+    if energy and not clear:
+        raise SpectrumError(
+            Reason.AMBIGUOUS_COLUMNS,
+            f"{file.path}: is {own}/{energy} the energy of"
+            f" {', '.join(f'{place[name]}/{name}' for name in signals)}? They are in different"
+            f" groups. If it is, say so: --set adapter.energy.key={own.strip('/')}/{energy}",
+        )
+    return together
 
 
 def _string(value: Any) -> str:

@@ -3,30 +3,27 @@
 import hashlib
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from exafsd.contract.vocabulary import Flag, Problem, Reason
-from exafsd.documents.corrections import Corrections, corrections
 from exafsd.documents.direction import direction
-from exafsd.documents.energy import energy_scale
+from exafsd.documents.files.facilities import is_9809, is_ssrl, read_9809, read_ssrl
 from exafsd.documents.files.hdf5 import is_hdf5, read_hdf5
-from exafsd.documents.files.table import Contents, File, Table, columns_by_role
+from exafsd.documents.files.signals import read_signals, ready_made_flags
+from exafsd.documents.files.table import Contents, File, Table
 from exafsd.documents.files.text import is_text, is_xdi, read_columns, read_xdi_file
 from exafsd.documents.items import Trouble
 from exafsd.documents.padding import without_padding
 from exafsd.documents.splitter import MIN_LEG, TurningSplitter
-from exafsd.settings.analysis import Adapter, Analysis
+from exafsd.settings.analysis import Analysis
 from exafsd.spectra import Edge, Floats, Run, SpectrumError, Sweep
 
-#: labels of columns without a name
-UNNAMED = re.compile(r"^col_?\d+$")
 #: stream name of sweeps that came from a file
 STREAM = "file"
 #: points that a leg must have more of to be a sweep of its own, where a file has several
@@ -49,6 +46,8 @@ class FileReader(NamedTuple):
 READERS: tuple[FileReader, ...] = (
     FileReader("HDF5", is_hdf5, read_hdf5),
     FileReader("XDI", is_xdi, read_xdi_file),
+    FileReader("9809", is_9809, read_9809),
+    FileReader("SSRL", is_ssrl, read_ssrl),
     FileReader("columns of numbers", is_text, read_columns),
 )
 #: how files begin that are something else, what they are, and what to do
@@ -69,17 +68,28 @@ PARTIAL = 0.9
 
 
 class FileRun(NamedTuple):
-    """A file as a run of its sweeps, and what in it was not read."""
+    """A table of a file as a run of its sweeps."""
 
     run: Run
     sweeps: list[Sweep]
+
+
+class FileSpectra(NamedTuple):
+    """What a file holds, and what in it was not read."""
+
+    runs: list[FileRun]
     troubles: list[Trouble]
+
+    @property
+    def sweeps(self) -> list[Sweep]:
+        """Sweeps of all runs."""
+        return [sweep for run in self.runs for sweep in run.sweeps]
 
 
 def read_file(
     path: Path, analysis: Analysis, edge: Edge | None = None, roots: tuple[Path, ...] = ()
-) -> FileRun:
-    """Sweeps of a file.
+) -> FileSpectra:
+    """Spectra of a file; each table is a run of its own, since it may be of another sample.
 
     Parameters
     ----------
@@ -109,28 +119,43 @@ def read_file(
     if reader is None:
         raise SpectrumError(Reason.UNREADABLE, f"{path} is binary, but not HDF5")
     contents = reader.read(File(path, content, analysis.adapter, roots))
-    named_edge = edge or Edge.of(contents.element, contents.edge)
-    run = Run(
-        uid=hashlib.sha256(content).hexdigest()[:32],
-        edges=(named_edge,) if named_edge.element or named_edge.edge else (),
-        sample=contents.sample or path.name,
-        analysis=analysis,
-    )
     troubles = [Trouble(Problem.ASSET_REFUSED, f"{path}: {text}") for text in contents.unread]
-    sweeps: list[Sweep] = []
+    uid = hashlib.sha256(content).hexdigest()
+    runs: list[FileRun] = []
     errors: list[SpectrumError] = []
+    number = 0
     for table in contents.tables:
+        name = table.name if len(contents.tables) > 1 else ""
+        run = _run(f"{uid}/{len(runs)}" if runs else uid, table, name, path, analysis, edge)
+        sweeps: list[Sweep] = []
         try:
-            energy, signals = _named(table, contents, analysis.adapter)
-            for row in _rows(energy, signals):
-                for leg in _legs(*without_padding(*row)):
-                    sweeps.append(_sweep(run, len(sweeps) + 1, *leg))
+            for row in _rows(*read_signals(table, contents, analysis.adapter)):
+                for energy, signals, flags in _legs(*without_padding(*row)):
+                    flags = (*flags, *ready_made_flags(energy, signals))
+                    number += 1
+                    sweeps.append(_sweep(run, number, energy, signals, flags))
         except SpectrumError as error:
             errors.append(SpectrumError(error.reason, f"{path}: {error.detail}"))
-    if errors and (not sweeps or any(e.reason is not Reason.MISSING_COLUMN for e in errors)):
+            continue
+        runs.append(FileRun(run, sweeps))
+    if errors and (not runs or any(e.reason is not Reason.MISSING_COLUMN for e in errors)):
         raise errors[0]
     troubles += [Trouble(Problem.NO_SPECTRUM, error.detail) for error in errors]
-    return FileRun(run, _with_partial(sweeps), troubles)
+    return FileSpectra(_with_partial(runs), troubles)
+
+
+def _run(
+    uid: str, table: Table, name: str, path: Path, analysis: Analysis, edge: Edge | None
+) -> Run:
+    """Run of a table; where a file has several, `name` is added to that of the sample."""
+    named_edge = edge or Edge.of(table.element, table.edge)
+    sample = table.sample or path.name
+    return Run(
+        uid=hashlib.sha256(uid.encode()).hexdigest()[:32] if "/" in uid else uid[:32],
+        edges=(named_edge,) if named_edge.element or named_edge.edge else (),
+        sample=f"{sample} ({name})" if name else sample,
+        analysis=analysis,
+    )
 
 
 def _refuse_others(path: Path, content: bytes) -> None:
@@ -150,18 +175,6 @@ def _refuse_others(path: Path, content: bytes) -> None:
     for pattern, what, todo in OTHERS:
         if re.match(pattern, begin, re.IGNORECASE):
             raise SpectrumError(Reason.UNREADABLE, f"{path} is {what}: {todo}")
-
-
-def _lookup(metadata: Mapping[str, Any], key: str) -> Any:
-    """Item of a file's metadata: ``detector.i0_dark`` or ``XDI.Detector.i0_dark`` in XDI."""
-    value: Any = {name.lower(): item for name, item in metadata.items()}
-    if key.lower() in value:
-        return value[key.lower()]
-    for part in key.lower().removeprefix("xdi.").split("."):
-        if not isinstance(value, Mapping):
-            return None
-        value = {str(name).lower(): item for name, item in value.items()}.get(part)
-    return value
 
 
 def _rows(energy: Floats, signals: dict[str, Floats]) -> list[tuple[Floats, dict[str, Floats]]]:
@@ -236,72 +249,25 @@ def _sweep(
     return Sweep(run, STREAM, number, energy, signals, direction=direction(energy), flags=flags)
 
 
-def _with_partial(sweeps: list[Sweep]) -> list[Sweep]:
-    """Sweeps, with a flag where another one goes over the same range and farther."""
-    ranges = [_range(sweep.energy) for sweep in sweeps]
+def _with_partial(runs: list[FileRun]) -> list[FileRun]:
+    """Runs, with a flag on sweeps where another one goes over the same range and farther."""
+    ranges = {s.number: _range(s.energy) for run in runs for s in run.sweeps}
     return [
-        replace(sweep, flags=(*sweep.flags, Flag.PARTIAL))
-        if any(
-            other[0] - SAME_RANGE <= own[0]
-            and own[1] <= other[1] + SAME_RANGE
-            and own[1] - own[0] < PARTIAL * (other[1] - other[0])
-            for other in ranges
-        )
-        else sweep
-        for own, sweep in zip(ranges, sweeps, strict=True)
+        FileRun(run.run, [_flagged(s, ranges[s.number], list(ranges.values())) for s in run.sweeps])
+        for run in runs
     ]
+
+
+def _flagged(sweep: Sweep, own: tuple[float, float], ranges: list[tuple[float, float]]) -> Sweep:
+    partial = any(
+        other[0] - SAME_RANGE <= own[0]
+        and own[1] <= other[1] + SAME_RANGE
+        and own[1] - own[0] < PARTIAL * (other[1] - other[0])
+        for other in ranges
+    )
+    return replace(sweep, flags=(*sweep.flags, Flag.PARTIAL)) if partial else sweep
 
 
 def _range(energy: Floats) -> tuple[float, float]:
     finite = energy[np.isfinite(energy)]
     return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-
-
-def _named(table: Table, contents: Contents, adapter: Adapter) -> tuple[Floats, dict[str, Floats]]:
-    """Energy in eV and signals by role; two columns without names are energy and mu."""
-    columns, units = table.columns, table.units
-    roles = columns_by_role(columns, adapter)
-    if "energy" not in roles and len(columns) == 2 and all(map(UNNAMED.match, columns)):
-        energy_name, mu_name = columns
-        roles = {"energy": [energy_name], "mutrans": [mu_name]}
-    angle = next((name for name in columns if name.lower() == "angle"), None)
-    if "energy" not in roles and angle and contents.d_spacing is not None:  # as XDI allows
-        roles["energy"] = [angle]
-        units = {angle: "deg", **units}
-    if "energy" not in roles or len(roles) < 2:
-        raise _no_spectrum(list(columns), "energy" in roles)
-    find = partial(_lookup, contents.metadata)
-    (name,) = roles.pop("energy")
-    try:
-        scale = energy_scale(adapter.energy, units.get(name), find, contents.d_spacing)
-    except ValueError as error:
-        raise SpectrumError(Reason.ENERGY_UNIT, str(error)) from None
-    counts = corrections(adapter, find)
-    return scale(columns[name]), {
-        role: _counts(role, [columns[name] for name in names], counts)
-        for role, names in roles.items()
-    }
-
-
-def _counts(role: str, readings: list[Floats], corrections: Corrections) -> Floats:
-    """Counts of a signal; the elements of a fluorescence detector are summed."""
-    if len({reading.shape for reading in readings}) > 1:
-        raise SpectrumError(Reason.SHAPE_MISMATCH, "fluorescence elements differ in length")
-    counts = [corrections.counts(role, reading) for reading in readings]
-    return counts[0] if len(counts) == 1 else np.sum(counts, axis=0)
-
-
-def _no_spectrum(names: list[str], has_energy: bool) -> SpectrumError:
-    lower = {name.lower() for name in names}
-    if any(re.match(r"k(_|$)", name) for name in lower) and any("chi" in name for name in lower):
-        return SpectrumError(
-            Reason.MISSING_COLUMN,
-            f"it has the columns {', '.join(names)}: chi(k), which is reduced already. exafsd reads"
-            " mu(E) or the detectors' readings, and reduces them itself",
-        )
-    return SpectrumError(
-        Reason.MISSING_COLUMN,
-        f"it has the columns {', '.join(names) or '(none)'}; none of them is"
-        f" {'a signal' if has_energy else 'energy'} by the adapter. Name them under [adapter] in a"
-        " settings file and give it with --config",
-    )

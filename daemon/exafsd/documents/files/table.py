@@ -1,6 +1,7 @@
 """What a file is and holds: tables of named columns, and what its header says."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,8 @@ from exafsd.spectra import Floats
 
 #: units of detectors' readings; other words in brackets belong to the name, as in mu (ref)
 UNIT = re.compile(
-    r"[munpµ]?[AVs]|amp(ere)?s?|volts?|[kM]?Hz|cps|c/s|cts|a\.?u\.?|arb\.?.*|K|°?C|%|-|1|",
+    r"[munpµ]?[AVs]|amp(ere)?s?|volts?|[kM]?Hz|cps|c/s|cts|counts?/s(ec)?|sec(ond)?s?|ph(otons)?/s"
+    r"|a\.?u\.?|arb\.?.*|K|°?C|%|-|",
     re.IGNORECASE,
 )
 
@@ -33,6 +35,13 @@ class Table:
 
     columns: dict[str, Floats]
     units: dict[str, str]
+    #: scan, group or section of the file; empty where the file has only one table
+    name: str = ""
+    element: str = ""
+    edge: str = ""
+    sample: Any = None
+    #: what stands above the columns, in which it may say how they were measured
+    remarks: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,9 +49,6 @@ class Contents:
     """Tables of a file, and what its header says of all of them."""
 
     tables: Sequence[Table]
-    element: str = ""
-    edge: str = ""
-    sample: Any = None
     #: where dark readings, gains and the d-spacing are looked up
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
     #: d-spacing of the monochromator crystal, angstrom, for energies that are angles
@@ -51,14 +57,36 @@ class Contents:
     unread: Sequence[str] = ()
 
 
+def is_unit(text: str) -> bool:
+    """Whether a text is a unit of an energy or of a detector's readings, brackets or not."""
+    text = text.strip(" \t()[]")
+    return bool(unit_of(text) or UNIT.fullmatch(text))
+
+
 def name_and_unit(cell: str) -> tuple[str, str]:
     """Name and unit of a column, ``Energy (eV)`` or ``Energy/eV``; without a unit it is empty."""
-    cell = cell.strip(" \t\"'").rstrip("*")
+    cell = unquoted(cell).rstrip("*")
     bracketed = re.fullmatch(r"([^(\[]+)[(\[]([^()\[\]]*)[)\]]", cell)
-    if bracketed and (unit_of(bracketed[2]) or UNIT.fullmatch(bracketed[2])):
+    if bracketed and is_unit(bracketed[2]):
         return bracketed[1].rstrip(), bracketed[2]
     name, slash, unit = cell.rpartition("/")
     return (name.strip(), unit.strip()) if slash and unit_of(unit) else (cell, "")
+
+
+def names_and_units(cells: Sequence[str]) -> list[tuple[str, str]]:
+    """`name_and_unit` of each column; what numbers or letters ``If (A)``, ``If (B)`` is no unit."""
+    stems = [re.split(r"[(\[]", unquoted(cell))[0].strip() for cell in cells]
+    brackets = Counter(stem for stem, cell in zip(stems, cells, strict=True) if stem != cell)
+    return [
+        (re.sub(r"\W+", "_", cell).strip("_"), "") if brackets[stem] > 1 else name_and_unit(cell)
+        for stem, cell in zip(stems, cells, strict=True)
+    ]
+
+
+def unquoted(cell: str) -> str:
+    """Cell without blanks and quotes around it."""
+    cell = cell.strip(" \t")
+    return cell[1:-1] if len(cell) > 1 and cell[0] == cell[-1] and cell[0] in "\"'" else cell
 
 
 def columns_by_role(names: Iterable[str], adapter: Adapter) -> dict[str, list[str]]:
@@ -74,5 +102,6 @@ def columns_by_role(names: Iterable[str], adapter: Adapter) -> dict[str, list[st
 
 
 def comparable(name: str) -> str:
-    """Name without case, signs and unit."""
-    return re.sub(r"\W+", "_", name_and_unit(name)[0].lower()).strip("_")
+    """Name without case, signs and unit; the prime of a derivative is no such sign."""
+    name = re.sub(r"['\u2032\u2019]$", "_prime", name_and_unit(name)[0].lower())
+    return re.sub(r"\W+", "_", name).strip("_")

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from exafsd.documents.files.table import (
     Table,
     columns_by_role,
     comparable,
-    name_and_unit,
+    is_unit,
+    names_and_units,
+    unquoted,
 )
 from exafsd.settings.analysis import Adapter
 from exafsd.spectra import SpectrumError
@@ -50,16 +52,40 @@ LENGTHS = {
 }  # fmt: skip
 #: begins a scan in a SPEC file, and names its columns
 SPEC_SCAN, SPEC_LABELS = "#S ", "#L "
+#: names a scan of SPEC, or a section
+SECTION = re.compile(r"^#S (\d+)|^\W*\[([^\]]+)\]\W*$")
+#: a line for each column: Column 2: I0
+LISTED_COLUMN = re.compile(r"\W*col(?:umn)?\W*(\d+)\s*[:=]\s*(\S.*)", re.IGNORECASE)
+#: what may stand before the names in a line of labels
+LABELS_FOLLOW = re.compile(r"(?:column\s+)?(?:columns?|labels?|names?|headings?)\s*[:=]\s*", re.I)
+#: words that prose has, and a line of labels has not
+PROSE = re.compile(
+    r"an|and|are|as|at|be|but|by|for|from|has|have|in|is|no|not|of|off|on|or|that|the|then|there|this"
+    r"|to|versus|vs|was|were|when|with|without|.*[:?]",
+    re.IGNORECASE,
+)
+#: Names of columns that people write as several words. Where single blanks separate the names, such
+#: words could be taken for two columns, and shift the names after them.
+PHRASE = re.compile(
+    r"\b(?:(?:scaler|detector)\s)?(?:"
+    r"(?:acq\w*|clock|count(?:ing)?|dead|dwell|elapsed|exposure|integration|live|measurement|preset"
+    r"|real|sample|scan)\stime(?:\sclock)?"
+    r"|(?:achieved|actual|beam|dcm|mono|monochromator|nominal|photon|requested|set|x-?ray)\senergy"
+    r"|(?:bragg|dcm|encoder|mono|monochromator|motor|sample|stage)\s(?:angle|pos|position)"
+    r"|(?:beam|machine|ring|sr|storage)\scurrent|ioni?[sz]?\w*\schamber)\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass
-class _Block:
+class Block:
     """Lines of a header, and the rows of cells that follow it."""
 
     header: list[str] = field(default_factory=list[str])
     rows: list[list[str]] = field(default_factory=list[list[str]])
     delimiter: str = " "
     lines: list[str] = field(default_factory=list[str])
+    name: str = ""
 
     @property
     def width(self) -> int:
@@ -81,7 +107,7 @@ def is_text(content: bytes) -> bool:
 
 def read_columns(file: File) -> Contents:
     """Tables of a file of columns, with or without a header; of SPEC, a table a scan."""
-    return Contents([_table(block, file) for block in _blocks(file)])
+    return Contents([as_table(block, file) for block in _named_blocks(file)])
 
 
 def read_xdi_file(file: File) -> Contents:
@@ -89,9 +115,9 @@ def read_xdi_file(file: File) -> Contents:
 
     Columns are named by ``Column.1`` and so on; a line of labels must say the same.
     """
-    blocks = _blocks(file)
+    blocks = _named_blocks(file)
     metadata = _xdi_header(blocks[0].header)
-    names, units = _xdi_columns(metadata)
+    names, units = _numbered_columns(metadata.get("column", {}), file.adapter)
     tables: list[Table] = []
     for block in blocks:
         own = _xdi_header(block.header)
@@ -99,21 +125,18 @@ def read_xdi_file(file: File) -> Contents:
             text = f"{file.path} holds spectra of several elements: give each a file of its own"
             raise SpectrumError(Reason.AMBIGUOUS_COLUMNS, text)
         if "column" in own:
-            names, units = _xdi_columns(own)
-        labels = _label_line(block, file.adapter)
+            names, units = _numbered_columns(own["column"], file.adapter)
+        labels = _names(block.header[-1], block, file.adapter) if block.header else []
         if names and labels and _contradict(names, labels, file.adapter):
             raise _mismatch(file.path, block, [*names, "and, in the line of labels,", *labels])
-        tables.append(_table(block, file, names))
-        tables[-1].units.update(units)
-    element: Mapping[str, str] = metadata.get("element", {})
-    return Contents(
-        tables,
-        element.get("symbol", ""),
-        element.get("edge", ""),
-        metadata.get("sample", {}).get("name"),
-        metadata,
-        _length(metadata.get("mono", {}).get("d_spacing", "")),
-    )
+        table = as_table(block, file, names)
+        table.units.update(units)
+        element: Mapping[str, str] = metadata.get("element", {})
+        symbol, edge = element.get("symbol", ""), element.get("edge", "")
+        sample = metadata.get("sample", {}).get("name")
+        tables.append(replace(table, element=symbol, edge=edge, sample=sample))
+    d_spacing = _length(metadata.get("mono", {}).get("d_spacing", ""))
+    return Contents(tables, metadata, d_spacing)
 
 
 def _xdi_header(header: list[str]) -> dict[str, dict[str, str]]:
@@ -126,16 +149,27 @@ def _xdi_header(header: list[str]) -> dict[str, dict[str, str]]:
     return families
 
 
-def _xdi_columns(metadata: Mapping[str, Mapping[str, str]]) -> tuple[list[str], dict[str, str]]:
-    """Names of the numbered columns, and units by name."""
-    numbered = {
-        int(n): words.split(maxsplit=1)
-        for n, words in metadata.get("column", {}).items()
-        if words and re.fullmatch(r"[0-9]{1,4}", n) and 0 < int(n) <= MOST_COLUMNS
-    }
-    names = [numbered.get(n + 1, [f"col{n + 1}"])[0] for n in range(max(numbered, default=0))]
-    # beamlines add the channel's name to the unit: eV || 13BMA:E:Energy
-    return names, {w[0]: w[1].partition("||")[0] for w in numbered.values() if w[1:]}
+def _numbered_columns(
+    listed: Mapping[str, str], adapter: Adapter
+) -> tuple[list[str], dict[str, str]]:
+    """Names of the numbered columns, and units by name.
+
+    Words after a signal's name that are no unit belong to its name: ``mu reference`` is not mu.
+    """
+    names: dict[int, str] = {}
+    units: dict[str, str] = {}
+    for number, text in listed.items():
+        if not re.fullmatch(r"[0-9]{1,4}", number) or not 0 < int(number) <= MOST_COLUMNS:
+            continue
+        # beamlines add the channel's name to the unit, or a remark: eV || 13BMA:E:Energy
+        words = re.split(r"\|\||\s#", text)[0].split(maxsplit=1) or [f"col{number}"]
+        role = next(iter(columns_by_role(words[:1], adapter)), None)
+        if words[1:] and role not in (None, "energy") and not is_unit(words[1]):
+            words = [" ".join(words)]
+        names[int(number)] = words[0]
+        if words[1:]:
+            units[words[0]] = words[1]
+    return [names.get(n + 1, f"col{n + 1}") for n in range(max(names, default=0))], units
 
 
 def _length(text: str) -> float | None:
@@ -156,12 +190,25 @@ def _contradict(names: list[str], labels: list[str], adapter: Adapter) -> bool:
     return len(names) != len(labels) or any(a and b and a != b for a, b in pairs)
 
 
-def _blocks(file: File) -> list[_Block]:
+def _named_blocks(file: File) -> list[Block]:
+    """Tables of a file; where there are several, each with the name of its scan or section."""
+    blocks = _blocks(file)
+    for number, block in enumerate(blocks, 1):
+        sections = [item for line in block.header if (item := SECTION.search(line))]
+        if sections:
+            scan, section = sections[-1].groups()
+            block.name = f"scan {scan}" if scan else section
+        elif len(blocks) > 1:
+            block.name = f"table {number}"
+    return blocks
+
+
+def _blocks(file: File) -> list[Block]:
     """Tables of a file as rows of cells, each with the lines above it."""
-    blocks = [_Block()]
+    blocks = [Block()]
     above: list[str] = []  # since the last row
     continued = False  # spectra in SPEC (@A) go on in the next line, which is no row
-    for line in _lines(file.content):
+    for line in as_lines(file.content):
         row, delimiter = None, " "
         if not continued and not line.startswith(COMMENT):
             row, delimiter = _row(line, blocks[-1], file.path)
@@ -170,7 +217,7 @@ def _blocks(file: File) -> list[_Block]:
             above.append(line)
             continue
         if above and blocks[-1].rows and _begins_a_table(above, row, blocks[-1], file.adapter):
-            blocks.append(_Block())
+            blocks.append(Block())
         if not blocks[-1].rows:
             blocks[-1].header, blocks[-1].delimiter = above, delimiter
         above = []
@@ -179,7 +226,7 @@ def _blocks(file: File) -> list[_Block]:
     return _tables_only([block for block in blocks if block.rows], file.path)
 
 
-def _lines(content: bytes) -> Iterator[str]:
+def as_lines(content: bytes) -> Iterator[str]:
     """Lines that are not empty, in whatever encoding."""
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         text = content.decode("utf-16", "replace")
@@ -193,7 +240,7 @@ def _lines(content: bytes) -> Iterator[str]:
     )
 
 
-def _row(line: str, block: _Block, path: Path) -> tuple[list[str] | None, str]:
+def _row(line: str, block: Block, path: Path) -> tuple[list[str] | None, str]:
     """Cells of a row of numbers and what separates them; None where the line is no such row.
 
     Inside a table a cell may be no number, as where a counter has overflowed.
@@ -202,8 +249,8 @@ def _row(line: str, block: _Block, path: Path) -> tuple[list[str] | None, str]:
     return (cells if _is_row(cells, line, block) else None), delimiter
 
 
-def _is_row(cells: list[str], line: str, block: _Block) -> bool:
-    are = [cell.lower() == "nan" or not math.isnan(_number(cell)) for cell in cells]
+def _is_row(cells: list[str], line: str, block: Block) -> bool:
+    are = [cell.lower() == "nan" or not math.isnan(as_number(cell)) for cell in cells]
     numbers = sum(are)
     if block.rows and len(cells) == len(block.rows[-1]):
         return 2 * numbers >= len(cells)
@@ -224,7 +271,8 @@ def _cells(line: str, path: Path) -> tuple[list[str], str]:
     for delimiter in ";\t,":
         if delimiter in line:
             cells = _separated(line, delimiter)
-            if delimiter != "," and any(map(DECIMAL_COMMA.fullmatch, cells)):
+            quoted = '"' in line  # so that commas inside do not separate
+            if (delimiter != "," or quoted) and any(map(DECIMAL_COMMA.fullmatch, cells)):
                 if any("." in cell for cell in cells):
                     raise SpectrumError(
                         Reason.AMBIGUOUS_COLUMNS,
@@ -233,7 +281,7 @@ def _cells(line: str, path: Path) -> tuple[list[str], str]:
                     )
                 cells = [cell.replace(",", ".") for cell in cells]
             inner = [cell.split() for cell in cells]
-            if any(len(c) > 1 and not math.isnan(sum(map(_number, c))) for c in inner):
+            if any(len(c) > 1 and not math.isnan(sum(map(as_number, c))) for c in inner):
                 break  # blanks separate as well
             return cells, delimiter
     return re.split(r"[\s,;]+", line.strip(" \t,;")), " "
@@ -242,11 +290,11 @@ def _cells(line: str, path: Path) -> tuple[list[str], str]:
 def _separated(line: str, delimiter: str) -> list[str]:
     """Cells between delimiters, which may be quoted; without an empty one at the end."""
     (cells,) = csv.reader([line.replace("\0", "")], delimiter=delimiter, skipinitialspace=True)
-    cells = [cell.strip(" \t'") for cell in cells]
+    cells = [unquoted(cell) for cell in cells]
     return cells[:-1] if cells[-1:] == [""] else cells
 
 
-def _number(cell: str) -> float:
+def as_number(cell: str) -> float:
     """Number in a cell, NaN where there is none."""
     try:
         return math.nan if "_" in cell else float(DOUBLE.sub(r"\1e\2", cell))
@@ -254,7 +302,7 @@ def _number(cell: str) -> float:
         return math.nan
 
 
-def _begins_a_table(above: list[str], row: list[str], block: _Block, adapter: Adapter) -> bool:
+def _begins_a_table(above: list[str], row: list[str], block: Block, adapter: Adapter) -> bool:
     """Whether lines between rows begin another table: a scan of SPEC, or names of columns.
 
     The same names again, as at the head of a page, do so only where the first column begins anew.
@@ -262,20 +310,22 @@ def _begins_a_table(above: list[str], row: list[str], block: _Block, adapter: Ad
     if any(line.startswith((SPEC_SCAN, SPEC_LABELS)) for line in above):
         return True
     labels = _label_line(block, adapter)
-    last = [_number(cells[0]) for cells in block.rows[-2:]]
-    goes_on = len(last) == 2 and (last[1] - last[0]) * (_number(row[0]) - last[1]) >= 0
+    first, before, last = (as_number(block.rows[i][0]) for i in (0, max(-2, -len(block.rows)), -1))
+    goes_on = last != before and (last - before) * (as_number(row[0]) - last) >= 0
+    # where the energy only goes back a little, as after a lost beam, words are a remark
+    anew = not abs(as_number(row[0]) - first) > abs(last - first) / 2
     for line in above:
         fitting = [n for n in _splits(line, block.delimiter) if len(n) == len(row)]
         if any(_is_labels(names, adapter) and names != labels for names in fitting):
             return True
-        if fitting and not goes_on and re.search(r"[^\W\d_]", line):
+        if fitting and not goes_on and anew and re.search(r"[^\W\d_]", line):
             return True
     return False
 
 
-def _tables_only(blocks: list[_Block], path: Path) -> list[_Block]:
+def _tables_only(blocks: list[Block], path: Path) -> list[Block]:
     """Blocks that are tables; a line or two of numbers above one are part of its header."""
-    tables: list[_Block] = []
+    tables: list[Block] = []
     header: list[str] = []
     longest = max((len(block.rows) for block in blocks), default=0)
     for block in blocks:
@@ -292,7 +342,7 @@ def _tables_only(blocks: list[_Block], path: Path) -> list[_Block]:
     return tables
 
 
-def _table(block: _Block, file: File, names: list[str] | None = None) -> Table:
+def as_table(block: Block, file: File, names: list[str] | None = None) -> Table:
     """Columns of a block by name; `names` are those that the format itself gives."""
     width = block.width
     odd = [len(row) for row in block.rows if len(row) != width]
@@ -304,11 +354,11 @@ def _table(block: _Block, file: File, names: list[str] | None = None) -> Table:
         )
     # a row that is cut off, or whose cells ran into each other, costs its point
     rows = [row if len(row) == width else ["nan"] * width for row in block.rows]
-    numbers = np.array([[_number(cell) for cell in row] for row in rows]).T
+    numbers = np.array([[as_number(cell) for cell in row] for row in rows]).T
     labels = names or _labels(block, file)
     if len(labels) != width or any(label.lower() in BARE_UNITS for label in labels):
         raise _mismatch(file.path, block, labels)
-    named = [name_and_unit(label) for label in labels]
+    named = names_and_units(labels)
     counts = Counter(comparable(name) for name, _ in named)
     repeated = [name for name, _ in named if counts[comparable(name)] > 1]
     if any(columns_by_role([name], file.adapter) for name in repeated):
@@ -326,18 +376,26 @@ def _table(block: _Block, file: File, names: list[str] | None = None) -> Table:
             if len(words) == width and unit_of(words[0]):
                 below = zip(named, words, strict=True)
                 units = {name: word for (name, _), word in below} | units
-    return Table(columns, units)
+    above = [line for line in block.header if not _names(line, block, file.adapter)]
+    return Table(columns, units, block.name, remarks="\n".join(above))
 
 
-def _labels(block: _Block, file: File) -> list[str]:
+def _labels(block: Block, file: File) -> list[str]:
     """Names of the columns of a block by the lines above it.
 
-    The last line that names energy and a signal counts; else what Larch knows of the beamline that
-    wrote the file; else the last line, if it has as many words as there are columns.
+    The last line that names energy and a signal counts; else a list with a line for each column;
+    else what Larch knows of the beamline that wrote the file; else the last line, if it has as many
+    words as there are columns.
     """
     labels = _label_line(block, file.adapter)
     if labels:
+        _check_below(labels, block, file)
         return labels
+    listed = {
+        item[1]: item[2] for line in block.header if (item := LISTED_COLUMN.match(line)) is not None
+    }
+    if set(listed) == {str(n + 1) for n in range(block.width)}:
+        return _numbered_columns(listed, file.adapter)[0]
     # Larch takes seconds to import, and few headers need it
     from larch.io.xafs_beamlines import GenericBeamlineData, guess_beamline
 
@@ -348,7 +406,7 @@ def _labels(block: _Block, file: File) -> list[str]:
             return [str(label) for label in beamline(header).get_array_labels()]
     if header:
         splits = _splits(header[-1], block.delimiter)
-        fitting = [names for names in splits if len(names) == block.width]
+        fitting = [n for n in splits if len(n) == block.width and not _is_prose(n)]
         if fitting:
             return fitting[0]
     # two columns without any words are energy and mu; beside words nobody can say
@@ -356,19 +414,54 @@ def _labels(block: _Block, file: File) -> list[str]:
     return [f"{unnamed}{i + 1}" for i in range(block.width)]
 
 
-def _label_line(block: _Block, adapter: Adapter) -> list[str]:
-    """Names in the last line of the header that names energy and a signal; none where none does.
-
-    Of several ways to split the line into names the one that gives as many as there are columns
-    counts.
-    """
+def _label_line(block: Block, adapter: Adapter) -> list[str]:
+    """Names in the last line of the header that names energy and a signal; none where none does."""
     for line in reversed(block.header):
-        splits = [n for n in _splits(line, block.delimiter) if _is_labels(n, adapter)]
-        if splits:
-            return next((names for names in splits if len(names) == block.width), splits[0])
+        names = _names(line, block, adapter)
+        if names:
+            return names
         if line.startswith((SPEC_SCAN, SPEC_LABELS)):
             return []  # what is above is of another scan
     return []
+
+
+def _names(line: str, block: Block, adapter: Adapter) -> list[str]:
+    """Names of columns in a line, if it names energy and a signal and is no prose.
+
+    Where wide blanks and single ones separate differently, the wide ones count, unless all words
+    between them are names of the adapter's: with ``Mono pos  I0  It`` over four columns it is not
+    clear whether one of them has no name.
+    """
+    ways = [names for names in _splits(line, block.delimiter) if _is_labels(names, adapter)]
+    if not ways or _is_prose(ways[-1]):
+        return []
+    wide, single = ways[0], ways[-1]
+    if len(wide) == block.width or len(single) != block.width:
+        return wide
+    several = [words for name in wide if len(words := _words(name)) > 1]
+    plain = all(columns_by_role([word], adapter) for words in several for word in words)
+    return single if plain else wide
+
+
+def _is_prose(names: list[str]) -> bool:
+    """Whether words of prose are among names."""
+    return any(map(PROSE.fullmatch, names))
+
+
+def _check_below(labels: list[str], block: Block, file: File) -> None:
+    """Refuse a line of labels that is followed by another with a word for every column."""
+    for line in reversed(block.header):
+        if _names(line, block, file.adapter):
+            return
+        for words in _splits(line, block.delimiter):
+            letters = [word for word in words if re.search(r"[^\W\d_]", word)]
+            named = len(words) == block.width and 2 * len(letters) > block.width
+            if named and not _is_prose(words) and not any(map(is_unit, letters)):
+                raise SpectrumError(
+                    Reason.AMBIGUOUS_COLUMNS,
+                    f"{file.path}: {' '.join(labels)!r} and, below it, {' '.join(words)!r} both"
+                    " have a word for every column: which are their names? Take out the other line",
+                )
 
 
 def _is_labels(names: list[str], adapter: Adapter) -> bool:
@@ -378,7 +471,7 @@ def _is_labels(names: list[str], adapter: Adapter) -> bool:
 
 
 def _splits(line: str, delimiter: str) -> list[list[str]]:
-    """Ways to split a line into names: as the rows are, else at wide blanks or at all.
+    """Ways to split a line into names: as the rows are, else at commas, wide blanks or at all.
 
     A unit in brackets is never a name of its own. SPEC has two blanks between names.
     """
@@ -386,18 +479,32 @@ def _splits(line: str, delimiter: str) -> list[list[str]]:
         return []
     spec = line.startswith(SPEC_LABELS)
     line = re.sub(r"^(?:#[LC]\s|[#;!%*<C]+\s)?[#;!%*<\s]*", "", line).strip()
-    if delimiter != " " and delimiter in line:
-        return [_separated(line, delimiter)]
-    words = line.replace(",", " ").replace(";", " ")
-    wide = re.split(r"\s{2,}|\t", words)
-    single = re.findall(r"[^\s(\[]\S*(?:\s+[(\[][^)\]]*[)\]])?", words)
+    line = LABELS_FOLLOW.sub("", line, count=1) if LABELS_FOLLOW.match(line) else line
+    for sign in (delimiter, ",", ";"):
+        if sign != " " and sign in line:
+            return [_separated(line, sign)]
+    wide = re.split(r"\s{2,}|\t", line)
     if spec and len(wide) > 1:
         return [wide]
-    return [single, wide] if len(wide) > 1 else [single]
+    single = _words(line)
+    return [wide, single] if len(wide) > 1 else [single]
 
 
-def _mismatch(path: Path, block: _Block, labels: list[str]) -> SpectrumError:
+def _words(text: str) -> list[str]:
+    """Words between blanks; a unit in brackets and a name of several words are one."""
+    text = PHRASE.sub(lambda name: re.sub(r"\s", "_", name[0]), text)
+    return re.findall(r"[^\s(\[]\S*(?:\s+[(\[][^)\]]*[)\]])?", text)
+
+
+def _mismatch(path: Path, block: Block, labels: list[str]) -> SpectrumError:
     cells = next(row for row in block.rows if len(row) == block.width)
+    units = [label for label in labels if label.lower() in BARE_UNITS]
+    if units and len(labels) == block.width:
+        return SpectrumError(
+            Reason.AMBIGUOUS_COLUMNS,
+            f"{path}: {units[0]!r} stands among the names of the columns ({', '.join(labels)}): is"
+            " it a unit? Write it in brackets, or take it out",
+        )
     return SpectrumError(
         Reason.AMBIGUOUS_COLUMNS,
         f"{path} names {len(labels)} columns ({', '.join(labels)}), and has {block.width} columns"
