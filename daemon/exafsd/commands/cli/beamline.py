@@ -190,8 +190,9 @@ def demo(
         str,
         typer.Option(
             help="How the simulated beamline sends a sweep: array (one event with arrays), event"
-            " (one event per point), page (event pages), monitor (monitor streams), resource or"
-            " stream (both: external files)."
+            " (one event per point), page (event pages), monitor (monitor streams), resource"
+            " (external files, announced by resource and datum documents) or stream (external"
+            " files, announced by stream_resource and stream_datum documents)."
         ),
     ] = "array",
     folder: Annotated[

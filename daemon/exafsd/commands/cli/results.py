@@ -39,7 +39,7 @@ def _end_damaged(damage: list[str]) -> None:
 
 @app.command("list")
 def results_list(journal: JournalOption = None, config: ConfigOption = None) -> None:
-    """List the runs whose results are stored beside the journal.
+    """List the runs whose results the daemon has stored on disk, next to its journal.
 
     The exit code is 1 if a file of results is damaged.
     """
@@ -59,7 +59,10 @@ def results_show(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show the results and rejections of a run. The exit code is 1 if their file is damaged."""
+    """Show the results and rejections of a run.
+
+    The exit code is 1 if the file of results is damaged.
+    """
     from rich.console import Console
 
     from exafsd.commands.results import outcomes_lines, outcomes_table
@@ -83,9 +86,9 @@ def results_export(
     journal: JournalOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Write the results of a run, as stored beside the journal, to a file.
+    """Write the results that the daemon has stored on disk, next to its journal, to a file.
 
-    `exafsd export` does the same for results in any archive: in a catalog, or beside a journal.
+    If the results are in a catalog, use `exafsd export`.
     """
     from exafsd.exports.export import export as export_run
 
