@@ -200,5 +200,5 @@ def _quantiles(values: list[Floats], shares: list[Floats], q: float) -> Floats:
 
 def _odds(model: Pinn, chi_k2: tf.Tensor, mask: tf.Tensor, out: dict[str, Floats]) -> Floats:
     outputs = (out[name] for name in ("theta", "chi_k2_exafs", "chi_k2_pred"))
-    evidence = model.evidence(chi_k2 * mask, mask, *outputs)
-    return np.float64(model.odds(evidence).numpy())
+    features = model.detector_features(chi_k2 * mask, mask, *outputs)
+    return np.float64(model.odds(features).numpy())

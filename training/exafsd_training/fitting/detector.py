@@ -61,14 +61,14 @@ def learn(
     report
         Called now and then with the share done and the loss.
     """
-    evidence, mixed = _evidence(model, data, examples, settings)
+    features, mixed = _detector_features(model, data, examples, settings)
     variables = tuple(v for layer in model.detector for v in layer.trainable_variables)
     optimiser = adam(variables, decay=DECAY)
 
     @tf.function(autograph=False)
-    def step(evidence: tf.Tensor, truth: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
+    def step(features: tf.Tensor, truth: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
-            said = model.odds(evidence, DROPOUT)
+            said = model.odds(features, DROPOUT)
             off = tf.nn.sigmoid_cross_entropy_with_logits(truth * (1 - 2 * DOUBT) + DOUBT, said)
             loss = tf.reduce_mean(off)
         optimiser.learning_rate.assign(rate)
@@ -78,10 +78,10 @@ def learn(
     rng = np.random.default_rng((settings.seed, 2))
     losses: list[float] = []
     for number in range(settings.detector_steps):
-        rows = rng.integers(0, len(evidence), BATCH)
+        rows = rng.integers(0, len(features), BATCH)
         done = number / settings.detector_steps
         rate = RATE * min(1.0, (number + 1) / 200) * (0.5 + 0.5 * np.cos(np.pi * done))
-        chosen = (tf.constant(x[rows]) for x in (evidence, mixed))
+        chosen = (tf.constant(x[rows]) for x in (features, mixed))
         loss = step(*chosen, tf.constant(rate, tf.float32))
         if number % 100 == 99:
             losses.append(float(loss))
@@ -89,22 +89,22 @@ def learn(
     return float(np.mean(losses[-10:])) if losses else float("nan")
 
 
-def _evidence(
+def _detector_features(
     model: Pinn, data: Data, examples: Examples, settings: Settings
 ) -> tuple[Floats, Floats]:
-    """`Pinn.evidence` (n, m), and 1 where another phase is in the spectrum (n,); float32."""
+    """`Pinn.detector_features` (n, m), and 1 where another phase is in it (n,); float32."""
 
     @tf.function(jit_compile=True, autograph=False)  # six times as fast as without
-    def evidence(chi_k2: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    def features(chi_k2: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         out = model(chi_k2, mask)
         outputs = (out[name] for name in ("theta", "chi_k2_exafs", "chi_k2_pred"))
-        return model.evidence(chi_k2 * mask, mask, *outputs)
+        return model.detector_features(chi_k2 * mask, mask, *outputs)
 
     rng = np.random.default_rng((settings.seed, 3))
     rows, truth = [], []
     for number in range(-(-settings.detector_spectra // BATCH)):
         chi_k2, mask, mixed = _batch(rng, data, examples, (settings.seed, number))
-        rows.append(evidence(chi_k2, mask).numpy())
+        rows.append(features(chi_k2, mask).numpy())
         truth.append(mixed)
     return np.concatenate(rows), np.concatenate(truth)
 

@@ -238,13 +238,13 @@ class Pinn(tf.Module):
         noise = self.power(chi_k2, window, NOISE_R)
         misfit = self.power(chi_k2 - exafs, window, OOD_R)
         r_factor = tf.maximum(misfit - noise, 0.0) / data + (noise / data) ** 2
-        odds = self.odds(self.evidence(chi_k2, mask, theta, exafs, field))
+        odds = self.odds(self.detector_features(chi_k2, mask, theta, exafs, field))
         above = odds - tf.linalg.matvec(nodes, self.detector_limit)
         # beyond the clip nothing is to be told apart
         mixed = tf.exp(tf.clip_by_value(above / SOFTNESS, -20.0, 4.0))
         return tf.maximum((r_factor / LARGEST_R_FACTOR) ** 3, mixed)
 
-    def evidence(
+    def detector_features(
         self,
         chi_k2: tf.Tensor,
         mask: tf.Tensor,
@@ -264,7 +264,7 @@ class Pinn(tf.Module):
         noise = tf.sqrt(self.power(chi_k2, window, NOISE_R))[:, tf.newaxis]
         relative = [*(part / size for part in rms[1:]), noise / size]
         end = tf.reduce_max(mask * self.k, axis=1, keepdims=True)
-        evidence_parts = [
+        columns = [
             # soft limit: of what is far off, it only counts that it is
             *(
                 3 * tf.tanh(x / (3 * usual * size))
@@ -275,15 +275,15 @@ class Pinn(tf.Module):
             (end - 12) / 4,
             0.5 * (theta - self.centre) / self.unit,
         ]
-        return tf.concat(evidence_parts, 1)
+        return tf.concat(columns, 1)
 
-    def odds(self, evidence: tf.Tensor, dropout: float = 0.0) -> tf.Tensor:
+    def odds(self, features: tf.Tensor, dropout: float = 0.0) -> tf.Tensor:
         """Logarithm of the odds (b,) that another phase is in the spectrum.
 
         `dropout` is the share of every hidden layer that is left out at random, in training.
         """
         first, second, last = self.detector
-        hidden = tf.tanh(first(evidence))
+        hidden = tf.tanh(first(features))
         if dropout:
             hidden = tf.nn.dropout(hidden, dropout)
         hidden = tf.nn.relu(second(hidden))

@@ -63,7 +63,7 @@ def usual_misfits(
     rng = np.random.default_rng(seed)
     # score, then R-factor
     worst = np.full((2, len(MISFIT_NOISE), len(MISFIT_ENDS)), np.nan)
-    signal = r_factor_denominator_floors(model, spectra)
+    signal = calibrate_r_factor_floors(model, spectra)
     limit = float(model.summary["calibration"]["ood_limit"])
     for spectrum in spectra:
         # limits are interpolated: one that ends between two data ends has a say in both
@@ -114,7 +114,7 @@ def misfits(
     return np.stack([out["ood"], missed.r_factor(signal)])
 
 
-def r_factor_denominator_floors(model: Model, spectra: Sequence[Chi]) -> Floats:
+def calibrate_r_factor_floors(model: Model, spectra: Sequence[Chi]) -> Floats:
     """Least signal that an R-factor is divided by, for every data end; 0 without spectra.
 
     `SIGNAL_LEFT` of the largest sum |chi(R)|^2 over the fit window.
