@@ -104,7 +104,7 @@ def result(
     quality = (*shown.quality, *amplitude.quality, *judgement.flags, *flags)
     if structure is not None and model is not None and composition is not None:
         formulas = [one.formula for one in model.bundle.card.structures]
-        if has_other_phases(composition, formulas):
+        if Flag.OTHER_PHASES not in quality and has_other_phases(composition, formulas):
             quality = (*quality, Flag.OTHER_PHASES)
     return Result.of(
         **outcomes.identity(spectrum.id, quality, spectrum.averaged),

@@ -38,6 +38,7 @@ from exafsd.inference.reading import (
     Reading,
     Trends,
     answer,
+    compare_fits,
     read_each,
     readers,
     structures_of,
@@ -129,6 +130,7 @@ class Pipeline:
             else Model.of(bundle)
             for name, bundle in registry.bundles.items()
         }
+        compare_fits(list(self._models.values()))
         for trends in (one for run in self._trends.values() for one in run.values()):
             for name in [n for n in trends if self._models.get(n) is not running.get(n)]:
                 del trends[name]

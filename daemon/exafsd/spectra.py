@@ -186,7 +186,8 @@ class Prediction:
     """What a network or a fit reads from a spectrum; arrays as in the bundle's card.
 
     `theta` (p,), `theta_cov` (p, p), `chi_k2_pred` and `chi_k2_exafs` (401,) 1/angstrom^2. `bound`
-    are ids of parameters that a fit has left on a bound.
+    are ids of parameters that a fit has left on a bound; `second_phase` says that the phase of
+    another model explains what the fit has left over.
     """
 
     theta: Floats
@@ -195,6 +196,7 @@ class Prediction:
     chi_k2_exafs: Floats
     ood: float
     bound: tuple[str, ...] = ()
+    second_phase: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from exafsd.composition.purity import has_other_phases, is_mixture
 from exafsd.composition.references import measured
 from exafsd.contract.columns import best_answer
 from exafsd.contract.frames import ARRAY_UNITS
-from exafsd.contract.messages import Composition, Fraction
+from exafsd.contract.messages import Composition, Fraction, Value
 from exafsd.formula import compound
 from exafsd.inference.registry import Registry, load_bundle, shipped_folder
 from exafsd.pipeline import Pipeline
@@ -95,6 +95,30 @@ def test_fractions_that_must_not_be_believed_say_nothing():
     assert not has_other_phases(composition(**half), {"Cu", "CuO"})  # a model of both
     assert not has_other_phases(composition(in_domain=False, **half), {"Cu"})
     assert not has_other_phases(None, {"Cu"})
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "shift", "doubtful"),
+    [
+        (0.85, 0.01, 0.3, True),  # shares are not right, but there is something
+        (0.95, 0.06, -1.2, True),  # the near edge is another one
+        (0.95, 0.02, 0.3, False),  # as at another temperature
+        (0.80, 0.06, 2.0, False),  # as with energies that are off
+    ],
+)
+def test_what_is_like_no_reference_counts_where_energies_are_right(own, other, shift, doubtful):
+    strange = Composition(
+        references=["Cu", "CuO"],
+        fractions=[
+            Fraction(phase="Cu", value=own, std=0.02),
+            Fraction(phase="CuO", value=1 - own, std=0.02),
+        ],
+        other=Value(other, 0.001),
+        energy_shift=Value(shift, 0.01),
+        in_domain=False,
+    )
+    assert has_other_phases(strange, {"Cu"}) is doubtful
+    assert not has_other_phases(strange, {"Cu2O"})
 
 
 def test_zinc_in_zinc_oxide_is_not_trusted_as_zinc_oxide(data):

@@ -252,8 +252,10 @@ class Flag(Code):
     OTHER_PHASES = (
         "other_phases",
         "a part of the sample is another phase",
-        "the linear combination finds more than 3 % of other phases (and more than 3 standard"
-        " deviations), but the parameters are those of a single phase",
+        "the parameters are those of a single phase, but there is another one: the linear"
+        " combination finds more than 3 % of other phases (and more than 3 standard deviations); or"
+        " the near edge differs from that of the phase; or, for a model without a network, the"
+        " EXAFS of another model of the edge explains 60 % of the misfit",
     )
     FLUORESCENCE_AMPLITUDE = (
         "fluorescence_amplitude",

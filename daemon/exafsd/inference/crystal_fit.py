@@ -29,6 +29,7 @@ from exafsd.inference.refinement.weighed import (
     WavesLike,
     prepare,
 )
+from exafsd.inference.second_phase import Rival, SecondPhase
 from exafsd.spectra import Floats, Prediction
 
 #: What is fitted with one data end: both windows together, and each alone.
@@ -79,6 +80,12 @@ class CrystalFit:
             return stacked(near, whole, reading.whole_weight), near, whole
 
         self._prepared = lru_cache(maxsize=OBJECTIVES)(prepared)
+        self._card = card
+        self.compare_with(())
+
+    def compare_with(self, rivals: Sequence[Rival]) -> None:
+        """Look for the phases of other models of the edge in what the fits leave over."""
+        self._second = SecondPhase(self._card, rivals, lambda k_end: self._prepared(k_end)[0])
 
     @property
     def window(self) -> FitWindow:
@@ -118,7 +125,7 @@ class CrystalFit:
             rows = slice(start, start + TOGETHER)
             noise = [e if e and np.isfinite(e) else UNKNOWN_NOISE for e in epsilon_k[rows]]
             fitted += self._fits(
-                windows,
+                k_end,
                 np.asarray(chi_k2[rows][:, inside], dtype=np.float64),
                 np.maximum(noise, LEAST_NOISE),
                 [self._e0(shift) for shift in e0_shift[rows]],
@@ -132,10 +139,10 @@ class CrystalFit:
         return shift, self._position.zero_std
 
     def _fits(
-        self, windows: Windows, chi_k2: Floats, noise: Floats, e0: Sequence[tuple[float, float]]
+        self, k_end: float, chi_k2: Floats, noise: Floats, e0: Sequence[tuple[float, float]]
     ) -> list[Prediction]:
         """Fits of spectra (b, m) at the points of the windows, which share one range in k."""
-        prepared, near, whole = windows
+        prepared, near, whole = self._prepared(k_end)
         data = chi_k2 @ prepared.goal.matrix.T
         variables, starts = self.variables, np.array(self._reading.e0)
         spectra, count = len(data), len(starts)
@@ -176,6 +183,8 @@ class CrystalFit:
         likely = spread @ np.swapaxes(spread, 1, 2) + noise[:, None, None] ** 2 * prepared.noise
         # what neither noise nor FEFF's usual errors explain may be in every direction
         beyond = np.maximum(misfit / np.trace(likely, axis1=1, axis2=2), 1.0)
+        left = (white @ (data - chi)[..., None])[..., 0]
+        second = self._second(k_end, white, left, white @ slopes, std)
         answer = inverse @ np.swapaxes(white @ slopes, 1, 2) @ white
         prior = inverse / std[:, None, :]
         cov = answer @ (beyond[:, None, None] * likely) @ np.swapaxes(answer, 1, 2)
@@ -201,6 +210,7 @@ class CrystalFit:
                     for id_, at_bound in zip(variables.ids, end.bound[i], strict=True)
                     if at_bound
                 ),
+                second[i],
             )
             for i in range(spectra)
         ]

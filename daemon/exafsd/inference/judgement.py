@@ -85,6 +85,8 @@ class CrystalLimits:
             flags.append(Flag.OFF_CRYSTAL)
         if prediction.ood > limits.misfit_flagged:
             flags.append(Flag.POOR_FIT)
+        if prediction.second_phase:
+            flags.append(Flag.OTHER_PHASES)
         return flags
 
     def _off(self, prediction: Prediction) -> float:

@@ -29,6 +29,7 @@ from exafsd.inference.refinement.refiner import Refiner
 from exafsd.inference.refinement.trend import Trend
 from exafsd.inference.refinement.variables import Variables
 from exafsd.inference.registry import Bundle
+from exafsd.inference.second_phase import Rival
 from exafsd.logs import get_logger
 from exafsd.reduction.transform import fit_weight, fit_window, grid_transform, misfit
 from exafsd.settings.analysis import Reduction
@@ -80,6 +81,19 @@ class Model:
         return cls(
             bundle, card.model_sha256, fitter, polisher, refiner, Readout(card), Judge(card), window
         )
+
+
+def compare_fits(models: Sequence[Model]) -> None:
+    """Let the fits of every model look for the phases of the others of its edge."""
+    edges: dict[tuple[str, str], list[Model]] = {}
+    for model in models:
+        edges.setdefault((model.bundle.card.absorber, model.bundle.card.edge), []).append(model)
+    for alike in edges.values():
+        rivals = {id(m): Rival.of(m.bundle.card, m.bundle.waves) for m in alike}
+        for model in alike:
+            others = [rivals[id(m)] for m in alike if m is not model]
+            if model.fitter is not None:
+                model.fitter.compare_with([rival for rival in others if rival is not None])
 
 
 @dataclass(frozen=True)
