@@ -40,6 +40,9 @@ XDI = (
     "remark",
     [
         "# fluorescence, 4 element detector\n# energy mu",
+        "# Fluoreszenz\n# energy mu",
+        "# mode=TFY\n# energy mu",
+        "# mu = If/I0\n# energy mu",
         "# Scan.mode: fluorescence\n# energy xmu",
         "# Athena.numerator: dtc1 + dtc2\n# energy xmu",
         "[fluorescence]\nenergy mu",
@@ -54,7 +57,14 @@ def test_mu_that_was_measured_in_fluorescence_is_no_transmission(remark, tmp_pat
     ("header", "signals"),
     [
         ("# energy mu", {"mutrans"}),
-        ("# transmission; the fluorescence detector was off\n# energy mu", {"mutrans"}),
+        ("# Copper(II) fluoride, fluorite\n# energy mu", {"mutrans"}),
+        ("# Detector.fluorescence: Vortex\n# Scan.plot_hint: ln(I0/It)\n# energy xmu", {"mutrans"}),
+        ("# recorded in fluorescence mode, transmission with I1\n# energy mu", {"mufluor"}),
+        ("# recorded in transmission mode, fluorescence off\n# energy mu", {"mutrans"}),
+        ("# Transmission mode\n# Vortex retracted\n# energy mu", {"mutrans"}),
+        ("# Detection mode: fluorescence\n# reference = ln(I1/I2)\n# energy mu", {"mufluor"}),
+        ("# Filling mode: uniform\n# Scan mode: fluorescence\n# energy mu", {"mufluor"}),
+        ("# hybrid mode\n# Transmission of filters: 40 %\n# Vortex\n# energy mu", {"mufluor"}),
         ("# Scan.mode: transmission\n# the fluorescence detector\n# energy mu", {"mutrans"}),
         ("# fluorescence beside it\n# energy mutrans", {"mutrans"}),
         ("[Reference Fe foil]\nenergy mu", {"murefer"}),
@@ -63,6 +73,19 @@ def test_mu_that_was_measured_in_fluorescence_is_no_transmission(remark, tmp_pat
 )
 def test_mu_by_what_is_said_of_it(header, signals, tmp_path):
     assert only(tmp_path / "a.dat", rows(header, ENERGY, MU)).signals.keys() == signals
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        rows("# Mode: fluorescence\n# energy mu", ENERGY, MU) + rows("# energy  xmu", ENERGY, MU),
+        "# Mode: fluorescence\n"
+        + rows("#S 1 a\n#L energy  mu", ENERGY, MU)
+        + rows("#S 2 b\n#L energy  mu", ENERGY, MU),
+    ],
+)
+def test_what_the_beginning_of_a_file_says_holds_for_all_its_tables(text, tmp_path):
+    assert [{*s.signals} for s in read(tmp_path / "a.dat", text).sweeps] == [{"mufluor"}] * 2
 
 
 def test_mu_beside_a_fluorescence_detector_and_no_other_is_of_it(tmp_path):
@@ -76,6 +99,8 @@ def test_readings_that_do_not_give_the_mu_beside_them_are_flagged(dark, flags, t
     for scale in (1.0, 0.4):  # per thickness
         columns = ENERGY, *counts, 0.1 + scale * MU
         assert only(tmp_path / "a.dat", rows("# energy i0 it mu", *columns)).flags == flags
+        rounded = ENERGY, *counts, np.round(columns[-1], 3)
+        assert only(tmp_path / "a.dat", rows("# energy i0 it mu", *rounded)).flags == flags
 
 
 def test_words_after_a_name_in_xdi_belong_to_it_unless_they_are_a_unit(tmp_path):
@@ -120,6 +145,54 @@ def test_names_of_an_hdf5_file_that_differ_in_case_are_refused(tmp_path):
         read_file(tmp_path / "a.h5", Analysis())
 
 
+@pytest.mark.parametrize(
+    ("names", "role"), [("I0 Vortex", "mufluor"), ("PFY I1", "mutrans"), ("I0 time", "mutrans")]
+)
+def test_mu_beside_columns_that_the_adapter_does_not_have(names, role, tmp_path):
+    sweep = only(tmp_path / "a.dat", rows(f"# energy {names} mu", ENERGY, I0, IFF, MU))
+    assert role in sweep.signals
+
+
+def test_rows_of_several_samples_are_told_by_a_column(tmp_path):
+    long = [f"{e:.3f},{m:.6f},{s}" for s, mu in (("CuO", MU), ("Cu2O", 2 * MU)) for e, m in
+            zip(ENERGY, mu, strict=True)]  # fmt: skip
+    sorted_by_energy = sorted(long, key=lambda row: float(row.split(",")[0]))
+    for lines in (long, sorted_by_energy):
+        for change in (str, lambda line: line.replace("CuO", "1").replace("Cu2O", "2")):
+            text = "energy,mu,sample\n" + "\n".join(map(change, lines))
+            runs = read(tmp_path / "a.csv", text).runs
+            assert [len(sweep.energy) for _, (sweep,) in runs] == [200, 200]
+            assert [sweep.signals["mutrans"].max() > 3 for _, (sweep,) in runs] == [False, True]
+            assert "sample" in runs[0][0].sample
+            turned = "\n".join(",".join(reversed(row.split(","))) for row in text.splitlines())
+            assert len(read(tmp_path / "a.csv", turned).runs) == 2
+    status = [
+        line.replace("CuO", "ok" if i % 90 else "refill") for i, line in enumerate(long[:200])
+    ]
+    text = "energy,mu,state\n" + "\n".join(status)
+    assert len(read(tmp_path / "b.csv", text).sweeps) == 1
+
+
+@pytest.mark.parametrize("labels", ["", "# energy mu\n"])
+def test_a_table_that_begins_anew_is_a_run_of_its_own(labels, tmp_path):
+    higher = ENERGY + 1500.0  # of another element
+    text = rows("# energy mu", ENERGY, MU) + rows(f"{labels}# now it is nickel", ENERGY - 300, MU)
+    text += rows(labels.strip(), higher, MU)
+    runs = read(tmp_path / "a.dat", text).runs
+    assert [[sweep.energy[0] for sweep in sweeps] for _, sweeps in runs] == [
+        [pytest.approx(first)] for first in (ENERGY[0], ENERGY[0] - 300, higher[0])
+    ]
+
+
+def test_tables_of_xdi_have_their_own_samples(tmp_path):
+    parts = [
+        rows(f"{XDI.format('mu', 'time')}".replace("# ---", f"# Sample.name: {n}\n# ---"), *c)
+        for n, c in (("one", (ENERGY, MU, I0)), ("two", (ENERGY, MU, I0)))
+    ]
+    runs = read(tmp_path / "a.xdi", "".join(parts)).runs
+    assert [run.sample for run, _ in runs] == ["one (table 1)", "two (table 2)"]
+
+
 def test_tables_of_a_file_are_runs_of_their_own(tmp_path):
     scans = "".join(
         rows(
@@ -146,7 +219,7 @@ def test_groups_of_an_hdf5_file_by_their_names_elements_and_modes(tmp_path):
         file["entry/zinc/element"] = "Zn"
         for place, name in (
             ("entry/transmission", "mu"), ("entry/fluorescence", "mu"), ("entry/reference", "mu"),
-            ("entry/zinc", "mu"),
+            ("entry/zinc", "mu"), ("foils/reference_2/data", "mu"), ("references/CuO", "mu"),
         ):  # fmt: skip
             file[f"{place}/energy"], file[f"{place}/{name}"] = ENERGY, MU
         file["foils/ref_scan/energy"] = ENERGY
@@ -164,6 +237,8 @@ def test_groups_of_an_hdf5_file_by_their_names_elements_and_modes(tmp_path):
         "reference": ([("Cu", "K")], {"murefer"}),
         "zinc": ([("Zn", "K")], {"mutrans"}),
         "ref_scan": ([], {"it", "ir"}),
+        "data": ([], {"murefer"}),
+        "CuO": ([], {"mutrans"}),
     }
 
 

@@ -112,6 +112,31 @@ def test_fortran_and_other_numbers(tmp_path):
     expect(read(tmp_path / "a.dat", f"# energy i0 it ir\n{double}\n"), ALL, tolerance=1e-3)
 
 
+@pytest.mark.parametrize("token", ["N/A", "OVER", "---"])
+def test_rows_without_readings_are_dropped_and_not_lost_silently(token, tmp_path):
+    text = [" ".join(row.split()[:3]) for row in lines().splitlines()]
+    for place in (0, 1, 90, 199):
+        text[place] = " ".join([text[place].split()[0], token, token])
+    (sweep,) = read(tmp_path / "a.dat", "# energy i0 it\n" + "\n".join(text)).sweeps
+    bad = np.flatnonzero(np.isnan(sweep.signals["it"])).tolist()
+    assert bad == [0, 1, 90, 199] and len(sweep.energy) == 200
+
+
+def test_the_minus_sign_of_spreadsheets(tmp_path):
+    text = lines(np.stack([ENERGY, np.log(I0 / IT) - 1]).T).replace("-", "\u2212")
+    assert "\u2212" in text
+    expect(read(tmp_path / "a.dat", f"# energy mu\n{text}\n"),
+           (ENERGY, {"mutrans": np.log(I0 / IT) - 1}))  # fmt: skip
+
+
+def test_element_and_edge_in_lines_of_the_header(tmp_path):
+    text = f"# Element: Cu\n# Edge: K\n# energy i0 it ir\n{lines()}\n"
+    ((run, _),) = read(tmp_path / "a.dat", text).runs
+    assert [(edge.element, edge.edge) for edge in run.edges] == [("Cu", "K")]
+    ((run, _),) = read(tmp_path / "b.dat", text.replace("# Edge", "# Element: Zn\n# Edge")).runs
+    assert [(edge.element, edge.edge) for edge in run.edges] == [("", "K")]
+
+
 @pytest.mark.parametrize("token", ["******", "NaN", "-", "1.#QNAN", "overflow"])
 def test_a_bad_cell_costs_its_point_and_not_the_rows_before_it(token, tmp_path):
     text = lines().splitlines()
@@ -166,12 +191,17 @@ def scan(number, rows, labels="energy  I0  It  Ir"):
 def test_scans_of_a_spec_file_are_sweeps(tmp_path):
     other = "#S 2  ascan  th\n#N 2\n#L th  I0\n" + "\n".join(f"{i} {i * i}" for i in range(30))
     text = "#F foil\n#E 1\n\n" + scan(1, ROWS) + other + "\n\n" + scan(3, ROWS[:150])
+    text += scan(
+        9, (ROWS + np.array([1400, 0, 0, 0]))[:140]
+    )  # of another edge, and not a part of the first
     turned = scan(4, ROWS[:, [0, 2, 1, 3]], "energy  It  I0  Ir")
     reading = read(tmp_path / "a.spec", text + turned)
     short = (ENERGY[:150], {"i0": I0[:150], "it": IT[:150], "ir": IR[:150]})
-    expect(reading, ALL, short, ALL)
-    assert [Flag.PARTIAL in sweep.flags for sweep in reading.sweeps] == [False, True, False]
-    assert [sweep.number for sweep in reading.sweeps] == [1, 2, 3]
+    other_edge = (ENERGY[:140] + 1400, {"i0": I0[:140], "it": IT[:140], "ir": IR[:140]})
+    expect(reading, ALL, short, other_edge, ALL)
+    partial = [Flag.PARTIAL in sweep.flags for sweep in reading.sweeps]
+    assert partial == [False, True, False, False]
+    assert [sweep.number for sweep in reading.sweeps] == [1, 2, 3, 4]
     assert [trouble.reason for trouble in reading.troubles] == [Problem.NO_SPECTRUM]
     assert "th" in reading.troubles[0].detail
 

@@ -189,8 +189,8 @@ class Flag(Code):
     I0_LIKE_MU = (
         "i0_like_mu",
         "i0 has the structure of mu: is it another column?",
-        "within 150 eV of the edge, i0 of the first sweep correlates with mu by more than 0.5,"
-        " and by more than a tenth of its size. The intensity before the sample does not: a column"
+        "within 150 eV of the edge, i0 of the first sweep correlates with mu by more than 0.5 and"
+        " more than a fifth of its size, or by more than 0.8 and a twentieth. The intensity before the sample does not: a column"
         " of another detector was taken for i0, or the optics contain the element",
     )
     PRE_EDGE_OFF = (

@@ -33,10 +33,10 @@ INVERTED = 0.98
 SAME_ENERGY = 1e-3
 #: eV on both sides of the edge in which i0 and mu are compared
 COMPARED = 150.0
-#: Correlation of ln i0 with mu, and share of mu's structure in ln i0, beyond which i0 is no monitor
-#: Of 119 measured spectra, by which these were chosen, 117 are below 0.47 or 0.08; with the columns
-#: behind the sample and the foil taken for i0 and it, all of 58 are above 0.5 and 0.1.
-CORRELATION, STRUCTURE = 0.5, 0.1
+#: Correlations of ln i0 with mu, each with the share of mu's structure in ln i0 beyond which i0 is
+#: no monitor. Of 119 measured spectra, by which these were chosen, one is beyond, without a signal
+#: in it; with the columns behind the sample and the foil taken for i0 and it, all of 58 are.
+LIKE = ((0.5, 0.2), (0.8, 0.05))
 #: points that the comparison needs
 ENOUGH = 20
 #: energy, mu and quality of a channel
@@ -177,7 +177,8 @@ def i0_like_mu(sweep: Sweep, channel: Channel, e0: float) -> bool:
     smooth = np.vander(x[good], 4)
     rest = both[:, good].T - smooth @ np.linalg.lstsq(smooth, both[:, good].T, rcond=None)[0]
     (own, product), (_, other) = rest.T @ rest
-    return abs(product) > max(CORRELATION * np.sqrt(own * other), STRUCTURE * other) > 0
+    size = np.sqrt(own * other)
+    return any(abs(product) > max(alike * size, part * other) > 0 for alike, part in LIKE)
 
 
 def _upright(signals: dict[str, Floats]) -> dict[str, Floats]:

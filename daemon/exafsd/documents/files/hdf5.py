@@ -285,6 +285,8 @@ def _together(groups: list[_Group], file: File) -> _Group:
             f" {', '.join(f'{place[name]}/{name}' for name in signals)}? They are in different"
             f" groups. If it is, say so: --set adapter.energy.key={own.strip('/')}/{energy}",
         )
+    places = {place[name] for name in signals}
+    together.path = places.pop() if len(places) == 1 else ""
     return together
 
 

@@ -63,8 +63,14 @@ ATHENA = re.compile(rb"Athena project file|LARIX|_____header\d", re.IGNORECASE)
 TURN = 20.0
 #: eV by which sweeps over the same range may begin or end apart
 SAME_RANGE = 10.0
+#: eV, and times the usual step, that are between two scans and not in one
+GAP, GAP_STEPS = 300.0, 20.0
 #: a sweep of less than this share of another's range was cut short
 PARTIAL = 0.9
+
+
+#: energies, signals and flags of a sweep
+Leg = tuple[Floats, dict[str, Floats], tuple[Flag, ...]]
 
 
 class FileRun(NamedTuple):
@@ -125,19 +131,22 @@ def read_file(
     errors: list[SpectrumError] = []
     number = 0
     for table in contents.tables:
-        name = table.name if len(contents.tables) > 1 else ""
-        run = _run(f"{uid}/{len(runs)}" if runs else uid, table, name, path, analysis, edge)
-        sweeps: list[Sweep] = []
         try:
-            for row in _rows(*read_signals(table, contents, analysis.adapter)):
-                for energy, signals, flags in _legs(*without_padding(*row)):
-                    flags = (*flags, *ready_made_flags(energy, signals))
-                    number += 1
-                    sweeps.append(_sweep(run, number, energy, signals, flags))
+            series = _series(_rows(*read_signals(table, contents, analysis.adapter)))
         except SpectrumError as error:
             errors.append(SpectrumError(error.reason, f"{path}: {error.detail}"))
             continue
-        runs.append(FileRun(run, sweeps))
+        for part, legs in enumerate(series, 1):
+            names = [table.name] if len(contents.tables) > 1 and table.name else []
+            names += [f"part {part}"] if len(series) > 1 else []
+            own = f"{uid}/{len(runs)}" if runs else uid
+            run = _run(own, table, ", ".join(names), path, analysis, edge)
+            sweeps: list[Sweep] = []
+            for energy, signals, flags in legs:
+                number += 1
+                flags = (*flags, *ready_made_flags(energy, signals))
+                sweeps.append(_sweep(run, number, energy, signals, flags))
+            runs.append(FileRun(run, sweeps))
     if errors and (not runs or any(e.reason is not Reason.MISSING_COLUMN for e in errors)):
         raise errors[0]
     troubles += [Trouble(Problem.NO_SPECTRUM, error.detail) for error in errors]
@@ -228,9 +237,38 @@ def _ordered(energy: Floats, axis: int) -> bool:
     return bool((np.abs(signs.mean(axis=axis)) > 0.9).all())
 
 
-def _legs(
-    energy: Floats, signals: dict[str, Floats], flags: tuple[Flag, ...]
-) -> list[tuple[Floats, dict[str, Floats], tuple[Flag, ...]]]:
+def _series(rows: list[tuple[Floats, dict[str, Floats]]]) -> list[list[Leg]]:
+    """Sweeps of a table, those together that are of one sample: of a stack, or to and fro.
+
+    Where the energy begins anew, or there is a wide gap in it, as if tables were put behind each
+    other, the sample may be another.
+    """
+    legs = [leg for row in rows for leg in _legs(*without_padding(*row))]
+    if len(rows) > 1:
+        return [legs]
+    legs = [part for leg in legs for part in _without_gaps(*leg)]
+    series: list[list[Leg]] = []
+    for leg in legs:
+        if series and direction(leg[0]) != direction(series[-1][-1][0]):
+            series[-1].append(leg)
+        else:
+            series.append([leg])
+    return series
+
+
+def _without_gaps(energy: Floats, signals: dict[str, Floats], flags: tuple[Flag, ...]) -> list[Leg]:
+    """Parts of a sweep before and after gaps between two scans."""
+    steps = np.abs(np.diff(energy))
+    if energy.ndim != 1 or not np.isfinite(steps).any():
+        return [(energy, signals, flags)]
+    cuts = np.flatnonzero(steps > max(GAP, GAP_STEPS * float(np.nanmedian(steps)))) + 1
+    parts = np.split(np.arange(len(energy)), cuts)
+    if len(parts) == 1 or min(map(len, parts)) <= FEWEST:
+        return [(energy, signals, flags)]
+    return [(energy[i], {name: s[i] for name, s in signals.items()}, flags) for i in parts]
+
+
+def _legs(energy: Floats, signals: dict[str, Floats], flags: tuple[Flag, ...]) -> list[Leg]:
     """Sweeps of a table in which the energy goes to and fro, or begins again, as in a stream."""
     whole = [(energy, signals, flags)]
     if any(array.shape != energy.shape for array in signals.values()) or energy.size < 2 * MIN_LEG:
@@ -262,6 +300,7 @@ def _flagged(sweep: Sweep, own: tuple[float, float], ranges: list[tuple[float, f
     partial = any(
         other[0] - SAME_RANGE <= own[0]
         and own[1] <= other[1] + SAME_RANGE
+        and min(own[0] - other[0], other[1] - own[1]) <= SAME_RANGE
         and own[1] - own[0] < PARTIAL * (other[1] - other[0])
         for other in ranges
     )

@@ -17,16 +17,27 @@ from exafsd.spectra import Floats, SpectrumError
 
 #: labels of columns without a name
 UNNAMED = re.compile(r"^col_?\d+$")
-#: groups and sections whose mu is that of the reference foil, or was measured in fluorescence
-REFERENCE = re.compile(r"(?:i_?|mu_?)?ref(?:er|erence)?s?(?:$|[^a-z])", re.IGNORECASE)
-FLUORESCENCE = re.compile(r"(?:mu_?)?(?:fluo|[tph]?fy(?:$|[^a-z])|herfd)", re.IGNORECASE)
-#: what a header says of how mu was measured
-MODE = re.compile(r"\b(?:scan_?)?mode\b\W*(\w+)", re.IGNORECASE)
-NUMERATOR = re.compile(r"\bnumerator\b\W*(\w+)", re.IGNORECASE)
-TRANSMISSION_WORDS = re.compile(r"transmission", re.IGNORECASE)
-FLUORESCENCE_WORDS = re.compile(
-    r"fluor|\b(?:dtc|vortex|xspress|sdd|lytle|pips|mca|hpge)|\d+[- ]element", re.IGNORECASE
+#: Words in names of groups, sections and columns that say that mu is of the reference foil, or was
+#: not measured in transmission; fluorides and fluorite are samples.
+REFERENCE = re.compile(r"(?:^|[^a-z])(?:i_?|mu_?)?ref(?:er|erence)?(?:$|[^a-z])", re.IGNORECASE)
+YIELD = r"(?:fluo(?!ri|ra|ro)\w*|[tph]?fy|tey|herfd|vortex|xspress\w*|sdd|lytle|pips)"
+FLUORESCENCE = re.compile(rf"(?:^|[^a-z])(?:mu_?)?{YIELD}(?:$|[^a-z])", re.IGNORECASE)
+#: groups whose name says nothing, inside of one whose name may
+GENERIC = {"data", "measurement", "plot", "spectrum", "table", ""}
+#: lines of a header that say how mu was measured, and the words that do so in them
+MODE = re.compile(r"mode\b|method|detection|(?:measured|recorded) in\b", re.IGNORECASE)
+TRANSMISSION = re.compile(r"transm\w*", re.IGNORECASE)
+NEXT_TO_MODE = re.compile(
+    rf"({YIELD}|transm\w*)[\s_-]+mode\b|\bmode\W+({YIELD}|transm\w*)", re.IGNORECASE
 )
+LOGARITHM = re.compile(r"^(?!.*\bref).*\b(?:ln|log)\s*\(", re.IGNORECASE | re.MULTILINE)
+#: a detector that a beamline has, and that may not be in use; it is no mode
+HARDWARE = re.compile(r"^\W*detector\w*\.\w+.*$", re.IGNORECASE | re.MULTILINE)
+FLUORESCENCE_WORDS = re.compile(
+    rf"\b{YIELD}\b|\bdtc|\b(?:iff?|ff)\s*/\s*i0\b|\b\d+[- ](?:element|pixel)", re.IGNORECASE
+)
+#: a column behind the sample, whatever the adapter calls it
+BEHIND = re.compile(r"(?:i_?(?:t|1|2|trans\w*)|trans\w*)$", re.IGNORECASE)
 #: a column beside a signal that has its counts corrected for dead time
 CORRECTED = re.compile(r"_(?:dtc|dt_?corr|corr|corrected|deadtime)$")
 #: Share of mu's variation by which the detectors' readings may differ from it, when scale, offset
@@ -102,29 +113,45 @@ def _by_mode(signals: dict[str, Floats], table: Table, mu_name: str) -> dict[str
 
     Of a group or section of the reference, i0 and it are before and behind the foil.
     """
-    place = re.split(r"[/\\]", table.name)[-1].strip()
-    if REFERENCE.match(place):
+    if REFERENCE.search(_place(table)):
         renamed = {"mutrans": "murefer", "i0": "it", "it": "ir"}
         return {renamed[role]: counts for role, counts in signals.items() if role in renamed}
     plain = "mutrans" in signals and "trans" not in mu_name.lower()
-    if plain and "mufluor" not in signals and _fluorescence(table, place, signals):
+    if plain and "mufluor" not in signals and _fluorescence(table, signals):
         signals["mufluor"] = signals.pop("mutrans")
     return signals
 
 
-def _fluorescence(table: Table, place: str, signals: Mapping[str, Floats]) -> bool:
-    """Whether mu of a table was measured in fluorescence, by all that is said of it."""
-    mode = MODE.search(table.remarks)
-    if FLUORESCENCE.match(place) or (mode and "fluo" in mode[1].lower()):
+def _place(table: Table) -> str:
+    """Name of the innermost group, or of the section, that says something."""
+    parts = [part.strip() for part in re.split(r"[/\\]", table.name)]
+    return next((part for part in reversed(parts) if part.lower() not in GENERIC), "")
+
+
+def _fluorescence(table: Table, signals: Mapping[str, Floats]) -> bool:
+    """Whether mu of a table was measured in fluorescence, by all that is said of it.
+
+    Where that is not clear, it was: then N is a lower limit.
+    """
+    modes = {_mode(line) for line in table.remarks.splitlines() if MODE.search(line)}
+    if FLUORESCENCE.search(_place(table)) or "fluorescence" in modes:
         return True
-    if (mode and "trans" in mode[1].lower()) or "it" in signals:
+    if "transmission" in modes or "it" in signals or LOGARITHM.search(table.remarks):
         return False
-    numerator = NUMERATOR.search(table.remarks)
-    if "iff" in signals or (numerator and FLUORESCENCE_WORDS.match(numerator[1])):
+    if "iff" in signals or FLUORESCENCE_WORDS.search(HARDWARE.sub("", table.remarks)):
         return True
-    return bool(
-        FLUORESCENCE_WORDS.search(table.remarks) and not TRANSMISSION_WORDS.search(table.remarks)
-    )
+    names = [comparable(name) for name in table.columns]
+    return any(map(FLUORESCENCE.search, names)) and not any(map(BEHIND.match, names))
+
+
+def _mode(line: str) -> str:
+    """What a line says of the mode: transmission, fluorescence, or nothing."""
+    if FLUORESCENCE.search(line) and TRANSMISSION.search(line):
+        words = NEXT_TO_MODE.search(line)
+        line = words[1] or words[2] if words else ""
+    if TRANSMISSION.search(line):
+        return "transmission"
+    return "fluorescence" if FLUORESCENCE.search(line) else ""
 
 
 def ready_made_flags(energy: Floats, signals: Mapping[str, Floats]) -> tuple[Flag, ...]:
@@ -132,25 +159,33 @@ def ready_made_flags(energy: Floats, signals: Mapping[str, Floats]) -> tuple[Fla
 
     `energy` and the signals are (n,); no flag where there is nothing to compare.
     """
+    pairs: list[tuple[Floats, Floats]] = []
     with np.errstate(all="ignore"):
         if {"i0", "it", "mutrans"} <= signals.keys():
-            readings, mu = np.log(signals["i0"] / signals["it"]), signals["mutrans"]
-        elif {"i0", "iff", "mufluor"} <= signals.keys():
-            readings, mu = signals["iff"] / signals["i0"], signals["mufluor"]
-        else:
-            return ()
+            pairs.append((np.log(signals["i0"] / signals["it"]), signals["mutrans"]))
+        if {"i0", "iff", "mufluor"} <= signals.keys():
+            pairs.append((signals["iff"] / signals["i0"], signals["mufluor"]))
+    differ = any(_differ(energy, readings, mu) for readings, mu in pairs)
+    return (Flag.COLUMNS_DISAGREE,) if differ else ()
+
+
+def _differ(energy: Floats, readings: Floats, mu: Floats) -> bool:
+    """Whether two spectra (n,) differ, beside scale and background, by more than `AGREE`.
+
+    What differs from point to point, as by rounding, is not counted.
+    """
     if not energy.shape == mu.shape == readings.shape:
-        return ()
+        return False
     good = np.isfinite(energy) & np.isfinite(mu) & np.isfinite(readings)
     if good.sum() < ENOUGH or not (np.ptp(energy[good]) > 0 and np.ptp(mu[good]) > 0):
-        return ()
+        return False
     x = (energy[good] - energy[good].min()) / np.ptp(energy[good])
-    smooth = np.stack([np.ones_like(x), x, x**2], axis=1)
+    smooth = np.vander(x, 3)
     solve = np.linalg.pinv(smooth)
     own, other = (y[good] - smooth @ (solve @ y[good]) for y in (mu, readings))
     scale = float(own @ other / max(own @ own, np.finfo(float).tiny))
-    differs = np.linalg.norm(other - scale * own) > AGREE * np.linalg.norm(other)
-    return (Flag.COLUMNS_DISAGREE,) if differs or scale <= 0 else ()
+    rest = other - scale * own
+    return scale <= 0 or bool(rest[1:] @ rest[:-1] > AGREE**2 * (other @ other))
 
 
 def _counts(role: str, readings: list[Floats], corrections: Corrections) -> Floats:

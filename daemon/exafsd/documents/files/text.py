@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,14 @@ MOST_COLUMNS = 4096
 FEWEST_ROWS = 8
 #: share of rows that may have another number of cells: cut off, or run into each other
 ODD_ROWS = 0.02
+#: steps of energy that may be missing where a table goes on after the names again, as on a new page
+GAP = 20.0
+#: share of the energy by which the next row may be away
+NEXT_ROW = 0.02
+#: columns by which rows of one table are of several samples or scans
+SAMPLES = {"sample", "scan", "scan_id", "scan_number", "spectrum", "sweep", "run", "repeat", "file"}
+#: rows that each of them must have
+ROWS = 40
 #: a number with a comma for its point
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?")
 #: Fortran's double precision
@@ -56,6 +65,9 @@ SPEC_SCAN, SPEC_LABELS = "#S ", "#L "
 SECTION = re.compile(r"^#S (\d+)|^\W*\[([^\]]+)\]\W*$")
 #: a line for each column: Column 2: I0
 LISTED_COLUMN = re.compile(r"\W*col(?:umn)?\W*(\d+)\s*[:=]\s*(\S.*)", re.IGNORECASE)
+#: lines of a header that name the element or the edge
+ELEMENT = re.compile(r"^\W*element(?:\.symbol)?\s*[:=]\s*([A-Z][a-z]?)\s*$", re.M | re.I)
+EDGE = re.compile(r"^\W*(?:element\.)?edge\s*[:=]\s*([KLM][1-5I]*)\s*$", re.M | re.I)
 #: what may stand before the names in a line of labels
 LABELS_FOLLOW = re.compile(r"(?:column\s+)?(?:columns?|labels?|names?|headings?)\s*[:=]\s*", re.I)
 #: words that prose has, and a line of labels has not
@@ -86,6 +98,8 @@ class Block:
     delimiter: str = " "
     lines: list[str] = field(default_factory=list[str])
     name: str = ""
+    #: lines at the beginning of the file that are of all its tables
+    shared: list[str] = field(default_factory=list[str])
 
     @property
     def width(self) -> int:
@@ -107,7 +121,8 @@ def is_text(content: bytes) -> bool:
 
 def read_columns(file: File) -> Contents:
     """Tables of a file of columns, with or without a header; of SPEC, a table a scan."""
-    return Contents([as_table(block, file) for block in _named_blocks(file)])
+    blocks = [part for block in _named_blocks(file) for part in _by_sample(block, file)]
+    return Contents([as_table(block, file) for block in blocks])
 
 
 def read_xdi_file(file: File) -> Contents:
@@ -131,9 +146,9 @@ def read_xdi_file(file: File) -> Contents:
             raise _mismatch(file.path, block, [*names, "and, in the line of labels,", *labels])
         table = as_table(block, file, names)
         table.units.update(units)
-        element: Mapping[str, str] = metadata.get("element", {})
-        symbol, edge = element.get("symbol", ""), element.get("edge", "")
-        sample = metadata.get("sample", {}).get("name")
+        own = {**metadata, **own}
+        symbol, edge = (own.get("element", {}).get(key, "") for key in ("symbol", "edge"))
+        sample = own.get("sample", {}).get("name")
         tables.append(replace(table, element=symbol, edge=edge, sample=sample))
     d_spacing = _length(metadata.get("mono", {}).get("d_spacing", ""))
     return Contents(tables, metadata, d_spacing)
@@ -193,7 +208,9 @@ def _contradict(names: list[str], labels: list[str], adapter: Adapter) -> bool:
 def _named_blocks(file: File) -> list[Block]:
     """Tables of a file; where there are several, each with the name of its scan or section."""
     blocks = _blocks(file)
+    shared = list(takewhile(lambda line: not SECTION.search(line), blocks[0].header))
     for number, block in enumerate(blocks, 1):
+        block.shared = shared if number > 1 else []
         sections = [item for line in block.header if (item := SECTION.search(line))]
         if sections:
             scan, section = sections[-1].groups()
@@ -201,6 +218,42 @@ def _named_blocks(file: File) -> list[Block]:
         elif len(blocks) > 1:
             block.name = f"table {number}"
     return blocks
+
+
+def _by_sample(block: Block, file: File) -> list[Block]:
+    """Rows of each sample or scan, where a column says which they are of; else the block."""
+    labels = _labels(block, file)
+    rows = [row for row in block.rows if len(row) == block.width]
+    for place, label in enumerate(labels if len(labels) == block.width else ()):
+        counts = Counter(row[place] for row in rows)
+        is_text = all(math.isnan(as_number(cell)) and cell.lower() != "nan" for cell in counts)
+        if (
+            (is_text or comparable(label) in SAMPLES)
+            and len(counts) > 1
+            and min(counts.values()) >= ROWS
+        ):
+            parts = [
+                replace(block, rows=[r for r in rows if r[place] == cell], name=f"{label} {cell}")
+                for cell in counts
+            ]
+            energies = columns_by_role(labels, file.adapter).get("energy", labels)
+            if _overlap(
+                parts, labels.index(energies[0])
+            ):  # else a scan that goes on in another state
+                return parts
+    return [block]
+
+
+def _overlap(blocks: list[Block], place: int) -> bool:
+    """Whether the energies, at `place`, overlap by a quarter of the shorter range at least."""
+    ranges: list[tuple[float, float]] = []
+    for block in blocks:
+        energies = [as_number(row[place]) for row in block.rows]
+        ranges.append((min(energies), max(energies)))
+    return all(
+        4 * (one[1] - other[0]) > min(one[1] - one[0], other[1] - other[0])
+        for one, other in pairwise(sorted(ranges))
+    )
 
 
 def _blocks(file: File) -> list[Block]:
@@ -219,11 +272,23 @@ def _blocks(file: File) -> list[Block]:
         if above and blocks[-1].rows and _begins_a_table(above, row, blocks[-1], file.adapter):
             blocks.append(Block())
         if not blocks[-1].rows:
+            while above and (cells := _empty_row(above[-1], row, file.path)):
+                blocks[-1].rows.insert(0, cells)
+                blocks[-1].lines.insert(0, above.pop())
             blocks[-1].header, blocks[-1].delimiter = above, delimiter
         above = []
         blocks[-1].rows.append(row)
         blocks[-1].lines.append(line)
     return _tables_only([block for block in blocks if block.rows], file.path)
+
+
+def _empty_row(line: str, row: list[str], path: Path) -> list[str]:
+    """Cells of a line before a table's first row, if it is one that only has its energy."""
+    cells = [] if line.startswith(COMMENT) else _cells(line, path)[0]
+    if len(cells) != len(row):
+        return []
+    away = abs(as_number(cells[0]) - as_number(row[0]))
+    return cells if away < NEXT_ROW * abs(as_number(row[0])) else []
 
 
 def as_lines(content: bytes) -> Iterator[str]:
@@ -235,6 +300,7 @@ def as_lines(content: bytes) -> Iterator[str]:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError:
             text = content.decode("latin-1")
+    text = text.replace("\u2212", "-")  # as spreadsheets write it in some languages
     return (
         line.strip(" \r\x1a") for line in re.split(r"\r\n|\r|\n", text) if line.strip(" \t\x1a")
     )
@@ -253,7 +319,7 @@ def _is_row(cells: list[str], line: str, block: Block) -> bool:
     are = [cell.lower() == "nan" or not math.isnan(as_number(cell)) for cell in cells]
     numbers = sum(are)
     if block.rows and len(cells) == len(block.rows[-1]):
-        return 2 * numbers >= len(cells)
+        return are[0] or 2 * numbers >= len(cells)
     if block.rows and re.match(r"[-+.*\d]", line):
         return True  # cut off, or run together: its point is lost, and not silently
     return 2 * numbers > len(cells) and (are[0] or cells[0][:1].isdigit())  # a time may come first
@@ -311,12 +377,15 @@ def _begins_a_table(above: list[str], row: list[str], block: Block, adapter: Ada
         return True
     labels = _label_line(block, adapter)
     first, before, last = (as_number(block.rows[i][0]) for i in (0, max(-2, -len(block.rows)), -1))
-    goes_on = last != before and (last - before) * (as_number(row[0]) - last) >= 0
+    step = (as_number(row[0]) - last) / (last - before) if last != before else math.nan
+    goes_on = 0 <= step < GAP
     # where the energy only goes back a little, as after a lost beam, words are a remark
     anew = not abs(as_number(row[0]) - first) > abs(last - first) / 2
     for line in above:
         fitting = [n for n in _splits(line, block.delimiter) if len(n) == len(row)]
-        if any(_is_labels(names, adapter) and names != labels for names in fitting):
+        if any(
+            _is_labels(names, adapter) and (names != labels or not goes_on) for names in fitting
+        ):
             return True
         if fitting and not goes_on and anew and re.search(r"[^\W\d_]", line):
             return True
@@ -376,8 +445,18 @@ def as_table(block: Block, file: File, names: list[str] | None = None) -> Table:
             if len(words) == width and unit_of(words[0]):
                 below = zip(named, words, strict=True)
                 units = {name: word for (name, _), word in below} | units
-    above = [line for line in block.header if not _names(line, block, file.adapter)]
-    return Table(columns, units, block.name, remarks="\n".join(above))
+    above = [*block.header, *block.shared]
+    above = [line for line in above if not _names(line, block, file.adapter)]
+    remarks = "\n".join(above)
+    element, edge = ({*pattern.findall(remarks)} for pattern in (ELEMENT, EDGE))
+    return Table(
+        columns,
+        units,
+        block.name,
+        element.pop() if len(element) == 1 else "",
+        edge.pop() if len(edge) == 1 else "",
+        remarks=remarks,
+    )
 
 
 def _labels(block: Block, file: File) -> list[str]:
