@@ -88,6 +88,21 @@ def test_what_the_beginning_of_a_file_says_holds_for_all_its_tables(text, tmp_pa
     assert [{*s.signals} for s in read(tmp_path / "a.dat", text).sweeps] == [{"mufluor"}] * 2
 
 
+def test_what_stands_above_a_table_comes_before_the_beginning_of_the_file(tmp_path):
+    text = rows("# Mode: fluorescence\n# energy mu", ENERGY, MU)
+    text += rows("# Mode: transmission\n# energy  mu", ENERGY, MU)
+    assert [{*s.signals} for s in read(tmp_path / "a.dat", text).sweeps] == [
+        {"mufluor"},
+        {"mutrans"},
+    ]
+    text = rows("# mu = ln(I0/It)\n# energy mu", ENERGY, MU)
+    text += rows("# mu = If/I0\n# energy  mu", ENERGY, MU)
+    assert [{*s.signals} for s in read(tmp_path / "b.dat", text).sweeps] == [
+        {"mutrans"},
+        {"mufluor"},
+    ]
+
+
 def test_mu_beside_a_fluorescence_detector_and_no_other_is_of_it(tmp_path):
     sweep = only(tmp_path / "a.dat", rows("# energy i0 if mu", ENERGY, I0, IFF, IFF / I0))
     assert sweep.signals.keys() == {"i0", "iff", "mufluor"} and not sweep.flags
@@ -146,7 +161,15 @@ def test_names_of_an_hdf5_file_that_differ_in_case_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "role"), [("I0 Vortex", "mufluor"), ("PFY I1", "mutrans"), ("I0 time", "mutrans")]
+    ("names", "role"),
+    [
+        ("I0 Vortex", "mufluor"),
+        ("I0 Zn_Ka", "mufluor"),
+        ("I0 ROI_sum", "mufluor"),
+        ("PFY I1", "mutrans"),
+        ("I0 time", "mutrans"),
+        ("I0 angle", "mutrans"),
+    ],
 )
 def test_mu_beside_columns_that_the_adapter_does_not_have(names, role, tmp_path):
     sweep = only(tmp_path / "a.dat", rows(f"# energy {names} mu", ENERGY, I0, IFF, MU))
@@ -191,6 +214,25 @@ def test_tables_of_xdi_have_their_own_samples(tmp_path):
     ]
     runs = read(tmp_path / "a.xdi", "".join(parts)).runs
     assert [run.sample for run, _ in runs] == ["one (table 1)", "two (table 2)"]
+
+
+@pytest.mark.parametrize(
+    ("header", "second", "clear"),
+    [
+        ("# mono_energy energy mu", ENERGY + 6, False),
+        ("# mono_energy energy mu", ENERGY + 0.01, True),
+        ("# energy xmu mu", MU + 0.1 * np.sin(ENERGY / 40), False),
+        ("# energy norm mu", 0.4 * MU - 0.2, True),
+    ],
+)
+def test_two_columns_of_energy_or_mu_that_differ_are_refused(header, second, clear, tmp_path):
+    text = rows(header, ENERGY, second, MU)
+    if clear:
+        assert read(tmp_path / "a.dat", text).sweeps[0].signals.keys() == {"mutrans"}
+        return
+    with pytest.raises(SpectrumError, match="differ, and may both be") as error:
+        read(tmp_path / "a.dat", text)
+    assert error.value.reason is Reason.AMBIGUOUS_COLUMNS
 
 
 def test_tables_of_a_file_are_runs_of_their_own(tmp_path):

@@ -71,6 +71,7 @@ def test_a_name_of_two_words_does_not_stand_in_for_a_column_without_a_name(heade
         "# energy i0 it ir\n# was the energy right? it drifts",
         "# energy i0 it ir\n# eV counts counts counts",
         "# energy and mu of a foil\n# energy i0 it ir\n",
+        "# energy i0 it ir\n# keV 8.7 10.1 9",
     ],
 )
 def test_labels_however_they_are_set(header, tmp_path):
@@ -106,6 +107,14 @@ def test_a_derivative_or_one_of_several_is_not_the_signal(label, tmp_path):
     (tmp_path / "a.dat").write_text(text(header, "energy i0 it ir", "\t"))
     (sweep,) = read_file(tmp_path / "a.dat", Analysis()).sweeps
     assert sweep.signals.keys() == {"i0"}
+
+
+@pytest.mark.parametrize(
+    "header", ["#S 1 a\n#L energy  i0  it  As", "energy, i0, it, In", "# energy  i0  it  No"]
+)
+def test_names_of_elements_are_no_prose_where_they_are_set_apart(header, tmp_path):
+    read = signals(tmp_path / "a.dat", text(header, "energy i0 it time"))
+    assert read.keys() == {"i0", "it"} and is_right(read)
 
 
 def test_words_in_a_table_are_a_remark_where_the_energy_goes_back_a_little(tmp_path):

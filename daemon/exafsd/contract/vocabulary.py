@@ -190,8 +190,9 @@ class Flag(Code):
         "i0_like_mu",
         "i0 has the structure of mu: is it another column?",
         "within 150 eV of the edge, i0 of the first sweep correlates with mu by more than 0.5 and"
-        " more than a fifth of its size, or by more than 0.8 and a twentieth. The intensity before the sample does not: a column"
-        " of another detector was taken for i0, or the optics contain the element",
+        " more than a fifth of its size, or by more than 0.8 and a twentieth. The intensity before"
+        " the sample does not: a column of another detector was taken for i0, or the optics contain"
+        " the element",
     )
     PRE_EDGE_OFF = (
         "pre_edge_off",

@@ -30,11 +30,16 @@ TRANSMISSION = re.compile(r"transm\w*", re.IGNORECASE)
 NEXT_TO_MODE = re.compile(
     rf"({YIELD}|transm\w*)[\s_-]+mode\b|\bmode\W+({YIELD}|transm\w*)", re.IGNORECASE
 )
-LOGARITHM = re.compile(r"^(?!.*\bref).*\b(?:ln|log)\s*\(", re.IGNORECASE | re.MULTILINE)
+LOGARITHM = re.compile(r"^(?!.*\bref).*\b(?:ln|log)\s*\(\s*i", re.IGNORECASE | re.MULTILINE)
 #: a detector that a beamline has, and that may not be in use; it is no mode
 HARDWARE = re.compile(r"^\W*detector\w*\.\w+.*$", re.IGNORECASE | re.MULTILINE)
 FLUORESCENCE_WORDS = re.compile(
     rf"\b{YIELD}\b|\bdtc|\b(?:iff?|ff)\s*/\s*i0\b|\b\d+[- ](?:element|pixel)", re.IGNORECASE
+)
+#: columns of elements of a detector, and of emission lines
+LINE = re.compile(
+    r"(?:(?:[a-z]{1,2}_?)?[kl][ab]\d?|if\w*|ff\d?|ge_?\d+|roi\w*|\w+_roi\d*|sca\w*|mca\w*|canberra"
+    r"|amptek|ketek)$"
 )
 #: a column behind the sample, whatever the adapter calls it
 BEHIND = re.compile(r"(?:i_?(?:t|1|2|trans\w*)|trans\w*)$", re.IGNORECASE)
@@ -43,6 +48,8 @@ CORRECTED = re.compile(r"_(?:dtc|dt_?corr|corr|corrected|deadtime)$")
 #: Share of mu's variation by which the detectors' readings may differ from it, when scale, offset
 #: and a parabola in energy are free: rounding gives 1e-4, and a dark current of 1 % of I0 0.01.
 AGREE = 0.003
+#: by which two columns of energy may differ
+SAME = 0.05
 #: points that a comparison needs
 ENOUGH = 20
 
@@ -69,6 +76,7 @@ def read_signals(
     if "energy" not in roles or len(roles) < 2:
         raise _no_spectrum(list(columns), "energy" in roles)
     _check_names(roles, list(columns))
+    _check_alternatives(roles, table, adapter)
     find = partial(_lookup, contents.metadata)
     (name,) = roles.pop("energy")
     unit = adapter.energy.units.get(name, units.get(name))
@@ -108,6 +116,28 @@ def _check_names(roles: Mapping[str, list[str]], columns: list[str]) -> None:
                 )
 
 
+def _check_alternatives(roles: Mapping[str, list[str]], table: Table, adapter: Adapter) -> None:
+    """Refuse a table with another energy or mu by the adapter's names, if it differs."""
+    energy = table.columns[roles["energy"][0]]
+    for role in ("energy", "mutrans"):
+        (own, *_) = roles.get(role, [""])
+        keys = {comparable(k) for k in adapter.signals.get(role, adapter.energy.key)}
+        for other in table.columns:
+            if not own or other == own or comparable(other) not in keys:
+                continue
+            one, two = table.columns[own], table.columns[other]
+            if one.shape != two.shape or table.units.get(own) != table.units.get(other):
+                continue
+            away = float(np.nanmedian(np.abs(one - two))) > SAME if role == "energy" else False
+            if away or (role == "mutrans" and _differ(energy, one, two)):
+                key = "energy.key" if role == "energy" else role
+                raise SpectrumError(
+                    Reason.AMBIGUOUS_COLUMNS,
+                    f"{own} and {other} differ, and may both be {role}: which of them is it? Say"
+                    f" so, for example --set adapter.{key}={own}",
+                )
+
+
 def _by_mode(signals: dict[str, Floats], table: Table, mu_name: str) -> dict[str, Floats]:
     """Signals in which a column called mu has the role of how it was measured.
 
@@ -133,15 +163,24 @@ def _fluorescence(table: Table, signals: Mapping[str, Floats]) -> bool:
 
     Where that is not clear, it was: then N is a lower limit.
     """
-    modes = {_mode(line) for line in table.remarks.splitlines() if MODE.search(line)}
-    if FLUORESCENCE.search(_place(table)) or "fluorescence" in modes:
+    mode = _mode_of(table.remarks)
+    if FLUORESCENCE.search(_place(table)) or mode == "fluorescence":
         return True
-    if "transmission" in modes or "it" in signals or LOGARITHM.search(table.remarks):
+    if mode == "transmission" or "it" in signals or LOGARITHM.search(table.remarks):
         return False
     if "iff" in signals or FLUORESCENCE_WORDS.search(HARDWARE.sub("", table.remarks)):
         return True
     names = [comparable(name) for name in table.columns]
-    return any(map(FLUORESCENCE.search, names)) and not any(map(BEHIND.match, names))
+    mode = _mode_of(table.shared_remarks)
+    if mode or any(map(BEHIND.match, names)):
+        return mode == "fluorescence"
+    return any(FLUORESCENCE.search(name) or LINE.match(name) for name in names)
+
+
+def _mode_of(remarks: str) -> str:
+    """Mode that lines say; fluorescence where they say both."""
+    modes = {_mode(line) for line in remarks.splitlines() if MODE.search(line)}
+    return next((mode for mode in ("fluorescence", "transmission") if mode in modes), "")
 
 
 def _mode(line: str) -> str:

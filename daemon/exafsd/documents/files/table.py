@@ -42,6 +42,8 @@ class Table:
     sample: Any = None
     #: what stands above the columns, in which it may say how they were measured
     remarks: str = ""
+    #: what the beginning of the file says of all its tables
+    shared_remarks: str = ""
 
 
 @dataclass(frozen=True)

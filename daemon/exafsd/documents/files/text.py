@@ -217,6 +217,8 @@ def _named_blocks(file: File) -> list[Block]:
             block.name = f"scan {scan}" if scan else section
         elif len(blocks) > 1:
             block.name = f"table {number}"
+        again = sum(other.name.split(",")[0] == block.name for other in blocks[: number - 1])
+        block.name += f", {again + 1}" if again and block.name else ""
     return blocks
 
 
@@ -312,17 +314,18 @@ def _row(line: str, block: Block, path: Path) -> tuple[list[str] | None, str]:
     Inside a table a cell may be no number, as where a counter has overflowed.
     """
     cells, delimiter = _cells(line, path)
-    return (cells if _is_row(cells, line, block) else None), delimiter
+    return (cells if _is_row(cells, line, block, delimiter) else None), delimiter
 
 
-def _is_row(cells: list[str], line: str, block: Block) -> bool:
+def _is_row(cells: list[str], line: str, block: Block, delimiter: str) -> bool:
     are = [cell.lower() == "nan" or not math.isnan(as_number(cell)) for cell in cells]
     numbers = sum(are)
     if block.rows and len(cells) == len(block.rows[-1]):
         return are[0] or 2 * numbers >= len(cells)
     if block.rows and re.match(r"[-+.*\d]", line):
         return True  # cut off, or run together: its point is lost, and not silently
-    return 2 * numbers > len(cells) and (are[0] or cells[0][:1].isdigit())  # a time may come first
+    # a time may come first, or a sample's name
+    return 2 * numbers > len(cells) and (are[0] or cells[0][:1].isdigit() or delimiter != " ")
 
 
 def _cells(line: str, path: Path) -> tuple[list[str], str]:
@@ -442,13 +445,14 @@ def as_table(block: Block, file: File, names: list[str] | None = None) -> Table:
     units = {name: unit for name, unit in named if unit}
     for line in block.header[-2:]:  # a line of units below that of names
         for words in _splits(line, block.delimiter):
-            if len(words) == width and unit_of(words[0]):
+            are_numbers = any(not math.isnan(as_number(word)) for word in words)
+            if len(words) == width and unit_of(words[0]) and not are_numbers:
                 below = zip(named, words, strict=True)
                 units = {name: word for (name, _), word in below} | units
-    above = [*block.header, *block.shared]
-    above = [line for line in above if not _names(line, block, file.adapter)]
+    above = [line for line in block.header if not _names(line, block, file.adapter)]
     remarks = "\n".join(above)
-    element, edge = ({*pattern.findall(remarks)} for pattern in (ELEMENT, EDGE))
+    both = "\n".join([remarks, *block.shared])
+    element, edge = ({*pattern.findall(both)} for pattern in (ELEMENT, EDGE))
     return Table(
         columns,
         units,
@@ -456,6 +460,7 @@ def as_table(block: Block, file: File, names: list[str] | None = None) -> Table:
         element.pop() if len(element) == 1 else "",
         edge.pop() if len(edge) == 1 else "",
         remarks=remarks,
+        shared_remarks="\n".join(block.shared),
     )
 
 
@@ -512,9 +517,14 @@ def _names(line: str, block: Block, adapter: Adapter) -> list[str]:
     clear whether one of them has no name.
     """
     ways = [names for names in _splits(line, block.delimiter) if _is_labels(names, adapter)]
-    if not ways or _is_prose(ways[-1]):
+    if not ways:
         return []
     wide, single = ways[0], ways[-1]
+    apart = len(ways) > 1 or line.startswith(SPEC_LABELS) or re.search(r"[,;\t]", line)
+    if len(wide) == block.width and apart:
+        return wide  # as, in and no are names there, of elements and numbers
+    if _is_prose(single):
+        return []
     if len(wide) == block.width or len(single) != block.width:
         return wide
     several = [words for name in wide if len(words := _words(name)) > 1]
