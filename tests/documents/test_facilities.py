@@ -81,6 +81,13 @@ def test_9809_with_two_chambers_behind_the_sample_asks_which(tmp_path):
     np.testing.assert_allclose(sweep.signals["ir"], IR * TIME, rtol=1e-5)
 
 
+def test_two_files_of_9809_in_one_are_refused(tmp_path):
+    content = file_9809((1, 2), (I0, IT))
+    with pytest.raises(SpectrumError, match="second table") as error:
+        read(tmp_path / "a.dat", f"{content}\n{content}")
+    assert error.value.reason is Reason.AMBIGUOUS_COLUMNS
+
+
 @pytest.mark.parametrize("change", [{"mode": "Kind"}, {"offset": "Dark"}, {"d": "unknown"}])
 def test_9809_that_lacks_what_it_needs_is_refused(change, tmp_path):
     with pytest.raises(SpectrumError, match="rows Mode and Offset, or D") as error:

@@ -63,6 +63,8 @@ def test_mu_that_was_measured_in_fluorescence_is_no_transmission(remark, tmp_pat
         ("# recorded in transmission mode, fluorescence off\n# energy mu", {"mutrans"}),
         ("# Transmission mode\n# Vortex retracted\n# energy mu", {"mutrans"}),
         ("# Detection mode: fluorescence\n# reference = ln(I1/I2)\n# energy mu", {"mufluor"}),
+        ("# mu = If/I0\n# foil: ln(I1/I2)\n# energy mu", {"mufluor"}),
+        ("# fluorescence detection not used\n# energy mu", {"mutrans"}),
         ("# Filling mode: uniform\n# Scan mode: fluorescence\n# energy mu", {"mufluor"}),
         ("# hybrid mode\n# Transmission of filters: 40 %\n# Vortex\n# energy mu", {"mufluor"}),
         ("# Scan.mode: transmission\n# the fluorescence detector\n# energy mu", {"mutrans"}),
@@ -140,6 +142,7 @@ def test_words_after_a_name_in_xdi_belong_to_it_unless_they_are_a_unit(tmp_path)
         ("# energy i0 If iff", "If and iff"),
         ("# energy i0 If If_dtc", "If and If_dtc"),
         ("# energy i0 iff IFF_corrected", "iff and IFF_corrected"),
+        ("# energy i0 iff iff.1", "iff and iff.1"),  # as pandas calls the second of a name
     ],
 )
 def test_two_spellings_of_a_signal_are_refused_and_one_can_be_chosen(header, both, tmp_path):
@@ -220,7 +223,7 @@ def test_tables_of_xdi_have_their_own_samples(tmp_path):
     ("header", "second", "clear"),
     [
         ("# mono_energy energy mu", ENERGY + 6, False),
-        ("# mono_energy energy mu", ENERGY + 0.01, True),
+        ("# mono_energy energy mu", ENERGY + 0.1, True),
         ("# energy xmu mu", MU + 0.1 * np.sin(ENERGY / 40), False),
         ("# energy norm mu", 0.4 * MU - 0.2, True),
     ],
@@ -233,6 +236,34 @@ def test_two_columns_of_energy_or_mu_that_differ_are_refused(header, second, cle
     with pytest.raises(SpectrumError, match="differ, and may both be") as error:
         read(tmp_path / "a.dat", text)
     assert error.value.reason is Reason.AMBIGUOUS_COLUMNS
+
+
+def test_an_element_above_the_first_table_is_not_that_of_the_second(tmp_path):
+    text = rows("# Element: Cu\n# energy mu", ENERGY, MU)
+    text += rows("# energy  mu", ENERGY + 700, MU)
+    text += rows("# Element: Ni\n# energy mu", ENERGY - 600, MU)
+    runs = read(tmp_path / "a.dat", text).runs
+    assert [[edge.element for edge in run.edges] for run, _ in runs] == [["Cu"], [], ["Ni"]]
+
+
+def test_a_group_that_cannot_be_read_costs_no_other(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name in ("bad", "good"):
+            file[f"{name}/energy"], file[f"{name}/mu"] = ENERGY, MU
+        file["bad/energy"].attrs["units"] = "furlong"
+        file["timestamps/energy"], file["timestamps/mu"] = ENERGY * 1e5, ENERGY * 1e5
+    reading = read_file(tmp_path / "a.h5", Analysis())
+    assert len(reading.sweeps) == 1
+    assert ["furlong" in trouble.detail for trouble in reading.troubles] == [True]
+
+
+def test_datasets_with_axes_of_one_point_and_what_they_are_called(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w", userblock_size=512) as file:  # as MATLAB writes it
+        file["energy"], file["mu"] = ENERGY[:, None, None], MU[:, None, None]
+        file["mu"].attrs["long_name"] = "fluorescence yield"
+    (sweep,) = read_file(tmp_path / "a.h5", Analysis()).sweeps
+    assert sweep.signals.keys() == {"mufluor"}
+    np.testing.assert_array_equal(sweep.energy, ENERGY)
 
 
 def test_tables_of_a_file_are_runs_of_their_own(tmp_path):
@@ -262,6 +293,7 @@ def test_groups_of_an_hdf5_file_by_their_names_elements_and_modes(tmp_path):
         for place, name in (
             ("entry/transmission", "mu"), ("entry/fluorescence", "mu"), ("entry/reference", "mu"),
             ("entry/zinc", "mu"), ("foils/reference_2/data", "mu"), ("references/CuO", "mu"),
+            ("reference/scan1/data", "mu"), ("fluorescence/1.1/measurement", "mu"),
         ):  # fmt: skip
             file[f"{place}/energy"], file[f"{place}/{name}"] = ENERGY, MU
         file["foils/ref_scan/energy"] = ENERGY
@@ -281,6 +313,7 @@ def test_groups_of_an_hdf5_file_by_their_names_elements_and_modes(tmp_path):
         "ref_scan": ([], {"it", "ir"}),
         "data": ([], {"murefer"}),
         "CuO": ([], {"mutrans"}),
+        "measurement": ([], {"mufluor"}),
     }
 
 

@@ -54,6 +54,7 @@ ALL = (ENERGY, {"i0": I0, "it": IT, "ir": IR})
         ('"Energy (eV)","I0","It","Ir"', ", "),
         ("Energy/eV;I0/A;It/A;Ir/A".replace("/A", ""), ";"),
         ("Energy (eV)\tI0\tIt\tIr", "\t"),
+        ("Energy / eV, I0 / nA, It / nA, Ir / nA", ","),
         ("# energy i0 it ir\n#------------------", "  "),
         ("# sample: foil at 300 K\n# energy i0 it ir\n# ready to go", " "),
         ("!energy i0 it ir", " "),

@@ -1,12 +1,14 @@
 """Tables of facilities whose files do not name their columns in one line."""
 
 import re
+from itertools import takewhile
+from pathlib import Path
 
 import numpy as np
 
 from exafsd.contract.vocabulary import Reason
 from exafsd.documents.files.table import Contents, File, Table
-from exafsd.documents.files.text import Block, as_lines, as_number, as_table
+from exafsd.documents.files.text import FEWEST_ROWS, Block, as_lines, as_number, as_table
 from exafsd.spectra import Floats, SpectrumError
 
 #: first line of a file of the Photon Factory, SPring-8, SAGA-LS or Aichi
@@ -38,7 +40,7 @@ def read_9809(file: File) -> Contents:
     sample or elements of a detector each keeps its number: it1, it2, ...
     """
     lines = list(as_lines(file.content))
-    header, rows = _after(lines, "offset")
+    header, rows = _after(lines, "offset", file.path)
     above = {line.split()[0].lower(): line.split()[1:] for line in header if line.split()}
     modes, offsets = above.get("mode", []), [as_number(cell) for cell in above.get("offset", [])]
     crystal = D_9809.search("\n".join(header))
@@ -76,7 +78,7 @@ def read_ssrl(file: File) -> Contents:
 
     Its offsets are subtracted already. I1 is behind the sample, I2 behind the reference foil.
     """
-    header, rows = _after(list(as_lines(file.content)), "data:")
+    header, rows = _after(list(as_lines(file.content)), "data:", file.path)
     lower = [line.strip().lower() for line in header]
     names = [line.strip() for line in header[lower.index("data:") + 1 :]] if rows else []
     if not names or len(set(names)) < len(names):
@@ -93,13 +95,18 @@ def read_ssrl(file: File) -> Contents:
     return Contents([Table(columns, {}, remarks="\n".join(header[: lower.index("data:")]))])
 
 
-def _after(lines: list[str], word: str) -> tuple[list[str], list[list[str]]]:
+def _after(lines: list[str], word: str, path: Path) -> tuple[list[str], list[list[str]]]:
     """Lines of the header, and cells of the rows after a line that begins with a word."""
     begin = next((i for i, line in enumerate(lines) if line.lower().startswith(word)), len(lines))
     while begin < len(lines) and not _is_row(lines[begin]):
         begin += 1
-    rows = [line.split() for line in lines[begin:] if _is_row(line)]
-    return lines[:begin], rows
+    rows = list(takewhile(_is_row, lines[begin:]))
+    if sum(map(_is_row, lines[begin + len(rows) :])) >= FEWEST_ROWS:
+        raise SpectrumError(
+            Reason.AMBIGUOUS_COLUMNS,
+            f"{path} has a second table after line {begin + len(rows)}: are these two files?",
+        )
+    return lines[:begin], [line.split() for line in rows]
 
 
 def _is_row(line: str) -> bool:

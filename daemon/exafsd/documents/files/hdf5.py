@@ -16,6 +16,10 @@ from exafsd.spectra import Floats, SpectrumError
 
 #: what HDF5 files begin with
 MAGIC = b"\x89HDF\r\n\x1a\n"
+#: bytes at which that may be, behind a block of the user's, as MATLAB has it
+BEGINS = (0, 512, 1024, 2048)
+#: groups of a catalog with the times of readings, and not the readings
+TIMES = "timestamps"
 #: groups in each other, and bytes of a dataset; a spectrum needs neither
 DEEPEST, LARGEST = 32, 1 << 28
 #: links that may follow each other
@@ -23,7 +27,7 @@ LINKS = 16
 #: scalars and attributes that say what was measured, and how
 NAMES = {
     "element": "element", "edge": "edge", "sample_name": "sample", "mode": "remarks",
-    "scan_mode": "remarks", "measurement_mode": "remarks",
+    "scan_mode": "remarks", "measurement_mode": "remarks", "detection_mode": "remarks",
 }  # fmt: skip
 #: groups whose energy is that of the signals in other groups
 MONOCHROMATOR = re.compile(r"mono|dcm|hhm", re.IGNORECASE)
@@ -31,7 +35,7 @@ MONOCHROMATOR = re.compile(r"mono|dcm|hhm", re.IGNORECASE)
 
 def is_hdf5(content: bytes) -> bool:
     """Whether a file begins as HDF5 does."""
-    return content.startswith(MAGIC)
+    return any(content[at : at + len(MAGIC)] == MAGIC for at in BEGINS)
 
 
 def read_hdf5(file: File) -> Contents:
@@ -57,7 +61,7 @@ def read_hdf5(file: File) -> Contents:
             for parent, last, data in walk.datasets(opened, "", path.parent, 0):
                 if data.shape == () and last in NAMES:
                     header.add(parent, last, data[()])
-                elif data.ndim in (1, 2) and data.size > 1 and data.dtype.kind in "iuf":
+                elif _is_column(data) and parent.rpartition("/")[2] != TIMES:
                     for key in ("element", "edge"):
                         header.add(parent, key, data.parent.attrs.get(key))
                     key = next((k for k in by_path if f"{parent}/{last}".endswith(f"/{k}")), None)
@@ -103,20 +107,25 @@ class _Group:
         self.path = path
         self.columns: dict[str, Floats] = {}
         self.units: dict[str, str] = {}
+        self.remarks = ""
         self.origin: dict[str, tuple[str, int]] = {}
 
     def add(self, name: str, data: Any, is_signal: bool) -> None:
         """Read a dataset, if it is wanted; else note its name."""
-        self.columns[name] = np.asarray(data[()], float) if is_signal else np.empty(0)
+        values = np.squeeze(np.asarray(data[()], float)) if is_signal else np.empty(0)
+        self.columns[name] = values
         self.origin[name] = _identity(data)
         for key in data.attrs:
             if key.lower() in ("units", "unit"):
                 self.units[name] = _string(data.attrs[key])
+            elif key.lower() == "long_name" and is_signal:
+                self.remarks += f"{_string(data.attrs[key])}\n"
 
     def take(self, other: "_Group") -> None:
         """Add the datasets of another group."""
         self.columns.update(other.columns)
         self.units.update(other.units)
+        self.remarks += other.remarks
         self.origin.update(other.origin)
 
 
@@ -156,6 +165,8 @@ class _Header:
                     texts[field] = others.pop()
                 elif others:
                     texts[field] = ""
+        # where a mode stands alone, a line that names it
+        texts["remarks"] = f"mode: {texts.get('remarks', '')}\n{group.remarks}"
         return texts
 
 
@@ -288,6 +299,12 @@ def _together(groups: list[_Group], file: File) -> _Group:
     places = {place[name] for name in signals}
     together.path = places.pop() if len(places) == 1 else ""
     return together
+
+
+def _is_column(data: Any) -> bool:
+    """Whether a dataset has numbers along one or two axes; others have one place."""
+    axes = sum(length > 1 for length in data.shape)
+    return axes in (1, 2) and data.dtype.kind in "iuf"
 
 
 def _string(value: Any) -> str:

@@ -147,7 +147,7 @@ def read_file(
                 flags = (*flags, *ready_made_flags(energy, signals))
                 sweeps.append(_sweep(run, number, energy, signals, flags))
             runs.append(FileRun(run, sweeps))
-    if errors and (not runs or any(e.reason is not Reason.MISSING_COLUMN for e in errors)):
+    if errors and not runs:
         raise errors[0]
     troubles += [Trouble(Problem.NO_SPECTRUM, error.detail) for error in errors]
     return FileSpectra(_with_partial(runs), troubles)

@@ -25,21 +25,27 @@ FLUORESCENCE = re.compile(rf"(?:^|[^a-z])(?:mu_?)?{YIELD}(?:$|[^a-z])", re.IGNOR
 #: groups whose name says nothing, inside of one whose name may
 GENERIC = {"data", "measurement", "plot", "spectrum", "table", ""}
 #: lines of a header that say how mu was measured, and the words that do so in them
-MODE = re.compile(r"mode\b|method|detection|(?:measured|recorded) in\b", re.IGNORECASE)
+MODE = re.compile(r"mode\b|method|detection|spectrum\b|(?:measured|recorded) in\b", re.IGNORECASE)
 TRANSMISSION = re.compile(r"transm\w*", re.IGNORECASE)
 NEXT_TO_MODE = re.compile(
     rf"({YIELD}|transm\w*)[\s_-]+mode\b|\bmode\W+({YIELD}|transm\w*)", re.IGNORECASE
 )
-LOGARITHM = re.compile(r"^(?!.*\bref).*\b(?:ln|log)\s*\(\s*i", re.IGNORECASE | re.MULTILINE)
-#: a detector that a beamline has, and that may not be in use; it is no mode
-HARDWARE = re.compile(r"^\W*detector\w*\.\w+.*$", re.IGNORECASE | re.MULTILINE)
-FLUORESCENCE_WORDS = re.compile(
-    rf"\b{YIELD}\b|\bdtc|\b(?:iff?|ff)\s*/\s*i0\b|\b\d+[- ](?:element|pixel)", re.IGNORECASE
+LOGARITHM = re.compile(
+    r"^(?=.*(?:\bx?mu\b|\u03bc|absor|hint|signal|column))(?!.*(?:\bref|foil|thick))"
+    r".*\b(?:ln|log)\s*\(\s*i",
+    re.IGNORECASE | re.MULTILINE,
 )
+OVER_I0 = re.compile(r"\b(?:iff?|ff)\s*/\s*i0\b", re.IGNORECASE)
+#: a detector that a beamline has, or that is not in use; it is no mode
+HARDWARE = re.compile(
+    r"^(?:\W*detector\w*\.\w+|.*\b(?:not used|not in use|unused|off|out|retracted|disabled)\b).*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+FLUORESCENCE_WORDS = re.compile(rf"\b{YIELD}\b|\bdtc|\b\d+[- ](?:element|pixel)", re.IGNORECASE)
 #: columns of elements of a detector, and of emission lines
 LINE = re.compile(
-    r"(?:(?:[a-z]{1,2}_?)?[kl][ab]\d?|if\w*|ff\d?|ge_?\d+|roi\w*|\w+_roi\d*|sca\w*|mca\w*|canberra"
-    r"|amptek|ketek)$"
+    r"(?:[a-z]{1,2}_?[kl][ab]\d?|[kl][ab]\d|if\w*|ff\d?|ge_?\d+|roi\w*|\w+_roi\d*|[sm]ca_?\d\w*"
+    r"|canberra|amptek|ketek)$"
 )
 #: a column behind the sample, whatever the adapter calls it
 BEHIND = re.compile(r"(?:i_?(?:t|1|2|trans\w*)|trans\w*)$", re.IGNORECASE)
@@ -48,8 +54,8 @@ CORRECTED = re.compile(r"_(?:dtc|dt_?corr|corr|corrected|deadtime)$")
 #: Share of mu's variation by which the detectors' readings may differ from it, when scale, offset
 #: and a parabola in energy are free: rounding gives 1e-4, and a dark current of 1 % of I0 0.01.
 AGREE = 0.003
-#: by which two columns of energy may differ
-SAME = 0.05
+#: eV by which two columns of energy may differ: an encoder and where it should have been
+SAME = 0.5
 #: points that a comparison needs
 ENOUGH = 20
 
@@ -108,6 +114,8 @@ def _check_names(roles: Mapping[str, list[str]], columns: list[str]) -> None:
                 for other in columns
                 if CORRECTED.sub("", comparable(other)) == own != comparable(other)
             ]
+            # as pandas calls a column whose name there is already
+            alike += [other for other in columns if re.fullmatch(re.escape(name) + r"\.\d+", other)]
             if spelt[own] > 1 or len(alike) > 1:
                 raise SpectrumError(
                     Reason.AMBIGUOUS_COLUMNS,
@@ -123,7 +131,7 @@ def _check_alternatives(roles: Mapping[str, list[str]], table: Table, adapter: A
         (own, *_) = roles.get(role, [""])
         keys = {comparable(k) for k in adapter.signals.get(role, adapter.energy.key)}
         for other in table.columns:
-            if not own or other == own or comparable(other) not in keys:
+            if not own or other == own or comparable(other) not in keys - {"norm"}:
                 continue
             one, two = table.columns[own], table.columns[other]
             if one.shape != two.shape or table.units.get(own) != table.units.get(other):
@@ -143,7 +151,7 @@ def _by_mode(signals: dict[str, Floats], table: Table, mu_name: str) -> dict[str
 
     Of a group or section of the reference, i0 and it are before and behind the foil.
     """
-    if REFERENCE.search(_place(table)):
+    if _is_called(REFERENCE, table):
         renamed = {"mutrans": "murefer", "i0": "it", "it": "ir"}
         return {renamed[role]: counts for role, counts in signals.items() if role in renamed}
     plain = "mutrans" in signals and "trans" not in mu_name.lower()
@@ -152,10 +160,14 @@ def _by_mode(signals: dict[str, Floats], table: Table, mu_name: str) -> dict[str
     return signals
 
 
-def _place(table: Table) -> str:
-    """Name of the innermost group, or of the section, that says something."""
+def _is_called(word: re.Pattern[str], table: Table) -> bool:
+    """Whether the name of the innermost group has a word, or a group around it is just that."""
     parts = [part.strip() for part in re.split(r"[/\\]", table.name)]
-    return next((part for part in reversed(parts) if part.lower() not in GENERIC), "")
+    named = [part for part in parts if part.lower() not in GENERIC]
+    if "transmission" in (part.lower() for part in named[-1:]):
+        return False
+    around = (re.sub(r"[\W\d_]+$", "", part) for part in named)
+    return any(map(word.search, named[-1:])) or any(map(word.fullmatch, around))
 
 
 def _fluorescence(table: Table, signals: Mapping[str, Floats]) -> bool:
@@ -163,12 +175,17 @@ def _fluorescence(table: Table, signals: Mapping[str, Floats]) -> bool:
 
     Where that is not clear, it was: then N is a lower limit.
     """
-    mode = _mode_of(table.remarks)
-    if FLUORESCENCE.search(_place(table)) or mode == "fluorescence":
+    remarks = HARDWARE.sub("", table.remarks)
+    mode = _mode_of(remarks)
+    if _is_called(FLUORESCENCE, table) or mode == "fluorescence":
         return True
-    if mode == "transmission" or "it" in signals or LOGARITHM.search(table.remarks):
+    if mode == "transmission" or "it" in signals:
         return False
-    if "iff" in signals or FLUORESCENCE_WORDS.search(HARDWARE.sub("", table.remarks)):
+    if "iff" in signals or OVER_I0.search(remarks):
+        return True
+    if LOGARITHM.search(table.remarks):
+        return False
+    if FLUORESCENCE_WORDS.search(remarks):
         return True
     names = [comparable(name) for name in table.columns]
     mode = _mode_of(table.shared_remarks)

@@ -13,8 +13,8 @@ from exafsd.spectra import Floats
 
 #: units of detectors' readings; other words in brackets belong to the name, as in mu (ref)
 UNIT = re.compile(
-    r"[munpµ]?[AVs]|amp(ere)?s?|volts?|[kM]?Hz|cps|c/s|cts|counts?/s(ec)?|sec(ond)?s?|ph(otons)?/s"
-    r"|a\.?u\.?|arb\.?.*|K|°?C|%|-|",
+    r"[munpµ]?[AVs]|amp(ere)?s?|volts?|[kM]?Hz|cps|c/s|cts|counts?/s(ec(ond)?)?|sec(ond)?s?"
+    r"|ph(otons?)?/s(ec(ond)?)?|dimensionless|unitless|none|adc|ln\(.*|a\.?u\.?|arb\.?.*|K|°?C|%|-|",
     re.IGNORECASE,
 )
 
@@ -72,7 +72,8 @@ def name_and_unit(cell: str) -> tuple[str, str]:
     if bracketed and is_unit(bracketed[2]):
         return bracketed[1].rstrip(), bracketed[2]
     name, slash, unit = cell.rpartition("/")
-    return (name.strip(), unit.strip()) if slash and unit_of(unit) else (cell, "")
+    apart = name.endswith(" ") and is_unit(unit)  # I0 / nA
+    return (name.strip(), unit.strip()) if slash and (unit_of(unit) or apart) else (cell, "")
 
 
 def names_and_units(cells: Sequence[str]) -> list[tuple[str, str]]:

@@ -451,8 +451,12 @@ def as_table(block: Block, file: File, names: list[str] | None = None) -> Table:
                 units = {name: word for (name, _), word in below} | units
     above = [line for line in block.header if not _names(line, block, file.adapter)]
     remarks = "\n".join(above)
-    both = "\n".join([remarks, *block.shared])
-    element, edge = ({*pattern.findall(both)} for pattern in (ELEMENT, EDGE))
+    # what stands above the first of several tables may be of that one alone, but not before a scan
+    of_all = block.shared if any(map(SECTION.search, block.header)) else []
+    element, edge = (
+        {*pattern.findall(remarks)} or {*pattern.findall("\n".join(of_all))}
+        for pattern in (ELEMENT, EDGE)
+    )
     return Table(
         columns,
         units,
@@ -479,7 +483,8 @@ def _labels(block: Block, file: File) -> list[str]:
         item[1]: item[2] for line in block.header if (item := LISTED_COLUMN.match(line)) is not None
     }
     if set(listed) == {str(n + 1) for n in range(block.width)}:
-        return _numbered_columns(listed, file.adapter)[0]
+        names, own = _numbered_columns(listed, file.adapter)
+        return [f"{n} ({own[n].strip('()[] ')})" if n in own else n for n in names]
     # Larch takes seconds to import, and few headers need it
     from larch.io.xafs_beamlines import GenericBeamlineData, guess_beamline
 
