@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from exafsd.contract.vocabulary import Reason
+from exafsd.documents.files.block import Block
+from exafsd.documents.files.cells import as_lines, as_number
 from exafsd.documents.files.table import Contents, File, Table
-from exafsd.documents.files.text import FEWEST_ROWS, Block, as_lines, as_number, as_table
+from exafsd.documents.files.text import FEWEST_ROWS, as_table
 from exafsd.spectra import Floats, SpectrumError
 
 #: first line of a file of the Photon Factory, SPring-8, SAGA-LS or Aichi

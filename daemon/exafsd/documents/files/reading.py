@@ -17,7 +17,8 @@ from exafsd.documents.files.facilities import is_9809, is_ssrl, read_9809, read_
 from exafsd.documents.files.hdf5 import is_hdf5, read_hdf5
 from exafsd.documents.files.signals import read_signals, ready_made_flags
 from exafsd.documents.files.table import Contents, File, Table
-from exafsd.documents.files.text import is_text, is_xdi, read_columns, read_xdi_file
+from exafsd.documents.files.text import is_text, read_columns
+from exafsd.documents.files.xdi import is_xdi, read_xdi_file
 from exafsd.documents.items import Trouble
 from exafsd.documents.padding import without_padding
 from exafsd.documents.splitter import MIN_LEG, TurningSplitter
