@@ -267,7 +267,7 @@ def ablate(
     ] = None,
     minutes: Annotated[float, typer.Option(help="Minutes for each network.")] = 5.0,
     seed: Seed = 1,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of networks for each term.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of networks for each variant.")] = 1,
     from_scratch: Annotated[
         bool, typer.Option(help="Start from random weights instead of the shared encoder.")
     ] = False,
@@ -413,7 +413,7 @@ def coverage(
     ] = 2000,
     workers: Workers = 1,
 ) -> None:
-    """Count how often error bars contain the true value, by noise and highest k of the data."""
+    """For each noise level and highest k, count how often error bars contain the true value."""
     from exafsd_training.studies.coverage import measure_coverage
 
     measure_coverage(model, spectra, workers)
@@ -457,7 +457,7 @@ def negatives(
     workers: Workers = 1,
     data: ModelData = None,
 ) -> None:
-    """Count how often parameters are withheld if spectra are of other phases, mixtures or noise."""
+    """Count how often parameters are withheld for other phases, for mixtures and for pure noise."""
     from exafsd_training.studies import negatives as module
 
     module.negatives(model, workers, data)
@@ -485,7 +485,7 @@ def baseline(
         Literal["hybrid", "theory", "blind"],
         typer.Option(
             help="hybrid: predict the measured spectrum from the calculated one and k; theory:"
-            " predict the calculated spectrum from itself and k, as a check; blind: predict the"
+            " only a check, give the calculated spectrum back; blind: predict the"
             " measured spectrum from k alone."
         ),
     ] = "hybrid",

@@ -80,7 +80,7 @@ def models_reload(
         float, typer.Option(min=0, help="Seconds to wait for models that are not loaded yet.")
     ] = 10.0,
 ) -> None:
-    """Wait until a running daemon has loaded all models in its model folders.
+    """Wait until a running daemon, which finds new models by itself, has loaded them all.
 
     Prints which models are loaded, not loaded yet (missing) or refused. The daemon finds new models
     by itself; this command only waits for it.

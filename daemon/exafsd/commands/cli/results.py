@@ -88,7 +88,7 @@ def results_export(
 ) -> None:
     """Write the results that the daemon has stored on disk, next to its journal, to a file.
 
-    If the results are in a catalog, use `exafsd export`.
+    `exafsd export` writes the same file for a journal, and also writes results of a catalog.
     """
     from exafsd.exports.export import export as export_run
 
