@@ -25,6 +25,8 @@ E0_STD, R_STD, AT_SHARE = 3.0, 0.05, 0.1
 #: that it may be off. Of 143 measured spectra that are fitted none is trusted and beyond them; the
 #: limits were chosen by these, and by mixtures of nickel and NiO.
 EXPLAINED, SURE, OFF = 0.6, 3.0, 0.04
+#: what keeps an inverse finite where a phase has nothing in the window
+SMALL = 1e-12
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ class SecondPhase:
     @staticmethod
     def _one(columns: Floats, white: Floats, rest: Floats, slopes: Floats, std: Floats) -> bool:
         """A linear fit of every phase beside the variables of the first; its share is not bound."""
+        if rest @ rest < SURE**2:  # no share of anything can be sure
+            return False
         starts, points, _ = columns.shape
         basis = np.linalg.qr(np.concatenate([slopes, np.diag(1.0 / std)]))[0]
         added = white @ columns.transpose(1, 0, 2).reshape(points, -1)
@@ -111,7 +115,7 @@ class SecondPhase:
         held = np.diag([0.0, 1 / (AT_SHARE * E0_STD), 1 / (AT_SHARE * R_STD)]) ** 2
         normal = each.transpose(0, 2, 1) @ each + held
         slope = each.transpose(0, 2, 1) @ left
-        inverse = np.linalg.pinv(normal)
+        inverse = np.linalg.inv(normal + SMALL * np.eye(3))
         share, _, moved = (inverse @ slope[..., None])[..., 0].T
         gain = np.einsum("ij,ijk,ik->i", slope, inverse, slope)
         sure = (share > SURE * np.sqrt(inverse[:, 0, 0])) & (np.abs(moved) < OFF * np.abs(share))
